@@ -1,0 +1,676 @@
+"""Classical learners for random tabular Markov decision processes.
+
+The baselines of Duan et al., "RL²: Fast Reinforcement Learning via Slow Reinforcement Learning"
+(2016), section 3.2, and the oracle that bounds them. Each keeps statistics of every (state, action)
+and plans a whole episode ahead after every :meth:`adapt`, for all tasks at once.
+
+The paper does not print its definitions. Those here follow the code that its results come from,
+which is Osband's TabulaRL (https://github.com/iosband/TabulaRL) in the authors' evaluation script:
+
+* its Bayesian learners believe that mean rewards are N(0, 1), although the processes are drawn with
+  N(1, 1). :data:`TABULARL_PRIOR` is that belief, :class:`TabularPrior` itself the true one;
+* its ε-greedy and UCRL2 have (almost) no prior: :data:`EMPIRICAL_PRIOR`;
+* the transition of an episode's last step is not counted: no decision depends on it.
+
+Shapes: N tasks, S states, A actions, H steps in an episode, T steps in a rollout.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from meta_rl.rollout import Rollout
+
+from .tabular_planning import finite_horizon_q_values, optimistic_q_values
+
+
+class TabularPrior(NamedTuple):
+    """What a learner believes of a process before it has seen it; the defaults are true.
+
+    Mean rewards are normal and so is the noise around them; transitions are Dirichlet.
+
+    Attributes:
+        reward_mean: Mean of the mean rewards.
+        reward_precision: Inverse variance of the mean rewards, above 0.
+        noise_precision: Inverse variance of the noise on a reward, above 0.
+        transition_count: Pseudo-count of every next state, above 0.
+    """
+
+    reward_mean: float = 1.0
+    reward_precision: float = 1.0
+    noise_precision: float = 1.0
+    transition_count: float = 1.0
+
+
+TABULARL_PRIOR = TabularPrior(reward_mean=0.0)
+"""Belief of the Bayesian learners in the RL² paper: mean rewards N(0, 1), not N(1, 1)."""
+
+EMPIRICAL_PRIOR = TabularPrior(0.0, reward_precision=1e-4, transition_count=1e-4)
+"""Almost no belief: empirical means, reward 0 and uniform transitions for what was never tried."""
+
+
+class StepState(NamedTuple):
+    """How far the current episode has come.
+
+    Attributes:
+        step: Steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
+    """
+
+    step: np.ndarray
+
+
+class PlanState(NamedTuple):
+    """A plan and how far its episode has come.
+
+    Attributes:
+        q_values: Action values, ``[N, H, S, A]``.
+        step: Steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
+    """
+
+    q_values: np.ndarray
+    step: np.ndarray
+
+
+class BeliefState(NamedTuple):
+    """What a learner has seen of each task, and its plan.
+
+    Attributes:
+        reward_counts: Rewards seen for each (state, action), ``[N, S, A]``.
+        reward_sums: Their sum, ``[N, S, A]``.
+        transition_counts: Transitions seen, ``[N, S, A, S]``.
+        num_adaptations: Calls of ``adapt`` so far, int64 ``[N]``.
+        q_values: Action values of the plan, ``[N, H, S, A]``.
+        step: Steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
+    """
+
+    reward_counts: np.ndarray
+    reward_sums: np.ndarray
+    transition_counts: np.ndarray
+    num_adaptations: np.ndarray
+    q_values: np.ndarray
+    step: np.ndarray
+
+
+class Posterior(NamedTuple):
+    """Belief after the data, conjugate to :class:`TabularPrior`.
+
+    Attributes:
+        reward_mean: Mean of the belief about each mean reward, ``[N, S, A]``.
+        reward_precision: Its inverse variance, ``[N, S, A]``.
+        dirichlet: Parameters of the belief about transitions, ``[N, S, A, S]``.
+    """
+
+    reward_mean: np.ndarray
+    reward_precision: np.ndarray
+    dirichlet: np.ndarray
+
+
+def posterior(prior: TabularPrior, state: BeliefState) -> Posterior:
+    """Normal posterior of the mean rewards and Dirichlet posterior of the transitions.
+
+    ``precision = tau_0 + n tau`` and ``mean = (tau_0 mu_0 + tau * sum of rewards) / precision``;
+    Dirichlet parameters are the pseudo-count plus the transitions seen.
+
+    Args:
+        prior: The belief before the data.
+        state: Holds the data.
+    """
+    precision = prior.reward_precision + prior.noise_precision * state.reward_counts
+    weighted = (
+        prior.reward_precision * prior.reward_mean + prior.noise_precision * state.reward_sums
+    )
+    return Posterior(
+        weighted / precision, precision, prior.transition_count + state.transition_counts
+    )
+
+
+def mean_transitions(belief: Posterior) -> np.ndarray:
+    """Expected transition probabilities, ``[N, S, A, S]``."""
+    mean: np.ndarray = belief.dirichlet / belief.dirichlet.sum(axis=-1, keepdims=True)
+    return mean
+
+
+class _TabularLearner:
+    """What all learners share: the sizes, and checks of what they are given."""
+
+    def __init__(self, num_states: int, num_actions: int, horizon: int) -> None:
+        sizes = {"num_states": num_states, "num_actions": num_actions, "horizon": horizon}
+        for name, size in sizes.items():
+            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {size!r}")
+        self.num_states = int(num_states)
+        self.num_actions = int(num_actions)
+        self.horizon = int(horizon)
+
+    def _check_observation(self, observation: Any) -> np.ndarray:
+        cells = np.asarray(observation)
+        if cells.ndim != 1:
+            raise ValueError(f"observation must have shape [N], got {list(cells.shape)}")
+        return _check_indices("observation", cells, self.num_states)
+
+    def _start(self, step: np.ndarray, episode_start: Any, num_tasks: int) -> np.ndarray:
+        """Steps taken before this one: 0 where an episode starts, or where the last one is over."""
+        if len(step) != num_tasks:
+            raise ValueError(f"state holds {len(step)} tasks, but observation {num_tasks}")
+        step = step % self.horizon
+        if episode_start is None:
+            return step
+        starts = np.asarray(episode_start, dtype=bool)
+        if starts.shape != step.shape:
+            raise ValueError(f"episode_start must have shape [{num_tasks}], got {starts.shape}")
+        return np.where(starts, 0, step)
+
+
+class RandomActions(_TabularLearner):
+    """Uniformly random actions: the lower bound.
+
+    Args:
+        num_states: Number of states, S.
+        num_actions: Number of actions, A.
+        horizon: Steps in an episode, H.
+        rng: Draws the actions.
+    """
+
+    def __init__(
+        self, num_states: int, num_actions: int, horizon: int, *, rng: np.random.Generator
+    ) -> None:
+        super().__init__(num_states, num_actions, horizon)
+        self.rng = rng
+
+    def adapt(self, rollout: Rollout, state: StepState | None = None) -> StepState:
+        """Learn nothing."""
+        if state is None:
+            return StepState(np.zeros(np.shape(rollout.rewards)[1], dtype=np.int64))
+        return state
+
+    def predict(
+        self,
+        observation: Any,
+        state: StepState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, StepState]:
+        """Draw actions ``[N]``; random even where ``deterministic`` is asked for."""
+        cells = self._check_observation(observation)
+        state = StepState(np.zeros(len(cells), dtype=np.int64)) if state is None else state
+        step = self._start(state.step, episode_start, len(cells))
+        return self.rng.integers(self.num_actions, size=len(cells)), StepState(step + 1)
+
+
+class ValueIteration(_TabularLearner):
+    """Oracle: the optimal finite-horizon policy of the true process, the upper bound.
+
+    Args:
+        num_states: Number of states, S.
+        num_actions: Number of actions, A.
+        horizon: Steps in an episode, H.
+    """
+
+    def adapt_to_tasks(self, tasks: dict[str, np.ndarray]) -> PlanState:
+        """Plan in the true processes.
+
+        Args:
+            tasks: ``rewards`` ``[N, S, A]`` and ``transitions`` ``[N, S, A, S]``.
+
+        Raises:
+            ValueError: The tasks have other sizes than the learner.
+        """
+        rewards = np.asarray(tasks["rewards"], dtype=np.float64)
+        if rewards.shape[1:] != (self.num_states, self.num_actions):
+            raise ValueError(
+                f"tasks must have {self.num_states} states and {self.num_actions} actions, got "
+                f"rewards of shape {list(rewards.shape)}"
+            )
+        transitions = np.asarray(tasks["transitions"], dtype=np.float64)
+        q_values = finite_horizon_q_values(rewards, transitions, self.horizon)
+        return PlanState(q_values, np.zeros(len(rewards), dtype=np.int64))
+
+    def optimal_return(self, tasks: dict[str, np.ndarray], initial_state: int = 0) -> np.ndarray:
+        """Expected return of one episode of the optimal policy, ``[N]``."""
+        values: np.ndarray = self.adapt_to_tasks(tasks).q_values[:, 0, initial_state].max(axis=-1)
+        return values
+
+    def adapt(self, rollout: Rollout, state: PlanState | None = None) -> PlanState:
+        """Return the state as it is: there is nothing left to learn.
+
+        Raises:
+            ValueError: There is no state: the oracle was not told the tasks.
+        """
+        return _told(state)
+
+    def predict(
+        self,
+        observation: Any,
+        state: PlanState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, PlanState]:
+        """Optimal actions ``[N]``.
+
+        Raises:
+            ValueError: There is no state, or the observation does not fit.
+        """
+        cells = self._check_observation(observation)
+        state = _told(state)
+        step = self._start(state.step, episode_start, len(cells))
+        actions = state.q_values[np.arange(len(cells)), step, cells].argmax(axis=-1)
+        return actions, state._replace(step=step + 1)
+
+
+class _ModelBasedLearner(_TabularLearner, ABC):
+    """Keeps a belief about each process and follows a plan for one episode at a time."""
+
+    def __init__(
+        self,
+        num_states: int,
+        num_actions: int,
+        horizon: int,
+        *,
+        rng: np.random.Generator,
+        prior: TabularPrior,
+    ) -> None:
+        super().__init__(num_states, num_actions, horizon)
+        if min(prior[1:]) <= 0:
+            raise ValueError(f"precisions and counts of a prior must be above 0, got {prior}")
+        self.rng = rng
+        self.prior = prior
+
+    @abstractmethod
+    def _plan(self, state: BeliefState) -> np.ndarray:
+        """Action values ``[N, H, S, A]`` to follow in the next episode."""
+
+    def initial_state(self, num_tasks: int) -> BeliefState:
+        """The prior, and a plan made from it."""
+        table = (num_tasks, self.num_states, self.num_actions)
+        counts = np.zeros(num_tasks, dtype=np.int64)
+        empty = BeliefState(
+            reward_counts=np.zeros(table),
+            reward_sums=np.zeros(table),
+            transition_counts=np.zeros((*table, self.num_states)),
+            num_adaptations=counts,
+            q_values=np.empty(0),
+            step=counts.copy(),
+        )
+        return empty._replace(q_values=self._plan(empty))
+
+    def adapt(self, rollout: Rollout, state: BeliefState | None = None) -> BeliefState:
+        """Update the belief with a rollout of any length, and plan anew.
+
+        The transition of a *terminated* step is not counted: nothing follows it.
+
+        Args:
+            rollout: Arrays ``[T, N]``; observations and next observations are states. Steps whose
+                ``mask`` is ``False`` are left out, whatever they hold.
+            state: Belief so far; ``None`` for the prior.
+
+        Raises:
+            ValueError: A shape, a state, an action or a reward is not possible.
+        """
+        steps = self._check_rollout(rollout)
+        num_tasks = rollout.rewards.shape[1]
+        state = self.initial_state(num_tasks) if state is None else state
+        if len(state.step) != num_tasks:
+            raise ValueError(f"state holds {len(state.step)} tasks, but the rollout {num_tasks}")
+        visits = (steps.task, steps.state, steps.action)
+        counts, sums = state.reward_counts.copy(), state.reward_sums.copy()
+        np.add.at(counts, visits, 1.0)
+        np.add.at(sums, visits, steps.reward)
+        transitions = state.transition_counts.copy()
+        np.add.at(transitions, (*visits, steps.next_state), steps.continues)
+        state = state._replace(
+            reward_counts=counts,
+            reward_sums=sums,
+            transition_counts=transitions,
+            num_adaptations=state.num_adaptations + 1,
+        )
+        return state._replace(q_values=self._plan(state))
+
+    def predict(
+        self,
+        observation: Any,
+        state: BeliefState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, BeliefState]:
+        """Follow the plan.
+
+        Args:
+            observation: States, integers ``[N]``.
+            state: From :meth:`adapt` or the last call; ``None`` for the prior.
+            episode_start: bool ``[N]``: where a new episode starts. It may be left out: an episode
+                has H steps.
+            deterministic: Take the first of equally good actions, and do not explore at random.
+
+        Returns:
+            Actions ``[N]`` and the state after this step.
+
+        Raises:
+            ValueError: The observation or the state does not fit.
+        """
+        cells = self._check_observation(observation)
+        state = self.initial_state(len(cells)) if state is None else state
+        step = self._start(state.step, episode_start, len(cells))
+        q = state.q_values[np.arange(len(cells)), step, cells]
+        actions = q.argmax(axis=-1) if deterministic else self._draw_actions(q)
+        return actions, state._replace(step=step + 1)
+
+    def _draw_actions(self, q: np.ndarray) -> np.ndarray:
+        """One of the best actions of each row of ``[N, A]``, ties broken at random."""
+        best = q.max(axis=-1, keepdims=True)
+        ties = q >= best - 1e-9 * np.maximum(1.0, np.abs(best))
+        drawn: np.ndarray = (ties * self.rng.uniform(0.5, 1.0, q.shape)).argmax(axis=-1)
+        return drawn
+
+    def _check_rollout(self, rollout: Rollout) -> _Steps:
+        shape = np.shape(rollout.rewards)
+        if len(shape) != 2:
+            raise ValueError(f"rewards must have shape [T, N], got {list(shape)}")
+        names = ("observations", "actions", "next_observations", "terminated")
+        for name in names:
+            if np.shape(getattr(rollout, name)) != shape:
+                raise ValueError(
+                    f"{name} must have shape {list(shape)} like rewards, got "
+                    f"{list(np.shape(getattr(rollout, name)))}"
+                )
+        mask = np.ones(shape, bool) if rollout.mask is None else np.asarray(rollout.mask, bool)
+        if mask.shape != shape:
+            raise ValueError(f"mask must have shape {list(shape)}, got {list(mask.shape)}")
+        rewards = np.asarray(rollout.rewards, dtype=np.float64)[mask]
+        if not np.isfinite(rewards).all():
+            raise ValueError("rewards must be finite")
+        cells, actions, successors = (
+            _check_indices(name, np.asarray(getattr(rollout, name))[mask], limit)
+            for name, limit in zip(
+                names, (self.num_states, self.num_actions, self.num_states), strict=False
+            )
+        )
+        continues = ~np.asarray(rollout.terminated, dtype=bool)[mask]
+        return _Steps(np.nonzero(mask)[1], cells, actions, rewards, successors, continues)
+
+
+class _Steps(NamedTuple):
+    """The real steps of a rollout, one entry each."""
+
+    task: np.ndarray
+    state: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    next_state: np.ndarray
+    continues: np.ndarray
+
+
+class EpsilonGreedyMDP(_ModelBasedLearner):
+    """Plan in the mean of the belief; act at random with probability ε at each step.
+
+    With ``epsilon=0`` this is the greedy learner. The RL² paper's versions have no prior:
+    ``prior=EMPIRICAL_PRIOR``; it tunes ε over {0.1, 0.2, ..., 1}.
+
+    Args:
+        num_states: Number of states, S.
+        num_actions: Number of actions, A.
+        horizon: Steps in an episode, H.
+        rng: Draws exploration and breaks ties.
+        epsilon: Probability of a uniformly random action, in [0, 1].
+        prior: Belief about the processes; the true one by default.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        num_actions: int,
+        horizon: int,
+        *,
+        rng: np.random.Generator,
+        epsilon: float = 0.1,
+        prior: TabularPrior | None = None,
+    ) -> None:
+        super().__init__(num_states, num_actions, horizon, rng=rng, prior=prior or TabularPrior())
+        if not 0.0 <= epsilon <= 1.0:
+            raise ValueError(f"epsilon must lie in [0, 1], got {epsilon}")
+        self.epsilon = float(epsilon)
+
+    def _plan(self, state: BeliefState) -> np.ndarray:
+        belief = posterior(self.prior, state)
+        return finite_horizon_q_values(belief.reward_mean, mean_transitions(belief), self.horizon)
+
+    def _draw_actions(self, q: np.ndarray) -> np.ndarray:
+        actions = super()._draw_actions(q)
+        if self.epsilon == 0.0:
+            return actions
+        explore = self.rng.random(len(q)) < self.epsilon
+        return np.where(explore, self.rng.integers(self.num_actions, size=len(q)), actions)
+
+
+class OPSRL(_ModelBasedLearner):
+    """Optimistic posterior sampling: plan in several sampled processes, take the best values.
+
+    ``Q_h(s, a) = max_k Q_h^k(s, a)`` over ``num_samples`` processes k, each drawn from the belief
+    and solved on its own: the optimistic envelope of Osband's TabulaRL, which the RL² paper runs
+    with N(0, 1) as the belief about mean rewards (``prior=TABULARL_PRIOR``) and with the number of
+    samples tuned over {1, ..., 20}. (Osband and Van Roy, "Why is posterior sampling better than
+    optimism for reinforcement learning?", 2017, is the analysis; "OPSRL" of Agrawal and Jia, 2017,
+    is another algorithm.)
+
+    Args:
+        num_states: Number of states, S.
+        num_actions: Number of actions, A.
+        horizon: Steps in an episode, H.
+        rng: Draws the processes and breaks ties.
+        num_samples: Sampled processes, at least 1.
+        prior: Belief about the processes; the true one by default.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        num_actions: int,
+        horizon: int,
+        *,
+        rng: np.random.Generator,
+        num_samples: int = 10,
+        prior: TabularPrior | None = None,
+    ) -> None:
+        super().__init__(num_states, num_actions, horizon, rng=rng, prior=prior or TabularPrior())
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        self.num_samples = int(num_samples)
+
+    def _plan(self, state: BeliefState) -> np.ndarray:
+        belief = posterior(self.prior, state)
+        q_values = self._plan_in_sample(belief)
+        for _ in range(self.num_samples - 1):
+            np.maximum(q_values, self._plan_in_sample(belief), out=q_values)
+        return q_values
+
+    def _plan_in_sample(self, belief: Posterior) -> np.ndarray:
+        noise = self.rng.standard_normal(belief.reward_mean.shape)
+        rewards = belief.reward_mean + noise / np.sqrt(belief.reward_precision)
+        transitions = self.rng.standard_gamma(belief.dirichlet)
+        transitions /= transitions.sum(axis=-1, keepdims=True)
+        return finite_horizon_q_values(rewards, transitions, self.horizon)
+
+
+class PSRL(OPSRL):
+    """Posterior sampling: draw one process from the belief for each episode, and solve it.
+
+    Strens, "A Bayesian Framework for Reinforcement Learning", 2000; Osband et al., "(More)
+    Efficient Reinforcement Learning via Posterior Sampling", 2013. The RL² paper runs it with
+    ``prior=TABULARL_PRIOR``.
+
+    Args:
+        num_states: Number of states, S.
+        num_actions: Number of actions, A.
+        horizon: Steps in an episode, H.
+        rng: Draws the processes and breaks ties.
+        prior: Belief about the processes; the true one by default.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        num_actions: int,
+        horizon: int,
+        *,
+        rng: np.random.Generator,
+        prior: TabularPrior | None = None,
+    ) -> None:
+        super().__init__(num_states, num_actions, horizon, rng=rng, num_samples=1, prior=prior)
+
+
+class BEB(_ModelBasedLearner):
+    """Bayesian exploration bonus: plan in the mean of the belief, with a bonus for the unknown.
+
+    The bonus is ``beta / (1 + n)``, n the sum of the Dirichlet parameters of (state, action):
+    Kolter and Ng, "Near-Bayesian Exploration in Polynomial Time", 2009. TabulaRL's form, which the
+    RL² paper runs (``steps_to_go=True`` and ``prior=TABULARL_PRIOR``), is ``1 / (1 + tau)`` plus
+    ``beta / (1 + n)`` for each step that still follows, tau the precision of the belief about the
+    mean reward; its beta is ``2 H^3`` times a scale tuned between 0.0001 and 1.
+
+    Args:
+        num_states: Number of states, S.
+        num_actions: Number of actions, A.
+        horizon: Steps in an episode, H.
+        rng: Breaks ties.
+        beta: Size of the bonus, not negative.
+        steps_to_go: Take TabulaRL's form.
+        prior: Belief about the processes; the true one by default.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        num_actions: int,
+        horizon: int,
+        *,
+        rng: np.random.Generator,
+        beta: float = 12.0,
+        steps_to_go: bool = False,
+        prior: TabularPrior | None = None,
+    ) -> None:
+        super().__init__(num_states, num_actions, horizon, rng=rng, prior=prior or TabularPrior())
+        if not beta >= 0.0:
+            raise ValueError(f"beta must not be negative, got {beta}")
+        self.beta = float(beta)
+        self.steps_to_go = steps_to_go
+
+    def _plan(self, state: BeliefState) -> np.ndarray:
+        belief = posterior(self.prior, state)
+        rewards, transitions = belief.reward_mean, mean_transitions(belief)
+        bonus = self.beta / (1.0 + belief.dirichlet.sum(axis=-1))
+        if not self.steps_to_go:
+            return finite_horizon_q_values(rewards + bonus, transitions, self.horizon)
+        rewards = rewards + 1.0 / (1.0 + belief.reward_precision)
+        return finite_horizon_q_values(rewards, transitions, self.horizon, bonus)
+
+
+class UCRL2(_ModelBasedLearner):
+    """Optimism in a confidence set: plan in the best process that the data do not rule out.
+
+    Jaksch et al., "Near-optimal Regret Bounds for Reinforcement Learning", 2010, in the episodic
+    form of TabulaRL. In episode t, for n visits to (state, action), the mean reward is bounded by
+    ``mean + scale sqrt(4 L / max(1, n))`` and the 1-norm around the transition frequencies by
+    ``scale sqrt(4 S L / max(1, n))``, with ``L = log(2 S A (t + 1) / delta)``. ``scale=1`` is the
+    theory; the RL² paper tunes it between 0.0001 and 1.
+
+    Args:
+        num_states: Number of states, S.
+        num_actions: Number of actions, A.
+        horizon: Steps in an episode, H.
+        rng: Breaks ties.
+        scale: Factor on the widths of the confidence sets, not negative.
+        delta: Probability that the sets miss the truth, in (0, 1).
+        prior: What the centres start from; nearly nothing by default: :data:`EMPIRICAL_PRIOR`.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        num_actions: int,
+        horizon: int,
+        *,
+        rng: np.random.Generator,
+        scale: float = 0.4,
+        delta: float = 0.05,
+        prior: TabularPrior = EMPIRICAL_PRIOR,
+    ) -> None:
+        super().__init__(num_states, num_actions, horizon, rng=rng, prior=prior)
+        if not scale >= 0.0:
+            raise ValueError(f"scale must not be negative, got {scale}")
+        if not 0.0 < delta < 1.0:
+            raise ValueError(f"delta must lie in (0, 1), got {delta}")
+        self.scale = float(scale)
+        self.delta = float(delta)
+
+    def confidence_widths(self, state: BeliefState) -> tuple[np.ndarray, np.ndarray]:
+        """Widths for the rewards and for the transitions, ``[N, S, A]`` each."""
+        episode = state.num_adaptations[:, None, None] + 1
+        log_term = np.log(2 * self.num_states * self.num_actions * (episode + 1) / self.delta)
+        rewards = np.sqrt(4.0 * log_term / np.maximum(1.0, state.reward_counts))
+        visits = np.maximum(1.0, state.transition_counts.sum(axis=-1))
+        transitions = np.sqrt(4.0 * self.num_states * log_term / visits)
+        return self.scale * rewards, self.scale * transitions
+
+    def _plan(self, state: BeliefState) -> np.ndarray:
+        belief = posterior(self.prior, state)
+        reward_width, transition_width = self.confidence_widths(state)
+        return optimistic_q_values(
+            belief.reward_mean + reward_width,
+            mean_transitions(belief),
+            transition_width,
+            self.horizon,
+        )
+
+
+def mdp_learners(
+    num_states: int, num_actions: int, horizon: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """The standard set of learners by display name.
+
+    The columns of the RL² paper's table with the paper's definitions, then the same algorithms with
+    the true prior, then the oracle. Tuned numbers are the best of
+    ``benchmarks/classical_mdps.py`` for 10 states, 5 actions, 10 steps and trials of 50 episodes;
+    they are the same or nearly so for 10 to 100 episodes.
+
+    Args:
+        num_states: Number of states, S.
+        num_actions: Number of actions, A.
+        horizon: Steps in an episode, H.
+        rng: Gives each learner a generator of its own.
+    """
+    sizes = (num_states, num_actions, horizon)
+    known_mean = EMPIRICAL_PRIOR._replace(reward_mean=TabularPrior().reward_mean)
+    rngs = iter(rng.spawn(11))
+    beta = 2.0 * horizon**3 * 10.0**-2.8
+    return {
+        "Random": RandomActions(*sizes, rng=next(rngs)),
+        "PSRL": PSRL(*sizes, rng=next(rngs), prior=TABULARL_PRIOR),
+        "OPSRL": OPSRL(*sizes, rng=next(rngs), num_samples=14, prior=TABULARL_PRIOR),
+        "UCRL2": UCRL2(*sizes, rng=next(rngs)),
+        "BEB": BEB(*sizes, rng=next(rngs), beta=beta, steps_to_go=True, prior=TABULARL_PRIOR),
+        "ε-greedy": EpsilonGreedyMDP(*sizes, rng=next(rngs), prior=EMPIRICAL_PRIOR),
+        "Greedy": EpsilonGreedyMDP(*sizes, rng=next(rngs), epsilon=0.0, prior=EMPIRICAL_PRIOR),
+        "PSRL (true prior)": PSRL(*sizes, rng=next(rngs)),
+        "UCRL2 (true prior)": UCRL2(*sizes, rng=next(rngs), scale=0.06, prior=known_mean),
+        "BEB (true prior)": BEB(*sizes, rng=next(rngs)),
+        "Greedy (true prior)": EpsilonGreedyMDP(*sizes, rng=next(rngs), epsilon=0.0),
+        "Value iteration": ValueIteration(*sizes),
+    }
+
+
+def _check_indices(name: str, indices: np.ndarray, limit: int) -> np.ndarray:
+    if not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(f"{name} must be integers, got {indices.dtype}")
+    if indices.size and (indices.min() < 0 or indices.max() >= limit):
+        raise ValueError(
+            f"{name} must lie in 0 .. {limit - 1}, got {indices.min()} to {indices.max()}"
+        )
+    return indices
+
+
+def _told(state: PlanState | None) -> PlanState:
+    if state is None:
+        raise ValueError("an oracle is told the tasks: pass the state of adapt_to_tasks(tasks)")
+    return state

@@ -1,0 +1,191 @@
+"""Multi-armed bandits: the smallest problems where exploring has to be learned."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.definition import TaskFuncEnv
+from meta_rl.tasks import SampledTasks, Tasks, UniformTasks, check_count, held_out_split
+
+NUM_TEST_TASKS = 1000
+
+
+class BanditState(NamedTuple):
+    """What a bandit remembers.
+
+    Attributes:
+        pulls: Pulls made so far, int64 ``[N]``.
+    """
+
+    pulls: np.ndarray
+
+
+class _Bandit(TaskFuncEnv):
+    """What bandits share: arms, a count of pulls, and nothing to see."""
+
+    horizon_is_terminal = True
+    adaptation_unit = "step"
+
+    def __init__(self, num_arms: int, horizon: int) -> None:
+        super().__init__()
+        self.num_arms = check_count("num_arms", num_arms)
+        self.horizon = check_count("horizon", horizon)
+        self.observation_space = spaces.Discrete(1)
+        self.action_space = spaces.Discrete(self.num_arms)
+
+    def initial(self, rng: np.random.Generator, params: Tasks) -> BanditState:
+        """No pulls yet."""
+        return BanditState(np.zeros(len(params), dtype=np.int64))
+
+    def transition(
+        self, state: BanditState, action: Any, rng: np.random.Generator, params: Tasks
+    ) -> BanditState:
+        """Count the pull."""
+        return BanditState(state.pulls + 1)
+
+    def observation(self, state: BanditState, rng: np.random.Generator, params: Tasks) -> Any:
+        """Always 0: there is nothing to see."""
+        return np.zeros_like(state.pulls)
+
+
+class BernoulliBandit(_Bandit):
+    """Bernoulli multi-armed bandit.
+
+    ## Description
+    Each arm pays 1 with a probability of its own and 0 otherwise. The task, which the agent does not
+    see, is the vector of these probabilities. An episode is a whole trial of ``horizon`` pulls (the
+    RL² paper counts each pull as an episode of one step). Source: Duan et al., "RL²: Fast
+    Reinforcement Learning via Slow Reinforcement Learning", 2016, section 3.1.
+
+    ## Action Space
+    ``Discrete(num_arms)``: which arm to pull.
+
+    ## Observation Space
+    ``Discrete(1)``: always 0. The agent has only its own actions and rewards to learn from.
+
+    ## Rewards
+    1 with the arm's probability, otherwise 0: info ``reward_pull``.
+
+    ## Starting State
+    No pulls made.
+
+    ## Episode End
+    *Terminated* after ``horizon`` pulls: the budget is part of the problem.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``num_arms`` | 10 | number of arms, k |
+    | ``horizon`` | 10 | pulls in a trial, n |
+
+    ## Task distribution
+    ``Box(0, 1, (num_arms,))``: the arms' probabilities, independent and uniform. Validation and test
+    are fixed, seeded lists of 1,000 bandits each.
+
+    ## Adaptation
+    After every pull; a trial is one episode.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    def __init__(self, num_arms: int = 10, horizon: int = 10) -> None:
+        super().__init__(num_arms, horizon)
+        space = spaces.Box(0.0, 1.0, (self.num_arms,), np.float64)
+        self.task_split = held_out_split(UniformTasks(space), num_test=NUM_TEST_TASKS, seed=2016)
+
+    def reward_terms(
+        self,
+        state: BanditState,
+        action: Any,
+        next_state: BanditState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """A draw from the arm that was pulled. Numpy only: it draws."""
+        pays = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
+        return {"reward_pull": (rng.random(len(params)) < pays).astype(np.float64)}
+
+
+class GaussianBandit(_Bandit):
+    """Gaussian multi-armed bandit.
+
+    ## Description
+    Each arm pays a normally distributed reward with a mean of its own and a known spread. The task,
+    which the agent does not see, is the vector of means. Conjugate priors make Thompson sampling and
+    UCB exact here, so it is a check with real-valued rewards beside the Bernoulli one.
+
+    ## Action Space
+    ``Discrete(num_arms)``: which arm to pull.
+
+    ## Observation Space
+    ``Discrete(1)``: always 0.
+
+    ## Rewards
+    Normal with the arm's mean and standard deviation ``reward_std``: info ``reward_pull``.
+
+    ## Starting State
+    No pulls made.
+
+    ## Episode End
+    *Terminated* after ``horizon`` pulls: the budget is part of the problem.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``num_arms`` | 10 | number of arms |
+    | ``horizon`` | 10 | pulls in a trial |
+    | ``mean_std`` | 1.0 | standard deviation of the arms' means (their mean is 0) |
+    | ``reward_std`` | 1.0 | standard deviation of a reward around its arm's mean |
+
+    ## Task distribution
+    ``Box(-inf, inf, (num_arms,))``: the arms' means, independent and normal. Validation and test are
+    fixed, seeded lists of 1,000 bandits each; ``ood`` doubles ``mean_std``.
+
+    ## Adaptation
+    After every pull; a trial is one episode.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    def __init__(
+        self,
+        num_arms: int = 10,
+        horizon: int = 10,
+        mean_std: float = 1.0,
+        reward_std: float = 1.0,
+    ) -> None:
+        super().__init__(num_arms, horizon)
+        if not (mean_std > 0 and reward_std > 0):
+            raise ValueError(f"mean_std and reward_std must be > 0, got {mean_std}, {reward_std}")
+        self.reward_std = float(reward_std)
+        self.mean_std = float(mean_std)
+        space = spaces.Box(-np.inf, np.inf, (self.num_arms,), np.float64)
+
+        def normal(spread: float) -> SampledTasks:
+            return SampledTasks(
+                space, lambda num, rng: rng.normal(0.0, spread, (num, self.num_arms))
+            )
+
+        self.task_split = held_out_split(
+            normal(self.mean_std),
+            num_test=NUM_TEST_TASKS,
+            seed=2016,
+            ood=normal(2 * self.mean_std),
+        )
+
+    def reward_terms(
+        self,
+        state: BanditState,
+        action: Any,
+        next_state: BanditState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """A draw from the arm that was pulled. Numpy only: it draws."""
+        means = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
+        return {"reward_pull": means + self.reward_std * rng.standard_normal(len(params))}

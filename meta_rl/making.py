@@ -1,0 +1,39 @@
+"""Making batches of task environments, from whatever names or holds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+
+from meta_rl.registration import find_env_id
+from meta_rl.tasks import check_count
+
+
+def make_task_vec(
+    env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs: Any
+) -> VectorEnv:
+    """A batch of ``num_tasks * envs_per_task`` sub-environments, in one equal block per task.
+
+    Args:
+        env_id: An id, with or without ``meta_rl/`` and the version; of a family of ours, or of any
+            registered environment with a ``task_split`` that takes ``options={"task": ...}``.
+        num_tasks: Tasks at a time, M.
+        envs_per_task: Sub-environments for each, B.
+        **kwargs: For the family and for :class:`meta_rl.TaskVectorEnv`; for a plain Python
+            environment, for :class:`meta_rl.adapter.TaskVectorAdapter`.
+
+    Raises:
+        ValueError: Unknown id, or a count below one.
+    """
+    num_envs = check_count("num_tasks", num_tasks) * check_count("envs_per_task", envs_per_task)
+    env_id = find_env_id(env_id)
+    module, _, name = env_id.rpartition(":")
+    if module:
+        __import__(module)
+    if gym.spec(name).vector_entry_point is not None:
+        return gym.make_vec(name, num_envs=num_envs, **kwargs)
+    from meta_rl.adapter import TaskVectorAdapter
+
+    return TaskVectorAdapter.from_id(name, num_envs, **kwargs)

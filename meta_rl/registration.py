@@ -1,0 +1,62 @@
+"""Environment ids, by name: importing this imports no environment.
+
+``meta_rl/<Name>-v0`` is registered for ``gymnasium.make`` (the batch of one) and
+``gymnasium.make_vec`` (the native batch).
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import gymnasium as gym
+
+NAMESPACE = "meta_rl/"
+
+ENVIRONMENTS: dict[str, str] = {
+    "BernoulliBandit-v0": "meta_rl.envs.bandits:BernoulliBandit",
+    "GaussianBandit-v0": "meta_rl.envs.bandits:GaussianBandit",
+    "TabularMDP-v0": "meta_rl.envs.tabular_mdp:TabularMDP",
+}
+
+
+def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
+    """Register a family with both front ends.
+
+    Args:
+        env_id: ``Name-v0``, or ``namespace/Name-v0`` for your own.
+        definition: ``"module:Class"`` of its :class:`meta_rl.TaskFuncEnv`.
+        **kwargs: Defaults for its constructor.
+    """
+    gym.register(
+        id=env_id if "/" in env_id else NAMESPACE + env_id,
+        entry_point="meta_rl.task_env:TaskEnv",
+        vector_entry_point="meta_rl.task_env:TaskVectorEnv",
+        kwargs={"definition": definition, **kwargs},
+    )
+
+
+def find_env_id(name: str) -> str:
+    """The full id of an environment.
+
+    Args:
+        name: An id, with or without the namespace ``meta_rl/`` and the version.
+
+    Raises:
+        ValueError: Unknown; lists the near matches.
+    """
+    for candidate in (name, NAMESPACE + name, f"{NAMESPACE}{name}-v0"):
+        if candidate.partition(":")[2] or candidate in gym.registry:
+            return candidate
+    ours = [env_id for env_id in gym.registry if env_id.startswith(NAMESPACE)]
+    lower = {env_id.removeprefix(NAMESPACE).lower(): env_id for env_id in ours}
+    near = difflib.get_close_matches(name.removeprefix(NAMESPACE).lower(), lower, n=5, cutoff=0.4)
+    hint = f"did you mean {', '.join(lower[n] for n in near)}?" if near else "see `meta-rl envs`"
+    raise ValueError(f"unknown environment {name!r}: {hint}")
+
+
+def register_all() -> None:
+    """Register every environment of the package; repeating it does nothing."""
+    for name, definition in ENVIRONMENTS.items():
+        if NAMESPACE + name not in gym.registry:
+            register_task_env(name, definition)

@@ -1,0 +1,422 @@
+"""The two front ends over a family's definition: the native batch, and the batch of one."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from meta_rl.definition import TaskFuncEnv
+from meta_rl.tasks import (
+    Task,
+    Tasks,
+    TaskSplit,
+    add_task_axis,
+    as_tasks,
+    check_count,
+    copy_tasks,
+    count_tasks,
+    put_tasks,
+    repeat_tasks,
+    take_tasks,
+)
+
+Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
+
+
+class TaskVectorEnv(VectorEnv):
+    """A native batch of sub-environments of one family, each on a task of its own.
+
+    Tasks are chosen by :meth:`set_tasks` (they then persist until the next call) or, where none
+    were set, drawn from ``split`` at the first reset, at every seeded reset and, with
+    ``resample_tasks``, at the end of every trial.
+
+    A *trial* is the stretch of episodes on one task; :attr:`trial_start` tells where it begins.
+
+    Args:
+        definition: A family's definition, its class, or ``"module:Class"``.
+        num_envs: Number of sub-environments, ``N``.
+        autoreset_mode: ``SAME_STEP`` (default: a step that ends an episode returns the first
+            observation of the next, and the last one in ``infos["final_obs"]``), ``NEXT_STEP``, or
+            ``DISABLED`` (the caller resets by ``reset(options={"reset_mask": ...})``).
+        split: The part of the task split that self-chosen tasks come from.
+        resample_tasks: Draw a new task after every ``episodes_per_trial`` episodes where no task
+            was set.
+        render_mode: One of ``metadata["render_modes"]``.
+        **kwargs: For the definition, where it is given as a class or a name.
+
+    Raises:
+        ValueError: On any argument outside the above.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        split: str = "train",
+        resample_tasks: bool = False,
+        render_mode: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.definition = build_definition(definition, kwargs)
+        self.num_envs = check_count("num_envs", num_envs)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.definition.metadata, "autoreset_mode": self.autoreset_mode}
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"render_mode {render_mode!r}: {self.metadata['render_modes']} exist")
+        self.render_mode = render_mode
+        self.task_split: TaskSplit = self.definition.task_split
+        self.split = split
+        self._chosen_from = self.task_split[split]
+        self.resample_tasks = resample_tasks
+
+        self.single_observation_space = self.definition.observation_space
+        self.single_action_space = self.definition.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+        self._everywhere = np.ones(self.num_envs, dtype=bool)
+        self._tasks: Tasks = None
+        self._set: Tasks = None  # what set_tasks was given, for the resets that come
+        self._due = np.zeros(self.num_envs, dtype=bool)  # its entries that no reset has taken yet
+        self._task_rng: np.random.Generator | None = None
+        self._state: Any = None
+        self._elapsed = np.zeros(self.num_envs, dtype=np.int64)
+        self._episodes = np.zeros(self.num_envs, dtype=np.int64)  # finished in the current trial
+        self._done = np.zeros(self.num_envs, dtype=bool)
+        self.trial_start = np.zeros(self.num_envs, dtype=bool)
+
+    @property
+    def horizon(self) -> int:
+        """Steps in an episode."""
+        return self.definition.horizon
+
+    @property
+    def episodes_per_trial(self) -> int:
+        """Episodes on one task that make a trial."""
+        return self.definition.episodes_per_trial
+
+    @property
+    def adaptation_unit(self) -> str:
+        """After what a learner may adapt: ``"episode"`` or ``"step"``."""
+        return self.definition.adaptation_unit
+
+    @property
+    def tasks(self) -> Tasks:
+        """What is set: one task per sub-environment; ``None`` before the first is chosen."""
+        tasks = self._tasks if self._set is None else self._set
+        return None if tasks is None else copy_tasks(tasks)
+
+    def set_tasks(self, tasks: Tasks | None) -> None:
+        """Set the tasks from the next reset of each sub-environment on.
+
+        Args:
+            tasks: One per sub-environment, or fewer that divide their number: one per equal block.
+                ``None`` lets the environment choose again.
+
+        Raises:
+            ValueError: A task outside its space, or a number that does not divide ``num_envs``.
+        """
+        if tasks is None:
+            self._set = None
+            self._due[:] = False
+            return
+        tasks = as_tasks(self.task_split.space, tasks)
+        num_tasks = count_tasks(tasks)
+        if num_tasks == 0 or self.num_envs % num_tasks:
+            raise ValueError(
+                f"{num_tasks} tasks do not divide {self.num_envs} sub-environments into equal blocks"
+            )
+        self.definition.check_tasks(tasks)
+        self._set = copy_tasks(repeat_tasks(tasks, self.num_envs // num_tasks))
+        self._due[:] = True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin new episodes.
+
+        Args:
+            seed: Fixes all that follows: first states, transitions and self-chosen tasks.
+            options: ``"reset_mask"``: bool ``[N]``, which sub-environments; all by default.
+                ``"task"``: tasks to set, as in :meth:`set_tasks`.
+
+        Returns:
+            Observations, and infos with the ``"task"`` of every sub-environment.
+        """
+        options = options or {}
+        unknown = set(options) - {"reset_mask", "task"}
+        if unknown:
+            raise ValueError(f"unknown reset options {sorted(unknown)}: reset_mask, task exist")
+        mask = self._check_mask(options.get("reset_mask"))
+        if options.get("task") is not None:
+            self.set_tasks(options["task"])
+        if seed is not None:
+            super().reset(seed=seed)
+            # Tasks have a stream of their own, so that a task given or chosen shifts nothing else.
+            self._task_rng = np.random.default_rng([int(seed), 1])
+        self._begin(mask, seeded=seed is not None)
+        observations = self.definition.observation(self._state, self.np_random, self._tasks)
+        return observations, {"task": copy_tasks(self._tasks), "_task": self._everywhere}
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every sub-environment.
+
+        Args:
+            actions: ``[N, ...]`` in ``action_space``.
+
+        Returns:
+            Observations, rewards (float64 ``[N]``), terminations, truncations, infos.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset or, with autoreset disabled, in a
+                sub-environment whose episode has ended.
+            ValueError: Actions of the wrong shape, or outside a discrete space.
+        """
+        actions = self._check_actions(actions)
+        waiting = self._done  # with NEXT_STEP: those that this step resets instead
+        if self._state is None or (waiting.any() and self.autoreset_mode is AutoresetMode.DISABLED):
+            raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
+        definition, rng, tasks = self.definition, self.np_random, self._tasks
+        state = definition.transition(self._state, actions, rng, tasks)
+        terms = definition.reward_terms(self._state, actions, state, rng, tasks)
+        if waiting.any():
+            terms = {name: np.where(waiting, 0.0, term) for name, term in terms.items()}
+        infos: dict[str, Any] = {**terms}
+        infos |= definition.transition_info(self._state, actions, state, tasks)
+        rewards = np.asarray(sum(terms.values()), dtype=np.float64)
+        self._state = state
+        self._elapsed += 1
+        self.trial_start = np.zeros(self.num_envs, dtype=bool)
+        terminated = np.asarray(definition.terminal(state, rng, tasks))
+        at_horizon = self._elapsed >= definition.horizon
+        if definition.horizon_is_terminal:
+            terminated, truncated = terminated | at_horizon, np.zeros_like(at_horizon)
+        else:
+            truncated = at_horizon & ~terminated
+
+        if waiting.any():
+            self._begin(waiting)
+            terminated, truncated = terminated & ~waiting, truncated & ~waiting
+        observations = definition.observation(self._state, rng, self._tasks)
+        self._done = terminated | truncated
+        if self._done.any() and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            infos |= {"final_obs": observations, "final_info": {**infos}}
+            infos |= {"_final_obs": self._done, "_final_info": self._done}
+            self._begin(self._done)
+            observations = definition.observation(self._state, rng, self._tasks)
+        infos |= {f"_{key}": self._everywhere for key in infos if not key.startswith(("_", "final"))}
+        return observations, rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """One frame per sub-environment, where the family renders."""
+        if self.render_mode is None:
+            raise ValueError("render() needs a render_mode, given when the environment is made")
+        return self.definition.render_frames(self._state, self._tasks, self.render_mode)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Release what the definition holds (threads, windows)."""
+        self.definition.close()
+
+    def _begin(self, mask: np.ndarray, seeded: bool = False) -> None:
+        """Begin new episodes where ``mask`` says so, on the tasks that are theirs from now on."""
+        self._assign_tasks(mask, seeded)
+        if mask.all():
+            self._state = self.definition.initial(self.np_random, self._tasks)
+        else:
+            first = self.definition.initial(self.np_random, take_tasks(self._tasks, mask))
+            self._state = type(first)(
+                *(_merged(mask, old, new) for old, new in zip(self._state, first, strict=True))
+            )
+        self._elapsed = np.where(mask, 0, self._elapsed)
+        self._done = self._done & ~mask
+
+    def _assign_tasks(self, mask: np.ndarray, seeded: bool) -> None:
+        self._episodes = self._episodes + (mask & (self._elapsed > 0))
+        taken = mask & self._due
+        choose = mask & (self._set is None)
+        if self._tasks is None:
+            if not mask.all():
+                raise ValueError("the first reset has to be one of all sub-environments")
+        elif not seeded:
+            choose &= self.resample_tasks & (self._episodes >= self.episodes_per_trial)
+        if choose.any():
+            if self._task_rng is None:
+                self._task_rng = np.random.default_rng()
+            self._write(choose, self._chosen_from.sample_tasks(int(choose.sum()), self._task_rng))
+        if taken.any():
+            self._write(taken, take_tasks(self._set, taken))
+            self._due = self._due & ~taken
+        self.trial_start = taken | choose
+        self._episodes = np.where(self.trial_start, 0, self._episodes)
+
+    def _write(self, mask: np.ndarray, tasks: Tasks) -> None:
+        if mask.all():
+            self._tasks = copy_tasks(tasks)
+        else:
+            self._tasks = copy_tasks(self._tasks)  # earlier infos keep theirs
+            put_tasks(self._tasks, mask, tasks)
+
+    def _check_mask(self, mask: Any) -> np.ndarray:
+        if mask is None:
+            return self._everywhere
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"reset_mask: expected bool of shape ({self.num_envs},) with a True in it, "
+                f"got {mask.dtype} of shape {mask.shape}"
+            )
+        return mask
+
+    def _check_actions(self, actions: Any) -> np.ndarray:
+        actions = np.asarray(actions)
+        if actions.shape != self.action_space.shape:
+            raise ValueError(f"actions: expected {self.action_space.shape}, got {actions.shape}")
+        space = self.single_action_space
+        if isinstance(space, spaces.Discrete):
+            if actions.dtype.kind not in "iu":
+                raise ValueError(f"actions: expected integers of {space}, got {actions.dtype}")
+            if actions.min() < space.start or actions.max() >= space.start + space.n:
+                raise ValueError(f"actions: outside {space}: {actions.min()} to {actions.max()}")
+        return actions
+
+
+class TaskEnv(gym.Env):
+    """One environment on one task: a batch of one of the same definition.
+
+    ``reset(options={"task": task})`` sets the task; without the option it persists, and
+    ``info["task"]`` tells it. A task that was never set is drawn from ``split`` at the first reset
+    and at every seeded one.
+
+    Args:
+        definition: A family's definition, its class, or ``"module:Class"``.
+        render_mode: One of ``metadata["render_modes"]``.
+        **kwargs: ``split`` and ``resample_tasks`` as in :class:`TaskVectorEnv`; the rest goes to
+            the definition.
+    """
+
+    def __init__(
+        self, definition: Definition, *, render_mode: str | None = None, **kwargs: Any
+    ) -> None:
+        self._batch = TaskVectorEnv(
+            definition, 1, autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode, **kwargs
+        )
+        self.definition = self._batch.definition
+        self.metadata = dict(self.definition.metadata)
+        self.render_mode = render_mode
+        self.task_split = self._batch.task_split
+        self.observation_space = self._batch.single_observation_space
+        self.action_space = self._batch.single_action_space
+
+    @property
+    def task(self) -> Task:
+        """The task that is set; ``None`` before the first is chosen."""
+        tasks = self._batch.tasks
+        return None if tasks is None else take_tasks(tasks, 0)
+
+    @property
+    def horizon(self) -> int:
+        """Steps in an episode."""
+        return self.definition.horizon
+
+    @property
+    def episodes_per_trial(self) -> int:
+        """Episodes on one task that make a trial."""
+        return self.definition.episodes_per_trial
+
+    @property
+    def adaptation_unit(self) -> str:
+        """After what a learner may adapt: ``"episode"`` or ``"step"``."""
+        return self.definition.adaptation_unit
+
+    @property
+    def trial_start(self) -> bool:
+        """Whether the latest observation is the first on its task."""
+        return bool(self._batch.trial_start[0])
+
+    def set_task(self, task: Task | None) -> None:
+        """Set the task from the next reset on; ``None`` lets the environment choose again."""
+        self._batch.set_tasks(None if task is None else add_task_axis(task))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin a new episode.
+
+        Args:
+            seed: Fixes all that follows, and the task where none was set.
+            options: ``{"task": task}`` sets the task.
+
+        Returns:
+            The observation, and ``{"task": task}``.
+
+        Raises:
+            ValueError: A task outside its space, or an unknown option.
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        if options.get("task") is not None:
+            options["task"] = add_task_axis(options["task"])
+        self._batch.np_random = self.np_random
+        observations, _ = self._batch.reset(seed=seed, options=options)
+        if seed is not None:
+            self._np_random = self._batch.np_random
+        return _single(observations), {"task": self.task}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take one step, as in :class:`gymnasium.Env`."""
+        observations, rewards, terminated, truncated, infos = self._batch.step(
+            np.asarray(action)[None]
+        )
+        info = {key: value[0] for key, value in infos.items() if not key.startswith("_")}
+        done = bool(terminated[0]), bool(truncated[0])
+        return _single(observations), float(rewards[0]), *done, info
+
+    def render(self) -> Any:
+        """The current frame, where the family renders."""
+        frames = self._batch.render()
+        return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Release what the definition holds (threads, windows)."""
+        self._batch.close()
+
+
+def build_definition(definition: Definition, kwargs: dict[str, Any]) -> TaskFuncEnv:
+    """The definition itself, or the one that ``"module:Class"`` or a class makes of ``kwargs``.
+
+    Raises:
+        ValueError: Arguments for a definition that is built already.
+        TypeError: Something that makes no :class:`TaskFuncEnv`.
+    """
+    if isinstance(definition, TaskFuncEnv):
+        if kwargs:
+            raise ValueError(f"{definition} is built already; it takes no {sorted(kwargs)}")
+        return definition
+    if isinstance(definition, str):
+        module, _, name = definition.partition(":")
+        definition = getattr(importlib.import_module(module), name)
+    built = definition(**kwargs) if callable(definition) else definition
+    if not isinstance(built, TaskFuncEnv):
+        raise TypeError(f"expected a TaskFuncEnv, its class or 'module:Class', got {definition!r}")
+    return built
+
+
+def _merged(mask: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    merged = old.copy()
+    merged[mask] = new
+    return merged
+
+
+def _single(observations: Any) -> Any:
+    if isinstance(observations, dict):
+        return {key: _single(value) for key, value in observations.items()}
+    return observations[0]
