@@ -11,9 +11,7 @@ from meta_rl.registration import find_env_id
 from meta_rl.tasks import check_count
 
 
-def make_task_vec(
-    env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs: Any
-) -> VectorEnv:
+def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs: Any) -> VectorEnv:
     """A batch of ``num_tasks * envs_per_task`` sub-environments, in one equal block per task.
 
     Args:
@@ -37,3 +35,38 @@ def make_task_vec(
     from meta_rl.adapter import TaskVectorAdapter
 
     return TaskVectorAdapter.from_id(name, num_envs, **kwargs)
+
+
+def as_task_vec(env: Any) -> VectorEnv:
+    """A batch of task environments, from one of them or from the batch itself.
+
+    Args:
+        env: A batch with ``task_split`` and ``set_tasks``; or one environment with a ``task_split``
+            that takes ``options={"task": ...}``, which becomes a batch of one.
+
+    Raises:
+        ValueError: Something without tasks.
+    """
+    if isinstance(env, VectorEnv):
+        if not hasattr(env.unwrapped, "set_tasks"):
+            raise ValueError(
+                f"{env} has no tasks: make the batch by meta_rl.make_task_vec, or wrap "
+                "Gymnasium's by meta_rl.adapter.TaskVectorAdapter"
+            )
+        return env
+    if not isinstance(env, gym.Env) or not hasattr(env.unwrapped, "task_split"):
+        raise ValueError(
+            f"expected an environment id or task environments with a task_split, got {env!r}"
+        )
+    from meta_rl.adapter import TaskVectorAdapter
+
+    return TaskVectorAdapter([lambda: env])
+
+
+def family_name(env: VectorEnv) -> str:
+    """What family a batch is of: ``module:Class`` of its definition, or its id."""
+    definition = getattr(env.unwrapped, "definition", None)
+    if definition is not None:
+        return f"{type(definition).__module__}:{type(definition).__qualname__}"
+    spec = env.unwrapped.spec
+    return type(env.unwrapped).__name__ if spec is None else spec.id

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from meta_rl.tasks import check_count
+
+Act: TypeAlias = Callable[[Any], tuple[np.ndarray, dict[str, np.ndarray]]]
+"""``act(observations) -> (actions, extras)``, each with the leading axis ``[N, ...]``."""
 
 
 @dataclass
@@ -15,7 +22,8 @@ class Rollout:
     ``N`` is the leading task axis of the learner's state: one column per sub-environment.
 
     Attributes:
-        observations: What the agent saw before each action, ``[T, N, ...]``.
+        observations: What the agent saw before each action, ``[T, N, ...]``; a dict of such arrays
+            where the space is a ``Dict``.
         actions: ``[T, N, ...]``.
         rewards: ``[T, N]``, float.
         terminated: ``[T, N]``, bool: the episode ended in a terminal state at this step.
@@ -26,11 +34,90 @@ class Rollout:
         extras: More arrays ``[T, N, ...]`` by name (log-probabilities, values, ...).
     """
 
-    observations: np.ndarray
+    observations: Any
     actions: np.ndarray
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
-    next_observations: np.ndarray
+    next_observations: Any
     mask: np.ndarray | None = None
     extras: dict[str, Any] = field(default_factory=dict)
+
+
+def collect_rollout(
+    env: VectorEnv,
+    act: Act,
+    num_steps: int,
+    observations: Any,
+    on_step: Callable[[], bool] | None = None,
+) -> tuple[Rollout, Any]:
+    """Step every sub-environment ``num_steps`` times; episodes that end begin again.
+
+    Args:
+        env: A batch with ``SAME_STEP`` autoreset, so that no dummy step gets into the data.
+        act: The policy; what it remembers between the steps is its own.
+        num_steps: T.
+        observations: The latest observations: of the reset, or of the rollout before.
+        on_step: Called after every step; ``False`` stops, and the rollout ends there.
+
+    Returns:
+        The rollout and the observations that follow it.
+
+    Raises:
+        ValueError: Another autoreset mode, or a count below one.
+    """
+    if env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
+        raise ValueError(
+            f"rollouts need SAME_STEP autoreset, not {env.metadata.get('autoreset_mode')}: the "
+            "other modes put dummy steps into the data or need resets in between"
+        )
+    steps: list[tuple[Any, ...]] = []
+    extras: list[dict[str, np.ndarray]] = []
+    for _ in range(check_count("num_steps", num_steps)):
+        actions, extra = act(observations)
+        following, rewards, terminated, truncated, infos = env.step(actions)
+        successors = true_successors(following, terminated | truncated, infos)
+        steps.append((observations, actions, rewards, terminated, truncated, successors))
+        extras.append(extra)
+        observations = following
+        if on_step is not None and not on_step():
+            break
+    parts = [stack_batches([step[i] for step in steps]) for i in range(6)]
+    stacked_extras = {name: stack_batches([extra[name] for extra in extras]) for name in extras[0]}
+    return Rollout(*parts, extras=stacked_extras), observations
+
+
+def true_successors(observations: Any, done: np.ndarray, infos: dict[str, Any]) -> Any:
+    """The observations that follow a step: the last of the old episode where one ended.
+
+    Args:
+        observations: As ``step`` returned them, the first of the new episode where one ended.
+        done: Which episodes ended, bool ``[N]``.
+        infos: Holds ``final_obs``: a batch, or Gymnasium's array of objects.
+    """
+    if not done.any():
+        return observations
+    return _replaced(observations, done, infos["final_obs"])
+
+
+def _replaced(observations: Any, done: np.ndarray, final: Any) -> Any:
+    if isinstance(observations, dict):
+        if not isinstance(final, dict):  # Gymnasium's: an array with a dict for each that ended
+            final = {k: _objects([f and f[k] for f in final]) for k in observations}
+        return {key: _replaced(value, done, final[key]) for key, value in observations.items()}
+    replaced = np.array(observations)
+    replaced[done] = np.stack(list(final[done])) if final.dtype == object else final[done]
+    return replaced
+
+
+def _objects(values: list[Any]) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def stack_batches(batches: list[Any]) -> Any:
+    """Batches one behind the other on a new leading axis: arrays, or dicts of arrays."""
+    if isinstance(batches[0], dict):
+        return {key: stack_batches([batch[key] for batch in batches]) for key in batches[0]}
+    return np.stack(batches)

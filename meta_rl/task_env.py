@@ -213,7 +213,9 @@ class TaskVectorEnv(VectorEnv):
             infos |= {"_final_obs": self._done, "_final_info": self._done}
             self._begin(self._done)
             observations = definition.observation(self._state, rng, self._tasks)
-        infos |= {f"_{key}": self._everywhere for key in infos if not key.startswith(("_", "final"))}
+        infos |= {
+            f"_{key}": self._everywhere for key in infos if not key.startswith(("_", "final"))
+        }
         return observations, rewards, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:

@@ -283,7 +283,9 @@ def _convert(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
     if isinstance(space, spaces.Dict):
         if not isinstance(tasks, Mapping) or set(tasks) != set(space.spaces):
             got = sorted(tasks) if isinstance(tasks, Mapping) else type(tasks).__name__
-            raise ValueError(f"{where}: expected a dict with keys {sorted(space.spaces)}, got {got}")
+            raise ValueError(
+                f"{where}: expected a dict with keys {sorted(space.spaces)}, got {got}"
+            )
         parts = {k: _convert(s, tasks[k], f"{where}[{k!r}]") for k, s in space.spaces.items()}
         if len({len(part) for part in parts.values()}) > 1:
             sizes = {key: len(part) for key, part in parts.items()}
@@ -301,7 +303,9 @@ def _cast(space: spaces.Space, tasks: Tasks, where: str) -> np.ndarray:
     try:
         array = np.asarray(tasks)
         same_kind = np.can_cast(array.dtype, space.dtype, "same_kind")
-        if not same_kind and not (array.dtype.kind in "iub" and np.dtype(space.dtype).kind in "iuf"):
+        if not same_kind and not (
+            array.dtype.kind in "iub" and np.dtype(space.dtype).kind in "iuf"
+        ):
             raise TypeError(f"dtype {array.dtype}")
         array = array.astype(space.dtype, copy=False)
     except (TypeError, ValueError, OverflowError) as error:

@@ -1,0 +1,296 @@
+"""RL²: fast reinforcement learning via slow reinforcement learning."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor, nn
+
+from meta_rl.advantages import generalized_advantages
+from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.policies import RecurrentActorCritic
+from meta_rl.previous_step import AppendPreviousStep
+from meta_rl.rollout import Rollout, collect_rollout
+from meta_rl.tasks import check_count
+
+
+class RL2(MetaAlgorithm):
+    """RL² (Duan et al., 2016; Wang et al., 2016) with proximal policy optimisation.
+
+    A recurrent policy sees the previous action, reward and done flag beside the observation, and
+    keeps its memory over all episodes of a trial, that is, of one task. Ordinary reinforcement
+    learning of such a policy on a distribution of tasks makes the recurrence itself a learning
+    algorithm: adapting is acting, and :meth:`adapt` is the identity.
+
+    A trial is ``episodes_per_trial * horizon`` steps (both of the environment), whole and of the same
+    length for all, so that nothing is padded: an episode that ends early makes room for one more.
+    The return that is maximised is that of the whole trial: the advantage estimate runs over the
+    ends of episodes and stops at the end of the trial, whose last step is not bootstrapped.
+
+    Differences from the paper: PPO with a clipped objective (Schulman et al., 2017) in place of TRPO
+    (as in most later work), and one memory for policy and value function.
+
+    Args:
+        policy: ``"MlpPolicy"``: :class:`meta_rl.policies.RecurrentActorCritic`.
+        env: An environment id, or a batch of task environments.
+        learning_rate: Of Adam: a number, or a function of the remaining progress (1 to 0).
+        meta_batch_size: Tasks at a time, M, where ``env`` is an id.
+        trials_per_env: Trials that each sub-environment runs in an iteration, each on a new task.
+        num_minibatches: Parts of whole trials that an epoch goes through.
+        num_epochs: Passes over the data of an iteration.
+        discount: Of the trial's rewards.
+        gae_lambda: Of the advantage estimate.
+        clip_range: Of the probability ratio.
+        normalize_advantages: To mean 0 and standard deviation 1, over an iteration.
+        entropy_coefficient: Of the bonus for a random policy.
+        value_coefficient: Of the value loss, a mean squared error.
+        max_grad_norm: Gradients are scaled down to it.
+        target_kl: Stop the epochs of an iteration where the policy has moved by more than 1.5 times
+            this (mean KL divergence); ``None`` for never.
+        env_kwargs: For the environment, where ``env`` is an id.
+        policy_kwargs: ``core`` (``"gru"``, ``"lstm"``), ``hidden_size``, ``embedding``.
+        stats_window_size: Episodes in the logged means.
+        tensorboard_log: Folder of TensorBoard events.
+        verbose: 0 none, 1 the training log.
+        seed: Of all randomness.
+        device: Of the networks.
+
+    Raises:
+        ValueError: Unknown names, counts below one, or more minibatches than trials.
+
+    Example:
+        >>> from meta_rl.agents.rl2 import RL2
+        >>> model = RL2(env="meta_rl/BernoulliBandit-v0", seed=0).learn(100_000)
+        >>> meta_rl.evaluate_adaptation(model, "meta_rl/BernoulliBandit-v0", num_tasks=1000)
+    """
+
+    policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": RecurrentActorCritic}
+    policy: RecurrentActorCritic
+
+    def __init__(
+        self,
+        policy: str | type[RecurrentActorCritic] = "MlpPolicy",
+        env: GymEnv | VectorEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-3,
+        *,
+        meta_batch_size: int = 512,
+        trials_per_env: int = 1,
+        num_minibatches: int = 8,
+        num_epochs: int = 8,
+        discount: float = 0.99,
+        gae_lambda: float = 0.3,
+        clip_range: float = 0.2,
+        normalize_advantages: bool = True,
+        entropy_coefficient: float = 0.0,
+        value_coefficient: float = 0.5,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            meta_batch_size=meta_batch_size,
+            env_kwargs=env_kwargs,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            supported_action_spaces=(spaces.Discrete, spaces.Box),
+        )
+        self.trials_per_env = check_count("trials_per_env", trials_per_env)
+        self.num_minibatches = check_count("num_minibatches", num_minibatches)
+        self.num_epochs = check_count("num_epochs", num_epochs)
+        self.discount = discount
+        self.gae_lambda = gae_lambda
+        self.clip_range = clip_range
+        self.normalize_advantages = normalize_advantages
+        self.entropy_coefficient = entropy_coefficient
+        self.value_coefficient = value_coefficient
+        self.max_grad_norm = max_grad_norm
+        self.target_kl = target_kl
+        if env is not None:
+            self._check_minibatches()
+        if _init_setup_model:
+            self._setup_model()
+
+    def _check_minibatches(self) -> None:
+        trials = self.n_envs * self.trials_per_env
+        if self.num_minibatches > trials:
+            raise ValueError(f"num_minibatches={self.num_minibatches}, but only {trials} trials")
+
+    @classmethod
+    def wrap_env(cls, env: VectorEnv) -> VectorEnv:
+        """With the previous step in the observation."""
+        return env if isinstance(env, AppendPreviousStep) else AppendPreviousStep(env)
+
+    def _make_networks(self) -> None:
+        self.policy = self.policy_class(
+            self.observation_space,
+            self.action_space,
+            generator=self.generator,
+            **self.policy_kwargs,
+        ).to(self.device)
+        self.policy.optimizer = torch.optim.Adam(
+            self.policy.parameters(), lr=self.lr_schedule(1), eps=1e-5
+        )
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+    def collect_rollouts(self, callback: BaseCallback) -> bool:
+        """Run whole trials on fresh training tasks."""
+        callback.on_rollout_start()
+        env = self.task_env.unwrapped
+        rollouts = []
+        for _ in range(self.trials_per_env):
+            rollout, going_on = self._run_trials(env.horizon * env.episodes_per_trial, callback)
+            if not going_on:
+                return False
+            rollouts.append(rollout)
+        self._batch = self._as_batch(rollouts)
+        self._log_rollouts(rollouts)
+        callback.on_rollout_end()
+        return True
+
+    def _run_trials(self, num_steps: int, callback: BaseCallback) -> tuple[Rollout, bool]:
+        observations = self.begin_tasks()
+        memory = self.policy.initial_state(self.n_envs)
+        going_on = True
+
+        def act(observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+            nonlocal memory
+            obs = torch.from_numpy(observations).to(self.device)
+            actions, values, log_probs, memory = self.policy(obs, memory)
+            taken = actions.cpu().numpy()
+            extras = {"raw_actions": taken, "values": values.cpu().numpy()}
+            return self.policy.clip(taken), {**extras, "log_probs": log_probs.cpu().numpy()}
+
+        def on_step() -> bool:
+            nonlocal going_on
+            self.num_timesteps += self.n_envs
+            going_on = callback.on_step()
+            return going_on
+
+        with torch.inference_mode():
+            rollout, _ = collect_rollout(self.task_env, act, num_steps, observations, on_step)
+        return rollout, going_on
+
+    def _as_batch(self, rollouts: list[Rollout]) -> dict[str, Tensor]:
+        """All trials side by side, ``[T, trials, ...]``, with advantages and returns."""
+
+        def joined(parts: list[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.concatenate(parts, axis=1)).to(self.device)
+
+        rewards = joined([rollout.rewards for rollout in rollouts]).float()
+        values = joined([rollout.extras["values"] for rollout in rollouts])
+        next_values = torch.cat([values[1:], torch.zeros_like(values[:1])])
+        ends = torch.zeros_like(rewards, dtype=torch.bool)
+        ends[-1] = True  # of the trial: not of an episode
+        advantages = generalized_advantages(
+            rewards, values, next_values, ends, self.discount, self.gae_lambda
+        )
+        returns = advantages + values
+        if self.normalize_advantages:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return {
+            "obs": joined([rollout.observations for rollout in rollouts]),
+            "actions": joined([rollout.extras["raw_actions"] for rollout in rollouts]),
+            "log_probs": joined([rollout.extras["log_probs"] for rollout in rollouts]),
+            "values": values,
+            "advantages": advantages,
+            "returns": returns,
+        }
+
+    def train(self) -> None:
+        """Epochs of clipped policy updates, on minibatches of whole trials."""
+        self._update_learning_rate(self.policy.optimizer)
+        num_trials = self._batch["obs"].shape[1]
+        losses: list[dict[str, float]] = []
+        for epoch in range(self.num_epochs):
+            order = torch.randperm(num_trials, generator=self.generator, device=self.device)
+            for trials in order.tensor_split(self.num_minibatches):
+                batch = {name: part[:, trials] for name, part in self._batch.items()}
+                loss, report = self.loss(batch)
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
+                losses.append(report)
+            self._n_updates += 1
+            moved = np.mean([report["approx_kl"] for report in losses[-self.num_minibatches :]])
+            if self.target_kl is not None and moved > 1.5 * self.target_kl:
+                break
+        for name in losses[0]:
+            self.logger.record(f"train/{name}", np.mean([report[name] for report in losses]))
+        self.logger.record("train/epochs", epoch + 1)
+        returns, values = self._batch["returns"], self._batch["values"]
+        unexplained = (returns - values).var() / returns.var()
+        self.logger.record("train/explained_variance", 1.0 - unexplained.item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """PPO's loss (Schulman et al., 2017, equations 7 and 9), and its parts.
+
+        Args:
+            batch: Whole trials: ``obs`` ``[T, trials, O]``, ``actions``, and ``log_probs``,
+                ``advantages`` and ``returns`` ``[T, trials]``.
+        """
+        memory = self.policy.initial_state(batch["obs"].shape[1])
+        values, log_probs, entropy = self.policy.evaluate_actions(
+            batch["obs"], batch["actions"], memory
+        )
+        log_ratio = log_probs - batch["log_probs"]
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1.0 - self.clip_range, 1.0 + self.clip_range)
+        policy_loss = -torch.min(ratio * batch["advantages"], clipped * batch["advantages"]).mean()
+        value_loss = nn.functional.mse_loss(values, batch["returns"])
+        loss = (
+            policy_loss
+            + self.value_coefficient * value_loss
+            - self.entropy_coefficient * entropy.mean()
+        )
+        with torch.no_grad():
+            report = {
+                "loss": loss.item(),
+                "policy_loss": policy_loss.item(),
+                "value_loss": value_loss.item(),
+                "entropy": entropy.mean().item(),
+                "approx_kl": (ratio - 1.0 - log_ratio).mean().item(),
+                "clip_fraction": (clipped != ratio).float().mean().item(),
+            }
+        return loss, report
+
+    def _log_rollouts(self, rollouts: list[Rollout]) -> None:
+        totals = np.concatenate([rollout.rewards.sum(axis=0) for rollout in rollouts])
+        self.logger.record("rollout/trial_return", totals.mean())
+
+    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
+        """The identity: the memory that :meth:`predict` returns has seen the data already."""
+        return state
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Act, and learn: see :meth:`meta_rl.policies.RecurrentActorCritic.predict`."""
+        return self.policy.predict(observation, state, episode_start, deterministic)

@@ -1,0 +1,237 @@
+"""Environments that exist only as Python objects, as a batch with tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from meta_rl.tasks import (
+    Tasks,
+    TaskSplit,
+    add_task_axis,
+    as_tasks,
+    check_count,
+    copy_tasks,
+    count_tasks,
+    put_tasks,
+    repeat_tasks,
+    take_tasks,
+)
+
+
+class TaskVectorAdapter(VectorEnv):
+    """Gymnasium's vector environments with :class:`meta_rl.TaskVectorEnv`'s interface for tasks.
+
+    Each environment needs a ``task_split`` and has to take ``reset(options={"task": task})``; its
+    ``horizon`` is read from it or from its id's ``max_episode_steps``; ``episodes_per_trial`` (1) and
+    ``adaptation_unit`` (``"episode"``) are read where it has them.
+
+    Tasks behave as in the native batch: what :meth:`set_tasks` gives persists; otherwise they are
+    drawn from ``split`` at the first reset, at every seeded one and, with ``resample_tasks``, after
+    every trial. Autoreset is ``SAME_STEP``.
+
+    Args:
+        env_fns: Makers of the environments.
+        asynchronous: One process for each, instead of stepping them in turn.
+        split: The part of the task split that self-chosen tasks come from.
+        resample_tasks: Draw a new task after every ``episodes_per_trial`` episodes.
+        **vector_kwargs: For Gymnasium's ``SyncVectorEnv`` or ``AsyncVectorEnv``.
+
+    Raises:
+        ValueError: An environment without tasks or without a known length.
+    """
+
+    def __init__(
+        self,
+        env_fns: Sequence[Callable[[], gym.Env]],
+        *,
+        asynchronous: bool = False,
+        split: str = "train",
+        resample_tasks: bool = False,
+        **vector_kwargs: Any,
+    ) -> None:
+        makers = [_TaskSlotMaker(env_fn) for env_fn in env_fns]
+        self.num_envs = check_count("num_envs", len(makers))
+        self._read(env_fns[0])
+        kind = AsyncVectorEnv if asynchronous else SyncVectorEnv
+        self.envs: VectorEnv = kind(
+            makers, autoreset_mode=AutoresetMode.SAME_STEP, **vector_kwargs
+        )
+        self.metadata = {**self.envs.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.render_mode = self.envs.render_mode
+        self.single_observation_space = self.envs.single_observation_space
+        self.single_action_space = self.envs.single_action_space
+        self.observation_space = self.envs.observation_space
+        self.action_space = self.envs.action_space
+        self.split = split
+        self._chosen_from = self.task_split[split]
+        self.resample_tasks = resample_tasks
+
+        self._tasks: Tasks = None
+        self._set: Tasks = None
+        self._waiting: list[Any] = [None] * self.num_envs  # tasks for each next reset
+        self._task_rng: np.random.Generator | None = None
+        self._episodes = np.zeros(self.num_envs, dtype=np.int64)
+        self.trial_start = np.zeros(self.num_envs, dtype=bool)
+
+    @classmethod
+    def from_id(
+        cls,
+        env_id: str,
+        num_envs: int,
+        *,
+        asynchronous: bool = False,
+        split: str = "train",
+        resample_tasks: bool = False,
+        **kwargs: Any,
+    ) -> TaskVectorAdapter:
+        """A batch of one registered environment; ``kwargs`` go to ``gymnasium.make``."""
+        makers = [_Maker(env_id, kwargs) for _ in range(check_count("num_envs", num_envs))]
+        return cls(makers, asynchronous=asynchronous, split=split, resample_tasks=resample_tasks)
+
+    def _read(self, env_fn: Callable[[], gym.Env]) -> None:
+        """What all have in common, from one of them."""
+        env = env_fn()
+        base = env.unwrapped
+        self.spec = env.spec
+        if not hasattr(base, "task_split"):
+            raise ValueError(f"{env} has no task_split, so that there are no tasks to draw")
+        self.task_split: TaskSplit = base.task_split
+        horizon = getattr(base, "horizon", None) or getattr(env.spec, "max_episode_steps", None)
+        if horizon is None:
+            raise ValueError(f"{env}: give it a horizon, or register it with max_episode_steps")
+        self.horizon = check_count("horizon", horizon)
+        self.episodes_per_trial = int(getattr(base, "episodes_per_trial", 1))
+        self.adaptation_unit = str(getattr(base, "adaptation_unit", "episode"))
+
+    @property
+    def tasks(self) -> Tasks:
+        """What is set: one task per sub-environment; ``None`` before the first is chosen."""
+        tasks = self._tasks if self._set is None else self._set
+        return None if tasks is None else copy_tasks(tasks)
+
+    def set_tasks(self, tasks: Tasks | None) -> None:
+        """As :meth:`meta_rl.TaskVectorEnv.set_tasks`."""
+        if tasks is None:
+            self._set = None
+            self._waiting = [None] * self.num_envs
+        else:
+            tasks = as_tasks(self.task_split.space, tasks)
+            num_tasks = count_tasks(tasks)
+            if num_tasks == 0 or self.num_envs % num_tasks:
+                raise ValueError(
+                    f"{num_tasks} tasks do not divide {self.num_envs} sub-environments into equal "
+                    "blocks"
+                )
+            self._set = copy_tasks(repeat_tasks(tasks, self.num_envs // num_tasks))
+            self._waiting = [take_tasks(self._set, i) for i in range(self.num_envs)]
+        self._hand_over()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin new episodes in all sub-environments; as in the native batch."""
+        options = dict(options or {})
+        task = options.pop("task", None)
+        if options:
+            raise ValueError(f"unknown reset options {sorted(options)}: task exists")
+        if task is not None:
+            self.set_tasks(task)
+        if seed is not None:
+            self._task_rng = np.random.default_rng([int(seed), 1])
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        if self._set is None:
+            over = self._episodes + 1 >= self.episodes_per_trial
+            choose = everywhere if seed is not None or self._tasks is None else over
+            if seed is not None or self._tasks is None or self.resample_tasks:
+                self._choose(choose)
+        self._hand_over()
+        observations, infos = self.envs.reset(seed=seed)
+        self._took(everywhere)
+        return observations, {**infos, "task": copy_tasks(self._tasks), "_task": everywhere}
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step all sub-environments."""
+        observations, rewards, terminated, truncated, infos = self.envs.step(actions)
+        self.trial_start = np.zeros(self.num_envs, dtype=bool)
+        done = terminated | truncated
+        if done.any():
+            self._took(done)
+        return observations, rewards, terminated, truncated, infos
+
+    def _took(self, began: np.ndarray) -> None:
+        """Account for the sub-environments whose new episode has just begun."""
+        new = began & np.array([task is not None for task in self._waiting])
+        for i in np.flatnonzero(new):
+            if self._tasks is None:
+                self._tasks = copy_tasks(repeat_tasks(add_task_axis(self._waiting[i]), self.num_envs))
+            put_tasks(self._tasks, i, self._waiting[i])
+            self._waiting[i] = None
+        self.trial_start = new
+        self._episodes = np.where(new, 0, self._episodes + began)
+        if self.resample_tasks and self._set is None:
+            # An automatic reset asks nobody: the task of the next trial has to lie ready.
+            self._choose(began & (self._episodes + 1 >= self.episodes_per_trial))
+            self._hand_over()
+
+    def _choose(self, mask: np.ndarray) -> None:
+        if not mask.any():
+            return
+        if self._task_rng is None:
+            self._task_rng = np.random.default_rng()
+        tasks = self._chosen_from.sample_tasks(int(mask.sum()), self._task_rng)
+        for k, i in enumerate(np.flatnonzero(mask)):
+            self._waiting[i] = take_tasks(tasks, k)
+
+    def _hand_over(self) -> None:
+        self.envs.set_attr("next_task", list(self._waiting))
+
+    def render(self) -> tuple[Any, ...] | None:
+        """One frame per sub-environment."""
+        return self.envs.render()
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close all."""
+        self.envs.close(**kwargs)
+
+
+class _TaskSlot(gym.Wrapper):
+    """Passes the task that lies in its slot to the next reset, automatic ones too."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.next_task: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        task, self.next_task = self.next_task, None
+        if task is not None:
+            options = {**(options or {}), "task": task}
+        observation, info = self.env.reset(seed=seed, options=options)
+        # Tasks are reported for the whole batch; infos of single ones could not be stacked.
+        return observation, {key: value for key, value in info.items() if key != "task"}
+
+
+class _TaskSlotMaker:
+    """Picklable, for processes."""
+
+    def __init__(self, env_fn: Callable[[], gym.Env]) -> None:
+        self.env_fn = env_fn
+
+    def __call__(self) -> gym.Env:
+        return _TaskSlot(self.env_fn())
+
+
+class _Maker:
+    """Picklable ``gymnasium.make``."""
+
+    def __init__(self, env_id: str, kwargs: dict[str, Any]) -> None:
+        self.env_id, self.kwargs = env_id, kwargs
+
+    def __call__(self) -> gym.Env:
+        return gym.make(self.env_id, **self.kwargs)

@@ -1,0 +1,342 @@
+"""The base of our meta-RL agents: Stable-Baselines3's interface over batches of tasks."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import time
+import zipfile
+from abc import abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from meta_rl.making import as_task_vec, family_name, make_task_vec
+from meta_rl.rollout import Rollout
+from meta_rl.sb3 import TaskVecEnvView
+from meta_rl.tasks import check_count
+
+
+class MetaAlgorithm(BaseAlgorithm):
+    """Meta-training by a loop of :meth:`collect_rollouts` and :meth:`train`.
+
+    Every iteration draws a meta-batch of tasks from the training split and resets the environment
+    with a seed of its own, both from :attr:`rng`: what an iteration does depends on the parameters,
+    the optimisers and the two generators, all of which :meth:`save` keeps. Hence a run that was
+    killed and resumed from a checkpoint ends with the parameters of an undisturbed one. Randomness
+    comes from :attr:`rng` and :attr:`generator`; the global generators are never seeded.
+
+    Args:
+        policy: Name in ``policy_aliases``, or a class.
+        env: An environment id, a :class:`meta_rl.TaskVectorEnv`, anything that
+            :func:`meta_rl.making.as_task_vec` takes, or a view of one by :func:`meta_rl.sb3_env`.
+        learning_rate: A number, or a function of the remaining progress (1 to 0).
+        meta_batch_size: Tasks at a time, M. Not used where ``env`` is a batch already: there it is
+            the number of sub-environments divided by ``envs_per_task``.
+        envs_per_task: Sub-environments for each task, B.
+        env_kwargs: For the environment, where ``env`` is an id.
+        policy_kwargs: For the policy.
+        stats_window_size: Episodes in the logged means.
+        tensorboard_log: Folder of TensorBoard events.
+        verbose: 0 none, 1 the training log, 2 more.
+        seed: Of both generators; drawn from the system's entropy by default.
+        device: Of the networks.
+        supported_action_spaces: Classes of action spaces that the algorithm can handle.
+
+    Raises:
+        ValueError: Unknown ids, counts below one, or an action space that is not supported.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[Any]]] = {}
+
+    def __init__(
+        self,
+        policy: str | type[Any],
+        env: GymEnv | VectorEnv | str | None,
+        learning_rate: float | Schedule,
+        *,
+        meta_batch_size: int,
+        envs_per_task: int = 1,
+        env_kwargs: dict[str, Any] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        supported_action_spaces: tuple[type[gym.Space], ...] | None = None,
+    ) -> None:
+        self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
+        self.envs_per_task = check_count("envs_per_task", envs_per_task)
+        self.env_kwargs = dict(env_kwargs or {})
+        self.family: str | None = None
+        if isinstance(env, str):
+            env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
+        super().__init__(
+            policy,
+            None if env is None else self._wrap_env(env),
+            learning_rate,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+        )
+        self.rng: np.random.Generator | None = None
+        self.generator = torch.Generator(self.device)
+        self._generator_state: np.ndarray | None = None
+        self._num_iterations = 0
+        if env is not None:
+            self._adopt_env(supported_action_spaces)
+
+    def _adopt_env(self, supported: tuple[type[gym.Space], ...] | None) -> None:
+        if supported is not None and not isinstance(self.action_space, supported):
+            names = ", ".join(space.__name__ for space in supported)
+            raise ValueError(
+                f"{type(self).__name__} takes actions in {names}, not {self.action_space}"
+            )
+        if self.n_envs % self.envs_per_task:
+            raise ValueError(
+                f"{self.n_envs} sub-environments are no whole number of tasks with "
+                f"envs_per_task={self.envs_per_task} each"
+            )
+        self.meta_batch_size = self.n_envs // self.envs_per_task
+        self.family = family_name(self.task_env)
+
+    @classmethod
+    def wrap_env(cls, env: VectorEnv) -> VectorEnv:
+        """How this agent sees a batch of task environments: as it is, unless a subclass wraps it."""
+        return env
+
+    @classmethod
+    def _wrap_env(cls, env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """The Stable-Baselines3 view of whatever holds task environments."""
+        if isinstance(env, VecEnv) and not isinstance(env, TaskVecEnvView):
+            raise ValueError(
+                f"{cls.__name__} needs tasks: give an environment id, a TaskVectorEnv or "
+                f"meta_rl.sb3_env(...), not a {type(env).__name__}"
+            )
+        return TaskVecEnvView(cls.wrap_env(as_task_vec(getattr(env, "task_env", env))))
+
+    @property
+    def task_env(self) -> VectorEnv:
+        """The batch of task environments that the agent rolls out on.
+
+        Raises:
+            ValueError: The agent was made or loaded without an environment.
+        """
+        if self.env is None:
+            raise ValueError(f"this {type(self).__name__} has no environment: call set_env(env)")
+        return self.env.task_env
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed the agent's own generators; from the system's entropy where ``seed`` is ``None``."""
+        sequence = np.random.SeedSequence(seed)
+        self.rng = np.random.default_rng(sequence)
+        self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+
+    def _setup_model(self) -> None:
+        """Seed (a loaded agent goes on where it was), then make the networks."""
+        self._setup_lr_schedule()
+        if self.rng is None:
+            self.set_random_seed(self.seed)
+        self._make_networks()
+        if self._generator_state is not None:
+            self.generator.set_state(torch.from_numpy(self._generator_state))
+
+    @abstractmethod
+    def _make_networks(self) -> None:
+        """Make the policy and its optimisers, drawing first weights with :attr:`generator`."""
+
+    def begin_tasks(self) -> Any:
+        """Set a fresh meta-batch of training tasks and begin; gives the first observations."""
+        tasks = self.task_env.unwrapped.task_split.train.sample_tasks(
+            self.meta_batch_size, self.rng
+        )
+        self.task_env.unwrapped.set_tasks(tasks)
+        return self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
+
+    @abstractmethod
+    def collect_rollouts(self, callback: BaseCallback) -> bool:
+        """Collect the data of an iteration; ``False`` where the callback wants to stop."""
+
+    @abstractmethod
+    def train(self) -> None:
+        """The outer update, on the data of :meth:`collect_rollouts`."""
+
+    @abstractmethod
+    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
+        """Learn the tasks from a little data; every leaf of the state has a leading task axis."""
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Meta-train.
+
+        Args:
+            total_timesteps: Environment steps over all sub-environments: a lower bound, as
+                iterations are whole.
+            callback: Stable-Baselines3 callbacks; ``on_rollout_start`` falls between iterations.
+            log_interval: Iterations between two lines of the log; ``None`` for none.
+            tb_log_name: Of the run; the algorithm's by default.
+            reset_num_timesteps: ``False`` adds to the steps done before.
+            progress_bar: Show one, by tqdm and rich.
+
+        Raises:
+            ValueError: Negative ``total_timesteps``, or no environment.
+        """
+        check_count("total_timesteps", total_timesteps, least=0)
+        tasks_before = self.task_env.unwrapped.tasks  # also refuses a missing environment
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps,
+            callback,
+            reset_num_timesteps,
+            tb_log_name or type(self).__name__,
+            progress_bar,
+        )
+        if reset_num_timesteps:
+            self._num_iterations = 0
+        callback.on_training_start(locals(), globals())
+        try:
+            while self.num_timesteps < total_timesteps and self.collect_rollouts(callback):
+                self._num_iterations += 1
+                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                self.train()
+                if log_interval is not None and self._num_iterations % log_interval == 0:
+                    self.dump_logs()
+        finally:
+            self.task_env.unwrapped.set_tasks(None)
+        callback.on_training_end()
+        return self
+
+    def dump_logs(self) -> None:
+        """Write a line of the log."""
+        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
+        steps = self.num_timesteps - self._num_timesteps_at_start
+        self.logger.record("time/iterations", self._num_iterations, exclude="tensorboard")
+        self.logger.record("time/fps", int(steps / elapsed))
+        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(step=self.num_timesteps)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "generator", "_last_obs", "_last_episode_starts"]
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Save everything that training needs to go on, atomically.
+
+        The file is written beside its place and moved there when it is whole, so that a run killed
+        meanwhile leaves the earlier file.
+        """
+        self._generator_state = self.generator.get_state().numpy()
+        self.algorithm = type(self).__name__
+        if isinstance(path, io.BufferedIOBase):
+            super().save(path, exclude, include)
+            return
+        path = Path(path)
+        path = path if path.suffix else path.with_suffix(".zip")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with unfinished.open("wb") as file:
+                super().save(file, exclude, include)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | io.BufferedIOBase,
+        env: GymEnv | VectorEnv | str | None = None,
+        device: torch.device | str = "auto",
+        **kwargs: Any,
+    ) -> Self:
+        """Load what :meth:`save` wrote.
+
+        Args:
+            path: Of the file; ``.zip`` may be left out.
+            env: To go on training on, of the family that the agent was trained on; an id makes as
+                many sub-environments as it had. (``set_env`` takes any with the same spaces.)
+            device: Of the networks.
+            **kwargs: As in Stable-Baselines3.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: A checkpoint of another algorithm or environment, or a corrupt one.
+        """
+        about = _read_description(path)
+        if about.get("algorithm") != cls.__name__:
+            raise ValueError(
+                f"{path} is a checkpoint of {about.get('algorithm', 'another library')}, "
+                f"not of {cls.__name__}"
+            )
+        if isinstance(env, str):
+            env = make_task_vec(
+                env, about["meta_batch_size"], about["envs_per_task"], **about["env_kwargs"]
+            )
+        if env is not None:
+            env = cls._wrap_env(env)
+            family = family_name(env.task_env)
+            if family != about["family"]:
+                raise ValueError(
+                    f"{path} was trained on {about['family']}, not on {family}; to carry an agent "
+                    "over, load it without an environment and call set_env(env)"
+                )
+        try:
+            return super().load(path, env, device, **kwargs)
+        except (
+            RuntimeError,
+            EOFError,
+            OSError,
+            KeyError,
+            AssertionError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
+
+
+def _read_description(path: str | Path | io.BufferedIOBase) -> dict[str, Any]:
+    """What a checkpoint says about itself, without running anything in it."""
+    if not isinstance(path, io.BufferedIOBase):
+        path = Path(path)
+        path = path if path.exists() or path.suffix else path.with_suffix(".zip")
+        if not path.exists():
+            raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+            if broken is not None:
+                raise ValueError(f"{broken!r} in it is damaged")
+            about: dict[str, Any] = json.loads(archive.read("data"))
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
+    if not isinstance(path, Path):
+        path.seek(0)
+    return about

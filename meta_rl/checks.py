@@ -1,0 +1,209 @@
+"""Conformance checks for task environments, as public API: run them on your own family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+from meta_rl.definition import TaskFuncEnv
+from meta_rl.registration import find_env_id
+from meta_rl.task_env import TaskEnv, TaskVectorEnv
+from meta_rl.tasks import as_tasks, take_tasks
+
+NUM_ENVS = 4
+NUM_STEPS = 50
+
+
+def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
+    """Check that a task environment keeps its promises.
+
+    In this order: Gymnasium's ``check_env``; the task split draws tasks inside its space, the same
+    for the same seed; a task that is set persists over resets, is told in ``info["task"]``, and one
+    outside the space is refused; the same seed gives the same episode; reward terms sum to the
+    reward; and, for families of ours, the native batch does in every sub-environment what a batch of
+    one does with the same random numbers.
+
+    Args:
+        env_id: An id, with or without ``meta_rl/`` and the version.
+        seed: Of the random actions and all else.
+        **kwargs: For the environment.
+
+    Raises:
+        AssertionError: Says which promise is broken, and where.
+        ValueError: Unknown id.
+    """
+    name = find_env_id(env_id)
+    check_env(gym.make(name, **kwargs).unwrapped, skip_render_check=True)
+    env = gym.make(name, **kwargs)
+    try:
+        _check_task_split(env, seed)
+        _check_task_persists(env, seed)
+        _check_task_refused(env)
+        _check_seeding(env, seed)
+        _check_reward_terms(env, seed)
+        if isinstance(env.unwrapped, TaskEnv):
+            _check_batches_agree(env.unwrapped.definition, seed)
+    finally:
+        env.close()
+
+
+def _check_task_split(env: gym.Env, seed: int) -> None:
+    split = env.unwrapped.task_split
+    for name in ("train", "validation", "test", "ood"):
+        tasks = getattr(split, name)
+        if tasks is None:
+            assert name == "ood", f"the task split has no {name}"
+            continue
+        assert tasks.space == split.space, f"{name} tasks have a space of their own: {tasks.space}"
+        drawn = [tasks.sample_tasks(5, np.random.default_rng(seed)) for _ in range(2)]
+        as_tasks(split.space, drawn[0], num_tasks=5)
+        assert _equal(*drawn), f"{name}: the same generator gives different tasks"
+
+
+def _check_task_persists(env: gym.Env, seed: int) -> None:
+    tasks = env.unwrapped.task_split.train.sample_tasks(2, np.random.default_rng(seed))
+    for i in range(2):
+        task = take_tasks(tasks, i)
+        _, info = env.reset(seed=seed, options={"task": task})
+        assert "task" in info, 'reset tells no info["task"]'
+        assert _equal(info["task"], task), f"task {task} was set, info tells {info['task']}"
+        for reset_kwargs in ({}, {"seed": seed + 1}):
+            _, info = env.reset(**reset_kwargs)
+            assert _equal(info["task"], task), f"a task did not persist over reset({reset_kwargs})"
+
+
+def _check_task_refused(env: gym.Env) -> None:
+    for wrong in (np.full((2, 3, 5, 7), np.nan), "no task"):
+        try:
+            env.reset(options={"task": wrong})
+        except ValueError as error:
+            space = str(env.unwrapped.task_split.space)
+            named = space in str(error) or "expected a dict with keys" in str(error)
+            assert named, f"the error for a wrong task does not name its space: {error}"
+        else:
+            raise AssertionError(f"the task {wrong!r} is outside the space, but was taken")
+
+
+def _check_seeding(env: gym.Env, seed: int) -> None:
+    def episode() -> list[Any]:
+        env.action_space.seed(seed)
+        observation, _ = env.reset(seed=seed)
+        record = [observation]
+        done = False
+        while not done and len(record) < 3 * NUM_STEPS:
+            observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            done = terminated or truncated
+            record += [observation, reward, done]
+        return record
+
+    first, second = episode(), episode()
+    same = len(first) == len(second) and all(map(_equal, first, second))
+    assert same, "the same seed gives different episodes"
+
+
+def _check_reward_terms(env: gym.Env, seed: int) -> None:
+    env.action_space.seed(seed)
+    env.reset(seed=seed)
+    for step in range(NUM_STEPS):
+        _, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        terms = {key: value for key, value in info.items() if key.startswith("reward_")}
+        assert terms, "infos have no reward terms (reward_...)"
+        total = sum(terms.values())
+        assert np.isclose(reward, total), f"step {step}: reward {reward}, but its terms sum to {total}"
+        if terminated or truncated:
+            env.reset()
+
+
+def _check_batches_agree(definition: TaskFuncEnv, seed: int) -> None:
+    """A batch of ``NUM_ENVS`` against as many batches of one that are fed its random numbers."""
+    rng = np.random.default_rng(seed)
+    tasks = definition.task_split.train.sample_tasks(NUM_ENVS, rng)
+    batch = TaskVectorEnv(definition, NUM_ENVS, autoreset_mode=AutoresetMode.DISABLED)
+    singles = [
+        TaskVectorEnv(definition, 1, autoreset_mode=AutoresetMode.DISABLED) for _ in range(NUM_ENVS)
+    ]
+    recorder = _Recorder(rng)
+    batch.set_tasks(tasks)
+    batch.np_random = recorder
+    batch.action_space.seed(seed)
+    record: list[tuple[Any, ...]] = [(None, batch.reset()[0])]
+    for _ in range(min(NUM_STEPS, definition.horizon)):
+        actions = batch.action_space.sample()
+        record.append((actions, *batch.step(actions)[:4]))
+        if (record[-1][3] | record[-1][4]).any():
+            break
+    for i, single in enumerate(singles):
+        single.set_tasks(take_tasks(tasks, [i]))
+        single.np_random = _Replay(recorder.draws, i)
+        for step, (actions, *outcome) in enumerate(record):
+            got = [single.reset()[0]] if actions is None else single.step(actions[[i]])[:4]
+            for what, alone, together in zip(
+                ("observation", "reward", "terminated", "truncated"), got, outcome, strict=False
+            ):
+                assert _close(alone, take_tasks(together, [i])), (
+                    f"step {step}, sub-environment {i}: {what} is {take_tasks(together, [i])} in the "
+                    f"batch of {NUM_ENVS}, but {alone} in a batch of one"
+                )
+
+
+class _Recorder(np.random.Generator):
+    """A generator that keeps its draws; each has to have the batch as its leading axis."""
+
+    METHODS = (
+        "random", "standard_normal", "normal", "uniform", "integers", "dirichlet", "beta", "gamma",
+        "exponential", "poisson", "binomial", "choice",
+    )  # fmt: skip
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__(rng.bit_generator)
+        self.draws: list[np.ndarray] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        method = super().__getattribute__(name)
+        if name not in _Recorder.METHODS:
+            return method
+
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            draws = method(*args, **kwargs)
+            assert np.ndim(draws) and len(draws) == NUM_ENVS, (
+                f"rng.{name} drew shape {np.shape(draws)}: the leading axis of every draw has to be "
+                f"the batch ({NUM_ENVS}), or sub-environments share random numbers"
+            )
+            self.draws.append(np.array(draws))
+            return draws
+
+        return recorded
+
+
+class _Replay(np.random.Generator):
+    """A generator that gives back what a sub-environment of the batch had drawn."""
+
+    def __init__(self, draws: list[np.ndarray], index: int) -> None:
+        super().__init__(np.random.PCG64(0))
+        self.rest = [draw[[index]] for draw in reversed(draws)]
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in _Recorder.METHODS:
+            return super().__getattribute__(name)
+
+        def replayed(*args: Any, **kwargs: Any) -> Any:
+            assert self.rest, f"a batch of one draws more random numbers than a batch of {NUM_ENVS}"
+            return self.rest.pop()
+
+        return replayed
+
+
+def _equal(left: Any, right: Any) -> bool:
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_equal(left[k], right[k]) for k in left)
+    return np.array_equal(left, right)
+
+
+def _close(left: Any, right: Any) -> bool:
+    if isinstance(left, dict):
+        return all(_close(left[key], right[key]) for key in left)
+    return np.allclose(left, right, rtol=1e-6, atol=1e-8)

@@ -1,0 +1,366 @@
+"""Evaluation of fast adaptation on held-out tasks, the same for every learner."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from scipy import stats
+
+from meta_rl.making import as_task_vec, family_name, make_task_vec
+from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.rollout import Rollout, stack_batches, true_successors
+from meta_rl.tasks import check_count, count_tasks, take_tasks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NUM_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What a learner earned on held-out tasks, after more and more adaptation.
+
+    Attributes:
+        values: ``[num_tasks, num_adaptation_points]``. For environments that adapt after episodes:
+            the return of episode k + 1, after k episodes; for bandits: the reward of pull k + 1,
+            after k pulls. Column 0 is before adaptation. A mean over the sub-environments of a task.
+        unit: What lies between two columns: ``"episode"`` or ``"pull"``.
+        learner: Class of the learner.
+        environment: Family of the environment.
+        split: Part of the task split that the tasks came from.
+        seed: Of the evaluation.
+        envs_per_task: Sub-environments of each task.
+        deterministic: Whether the most likely actions were taken.
+        strata: Which run each task was evaluated in, ``[num_tasks]``; intervals resample within a
+            run. All 0 unless results were merged.
+        versions: Of the packages.
+    """
+
+    values: np.ndarray
+    unit: str
+    learner: str
+    environment: str
+    split: str
+    seed: int
+    envs_per_task: int
+    deterministic: bool
+    strata: np.ndarray
+    versions: dict[str, str] = field(default_factory=package_versions)
+
+    @property
+    def num_tasks(self) -> int:
+        """Evaluated tasks, over all merged runs."""
+        return len(self.values)
+
+    @property
+    def total(self) -> np.ndarray:
+        """What each task's whole trial gave: the sum over the columns, ``[num_tasks]``."""
+        return np.asarray(self.values.sum(axis=1))
+
+    def summary(self, confidence: float = 0.95) -> dict[str, np.ndarray]:
+        """Means with bootstrap intervals, per column and for the whole trial.
+
+        Intervals are percentiles of a bootstrap over tasks, stratified by run (Agarwal et al.,
+        "Deep RL at the edge of the statistical precipice", 2021); the interquartile mean (IQM) is
+        the mean of the middle half.
+
+        Args:
+            confidence: Of the intervals, between 0 and 1.
+
+        Returns:
+            ``mean`` and ``iqm`` ``[points]``, ``mean_interval`` and ``iqm_interval``
+            ``[points, 2]``; ``total_mean`` (a number) and ``total_mean_interval`` ``[2]``, and the
+            same for ``total_iqm``.
+
+        Raises:
+            ValueError: A confidence outside (0, 1).
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence has to lie between 0 and 1, got {confidence}")
+        summary: dict[str, np.ndarray] = {}
+        for name, statistic in (("mean", np.mean), ("iqm", interquartile_mean)):
+            columns = np.column_stack([self.values, self.total])
+            intervals = self._intervals(columns, statistic, confidence)
+            estimates = statistic(columns, axis=0)
+            summary[name], summary[f"{name}_interval"] = estimates[:-1], intervals[:-1]
+            summary[f"total_{name}"] = estimates[-1]
+            summary[f"total_{name}_interval"] = intervals[-1]
+        return summary
+
+    def _intervals(
+        self, columns: np.ndarray, statistic: Callable[..., Any], confidence: float
+    ) -> np.ndarray:
+        if self.num_tasks < 2:
+            return np.full((columns.shape[1], 2), np.nan)
+        runs = [columns[self.strata == run] for run in np.unique(self.strata)]
+
+        def joint(*samples: np.ndarray, axis: int) -> Any:
+            return statistic(np.concatenate(samples, axis=axis), axis=axis)
+
+        low, high = stats.bootstrap(
+            runs,
+            joint,
+            axis=0,
+            vectorized=True,
+            method="percentile",
+            confidence_level=confidence,
+            n_resamples=NUM_RESAMPLES,
+            batch=20,
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        return np.column_stack([low, high])
+
+    def plot(self, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+        """Draw the mean per column with its 95 % interval.
+
+        Args:
+            ax: Where; a new figure by default (``ax.figure.savefig(path)`` saves it).
+            label: In the legend; the learner by default.
+        """
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=(6.0, 4.0), layout="constrained").add_subplot()
+        summary = self.summary()
+        # Columns are numbered by what came before: pull 1 is made after 0 pulls.
+        before = np.arange(self.values.shape[1])
+        (line,) = ax.plot(before, summary["mean"], label=label or self.learner, marker=".")
+        low, high = summary["mean_interval"].T
+        ax.fill_between(before, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        ax.set_xlabel(f"{self.unit}s of adaptation")
+        ax.set_ylabel("mean reward" if self.unit == "pull" else "mean return")
+        ax.set_title(
+            f"{self.environment.rpartition(':')[2]}, {self.num_tasks:,} {self.split} tasks"
+        )
+        ax.legend()
+        return ax
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON, atomically; gives the path."""
+        content = {"num_tasks": self.num_tasks, **asdict(self)}
+        content |= {"values": self.values.tolist(), "strata": self.strata.tolist()}
+        return write_atomically(path, json.dumps(content) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> EvaluationResult:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: The file is something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            del content["num_tasks"]
+            content["values"] = np.array(content["values"], dtype=np.float64)
+            content["strata"] = np.array(content["strata"], dtype=np.int64)
+            return cls(**content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no saved evaluation: {error!r}") from error
+
+    @classmethod
+    def merged(cls, results: Sequence[EvaluationResult]) -> EvaluationResult:
+        """Several runs (training seeds) of one learner as one result; each run is a stratum.
+
+        Raises:
+            ValueError: None given, or results of different learners, environments or lengths.
+        """
+        kinds = {(r.learner, r.environment, r.unit, r.split, r.values.shape[1]) for r in results}
+        if len(kinds) != 1:
+            raise ValueError(f"results to merge have to be of one kind, got {sorted(kinds)}")
+        first = results[0]
+        strata = np.concatenate([np.full(r.num_tasks, i) for i, r in enumerate(results)])
+        values = np.concatenate([result.values for result in results])
+        return cls(**{**asdict(first), "values": values, "strata": strata})
+
+
+def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
+    """The mean of the middle half."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def evaluate_adaptation(
+    learner: Any,
+    env: Any,
+    num_tasks: int = 100,
+    num_episodes: int | None = None,
+    *,
+    seed: int = 0,
+    split: str = "test",
+    envs_per_task: int = 1,
+    deterministic: bool = False,
+    max_envs: int = 4096,
+    **env_kwargs: Any,
+) -> EvaluationResult:
+    """Let a learner adapt to held-out tasks, and record what it earns on the way.
+
+    Every task is met afresh (``state=None``) and kept for ``num_episodes`` episodes of every
+    sub-environment: a fixed number, so that short episodes do not count more often. After each
+    episode (bandits: after each pull) the learner gets the data, ``state = adapt(rollout, state)``.
+    A learner with ``adapt_to_tasks(tasks)`` is an oracle and is told the tasks first; one without
+    ``adapt`` (a plain Stable-Baselines3 model) is evaluated as it is.
+
+    The result depends on the learner and ``seed`` alone: randomness that the learner keeps in ``rng``
+    or ``generator`` is seeded here and put back afterwards, so that an evaluation in the middle of
+    training changes nothing.
+
+    Args:
+        learner: With ``predict(observation, state, episode_start, deterministic)``.
+        env: An environment id, or a batch of task environments; the tasks set there are replaced.
+        num_tasks: Held-out tasks. Lists hold a finite number; more are met repeatedly.
+        num_episodes: Episodes on each task; by default ``episodes_per_trial`` of the environment.
+        seed: Of tasks, environment and learner.
+        split: Part of the task split.
+        envs_per_task: Sub-environments of each task; the result is their mean.
+        deterministic: Take the most likely actions.
+        max_envs: Sub-environments at a time, where ``env`` is an id.
+        **env_kwargs: For the environment, where ``env`` is an id.
+
+    Returns:
+        Values ``[num_tasks, num_episodes]``; bandits ``[num_tasks, num_episodes * horizon]``.
+
+    Raises:
+        ValueError: Unknown ids or splits, counts below one, or a batch that is no whole number of
+            tasks.
+    """
+    check_count("num_tasks", num_tasks)
+    check_count("envs_per_task", envs_per_task)
+    if isinstance(env, str):
+        at_once = max(1, min(num_tasks, max_envs // envs_per_task))
+        env = make_task_vec(env, at_once, envs_per_task, **env_kwargs)
+    elif env_kwargs:
+        raise ValueError(f"{sorted(env_kwargs)} are for an environment given by its id")
+    env = as_task_vec(getattr(env, "task_env", env))
+    wrap_env = getattr(learner, "wrap_env", None)
+    env = env if wrap_env is None else wrap_env(env)
+    base = env.unwrapped
+    if env.num_envs % envs_per_task:
+        raise ValueError(
+            f"{env.num_envs} sub-environments: no whole number of {envs_per_task} each"
+        )
+    episodes = check_count(
+        "num_episodes", base.episodes_per_trial if num_episodes is None else num_episodes
+    )
+
+    streams = np.random.SeedSequence(seed).spawn(3)
+    tasks = base.task_split[split].sample_tasks(num_tasks, np.random.default_rng(streams[0]))
+    at_once = env.num_envs // envs_per_task
+    values = []
+    with _seeded(learner, streams[1]):
+        env_seeds = streams[2].generate_state(-(-num_tasks // at_once))
+        for chunk, env_seed in enumerate(env_seeds):
+            # The last chunk is filled up with tasks of the first, whose values are dropped.
+            index = (chunk * at_once + np.arange(at_once)) % num_tasks
+            base.set_tasks(take_tasks(tasks, index))
+            earned = _run_trials(learner, env, episodes, int(env_seed >> 1), deterministic)
+            values.append(earned.reshape(at_once, envs_per_task, -1).mean(axis=1))
+    base.set_tasks(None)
+    return EvaluationResult(
+        values=np.concatenate(values)[:num_tasks],
+        unit="pull" if base.adaptation_unit == "step" else "episode",
+        learner=type(learner).__name__,
+        environment=family_name(env),
+        split=split,
+        seed=seed,
+        envs_per_task=envs_per_task,
+        deterministic=deterministic,
+        strata=np.zeros(num_tasks, dtype=np.int64),
+    )
+
+
+def _run_trials(
+    learner: Any, env: VectorEnv, num_episodes: int, seed: int, deterministic: bool
+) -> np.ndarray:
+    """One trial in every sub-environment; gives ``[N, points]``."""
+    observations, _ = env.reset(seed=seed)
+    tell = getattr(learner, "adapt_to_tasks", None)
+    state = None if tell is None else tell(env.unwrapped.tasks)
+    columns: list[np.ndarray] = []
+    for episode in range(num_episodes):
+        if episode:
+            observations, _ = env.reset()
+        earned, state = _run_episode(learner, env, observations, state, deterministic)
+        columns.extend(earned)
+    return np.stack(columns, axis=1)
+
+
+def _run_episode(
+    learner: Any, env: VectorEnv, observations: Any, state: Any, deterministic: bool
+) -> tuple[list[np.ndarray], Any]:
+    """One episode in every sub-environment, and what the learner makes of it.
+
+    Sub-environments whose episode has ended idle along until the last one ends: nothing of that
+    reaches the learner or the result.
+    """
+    by_step = env.unwrapped.adaptation_unit == "step"
+    adapt = getattr(learner, "adapt", None) or (lambda rollout, state: state)
+    active = np.ones(env.num_envs, dtype=bool)
+    start = active
+    columns: list[np.ndarray] = []
+    steps: list[tuple[Any, ...]] = []
+    while active.any():
+        actions, following_state = learner.predict(
+            observations, state=state, episode_start=start, deterministic=deterministic
+        )
+        state = _where(active, following_state, state)
+        following, rewards, terminated, truncated, infos = env.step(actions)
+        done = terminated | truncated
+        successors = true_successors(following, done, infos)
+        steps.append((observations, actions, rewards, terminated, truncated, successors, active))
+        observations, start = following, done
+        columns.append(np.where(active, rewards, 0.0))
+        if by_step:
+            state = _where(active, adapt(_as_rollout(steps), state), state)
+            steps = []
+        active = active & ~done
+    if not by_step:
+        state = adapt(_as_rollout(steps), state)
+        columns = [np.sum(columns, axis=0)]
+    return columns, state
+
+
+def _as_rollout(steps: list[tuple[Any, ...]]) -> Rollout:
+    parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
+    mask = parts.pop()
+    return Rollout(*parts, mask=None if mask.all() else mask)
+
+
+def _where(active: np.ndarray, new: Any, old: Any) -> Any:
+    """The new state where ``active``, the old one elsewhere; leaves have a leading task axis."""
+    if old is None or new is None or active.all():
+        return new
+    if isinstance(new, dict):
+        return {key: _where(active, new[key], old[key]) for key in new}
+    if isinstance(new, tuple):
+        leaves = (_where(active, n, o) for n, o in zip(new, old, strict=True))
+        return type(new)(*leaves) if hasattr(new, "_fields") else tuple(leaves)
+    if isinstance(new, torch.Tensor):
+        mask = torch.as_tensor(active, device=new.device)
+        return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
+    return np.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+@contextlib.contextmanager
+def _seeded(learner: Any, stream: np.random.SeedSequence) -> Iterator[None]:
+    """Seed the learner's generators, and put them back."""
+    rng, generator = getattr(learner, "rng", None), getattr(learner, "generator", None)
+    if isinstance(generator, torch.Generator):
+        generator_state = generator.get_state()
+        generator.manual_seed(int(stream.generate_state(1)[0]))
+    if isinstance(rng, np.random.Generator):
+        learner.rng = np.random.default_rng(stream)
+    try:
+        yield
+    finally:
+        if isinstance(generator, torch.Generator):
+            generator.set_state(generator_state)
+        if isinstance(rng, np.random.Generator):
+            learner.rng = rng
