@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +43,8 @@ class RL2(MetaAlgorithm):
         learning_rate: Of Adam: a number, or a function of the remaining progress (1 to 0).
         meta_batch_size: Tasks at a time, M, where ``env`` is an id.
         trials_per_env: Trials that each sub-environment runs in an iteration, each on a new task.
+        trial_growth: Fraction of the training in which trials grow, from a tenth of their steps to
+            all (in whole episodes; bandits, in pulls): what short trials teach, long ones need.
         num_minibatches: Parts of whole trials that an epoch goes through.
         num_epochs: Passes over the data of an iteration.
         discount: Of the trial's rewards.
@@ -81,6 +84,7 @@ class RL2(MetaAlgorithm):
         *,
         meta_batch_size: int = 512,
         trials_per_env: int = 1,
+        trial_growth: float = 0.0,
         num_minibatches: int = 8,
         num_epochs: int = 8,
         discount: float = 0.99,
@@ -115,6 +119,9 @@ class RL2(MetaAlgorithm):
             supported_action_spaces=(spaces.Discrete, spaces.Box),
         )
         self.trials_per_env = check_count("trials_per_env", trials_per_env)
+        if not 0 <= trial_growth <= 1:
+            raise ValueError(f"trial_growth is a fraction of the training, got {trial_growth}")
+        self.trial_growth = trial_growth
         self.num_minibatches = check_count("num_minibatches", num_minibatches)
         self.num_epochs = check_count("num_epochs", num_epochs)
         self.discount = discount
@@ -148,7 +155,7 @@ class RL2(MetaAlgorithm):
             **self.policy_kwargs,
         ).to(self.device)
         self.policy.optimizer = torch.optim.Adam(
-            self.policy.parameters(), lr=self.lr_schedule(1), eps=1e-5
+            self.policy.parameters(), lr=self.lr_schedule(1), eps=1e-5, fused=True
         )
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -157,10 +164,10 @@ class RL2(MetaAlgorithm):
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Run whole trials on fresh training tasks."""
         callback.on_rollout_start()
-        env = self.task_env.unwrapped
+        num_steps = self.trial_steps()
         rollouts = []
         for _ in range(self.trials_per_env):
-            rollout, going_on = self._run_trials(env.horizon * env.episodes_per_trial, callback)
+            rollout, going_on = self._run_trials(num_steps, callback)
             if not going_on:
                 return False
             rollouts.append(rollout)
@@ -168,6 +175,16 @@ class RL2(MetaAlgorithm):
         self._log_rollouts(rollouts)
         callback.on_rollout_end()
         return True
+
+    def trial_steps(self) -> int:
+        """Steps of a trial, T, at this point of the training."""
+        env = self.task_env.unwrapped
+        whole = env.horizon * env.episodes_per_trial
+        done = 1.0 - self._current_progress_remaining
+        if done >= self.trial_growth:
+            return whole
+        unit = 1 if env.adaptation_unit == "step" else env.horizon
+        return math.ceil(whole * max(0.1, done / self.trial_growth) / unit) * unit
 
     def _run_trials(self, num_steps: int, callback: BaseCallback) -> tuple[Rollout, bool]:
         observations = self.begin_tasks()
@@ -222,30 +239,29 @@ class RL2(MetaAlgorithm):
         """Epochs of clipped policy updates, on minibatches of whole trials."""
         self._update_learning_rate(self.policy.optimizer)
         num_trials = self._batch["obs"].shape[1]
-        losses: list[dict[str, float]] = []
+        reports: list[Tensor] = []
         for epoch in range(self.num_epochs):
             order = torch.randperm(num_trials, generator=self.generator, device=self.device)
             for trials in order.tensor_split(self.num_minibatches):
-                batch = {name: part[:, trials] for name, part in self._batch.items()}
-                loss, report = self.loss(batch)
+                loss, report = self.loss({k: part[:, trials] for k, part in self._batch.items()})
                 self.policy.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()
-                losses.append(report)
+                reports.append(torch.stack(list(report.values())))
             self._n_updates += 1
-            moved = np.mean([report["approx_kl"] for report in losses[-self.num_minibatches :]])
-            if self.target_kl is not None and moved > 1.5 * self.target_kl:
+            moved = torch.stack(reports[-self.num_minibatches :])[:, list(report).index("approx_kl")]
+            if self.target_kl is not None and moved.mean() > 1.5 * self.target_kl:
                 break
-        for name in losses[0]:
-            self.logger.record(f"train/{name}", np.mean([report[name] for report in losses]))
+        for name, value in zip(report, torch.stack(reports).mean(dim=0).tolist(), strict=True):
+            self.logger.record(f"train/{name}", value)
         self.logger.record("train/epochs", epoch + 1)
         returns, values = self._batch["returns"], self._batch["values"]
         unexplained = (returns - values).var() / returns.var()
         self.logger.record("train/explained_variance", 1.0 - unexplained.item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """PPO's loss (Schulman et al., 2017, equations 7 and 9), and its parts.
 
         Args:
@@ -268,12 +284,12 @@ class RL2(MetaAlgorithm):
         )
         with torch.no_grad():
             report = {
-                "loss": loss.item(),
-                "policy_loss": policy_loss.item(),
-                "value_loss": value_loss.item(),
-                "entropy": entropy.mean().item(),
-                "approx_kl": (ratio - 1.0 - log_ratio).mean().item(),
-                "clip_fraction": (clipped != ratio).float().mean().item(),
+                "loss": loss,
+                "policy_loss": policy_loss,
+                "value_loss": value_loss,
+                "entropy": entropy.mean(),
+                "approx_kl": (ratio - 1.0 - log_ratio).mean(),
+                "clip_fraction": (clipped != ratio).float().mean(),
             }
         return loss, report
 

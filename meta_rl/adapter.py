@@ -58,9 +58,7 @@ class TaskVectorAdapter(VectorEnv):
         self.num_envs = check_count("num_envs", len(makers))
         self._read(env_fns[0])
         kind = AsyncVectorEnv if asynchronous else SyncVectorEnv
-        self.envs: VectorEnv = kind(
-            makers, autoreset_mode=AutoresetMode.SAME_STEP, **vector_kwargs
-        )
+        self.envs: VectorEnv = kind(makers, autoreset_mode=AutoresetMode.SAME_STEP, **vector_kwargs)
         self.metadata = {**self.envs.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = self.envs.render_mode
         self.single_observation_space = self.envs.single_observation_space
@@ -168,7 +166,9 @@ class TaskVectorAdapter(VectorEnv):
         new = began & np.array([task is not None for task in self._waiting])
         for i in np.flatnonzero(new):
             if self._tasks is None:
-                self._tasks = copy_tasks(repeat_tasks(add_task_axis(self._waiting[i]), self.num_envs))
+                self._tasks = copy_tasks(
+                    repeat_tasks(add_task_axis(self._waiting[i]), self.num_envs)
+                )
             put_tasks(self._tasks, i, self._waiting[i])
             self._waiting[i] = None
         self.trial_start = new

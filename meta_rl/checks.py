@@ -113,7 +113,9 @@ def _check_reward_terms(env: gym.Env, seed: int) -> None:
         terms = {key: value for key, value in info.items() if key.startswith("reward_")}
         assert terms, "infos have no reward terms (reward_...)"
         total = sum(terms.values())
-        assert np.isclose(reward, total), f"step {step}: reward {reward}, but its terms sum to {total}"
+        assert np.isclose(reward, total), (
+            f"step {step}: reward {reward}, but its terms sum to {total}"
+        )
         if terminated or truncated:
             env.reset()
 

@@ -24,7 +24,9 @@ class AppendPreviousStep(VectorWrapper):
     | 1 where a new trial (a new task) begins; the three parts above are 0 there | 1 |
 
     as in RL² (Duan et al., 2016, section 2.2). Between episodes of one trial the action and reward
-    of the last step carry over, beside the first observation of the new episode.
+    of the last step carry over, beside the first observation of the new episode. Where all are reset
+    at once and some had ended before (episodes run one at a time), their last step is that of the
+    first episode that ended since the reset before, and not of what they idled through afterwards.
 
     Args:
         env: A batch of task environments (:class:`meta_rl.TaskVectorEnv` or the adapter) that does
@@ -46,13 +48,17 @@ class AppendPreviousStep(VectorWrapper):
         self._single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self._observation_space = batch_space(self._single_observation_space, env.num_envs)
         self._latest = np.zeros((env.num_envs, size), dtype=np.float32)
+        self._ended = np.zeros(env.num_envs, dtype=bool)  # an episode, since the last reset
+        self._end = np.zeros_like(self._latest)  # the step that did
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin new episodes; where the task persists, the trial goes on."""
         observations, infos = self.env.reset(seed=seed, options=options)
-        self._latest = self._latest.copy()
+        mask = (options or {}).get("reset_mask", True)
+        self._latest = np.where((self._ended & mask)[:, None], self._end, self._latest)
+        self._ended = self._ended & ~np.asarray(mask)
         self._fill(self._latest, observations)
         return self._latest, infos
 
@@ -72,6 +78,10 @@ class AppendPreviousStep(VectorWrapper):
                 _rows(infos["final_obs"], done)
             )
             infos["final_obs"] = final
+        first_end = done & ~self._ended
+        if first_end.any():
+            self._end[first_end] = latest[first_end]
+            self._ended = self._ended | done
         self._fill(latest, observations)
         self._latest = latest
         return latest, rewards, terminated, truncated, infos

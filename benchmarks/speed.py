@@ -1,0 +1,231 @@
+"""Speed against the peers: ratios, each measured in one run on one machine.
+
+* Steps of 1,024 Bernoulli bandits: the native batch against Gymnasium's ``SyncVectorEnv`` of the same
+  environment.
+* Training steps of RL² against sb3-contrib's ``RecurrentPPO``: the same trials, an LSTM of the same
+  size with the same heads, the same batch, minibatches and epochs. RecurrentPPO is measured twice: on
+  our batched environment (only the learning differs) and, as its users would run it, on
+  Stable-Baselines3's ``DummyVecEnv``.
+
+Contenders take turns, ``repeats`` times; the median of the ratios is reported with its range.
+
+    python benchmarks/speed.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+import meta_rl
+from meta_rl.agents.rl2 import RL2
+from meta_rl.provenance import package_versions, write_atomically
+
+BANDIT = "meta_rl/BernoulliBandit-v0"
+
+
+@dataclass
+class Args:
+    """Settings of the run."""
+
+    num_envs: int = 1024
+    """Sub-environments in the comparison of environments."""
+    num_trials: int = 512
+    """Trials in an iteration of training."""
+    hidden_size: int = 64
+    """Of the LSTM."""
+    num_epochs: int = 8
+    """Epochs of an iteration."""
+    num_iterations: int = 5
+    """Iterations in a measurement."""
+    repeats: int = 5
+    """Turns of each contender."""
+    threads: int = 1
+    """Of torch."""
+    out: Path = Path(__file__).parent / "results"
+    """Folder of speed.json and speed.md."""
+
+
+class PreviousStep(gym.Wrapper):
+    """The single environment as RL² sees it, for vector environments of Python objects."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.num_arms = int(env.action_space.n)
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (self.num_arms + 4,), np.float32)
+
+    def reset(self, **kwargs):
+        """Nothing before the first step."""
+        _, info = self.env.reset(**kwargs)
+        row = np.zeros(self.num_arms + 4, dtype=np.float32)
+        row[[0, -1]] = 1.0
+        return row, info
+
+    def step(self, action):
+        """Append what was done."""
+        _, reward, terminated, truncated, info = self.env.step(action)
+        row = np.zeros(self.num_arms + 4, dtype=np.float32)
+        row[[0, 1 + action]] = 1.0
+        row[-3:-1] = reward, terminated
+        return row, reward, terminated, truncated, info
+
+
+def env_steps_per_second(env: VectorEnv, seconds: float = 2.0) -> float:
+    """Random pulls, after a warm-up."""
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(16)]
+    for action in actions:
+        env.step(action)
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for action in actions:
+            env.step(action)
+        steps += len(actions) * env.num_envs
+    return steps / (time.perf_counter() - began)
+
+
+def make_rl2(args: Args) -> RL2:
+    """RL² with the recurrent network of RecurrentPPO."""
+    return RL2(
+        env=BANDIT,
+        meta_batch_size=args.num_trials,
+        num_minibatches=8,
+        num_epochs=args.num_epochs,
+        policy_kwargs={"core": "lstm", "hidden_size": args.hidden_size},
+        seed=0,
+    )
+
+
+def make_recurrent_ppo(args: Args, env: VecEnv) -> RecurrentPPO:
+    """RecurrentPPO with the network of RL²: one LSTM, linear heads."""
+    return RecurrentPPO(
+        "MlpLstmPolicy",
+        env,
+        learning_rate=1e-3,
+        n_steps=10,
+        batch_size=args.num_trials * 10 // 8,
+        n_epochs=args.num_epochs,
+        gae_lambda=0.3,
+        policy_kwargs={
+            "lstm_hidden_size": args.hidden_size,
+            "shared_lstm": True,
+            "enable_critic_lstm": False,
+            "net_arch": [],
+        },
+        seed=0,
+        device="cpu",
+    )
+
+
+def training_steps_per_second(model: RL2 | RecurrentPPO, args: Args) -> float:
+    """Of ``num_iterations`` iterations; the first call of a model is its warm-up."""
+    steps = args.num_iterations * args.num_trials * 10
+    began = time.perf_counter()
+    model.learn(steps, log_interval=None)
+    return steps / (time.perf_counter() - began)
+
+
+def compare(contenders: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Let the contenders take turns."""
+    figures: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, measure in contenders.items():
+            figures[name].append(measure())
+    return figures
+
+
+def line(ours: str, theirs: str, figures: dict[str, list[float]], what: str) -> str:
+    """A row of the table."""
+    ratios = np.array(figures[ours]) / np.array(figures[theirs])
+    return (
+        f"| {what} | {ours} | {np.median(figures[ours]):,.0f} | {theirs} | "
+        f"{np.median(figures[theirs]):,.0f} | **{np.median(ratios):.1f}** | "
+        f"{ratios.min():.1f} to {ratios.max():.1f} |"
+    )
+
+
+def main(args: Args) -> None:
+    """Measure, and write the tables."""
+    torch.set_num_threads(args.threads)
+    native = gym.make_vec(BANDIT, num_envs=args.num_envs)
+    sync = SyncVectorEnv(
+        [lambda: gym.make(BANDIT)] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    stepping = compare(
+        {
+            "meta_rl native batch": lambda: env_steps_per_second(native),
+            "gymnasium SyncVectorEnv": lambda: env_steps_per_second(sync),
+        },
+        args.repeats,
+    )
+    models = {
+        "meta_rl RL²": make_rl2(args),
+        "RecurrentPPO, our batch": make_recurrent_ppo(
+            args, meta_rl.sb3_env(BANDIT, args.num_trials, previous_step=True)
+        ),
+        "RecurrentPPO, DummyVecEnv": make_recurrent_ppo(
+            args,
+            DummyVecEnv(
+                [lambda: PreviousStep(gym.make(BANDIT, resample_tasks=True))] * args.num_trials
+            ),
+        ),
+    }
+    for model in models.values():
+        model.set_logger(Logger(None, []))
+        training_steps_per_second(model, args)
+    training = compare(
+        {
+            name: lambda model=model: training_steps_per_second(model, args)
+            for name, model in models.items()
+        },
+        args.repeats,
+    )
+    names = list(stepping), list(training)
+    rows = [
+        line(*names[0], stepping, f"environment steps, {args.num_envs:,} bandits"),
+        *(line(names[1][0], other, training, "training steps") for other in names[1][1:]),
+    ]
+    table = "\n".join(
+        [
+            "# Speed",
+            "",
+            f"`python benchmarks/speed.py`: medians of {args.repeats} turns; torch with "
+            f"{args.threads} thread(s) on {os.cpu_count()} cores. Training: {args.num_trials} trials "
+            f"of 10 pulls of 10 arms, LSTM of {args.hidden_size}, 8 minibatches, "
+            f"{args.num_epochs} epochs.",
+            "",
+            "| what | ours | steps/s | peer | steps/s | ratio | range |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            ", ".join(f"{name} {version}" for name, version in package_versions().items()) + ".",
+            "",
+        ]
+    )
+    print(table)
+    content = {
+        "stepping": stepping,
+        "training": training,
+        "versions": package_versions(),
+        "settings": {name: value for name, value in vars(args).items() if name != "out"},
+    }
+    write_atomically(args.out / "speed.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(args.out / "speed.md", table)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

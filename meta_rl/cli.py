@@ -1,0 +1,325 @@
+"""The command line: ``meta-rl envs``, ``train``, ``evaluate`` and ``plot``."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import inspect
+import itertools
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium as gym
+import numpy as np
+import tyro
+
+from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
+from meta_rl.registration import NAMESPACE
+from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation
+from meta_rl.tuned import find_settings
+
+ALGORITHMS = {"rl2": "meta_rl.agents.rl2:RL2"}
+"""Algorithms by their name on the command line: the one place where agents meet environments."""
+
+DEFAULT_TIMESTEPS = 1_000_000
+
+
+@dataclass
+class Envs:
+    """List the environments."""
+
+
+@dataclass
+class Train:
+    """Meta-train an agent on the training tasks, then evaluate it on held-out ones."""
+
+    algo: tyro.conf.Positional[str]
+    """Algorithm: rl2."""
+    tasks: tyro.conf.Positional[str]
+    """Environment (`meta-rl envs` lists them) or the name of shipped settings."""
+    param: Annotated[
+        tuple[tuple[str, ...], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="K=V [K=V ...]"),
+    ] = ()
+    """Settings to change: of the algorithm (learning_rate=3e-4), of its networks
+    (policy.hidden_size=64) or of the environment (env.horizon=100)."""
+    total_timesteps: int | None = None
+    """Environment steps; the tuned number by default."""
+    seed: int = 0
+    """Of everything."""
+    out: Path | None = None
+    """Run folder; runs/ALGO-TASKS-seedN by default."""
+    resume: bool = False
+    """Go on from the last checkpoint in the run folder."""
+    device: str = "auto"
+    """Of the networks: auto, cpu, cuda."""
+    eval_tasks: int = 1000
+    """Held-out tasks of the evaluation at the end; 0 for none."""
+    checkpoint_interval: float = 30.0
+    """Seconds between checkpoints; 0 for one at every iteration."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+@dataclass
+class Evaluate:
+    """Evaluate a trained agent's adaptation on held-out tasks."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    num_tasks: int = 1000
+    """Held-out tasks."""
+    num_episodes: int | None = None
+    """Episodes on each task; as many as in training by default."""
+    split: str = "test"
+    """test, validation, ood (where the tasks have one) or train."""
+    seed: int = 0
+    """Of the evaluation."""
+    deterministic: bool = False
+    """Take the most likely actions."""
+    device: str = "auto"
+    """Of the networks."""
+
+
+@dataclass
+class Plot:
+    """Draw learning curves and adaptation of runs, side by side."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders."""
+    out: Path | None = None
+    """Picture; plot.png in the first run folder by default."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    commands = {"envs": Envs, "train": Train, "evaluate": Evaluate, "plot": Plot}
+    command = tyro.extras.subcommand_cli_from_dict(
+        commands, prog="meta-rl", description="Meta-reinforcement learning.", args=arguments
+    )
+    try:
+        {Envs: envs, Train: train, Evaluate: evaluate, Plot: plot}[type(command)](command)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"meta-rl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nmeta-rl: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def envs(command: Envs) -> None:
+    """Print a table of the environments."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("id", "what", "actions", "horizon", "episodes per trial")
+    for env_id in sorted(gym.registry):
+        if not env_id.startswith(NAMESPACE):
+            continue
+        env = gym.make(env_id).unwrapped
+        about = (inspect.getdoc(getattr(env, "definition", env)) or "").partition("\n")[0]
+        trial = str(env.episodes_per_trial)
+        table.add_row(env_id, about, str(env.action_space), str(env.horizon), trial)
+    Console().print(table)
+
+
+def train(command: Train) -> RunFolder:
+    """Train as the command says, or go on with it; gives the run folder."""
+    algorithm = find_algorithm(command.algo)
+    config = run_config(command, algorithm)
+    folder = RunFolder(
+        command.out or Path("runs", f"{config.algorithm}-{config.tasks}-seed{config.seed}")
+    )
+    folder.begin(config, command.resume)
+    model = _make_or_resume(algorithm, config, folder, command)
+    remaining = config.total_timesteps - model.num_timesteps
+    if remaining > 0:
+        model.set_logger(folder.logger(model.num_timesteps, verbose=0))
+        callbacks = [
+            Checkpoints(folder.checkpoint, command.checkpoint_interval),
+            Validation(config, num_tasks=200),
+        ]
+        model.learn(
+            remaining,
+            callbacks,
+            reset_num_timesteps=model.num_timesteps == 0,
+            progress_bar=not command.quiet,
+        )
+        model.save(folder.checkpoint)
+        model.logger.close()
+    if command.eval_tasks:
+        result = evaluate_adaptation(model, config.env_id, command.eval_tasks, **config.env_kwargs)
+        _report(result, folder)
+    print(f"run folder: {folder.path}")
+    return folder
+
+
+def _make_or_resume(
+    algorithm: type[MetaAlgorithm], config: RunConfig, folder: RunFolder, command: Train
+) -> MetaAlgorithm:
+    if command.resume and folder.checkpoint.exists():
+        return algorithm.load(folder.checkpoint, env=config.env_id, device=command.device)
+    return algorithm(
+        env=config.env_id,
+        env_kwargs=config.env_kwargs,
+        seed=config.seed,
+        device=command.device,
+        **_with_schedules(config.algorithm_kwargs),
+    )
+
+
+def _with_schedules(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A learning rate of two numbers falls linearly from the first to the second."""
+    from stable_baselines3.common.utils import LinearSchedule
+
+    rate = kwargs.get("learning_rate")
+    if not isinstance(rate, list | tuple):
+        return kwargs
+    if len(rate) != 2:
+        raise ValueError(f"learning_rate: one number, or [first, last], got {rate}")
+    return {**kwargs, "learning_rate": LinearSchedule(float(rate[0]), float(rate[1]), 1.0)}
+
+
+def find_algorithm(name: str) -> type[MetaAlgorithm]:
+    """The class of an algorithm.
+
+    Raises:
+        ValueError: Unknown; lists the near matches.
+    """
+    if name not in ALGORITHMS:
+        near = difflib.get_close_matches(name.lower(), ALGORITHMS, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"{', '.join(ALGORITHMS)} exist"
+        raise ValueError(f"unknown algorithm {name!r}: {hint}")
+    module, _, attribute = ALGORITHMS[name].partition(":")
+    algorithm: type[MetaAlgorithm] = getattr(importlib.import_module(module), attribute)
+    return algorithm
+
+
+def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
+    """The shipped settings for the tasks, changed by ``--param``.
+
+    Raises:
+        ValueError: Unknown tasks or settings.
+    """
+    tasks, env_id, settings = find_settings(command.algo, command.tasks)
+    env_kwargs = dict(settings.pop("env", {}))
+    policy_kwargs = dict(settings.pop("policy", {}))
+    total_timesteps = int(settings.pop("total_timesteps", DEFAULT_TIMESTEPS))
+    for text in itertools.chain.from_iterable(command.param):
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--param takes k=v, got {text!r}")
+        part, _, key = name.rpartition(".")
+        if part not in ("", "env", "policy"):
+            raise ValueError(f"--param {name}: settings are k, env.k or policy.k")
+        {"": settings, "env": env_kwargs, "policy": policy_kwargs}[part][key] = _parsed(value)
+    _check_names(algorithm, settings)
+    if policy_kwargs:
+        settings["policy_kwargs"] = policy_kwargs
+    if command.total_timesteps is not None:
+        total_timesteps = command.total_timesteps
+    if total_timesteps < 0:
+        raise ValueError(f"--total-timesteps must not be negative, got {total_timesteps}")
+    return RunConfig(
+        command.algo, tasks, env_id, env_kwargs, settings, total_timesteps, command.seed
+    )
+
+
+def _check_names(algorithm: type[MetaAlgorithm], settings: dict[str, Any]) -> None:
+    own = {"env", "env_kwargs", "policy_kwargs", "seed", "device", "_init_setup_model", "self"}
+    known = set(inspect.signature(algorithm.__init__).parameters) - own
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = (
+                f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
+            )
+            raise ValueError(f"{algorithm.__name__} has no setting {name!r}: {hint}")
+
+
+def _parsed(text: str) -> Any:
+    """A number, list, True, None, ...; a word where it is none of these."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def evaluate(command: Evaluate) -> EvaluationResult:
+    """Evaluate a run's last checkpoint; writes ``evaluation.json`` and the picture."""
+    folder = RunFolder(command.run)
+    config = folder.config()
+    model = find_algorithm(config.algorithm).load(folder.checkpoint, device=command.device)
+    result = evaluate_adaptation(
+        model,
+        config.env_id,
+        command.num_tasks,
+        command.num_episodes,
+        split=command.split,
+        seed=command.seed,
+        deterministic=command.deterministic,
+        **config.env_kwargs,
+    )
+    _report(result, folder)
+    return result
+
+
+def _report(result: EvaluationResult, folder: RunFolder) -> None:
+    result.save(folder.evaluation)
+    ax = result.plot()
+    ax.figure.savefig(folder.picture, dpi=150)
+    summary = result.summary()
+    low, high = summary["total_mean_interval"]
+    last = result.values.shape[1] - 1
+    print(
+        f"{result.learner} on {result.num_tasks:,} {result.split} tasks of {result.environment}: "
+        f"total {summary['total_mean']:.2f} (95 % interval {low:.2f} to {high:.2f}); "
+        f"{result.unit} 1: {summary['mean'][0]:.3f}, {result.unit} {last + 1}: "
+        f"{summary['mean'][last]:.3f}"
+    )
+    print(f"evaluation: {folder.evaluation}\npicture: {folder.picture}")
+
+
+def plot(command: Plot) -> Path:
+    """Draw learning curves and adaptation of all runs into one picture; gives its path.
+
+    Raises:
+        ValueError: No run given, or one without anything to draw.
+    """
+    from matplotlib.figure import Figure
+
+    if not command.runs:
+        raise ValueError("plot needs a run folder")
+    figure = Figure(figsize=(11.0, 4.0), layout="constrained")
+    learning, adaptation = figure.subplots(1, 2)
+    for path in command.runs:
+        folder = RunFolder(path)
+        config = folder.config()
+        label = f"{config.algorithm} {config.tasks} seed {config.seed}"
+        curve = folder.learning_curve()
+        steps = curve["time/total_timesteps"]
+        learning.plot(steps, curve["rollout/trial_return"], label=label)
+        if "validation/trial_return" in curve:
+            points = np.array([steps, curve["validation/trial_return"]])
+            points = points[:, ~np.isnan(points[1])]
+            learning.plot(*points, "k.", label=None)
+        if folder.evaluation.exists():
+            EvaluationResult.load(folder.evaluation).plot(adaptation, label=label)
+    learning.set_xlabel("environment steps")
+    learning.set_ylabel("return of a trial (dots: validation tasks)")
+    learning.set_title("Meta-training")
+    learning.legend()
+    out = command.out or command.runs[0] / "plot.png"
+    figure.savefig(out, dpi=150)
+    print(f"picture: {out}")
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""Run folders: what a training writes, so that it can be resumed, evaluated and plotted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import (
+    HumanOutputFormat,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+)
+
+from meta_rl.evaluation import evaluate_adaptation
+from meta_rl.provenance import git_commit, package_versions, write_atomically
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What was asked of a training; a resumed one has to ask the same.
+
+    Attributes:
+        algorithm: Name of the algorithm, as on the command line.
+        tasks: Name of the tasks, as on the command line.
+        env_id: Of the environment.
+        env_kwargs: Its arguments.
+        algorithm_kwargs: Arguments of the algorithm's constructor.
+        total_timesteps: Environment steps.
+        seed: Of everything.
+        versions: Of the packages, at the start.
+        commit: Of the source tree, where it is one.
+    """
+
+    algorithm: str
+    tasks: str
+    env_id: str
+    env_kwargs: dict[str, Any]
+    algorithm_kwargs: dict[str, Any]
+    total_timesteps: int
+    seed: int
+    versions: dict[str, str] = field(default_factory=package_versions)
+    commit: str | None = field(default_factory=git_commit)
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """What the two ask differently; versions and commit may differ, and so may the length."""
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"{name}: {mine[name]!r} there, {theirs[name]!r} asked"
+            for name in mine
+            if name not in ("versions", "commit", "total_timesteps") and mine[name] != theirs[name]
+        ]
+
+
+class RunFolder:
+    """The files of a run.
+
+    Args:
+        path: The folder; made by :meth:`begin`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.checkpoint = self.path / "checkpoint.zip"
+        self.progress = self.path / "progress.csv"
+        self.tensorboard = self.path / "tensorboard"
+        self.evaluation = self.path / "evaluation.json"
+        self.picture = self.path / "evaluation.png"
+
+    def config(self) -> RunConfig:
+        """What the run was asked.
+
+        Raises:
+            ValueError: The folder holds no run.
+        """
+        try:
+            content = json.loads(self.config_file.read_text(encoding="utf-8"))
+            return RunConfig(**content)
+        except FileNotFoundError as error:
+            raise ValueError(f"{self.path} holds no run: there is no {self.config_file}") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.config_file} is no run's configuration: {error}") from error
+
+    def begin(self, config: RunConfig, resume: bool) -> None:
+        """Write the configuration; with ``resume``, check it against the one that is there.
+
+        Raises:
+            ValueError: There is a run already and it is not to be resumed, or it was asked
+                something else.
+        """
+        if self.config_file.exists():
+            if not resume:
+                raise ValueError(f"{self.path} holds a run: --resume goes on, --out goes elsewhere")
+            differences = self.config().differences(config)
+            if differences:
+                raise ValueError(f"{self.path} cannot be resumed: {'; '.join(differences)}")
+        write_atomically(self.config_file, json.dumps(asdict(config), indent=2) + "\n")
+
+    def logger(self, num_timesteps: int, verbose: int) -> Logger:
+        """TensorBoard and ``progress.csv``, going on after ``num_timesteps``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        formats: list[KVWriter] = [AppendingCSV(self.progress, num_timesteps)]
+        formats.append(TensorBoardOutputFormat(str(self.tensorboard)))
+        if verbose:
+            import sys
+
+            formats.append(HumanOutputFormat(sys.stdout))
+        return Logger(str(self.path), formats)
+
+    def learning_curve(self) -> dict[str, list[float]]:
+        """Columns of ``progress.csv``, by name; empty entries are left out with their steps.
+
+        Raises:
+            ValueError: Nothing was logged yet.
+        """
+        if not self.progress.exists():
+            raise ValueError(f"{self.path} has no progress.csv yet")
+        with self.progress.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        names = rows[0] if rows else {}
+        return {name: [float(row[name] or "nan") for row in rows] for name in names}
+
+
+class AppendingCSV(KVWriter):
+    """A CSV log that a resumed run goes on writing.
+
+    Lines after ``num_timesteps`` were written by a run that was killed past its last checkpoint;
+    they are dropped, as they will be written again.
+
+    Args:
+        path: Of the file.
+        num_timesteps: Steps that the run begins with.
+    """
+
+    STEPS = "time/total_timesteps"
+
+    def __init__(self, path: Path, num_timesteps: int = 0) -> None:
+        self.path = path
+        self.names: list[str] = []
+        rows: list[dict[str, str]] = []
+        if num_timesteps and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self.names = list(reader.fieldnames or [])
+                rows = [r for r in reader if _number(r.get(self.STEPS)) <= num_timesteps]
+        self._rewrite(rows)
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        unfinished = self.path.with_suffix(".csv.part")
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.names)
+            if self.names:
+                writer.writeheader()
+            writer.writerows(rows)
+        unfinished.replace(self.path)
+
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0
+    ) -> None:
+        """Append a line; a new name rewrites the file with one column more."""
+        row = {key: value for key, value in key_values.items() if "csv" not in key_excluded[key]}
+        new = sorted(set(row) - set(self.names))
+        if new:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            self.names += new
+            self._rewrite(rows)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.names).writerow(row)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class Checkpoints(BaseCallback):
+    """Save the agent between iterations, where :meth:`MetaAlgorithm.save` keeps all it needs.
+
+    Args:
+        path: Of the checkpoint, which is replaced atomically.
+        interval: Seconds between two; 0 saves at every iteration.
+    """
+
+    def __init__(self, path: Path, interval: float = 30.0) -> None:
+        super().__init__()
+        self.path = path
+        self.interval = interval
+        self._saved = time.monotonic()
+
+    def _on_rollout_start(self) -> None:
+        if time.monotonic() - self._saved >= self.interval:
+            self.model.save(self.path)
+            self._saved = time.monotonic()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class Validation(BaseCallback):
+    """Log what the agent earns on validation tasks, ``num_points`` times in a run.
+
+    Args:
+        config: Of the run.
+        num_tasks: Validation tasks.
+        num_points: Evaluations, evenly over the run.
+    """
+
+    def __init__(self, config: RunConfig, num_tasks: int, num_points: int = 20) -> None:
+        super().__init__()
+        self.config = config
+        self.num_tasks = num_tasks
+        self.every = max(1, config.total_timesteps // num_points)
+        self._began = 0
+
+    def _on_rollout_start(self) -> None:
+        self._began = self.model.num_timesteps
+
+    def _on_rollout_end(self) -> None:
+        # By the agent's steps and not by a count of its own, so that a resumed run does the same.
+        if self.model.num_timesteps // self.every == self._began // self.every:
+            return
+        result = evaluate_adaptation(
+            self.model,
+            self.config.env_id,
+            self.num_tasks,
+            split="validation",
+            **self.config.env_kwargs,
+        )
+        self.logger.record("validation/trial_return", result.total.mean())
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "inf")
+    except ValueError:
+        return float("inf")

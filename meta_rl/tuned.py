@@ -1,0 +1,44 @@
+"""Tuned settings that ship with the package, by algorithm and tasks."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import tomllib
+from typing import Any
+
+from meta_rl.registration import NAMESPACE, find_env_id
+
+
+def settings_for(algorithm: str) -> dict[str, dict[str, Any]]:
+    """All settings of an algorithm, by the name of their tasks; none where none ship."""
+    file = importlib.resources.files("meta_rl") / "settings" / f"{algorithm}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def find_settings(algorithm: str, tasks: str) -> tuple[str, str, dict[str, Any]]:
+    """The settings for tasks: tuned ones where they ship, none (the defaults) elsewhere.
+
+    Args:
+        algorithm: Its name on the command line.
+        tasks: A name in the settings, or any environment id, with or without ``meta_rl/`` and the
+            version.
+
+    Returns:
+        The tasks' name, the environment id, and the settings: ``env`` and ``policy`` (arguments of
+        the environment and of the networks), ``total_timesteps``, and arguments of the algorithm.
+
+    Raises:
+        ValueError: Unknown; lists the near matches.
+    """
+    known = settings_for(algorithm)
+    name = tasks.removeprefix(NAMESPACE).removesuffix("-v0")
+    if name in known:
+        settings = dict(known[name])
+        return name, find_env_id(settings.pop("env_id", name)), settings
+    try:
+        return name, find_env_id(tasks), {}
+    except ValueError as error:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f" (settings of {algorithm} exist for {', '.join(near)})" if near else ""
+        raise ValueError(f"{error}{hint}") from error
