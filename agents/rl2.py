@@ -18,6 +18,7 @@ from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.policies import RecurrentActorCritic
 from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.rollout import Rollout, collect_rollout
+from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
 
 
@@ -29,13 +30,13 @@ class RL2(MetaAlgorithm):
     learning of such a policy on a distribution of tasks makes the recurrence itself a learning
     algorithm: adapting is acting, and :meth:`adapt` is the identity.
 
-    A trial is ``episodes_per_trial * horizon`` steps (both of the environment), whole and of the same
-    length for all, so that nothing is padded: an episode that ends early makes room for one more.
-    The return that is maximised is that of the whole trial: the advantage estimate runs over the
-    ends of episodes and stops at the end of the trial, whose last step is not bootstrapped.
+    A trial is ``episodes_per_trial * horizon`` steps (both of the environment), whole and of the
+    same length for all, so that nothing is padded: an episode that ends early makes room for one
+    more. The return that is maximised is that of the whole trial: the advantage estimate runs over
+    the ends of episodes and stops at the end of the trial, whose last step is not bootstrapped.
 
-    Differences from the paper: PPO with a clipped objective (Schulman et al., 2017) in place of TRPO
-    (as in most later work), and one memory for policy and value function.
+    Differences from the paper: PPO with a clipped objective (Schulman et al., 2017) in place of
+    TRPO (as in most later work), and one memory for policy and value function.
 
     Args:
         policy: ``"MlpPolicy"``: :class:`meta_rl.policies.RecurrentActorCritic`.
@@ -132,8 +133,6 @@ class RL2(MetaAlgorithm):
         self.value_coefficient = value_coefficient
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
-        if env is not None:
-            self._check_minibatches()
         if _init_setup_model:
             self._setup_model()
 
@@ -148,7 +147,10 @@ class RL2(MetaAlgorithm):
         return env if isinstance(env, AppendPreviousStep) else AppendPreviousStep(env)
 
     def _make_networks(self) -> None:
-        self.policy = self.policy_class(
+        if self.env is not None:
+            self._check_minibatches()
+        make_policy: Any = self.policy_class
+        self.policy = make_policy(
             self.observation_space,
             self.action_space,
             generator=self.generator,
@@ -178,7 +180,7 @@ class RL2(MetaAlgorithm):
 
     def trial_steps(self) -> int:
         """Steps of a trial, T, at this point of the training."""
-        env = self.task_env.unwrapped
+        env = task_batch(self.task_env)
         whole = env.horizon * env.episodes_per_trial
         done = 1.0 - self._current_progress_remaining
         if done >= self.trial_growth:
@@ -240,7 +242,7 @@ class RL2(MetaAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         num_trials = self._batch["obs"].shape[1]
         reports: list[Tensor] = []
-        for epoch in range(self.num_epochs):
+        for _ in range(self.num_epochs):
             order = torch.randperm(num_trials, generator=self.generator, device=self.device)
             for trials in order.tensor_split(self.num_minibatches):
                 loss, report = self.loss({k: part[:, trials] for k, part in self._batch.items()})
@@ -250,12 +252,14 @@ class RL2(MetaAlgorithm):
                 self.policy.optimizer.step()
                 reports.append(torch.stack(list(report.values())))
             self._n_updates += 1
-            moved = torch.stack(reports[-self.num_minibatches :])[:, list(report).index("approx_kl")]
+            moved = torch.stack(reports[-self.num_minibatches :])[
+                :, list(report).index("approx_kl")
+            ]
             if self.target_kl is not None and moved.mean() > 1.5 * self.target_kl:
                 break
         for name, value in zip(report, torch.stack(reports).mean(dim=0).tolist(), strict=True):
             self.logger.record(f"train/{name}", value)
-        self.logger.record("train/epochs", epoch + 1)
+        self.logger.record("train/epochs", len(reports) // self.num_minibatches)
         returns, values = self._batch["returns"], self._batch["values"]
         unexplained = (returns - values).var() / returns.var()
         self.logger.record("train/explained_variance", 1.0 - unexplained.item())

@@ -20,10 +20,10 @@ from rich.table import Table
 
 import meta_rl
 from meta_rl.agents.bandits import bandit_learners
+from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult
 from meta_rl.runs import RunFolder
-from meta_rl.agents.rl2 import RL2
 
 TASKS = "meta_rl/BernoulliBandit-v0"
 CLASSICAL = ("random", "epsilon-greedy", "ucb1", "thompson", "gittins")
@@ -96,10 +96,11 @@ def print_table(results: dict[str, EvaluationResult]) -> None:
 
 def draw(results: dict[str, EvaluationResult], path: Path) -> Path:
     """Reward of every pull, for all learners."""
-    ax = Figure(figsize=(7.0, 4.5), layout="constrained").add_subplot()
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    ax = figure.add_subplot()
     for name, result in results.items():
         result.plot(ax, label=name)
-    ax.figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150)
     return path
 
 

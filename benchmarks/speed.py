@@ -1,10 +1,10 @@
 """Speed against the peers: ratios, each measured in one run on one machine.
 
-* Steps of 1,024 Bernoulli bandits: the native batch against Gymnasium's ``SyncVectorEnv`` of the same
-  environment.
+* Steps of 1,024 Bernoulli bandits: the native batch against Gymnasium's ``SyncVectorEnv`` of the
+  same environment.
 * Training steps of RL² against sb3-contrib's ``RecurrentPPO``: the same trials, an LSTM of the same
-  size with the same heads, the same batch, minibatches and epochs. RecurrentPPO is measured twice: on
-  our batched environment (only the learning differs) and, as its users would run it, on
+  size with the same heads, the same batch, minibatches and epochs. RecurrentPPO is measured twice:
+  on our batched environment (only the learning differs) and, as its users would run it, on
   Stable-Baselines3's ``DummyVecEnv``.
 
 Contenders take turns, ``repeats`` times; the median of the ratios is reported with its range.
@@ -204,8 +204,8 @@ def main(args: Args) -> None:
             "# Speed",
             "",
             f"`python benchmarks/speed.py`: medians of {args.repeats} turns; torch with "
-            f"{args.threads} thread(s) on {os.cpu_count()} cores. Training: {args.num_trials} trials "
-            f"of 10 pulls of 10 arms, LSTM of {args.hidden_size}, 8 minibatches, "
+            f"{args.threads} thread(s) on {os.cpu_count()} cores. Training: {args.num_trials} "
+            f"trials of 10 pulls of 10 arms, LSTM of {args.hidden_size}, 8 minibatches, "
             f"{args.num_epochs} epochs.",
             "",
             "| what | ours | steps/s | peer | steps/s | ratio | range |",

@@ -55,9 +55,9 @@ class BernoulliBandit(_Bandit):
     """Bernoulli multi-armed bandit.
 
     ## Description
-    Each arm pays 1 with a probability of its own and 0 otherwise. The task, which the agent does not
-    see, is the vector of these probabilities. An episode is a whole trial of ``horizon`` pulls (the
-    RL² paper counts each pull as an episode of one step). Source: Duan et al., "RL²: Fast
+    Each arm pays 1 with a probability of its own and 0 otherwise. The task, which the agent does
+    not see, is the vector of these probabilities. An episode is a whole trial of ``horizon`` pulls
+    (the RL² paper counts each pull as an episode of one step). Source: Duan et al., "RL²: Fast
     Reinforcement Learning via Slow Reinforcement Learning", 2016, section 3.1.
 
     ## Action Space
@@ -82,8 +82,8 @@ class BernoulliBandit(_Bandit):
     | ``horizon`` | 10 | pulls in a trial, n |
 
     ## Task distribution
-    ``Box(0, 1, (num_arms,))``: the arms' probabilities, independent and uniform. Validation and test
-    are fixed, seeded lists of 1,000 bandits each.
+    ``Box(0, 1, (num_arms,))``: the arms' probabilities, independent and uniform. Validation and
+    test are fixed, seeded lists of 1,000 bandits each.
 
     ## Adaptation
     After every pull; a trial is one episode.
@@ -115,8 +115,8 @@ class GaussianBandit(_Bandit):
 
     ## Description
     Each arm pays a normally distributed reward with a mean of its own and a known spread. The task,
-    which the agent does not see, is the vector of means. Conjugate priors make Thompson sampling and
-    UCB exact here, so it is a check with real-valued rewards beside the Bernoulli one.
+    which the agent does not see, is the vector of means. Conjugate priors make Thompson sampling
+    and UCB exact here, so it is a check with real-valued rewards beside the Bernoulli one.
 
     ## Action Space
     ``Discrete(num_arms)``: which arm to pull.
@@ -142,8 +142,8 @@ class GaussianBandit(_Bandit):
     | ``reward_std`` | 1.0 | standard deviation of a reward around its arm's mean |
 
     ## Task distribution
-    ``Box(-inf, inf, (num_arms,))``: the arms' means, independent and normal. Validation and test are
-    fixed, seeded lists of 1,000 bandits each; ``ood`` doubles ``mean_std``.
+    ``Box(-inf, inf, (num_arms,))``: the arms' means, independent and normal. Validation and test
+    are fixed, seeded lists of 1,000 bandits each; ``ood`` doubles ``mean_std``.
 
     ## Adaptation
     After every pull; a trial is one episode.

@@ -37,8 +37,8 @@ class TabularMDP(TaskFuncEnv):
     ``Discrete(num_states)``: the current state.
 
     ## Rewards
-    The mean reward of (state, action) plus normal noise with standard deviation ``reward_std``: info
-    ``reward_mean`` and ``reward_noise``.
+    The mean reward of (state, action) plus normal noise with standard deviation ``reward_std``:
+    info ``reward_mean`` and ``reward_noise``.
 
     ## Starting State
     State 0.

@@ -48,7 +48,7 @@ _HOME = {
     "sb3_env": "sb3",
 }
 
-__all__ = ["__version__", "register_task_env", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", "register_task_env", *_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from meta_rl.task_batch import TaskBatch
 from meta_rl.tasks import (
     Tasks,
     TaskSplit,
@@ -23,12 +24,12 @@ from meta_rl.tasks import (
 )
 
 
-class TaskVectorAdapter(VectorEnv):
+class TaskVectorAdapter(TaskBatch):
     """Gymnasium's vector environments with :class:`meta_rl.TaskVectorEnv`'s interface for tasks.
 
     Each environment needs a ``task_split`` and has to take ``reset(options={"task": task})``; its
-    ``horizon`` is read from it or from its id's ``max_episode_steps``; ``episodes_per_trial`` (1) and
-    ``adaptation_unit`` (``"episode"``) are read where it has them.
+    ``horizon`` is read from it or from its id's ``max_episode_steps``; ``episodes_per_trial`` (1)
+    and ``adaptation_unit`` (``"episode"``) are read where it has them.
 
     Tasks behave as in the native batch: what :meth:`set_tasks` gives persists; otherwise they are
     drawn from ``split`` at the first reset, at every seeded one and, with ``resample_tasks``, after
@@ -57,8 +58,8 @@ class TaskVectorAdapter(VectorEnv):
         makers = [_TaskSlotMaker(env_fn) for env_fn in env_fns]
         self.num_envs = check_count("num_envs", len(makers))
         self._read(env_fns[0])
-        kind = AsyncVectorEnv if asynchronous else SyncVectorEnv
-        self.envs: VectorEnv = kind(makers, autoreset_mode=AutoresetMode.SAME_STEP, **vector_kwargs)
+        kind: Any = AsyncVectorEnv if asynchronous else SyncVectorEnv
+        self.envs = kind(makers, autoreset_mode=AutoresetMode.SAME_STEP, **vector_kwargs)
         self.metadata = {**self.envs.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = self.envs.render_mode
         self.single_observation_space = self.envs.single_observation_space

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import sys
 import time
 import zipfile
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +27,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from meta_rl.making import as_task_vec, family_name, make_task_vec
 from meta_rl.rollout import Rollout
 from meta_rl.sb3 import TaskVecEnvView
+from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
 
 
@@ -59,6 +62,8 @@ class MetaAlgorithm(BaseAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {}
+    policy: Any
+    env: TaskVecEnvView | None
 
     def __init__(
         self,
@@ -95,7 +100,8 @@ class MetaAlgorithm(BaseAlgorithm):
             support_multi_env=True,
             seed=seed,
         )
-        self.rng: np.random.Generator | None = None
+        self.rng = np.random.default_rng(0)
+        self._seeded = False
         self.generator = torch.Generator(self.device)
         self._generator_state: np.ndarray | None = None
         self._num_iterations = 0
@@ -118,11 +124,11 @@ class MetaAlgorithm(BaseAlgorithm):
 
     @classmethod
     def wrap_env(cls, env: VectorEnv) -> VectorEnv:
-        """How this agent sees a batch of task environments: as it is, unless a subclass wraps it."""
+        """How this agent sees task environments: as they are, unless a subclass wraps them."""
         return env
 
     @classmethod
-    def _wrap_env(cls, env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+    def _wrap_env(cls, env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> TaskVecEnvView:
         """The Stable-Baselines3 view of whatever holds task environments."""
         if isinstance(env, VecEnv) and not isinstance(env, TaskVecEnvView):
             raise ValueError(
@@ -147,11 +153,14 @@ class MetaAlgorithm(BaseAlgorithm):
         sequence = np.random.SeedSequence(seed)
         self.rng = np.random.default_rng(sequence)
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+        self._seeded = True
 
     def _setup_model(self) -> None:
         """Seed (a loaded agent goes on where it was), then make the networks."""
         self._setup_lr_schedule()
-        if self.rng is None:
+        if self.env is not None:  # of a loaded agent: maybe another number of them
+            self.meta_batch_size = self.n_envs // self.envs_per_task
+        if not self._seeded:
             self.set_random_seed(self.seed)
         self._make_networks()
         if self._generator_state is not None:
@@ -163,10 +172,10 @@ class MetaAlgorithm(BaseAlgorithm):
 
     def begin_tasks(self) -> Any:
         """Set a fresh meta-batch of training tasks and begin; gives the first observations."""
-        tasks = self.task_env.unwrapped.task_split.train.sample_tasks(
+        tasks = task_batch(self.task_env).task_split.train.sample_tasks(
             self.meta_batch_size, self.rng
         )
-        self.task_env.unwrapped.set_tasks(tasks)
+        task_batch(self.task_env).set_tasks(tasks)
         return self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
 
     @abstractmethod
@@ -205,7 +214,7 @@ class MetaAlgorithm(BaseAlgorithm):
             ValueError: Negative ``total_timesteps``, or no environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
-        tasks_before = self.task_env.unwrapped.tasks  # also refuses a missing environment
+        tasks_before = task_batch(self.task_env).tasks  # also refuses a missing environment
         total_timesteps, callback = self._setup_learn(
             total_timesteps,
             callback,
@@ -224,7 +233,7 @@ class MetaAlgorithm(BaseAlgorithm):
                 if log_interval is not None and self._num_iterations % log_interval == 0:
                     self.dump_logs()
         finally:
-            self.task_env.unwrapped.set_tasks(None)
+            task_batch(self.task_env).set_tasks(None)
         callback.on_training_end()
         return self
 
@@ -297,22 +306,24 @@ class MetaAlgorithm(BaseAlgorithm):
                 f"{path} is a checkpoint of {about.get('algorithm', 'another library')}, "
                 f"not of {cls.__name__}"
             )
+        view: TaskVecEnvView | None = None
         if isinstance(env, str):
             env = make_task_vec(
                 env, about["meta_batch_size"], about["envs_per_task"], **about["env_kwargs"]
             )
         if env is not None:
-            env = cls._wrap_env(env)
-            family = family_name(env.task_env)
+            view = cls._wrap_env(env)
+            family = family_name(view.task_env)
             if family != about["family"]:
                 raise ValueError(
                     f"{path} was trained on {about['family']}, not on {family}; to carry an agent "
                     "over, load it without an environment and call set_env(env)"
                 )
         try:
-            return super().load(path, env, device, **kwargs)
+            return super().load(path, view, device, **kwargs)
         except (
             RuntimeError,
+            pickle.UnpicklingError,
             EOFError,
             OSError,
             KeyError,
@@ -335,7 +346,17 @@ def _read_description(path: str | Path | io.BufferedIOBase) -> dict[str, Any]:
             if broken is not None:
                 raise ValueError(f"{broken!r} in it is damaged")
             about: dict[str, Any] = json.loads(archive.read("data"))
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+            if not isinstance(about, dict):
+                raise ValueError("'data' in it describes nothing")
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        EOFError,
+        OSError,
+    ) as error:
         raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
     if not isinstance(path, Path):
         path.seek(0)

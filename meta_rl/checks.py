@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.registration import find_env_id
 from meta_rl.task_env import TaskEnv, TaskVectorEnv
-from meta_rl.tasks import as_tasks, take_tasks
+from meta_rl.tasks import TaskSplit, as_tasks, take_tasks
 
 NUM_ENVS = 4
 NUM_STEPS = 50
@@ -24,8 +24,8 @@ def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
     In this order: Gymnasium's ``check_env``; the task split draws tasks inside its space, the same
     for the same seed; a task that is set persists over resets, is told in ``info["task"]``, and one
     outside the space is refused; the same seed gives the same episode; reward terms sum to the
-    reward; and, for families of ours, the native batch does in every sub-environment what a batch of
-    one does with the same random numbers.
+    reward; and, for families of ours, the native batch does in every sub-environment what a batch
+    of one does with the same random numbers.
 
     Args:
         env_id: An id, with or without ``meta_rl/`` and the version.
@@ -38,7 +38,7 @@ def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
     """
     name = find_env_id(env_id)
     check_env(gym.make(name, **kwargs).unwrapped, skip_render_check=True)
-    env = gym.make(name, **kwargs)
+    env: gym.Env = gym.make(name, **kwargs)
     try:
         _check_task_split(env, seed)
         _check_task_persists(env, seed)
@@ -51,8 +51,12 @@ def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
         env.close()
 
 
+def _split(env: gym.Env) -> TaskSplit:
+    return env.get_wrapper_attr("task_split")
+
+
 def _check_task_split(env: gym.Env, seed: int) -> None:
-    split = env.unwrapped.task_split
+    split = _split(env)
     for name in ("train", "validation", "test", "ood"):
         tasks = getattr(split, name)
         if tasks is None:
@@ -65,15 +69,15 @@ def _check_task_split(env: gym.Env, seed: int) -> None:
 
 
 def _check_task_persists(env: gym.Env, seed: int) -> None:
-    tasks = env.unwrapped.task_split.train.sample_tasks(2, np.random.default_rng(seed))
+    tasks = _split(env).train.sample_tasks(2, np.random.default_rng(seed))
     for i in range(2):
         task = take_tasks(tasks, i)
         _, info = env.reset(seed=seed, options={"task": task})
         assert "task" in info, 'reset tells no info["task"]'
         assert _equal(info["task"], task), f"task {task} was set, info tells {info['task']}"
-        for reset_kwargs in ({}, {"seed": seed + 1}):
-            _, info = env.reset(**reset_kwargs)
-            assert _equal(info["task"], task), f"a task did not persist over reset({reset_kwargs})"
+        for again in (None, seed + 1):
+            _, info = env.reset(seed=again)
+            assert _equal(info["task"], task), f"a task did not persist over reset(seed={again})"
 
 
 def _check_task_refused(env: gym.Env) -> None:
@@ -81,7 +85,7 @@ def _check_task_refused(env: gym.Env) -> None:
         try:
             env.reset(options={"task": wrong})
         except ValueError as error:
-            space = str(env.unwrapped.task_split.space)
+            space = str(_split(env).space)
             named = space in str(error) or "expected a dict with keys" in str(error)
             assert named, f"the error for a wrong task does not name its space: {error}"
         else:
@@ -113,7 +117,7 @@ def _check_reward_terms(env: gym.Env, seed: int) -> None:
         terms = {key: value for key, value in info.items() if key.startswith("reward_")}
         assert terms, "infos have no reward terms (reward_...)"
         total = sum(terms.values())
-        assert np.isclose(reward, total), (
+        assert np.isclose(float(reward), total), (
             f"step {step}: reward {reward}, but its terms sum to {total}"
         )
         if terminated or truncated:
@@ -147,8 +151,8 @@ def _check_batches_agree(definition: TaskFuncEnv, seed: int) -> None:
                 ("observation", "reward", "terminated", "truncated"), got, outcome, strict=False
             ):
                 assert _close(alone, take_tasks(together, [i])), (
-                    f"step {step}, sub-environment {i}: {what} is {take_tasks(together, [i])} in the "
-                    f"batch of {NUM_ENVS}, but {alone} in a batch of one"
+                    f"step {step}, sub-environment {i}: {what} is {take_tasks(together, [i])} in "
+                    f"the batch of {NUM_ENVS}, but {alone} in a batch of one"
                 )
 
 
@@ -172,8 +176,8 @@ class _Recorder(np.random.Generator):
         def recorded(*args: Any, **kwargs: Any) -> Any:
             draws = method(*args, **kwargs)
             assert np.ndim(draws) and len(draws) == NUM_ENVS, (
-                f"rng.{name} drew shape {np.shape(draws)}: the leading axis of every draw has to be "
-                f"the batch ({NUM_ENVS}), or sub-environments share random numbers"
+                f"rng.{name} drew shape {np.shape(draws)}: the leading axis of every draw has to "
+                f"be the batch ({NUM_ENVS}), or sub-environments share random numbers"
             )
             self.draws.append(np.array(draws))
             return draws

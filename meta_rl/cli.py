@@ -8,6 +8,7 @@ import importlib
 import inspect
 import itertools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import gymnasium as gym
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
@@ -98,12 +100,19 @@ class Plot:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
-    commands = {"envs": Envs, "train": Train, "evaluate": Evaluate, "plot": Plot}
+    commands: dict[str, Callable[..., Any]] = {
+        "envs": Envs,
+        "train": Train,
+        "evaluate": Evaluate,
+        "plot": Plot,
+    }
     command = tyro.extras.subcommand_cli_from_dict(
         commands, prog="meta-rl", description="Meta-reinforcement learning.", args=arguments
     )
     try:
-        {Envs: envs, Train: train, Evaluate: evaluate, Plot: plot}[type(command)](command)
+        actions: dict[type, Callable[[Any], Any]]
+        actions = {Envs: envs, Train: train, Evaluate: evaluate, Plot: plot}
+        actions[type(command)](command)
     except (ValueError, FileNotFoundError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2
@@ -122,7 +131,7 @@ def envs(command: Envs) -> None:
     for env_id in sorted(gym.registry):
         if not env_id.startswith(NAMESPACE):
             continue
-        env = gym.make(env_id).unwrapped
+        env: Any = gym.make(env_id).unwrapped
         about = (inspect.getdoc(getattr(env, "definition", env)) or "").partition("\n")[0]
         trial = str(env.episodes_per_trial)
         table.add_row(env_id, about, str(env.action_space), str(env.horizon), trial)
@@ -272,8 +281,9 @@ def evaluate(command: Evaluate) -> EvaluationResult:
 
 def _report(result: EvaluationResult, folder: RunFolder) -> None:
     result.save(folder.evaluation)
-    ax = result.plot()
-    ax.figure.savefig(folder.picture, dpi=150)
+    figure = Figure(figsize=(6.0, 4.0), layout="constrained")
+    result.plot(figure.add_subplot())
+    figure.savefig(folder.picture, dpi=150)
     summary = result.summary()
     low, high = summary["total_mean_interval"]
     last = result.values.shape[1] - 1
@@ -292,8 +302,6 @@ def plot(command: Plot) -> Path:
     Raises:
         ValueError: No run given, or one without anything to draw.
     """
-    from matplotlib.figure import Figure
-
     if not command.runs:
         raise ValueError("plot needs a run folder")
     figure = Figure(figsize=(11.0, 4.0), layout="constrained")

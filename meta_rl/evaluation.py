@@ -17,7 +17,8 @@ from scipy import stats
 from meta_rl.making import as_task_vec, family_name, make_task_vec
 from meta_rl.provenance import package_versions, write_atomically
 from meta_rl.rollout import Rollout, stack_batches, true_successors
-from meta_rl.tasks import check_count, count_tasks, take_tasks
+from meta_rl.task_batch import task_batch
+from meta_rl.tasks import check_count, take_tasks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +31,10 @@ class EvaluationResult:
     """What a learner earned on held-out tasks, after more and more adaptation.
 
     Attributes:
-        values: ``[num_tasks, num_adaptation_points]``. For environments that adapt after episodes:
-            the return of episode k + 1, after k episodes; for bandits: the reward of pull k + 1,
-            after k pulls. Column 0 is before adaptation. A mean over the sub-environments of a task.
+        values: ``[num_tasks, num_adaptation_points]``. For environments that adapt after
+            episodes: the return of episode k + 1, after k episodes; for bandits: the reward of pull
+            k + 1, after k pulls. Column 0 is before adaptation. A mean over the sub-environments of
+            a task.
         unit: What lies between two columns: ``"episode"`` or ``"pull"``.
         learner: Class of the learner.
         environment: Family of the environment.
@@ -208,9 +210,9 @@ def evaluate_adaptation(
     A learner with ``adapt_to_tasks(tasks)`` is an oracle and is told the tasks first; one without
     ``adapt`` (a plain Stable-Baselines3 model) is evaluated as it is.
 
-    The result depends on the learner and ``seed`` alone: randomness that the learner keeps in ``rng``
-    or ``generator`` is seeded here and put back afterwards, so that an evaluation in the middle of
-    training changes nothing.
+    The result depends on the learner and ``seed`` alone: randomness that the learner keeps in
+    ``rng`` or ``generator`` is seeded here and put back afterwards, so that an evaluation in the
+    middle of training changes nothing.
 
     Args:
         learner: With ``predict(observation, state, episode_start, deterministic)``.
@@ -241,7 +243,7 @@ def evaluate_adaptation(
     env = as_task_vec(getattr(env, "task_env", env))
     wrap_env = getattr(learner, "wrap_env", None)
     env = env if wrap_env is None else wrap_env(env)
-    base = env.unwrapped
+    base = task_batch(env)
     if env.num_envs % envs_per_task:
         raise ValueError(
             f"{env.num_envs} sub-environments: no whole number of {envs_per_task} each"
@@ -282,7 +284,7 @@ def _run_trials(
     """One trial in every sub-environment; gives ``[N, points]``."""
     observations, _ = env.reset(seed=seed)
     tell = getattr(learner, "adapt_to_tasks", None)
-    state = None if tell is None else tell(env.unwrapped.tasks)
+    state = None if tell is None else tell(task_batch(env).tasks)
     columns: list[np.ndarray] = []
     for episode in range(num_episodes):
         if episode:
@@ -300,7 +302,7 @@ def _run_episode(
     Sub-environments whose episode has ended idle along until the last one ends: nothing of that
     reaches the learner or the result.
     """
-    by_step = env.unwrapped.adaptation_unit == "step"
+    by_step = task_batch(env).adaptation_unit == "step"
     adapt = getattr(learner, "adapt", None) or (lambda rollout, state: state)
     active = np.ones(env.num_envs, dtype=bool)
     start = active
@@ -330,7 +332,9 @@ def _run_episode(
 def _as_rollout(steps: list[tuple[Any, ...]]) -> Rollout:
     parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
     mask = parts.pop()
-    return Rollout(*parts, mask=None if mask.all() else mask)
+    rollout = Rollout(*parts)
+    rollout.mask = None if mask.all() else mask
+    return rollout
 
 
 def _where(active: np.ndarray, new: Any, old: Any) -> Any:

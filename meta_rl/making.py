@@ -8,6 +8,7 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from meta_rl.registration import find_env_id
+from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
 
 
@@ -48,11 +49,7 @@ def as_task_vec(env: Any) -> VectorEnv:
         ValueError: Something without tasks.
     """
     if isinstance(env, VectorEnv):
-        if not hasattr(env.unwrapped, "set_tasks"):
-            raise ValueError(
-                f"{env} has no tasks: make the batch by meta_rl.make_task_vec, or wrap "
-                "Gymnasium's by meta_rl.adapter.TaskVectorAdapter"
-            )
+        task_batch(env)  # refuses one without tasks
         return env
     if not isinstance(env, gym.Env) or not hasattr(env.unwrapped, "task_split"):
         raise ValueError(

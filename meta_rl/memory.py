@@ -65,7 +65,7 @@ class GRUCore(MemoryCore):
 
     def initial_state(self, num: int) -> MemoryState:
         """Zeros."""
-        return (self.rnn.weight_hh_l0.new_zeros(num, self.output_size),)
+        return (next(self.parameters()).new_zeros(num, self.output_size),)
 
     def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
         """Run ``[T, N, I]``."""
@@ -83,7 +83,7 @@ class LSTMCore(MemoryCore):
 
     def initial_state(self, num: int) -> MemoryState:
         """Zeros."""
-        zeros = self.rnn.weight_hh_l0.new_zeros(num, self.output_size)
+        zeros = next(self.parameters()).new_zeros(num, self.output_size)
         return (zeros, zeros)
 
     def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -23,8 +24,8 @@ class RecurrentActorCritic(BasePolicy):
     """A policy and a value function that read one memory.
 
     Observations are those of :class:`meta_rl.previous_step.AppendPreviousStep`: flat, with the
-    previous action, reward and done flag, and in the last column the mark of a new trial. The memory
-    is reset where that mark is set, and nowhere else.
+    previous action, reward and done flag, and in the last column the mark of a new trial. The
+    memory is reset where that mark is set, and nowhere else.
 
     Args:
         observation_space: Flat ``Box`` of that wrapper.
@@ -39,7 +40,7 @@ class RecurrentActorCritic(BasePolicy):
     def __init__(
         self,
         observation_space: spaces.Box,
-        action_space: spaces.Space,
+        action_space: spaces.Discrete | spaces.Box,
         *,
         core: str = "gru",
         hidden_size: int = 128,
@@ -48,20 +49,23 @@ class RecurrentActorCritic(BasePolicy):
         log_std_init: float = 0.0,
     ) -> None:
         super().__init__(observation_space, action_space)
+        self.action_space: spaces.Discrete | spaces.Box
+        self.observation_space: spaces.Box
         sizes = [observation_space.shape[0] - 1, *embedding]
         layers = [
             layer
-            for before, after in zip(sizes, sizes[1:], strict=False)
+            for before, after in itertools.pairwise(sizes)
             for layer in (nn.Linear(before, after), nn.ReLU())
         ]
         self.embedding = nn.Sequential(*layers)
         self.core = make_memory_core(core, sizes[-1], hidden_size)
-        discrete = isinstance(action_space, spaces.Discrete)
-        num_outputs = int(action_space.n) if discrete else math.prod(action_space.shape)
+        if isinstance(action_space, spaces.Discrete):
+            num_outputs = int(action_space.n)
+        else:
+            num_outputs = math.prod(action_space.shape)
+            self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
         self.actor = nn.Linear(self.core.output_size, num_outputs)
         self.critic = nn.Linear(self.core.output_size, 1)
-        if not discrete:
-            self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
         self.generator = generator
         self._initialise()
 

@@ -9,6 +9,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from meta_rl.task_batch import task_batch
+
 
 class AppendPreviousStep(VectorWrapper):
     """Append the previous action, reward and done flag to the observation, and mark new trials.
@@ -24,9 +26,10 @@ class AppendPreviousStep(VectorWrapper):
     | 1 where a new trial (a new task) begins; the three parts above are 0 there | 1 |
 
     as in RL² (Duan et al., 2016, section 2.2). Between episodes of one trial the action and reward
-    of the last step carry over, beside the first observation of the new episode. Where all are reset
-    at once and some had ended before (episodes run one at a time), their last step is that of the
-    first episode that ended since the reset before, and not of what they idled through afterwards.
+    of the last step carry over, beside the first observation of the new episode. Where all are
+    reset at once and some had ended before (episodes run one at a time), their last step is that of
+    the first episode that ended since the reset before, and not of what they idled through
+    afterwards.
 
     Args:
         env: A batch of task environments (:class:`meta_rl.TaskVectorEnv` or the adapter) that does
@@ -87,7 +90,7 @@ class AppendPreviousStep(VectorWrapper):
         return latest, rewards, terminated, truncated, infos
 
     def _fill(self, latest: np.ndarray, observations: Any) -> None:
-        new_trial = self.env.unwrapped.trial_start
+        new_trial = task_batch(self.env).trial_start
         latest[new_trial] = 0.0
         latest[:, -1] = new_trial
         latest[:, : self.observation_size] = self._encode_obs.encoded(observations)
@@ -95,6 +98,8 @@ class AppendPreviousStep(VectorWrapper):
 
 class _Encoder:
     """Flattens a batch of a space's elements to float32 ``[N, size]``: one call, no loop."""
+
+    size: int
 
     def __init__(self, space: spaces.Space) -> None:
         if isinstance(space, spaces.Dict):

@@ -83,8 +83,9 @@ def collect_rollout(
         if on_step is not None and not on_step():
             break
     parts = [stack_batches([step[i] for step in steps]) for i in range(6)]
-    stacked_extras = {name: stack_batches([extra[name] for extra in extras]) for name in extras[0]}
-    return Rollout(*parts, extras=stacked_extras), observations
+    rollout = Rollout(*parts)
+    rollout.extras = {name: stack_batches([extra[name] for extra in extras]) for name in extras[0]}
+    return rollout, observations
 
 
 def true_successors(observations: Any, done: np.ndarray, infos: dict[str, Any]) -> Any:

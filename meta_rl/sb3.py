@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from meta_rl.making import make_task_vec
 from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.rollout import true_successors
+from meta_rl.task_batch import task_batch
 from meta_rl.tasks import Tasks, add_task_axis, take_tasks
 
 
@@ -46,9 +47,9 @@ def sb3_env(
 class TaskVecEnvView(VecEnv):
     """A batch of task environments as a Stable-Baselines3 ``VecEnv``.
 
-    Infos hold what its algorithms look for: ``episode`` (return ``r``, length ``l``, time ``t``) and
-    ``terminal_observation`` where an episode ended, and ``TimeLimit.truncated``. Tasks are set by
-    ``set_options([{"task": task}, ...])`` before a reset, or by ``set_attr("task", task)``.
+    Infos hold what its algorithms look for: ``episode`` (return ``r``, length ``l``, time ``t``)
+    and ``terminal_observation`` where an episode ended, and ``TimeLimit.truncated``. Tasks are set
+    by ``set_options([{"task": task}, ...])`` before a reset, or by ``set_attr("task", task)``.
 
     Args:
         env: With ``SAME_STEP`` autoreset.
@@ -136,14 +137,14 @@ class TaskVecEnvView(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """One frame for each sub-environment."""
-        frames = self.task_env.render()
+        frames: Any = self.task_env.render()
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """An attribute; ``"task"`` gives the task of each sub-environment."""
         chosen = list(self._get_indices(indices))
         if attr_name == "task":
-            tasks = self.task_env.unwrapped.tasks
+            tasks = task_batch(self.task_env).tasks
             return [None if tasks is None else take_tasks(tasks, i) for i in chosen]
         value = getattr(self.task_env, attr_name)
         return [value for _ in chosen]
@@ -160,7 +161,7 @@ class TaskVecEnvView(VecEnv):
                 f"cannot set {attr_name!r} of {indices or 'all'}: sub-environments are one native "
                 "batch, of which only the task of all can be set"
             )
-        self.task_env.unwrapped.set_tasks(None if value is None else add_task_axis(value))
+        task_batch(self.task_env).set_tasks(None if value is None else add_task_axis(value))
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any

@@ -9,10 +9,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from meta_rl.definition import TaskFuncEnv
+from meta_rl.task_batch import TaskBatch
 from meta_rl.tasks import (
     Task,
     Tasks,
@@ -30,7 +31,7 @@ from meta_rl.tasks import (
 Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
 
 
-class TaskVectorEnv(VectorEnv):
+class TaskVectorEnv(TaskBatch):
     """A native batch of sub-environments of one family, each on a task of its own.
 
     Tasks are chosen by :meth:`set_tasks` (they then persist until the next call) or, where none
@@ -74,6 +75,9 @@ class TaskVectorEnv(VectorEnv):
             raise ValueError(f"render_mode {render_mode!r}: {self.metadata['render_modes']} exist")
         self.render_mode = render_mode
         self.task_split: TaskSplit = self.definition.task_split
+        self.horizon = self.definition.horizon
+        self.episodes_per_trial = self.definition.episodes_per_trial
+        self.adaptation_unit = self.definition.adaptation_unit
         self.split = split
         self._chosen_from = self.task_split[split]
         self.resample_tasks = resample_tasks
@@ -93,21 +97,6 @@ class TaskVectorEnv(VectorEnv):
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)  # finished in the current trial
         self._done = np.zeros(self.num_envs, dtype=bool)
         self.trial_start = np.zeros(self.num_envs, dtype=bool)
-
-    @property
-    def horizon(self) -> int:
-        """Steps in an episode."""
-        return self.definition.horizon
-
-    @property
-    def episodes_per_trial(self) -> int:
-        """Episodes on one task that make a trial."""
-        return self.definition.episodes_per_trial
-
-    @property
-    def adaptation_unit(self) -> str:
-        """After what a learner may adapt: ``"episode"`` or ``"step"``."""
-        return self.definition.adaptation_unit
 
     @property
     def tasks(self) -> Tasks:
@@ -133,7 +122,8 @@ class TaskVectorEnv(VectorEnv):
         num_tasks = count_tasks(tasks)
         if num_tasks == 0 or self.num_envs % num_tasks:
             raise ValueError(
-                f"{num_tasks} tasks do not divide {self.num_envs} sub-environments into equal blocks"
+                f"{num_tasks} tasks do not divide {self.num_envs} sub-environments into equal "
+                "blocks"
             )
         self.definition.check_tasks(tasks)
         self._set = copy_tasks(repeat_tasks(tasks, self.num_envs // num_tasks))

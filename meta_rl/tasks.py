@@ -302,7 +302,7 @@ def _convert(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
 def _cast(space: spaces.Space, tasks: Tasks, where: str) -> np.ndarray:
     try:
         array = np.asarray(tasks)
-        same_kind = np.can_cast(array.dtype, space.dtype, "same_kind")
+        same_kind = np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind")
         if not same_kind and not (
             array.dtype.kind in "iub" and np.dtype(space.dtype).kind in "iuf"
         ):

@@ -1,0 +1,166 @@
+"""RL² beside the numbers of its paper (Duan et al., 2016, tables 1 and 2).
+
+Trains with the shipped settings and evaluates on fresh tasks that training never met, on the
+held-out test list, and, for bandits, beside the Gittins index on the same tasks. Trainings keep
+checkpoints in their run folders: run the same command again and a training that was cut off goes
+on, one that is finished is only evaluated. Each setting's result is written as soon as it is there.
+
+    python benchmarks/rl2_table.py
+    python benchmarks/rl2_table.py --settings BernoulliBandit-n100-k10 --seed 1
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from meta_rl.agents.bandits import bandit_learners
+from meta_rl.agents.rl2 import RL2
+from meta_rl.cli import Train, train
+from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
+from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.runs import RunFolder
+
+PAPER: dict[str, tuple[float, float]] = {  # RL², and what is demanded of ours
+    "BernoulliBandit-n10-k5": (6.7, 6.6),
+    "BernoulliBandit": (6.7, 6.6),
+    "BernoulliBandit-n10-k50": (6.8, 6.6),
+    "BernoulliBandit-n100-k5": (78.7, 78.0),
+    "BernoulliBandit-n100-k10": (83.5, 82.5),
+    "TabularMDP": (156.2, 155.0),
+}
+
+
+@dataclass
+class Args:
+    """Settings of the run."""
+
+    settings: tuple[str, ...] = tuple(PAPER)
+    """Names of shipped settings."""
+    seed: int = 0
+    """Of the training; the evaluation has seed 1000."""
+    runs: Path = Path("runs/rl2_table")
+    """Folder of the run folders."""
+    out: Path = Path(__file__).parent / "results"
+    """Folder of rl2_table.json and rl2_table.md."""
+    fresh_tasks: int = 10_000
+    """Fresh tasks of the evaluation."""
+    threads: int = 1
+    """Of torch."""
+
+
+def train_and_evaluate(name: str, args: Args) -> dict[str, Any]:
+    """A row of the table."""
+    began = time.monotonic()
+    folder = train(
+        Train(
+            algo="rl2",
+            tasks=name,
+            seed=args.seed,
+            out=args.runs / f"{name}-seed{args.seed}",
+            resume=True,
+            eval_tasks=0,
+            quiet=True,
+        )
+    )
+    seconds = time.monotonic() - began
+    config = folder.config()
+    model = RL2.load(folder.checkpoint)
+
+    def evaluated(learner: Any, split: str, num_tasks: int) -> dict[str, float]:
+        result = evaluate_adaptation(
+            learner, config.env_id, num_tasks, seed=1000, split=split, **config.env_kwargs
+        )
+        return summarised(result)
+
+    row: dict[str, Any] = {
+        "setting": name,
+        "seed": args.seed,
+        "total_timesteps": model.num_timesteps,
+        "train_seconds": recorded_seconds(folder, seconds),
+        "fresh": evaluated(model, "train", args.fresh_tasks),
+        "test": evaluated(model, "test", 1000),
+        "config": asdict(config),
+    }
+    if "Bandit" in name:
+        sizes = {"num_arms": 10, "horizon": 10, **config.env_kwargs}
+        gittins = bandit_learners(**sizes, rng=np.random.default_rng(0))["gittins"]
+        row["gittins_fresh"] = evaluated(gittins, "train", args.fresh_tasks)
+        row["gittins_test"] = evaluated(gittins, "test", 1000)
+    return row
+
+
+def summarised(result: EvaluationResult) -> dict[str, float]:
+    """Mean of the trial's total with its standard error."""
+    total = result.total
+    return {
+        "mean": float(total.mean()),
+        "standard_error": float(total.std(ddof=1) / np.sqrt(len(total))),
+        "num_tasks": len(total),
+    }
+
+
+def recorded_seconds(folder: RunFolder, seconds: float) -> float:
+    """Wall time of training over all its parts, kept in the run folder."""
+    file = folder.path / "train_seconds.json"
+    parts = json.loads(file.read_text()) if file.exists() else []
+    if seconds > 5.0:  # less: there was nothing left to train
+        parts.append(seconds)
+        write_atomically(file, json.dumps(parts))
+    return float(sum(parts))
+
+
+def as_markdown(rows: list[dict[str, Any]]) -> str:
+    """The committed table."""
+
+    def cell(figures: dict[str, float] | None) -> str:
+        return "" if figures is None else f"{figures['mean']:.2f} ± {figures['standard_error']:.2f}"
+
+    lines = [
+        "# RL² on bandits and tabular MDPs",
+        "",
+        "`python benchmarks/rl2_table.py`, shipped settings; mean total reward of a trial ±",
+        "standard error. *Fresh*: 10,000 tasks of the training distribution, drawn for the",
+        "evaluation; *test*: the 1,000 held-out tasks. Gittins: on the same tasks. Each training on one core.",
+        "",
+        "| setting | seed | RL², fresh | Gittins, fresh | RL², test | Gittins, test "
+        "| RL² in the paper | at least | holds | steps | wall time |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda r: (list(PAPER).index(r["setting"]), r["seed"])):
+        paper, least = PAPER[row["setting"]]
+        holds = "yes" if row["fresh"]["mean"] >= least else "**no**"
+        lines.append(
+            f"| {row['setting']} | {row['seed']} | {cell(row['fresh'])} "
+            f"| {cell(row.get('gittins_fresh'))} | {cell(row['test'])} "
+            f"| {cell(row.get('gittins_test'))} | {paper} | {least} | {holds} "
+            f"| {row['total_timesteps'] / 1e6:.1f} M | {row['train_seconds'] / 60:.0f} min |"
+        )
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
+    return "\n".join([*lines, "", f"{versions}.", ""])
+
+
+def main(args: Args) -> None:
+    """Fill the table, setting by setting."""
+    torch.set_num_threads(args.threads)
+    file = args.out / "rl2_table.json"
+    for name in args.settings:
+        if name not in PAPER:
+            raise SystemExit(f"unknown setting {name!r}: {', '.join(PAPER)} exist")
+        row = train_and_evaluate(name, args)
+        rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        rows = [r for r in rows if (r["setting"], r["seed"]) != (name, args.seed)] + [row]
+        write_atomically(file, json.dumps(rows, indent=1) + "\n")
+        write_atomically(args.out / "rl2_table.md", as_markdown(rows))
+        print(f"{name}: {row['fresh']} (fresh), {row['test']} (test)", flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,53 @@
+"""What every batch of task environments has in common, native or adapted."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+
+from meta_rl.tasks import Tasks, TaskSplit
+
+
+class TaskBatch(VectorEnv):
+    """A vector environment whose sub-environments have tasks.
+
+    Attributes:
+        task_split: The task distributions.
+        trial_start: Whose latest observation is the first on its task, bool ``[N]``.
+        horizon: Steps in an episode, at most.
+        episodes_per_trial: Episodes on one task that make a trial.
+        adaptation_unit: After what a learner may adapt: ``"episode"`` or ``"step"``.
+    """
+
+    task_split: TaskSplit
+    trial_start: np.ndarray
+    horizon: int
+    episodes_per_trial: int
+    adaptation_unit: str
+
+    @property
+    @abstractmethod
+    def tasks(self) -> Tasks:
+        """What is set: one task per sub-environment; ``None`` before the first is chosen."""
+
+    @abstractmethod
+    def set_tasks(self, tasks: Tasks | None) -> None:
+        """Set the tasks from the next reset of each sub-environment on; see TaskVectorEnv."""
+
+
+def task_batch(env: Any) -> TaskBatch:
+    """The batch of task environments under all wrappers.
+
+    Raises:
+        ValueError: There is none.
+    """
+    base = env.unwrapped if isinstance(env, VectorEnv) else env
+    if not isinstance(base, TaskBatch):
+        raise ValueError(
+            f"{env} has no tasks: make the batch by meta_rl.make_task_vec, or wrap plain "
+            "environments by meta_rl.adapter.TaskVectorAdapter"
+        )
+    return base

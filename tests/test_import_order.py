@@ -1,0 +1,159 @@
+"""The import order of the packages, from their sources.
+
+The core imports neither environments nor agents, environments and agents import the core and their
+siblings, nothing that is shipped imports benchmarks or tests; only the command line composes, by
+name. Importing meta_rl loads nothing heavy. Every package folder is in the wheel.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = {"meta_rl": "meta_rl", "envs": "meta_rl.envs", "agents": "meta_rl.agents"}
+COMPOSED = ("meta_rl.envs", "meta_rl.agents")
+COMPOSES = "meta_rl.cli"
+NOT_SHIPPED = ("benchmarks", "tests")
+
+
+def imported_names(source: str, module: str) -> Iterator[tuple[int, int, str]]:
+    """Line, level (0 for absolute) and absolute dotted name of each import in a module.
+
+    ``from a import b`` gives ``a.b``, which is a module or a name in one. A literal name that is
+    given to ``import_module`` or ``__import__`` counts as an import.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, 0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = module.split(".")[: -node.level] if node.level else []
+            prefix = ".".join([*start, *filter(None, [node.module])])
+            yield from ((node.lineno, node.level, f"{prefix}.{a.name}") for a in node.names)
+        elif isinstance(node, ast.Call) and node.args:
+            function = node.func
+            name = function.attr if isinstance(function, ast.Attribute) else None
+            name = function.id if isinstance(function, ast.Name) else name
+            argument = node.args[0]
+            if name in ("import_module", "__import__") and isinstance(argument, ast.Constant):
+                yield node.lineno, 0, str(argument.value)
+
+
+def is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def violation(name: str, level: int, module: str) -> str | None:
+    """What is wrong with an import of ``name`` by ``module``, if anything."""
+    package = next((part for part in COMPOSED if is_in(module, part)), "meta_rl")
+    if any(is_in(name, root) for root in NOT_SHIPPED):
+        return f"{name} is not shipped"
+    if any(is_in(name, root) for root in ("envs", "agents")):
+        return f"{name} has no such name where it is installed; say meta_rl.{name}"
+    if package == "meta_rl":
+        composed = any(is_in(name, part) for part in COMPOSED)
+        return f"the core imports {name}" if composed and module != COMPOSES else None
+    if is_in(name, package):
+        return None if level == 1 else f"sibling {name} is imported by an absolute name"
+    if any(is_in(name, part) for part in COMPOSED):
+        return f"{package} imports {name}"
+    return f"{name} of the core is imported by a relative name" if level else None
+
+
+def violations(source: str, module: str) -> list[str]:
+    """The imports in a module's source that break the order, each with its line."""
+    found = []
+    for line, level, name in imported_names(source, module):
+        wrong = violation(name, level, module)
+        if wrong:
+            found.append(f"{module}:{line}: {wrong}")
+    return found
+
+
+def shipped_modules() -> list[tuple[str, Path]]:
+    """Module name (with ``.__init__``) and file of everything that is shipped."""
+    modules = []
+    for folder, package in FOLDERS.items():
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            parts = file.relative_to(ROOT / folder).with_suffix("").parts
+            modules.append((".".join([package, *parts]), file))
+    return modules
+
+
+@pytest.mark.parametrize(("module", "file"), shipped_modules())
+def test_imports_keep_the_order(module: str, file: Path) -> None:
+    assert violations(file.read_text(encoding="utf-8"), module) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "wrong"),
+    [
+        ("from meta_rl.envs.bandits import X", "meta_rl.tasks", "the core imports"),
+        ("from meta_rl import agents", "meta_rl.tasks", "the core imports"),
+        ("from . import envs", "meta_rl.__init__", "the core imports"),
+        ("from ..envs import x", "meta_rl.few_shot.y", "the core imports"),
+        ("def f():\n    import meta_rl.agents.rl2", "meta_rl.tasks", ":2: the core"),
+        ("import_module('meta_rl.envs.bandits')", "meta_rl.tasks", "the core imports"),
+        ("import benchmarks.demo", "meta_rl.cli", "is not shipped"),
+        ("from tests import conftest", "meta_rl.envs.x", "is not shipped"),
+        ("from envs import bandits", "meta_rl.cli", "no such name"),
+        ("from meta_rl.envs.x import X", "meta_rl.agents.y", "agents imports"),
+        ("from ..envs import x", "meta_rl.agents.y", "agents imports"),
+        ("from meta_rl.agents import x", "meta_rl.envs.y", "envs imports"),
+        ("from meta_rl.envs.x import X", "meta_rl.envs.y", "absolute name"),
+        ("from ..tasks import Tasks", "meta_rl.envs.y", "relative name"),
+        ("from .. import tasks", "meta_rl.agents.y", "relative name"),
+    ],
+)
+def test_a_broken_order_is_found(source: str, module: str, wrong: str) -> None:
+    found = violations(source, module)
+    assert len(found) == 1
+    assert wrong in found[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("from meta_rl.agents.rl2 import RL2", "meta_rl.cli"),
+        ("from meta_rl.tasks import Tasks\nfrom .bandits import X", "meta_rl.envs.y"),
+        ("from . import tabular\nimport meta_rl", "meta_rl.agents.y"),
+        ("import envs_of_others, numpy as np", "meta_rl.tasks"),
+        ("from .. import tasks\nfrom . import envs", "meta_rl.few_shot.y"),
+        ("HOME = 'meta_rl.envs.bandits:X'", "meta_rl.registration"),
+    ],
+)
+def test_a_kept_order_passes(source: str, module: str) -> None:
+    assert violations(source, module) == []
+
+
+def test_importing_meta_rl_loads_nothing_heavy(tmp_path: Path) -> None:
+    """In a fresh interpreter, from a folder without the sources."""
+    heavy = "{'torch', 'mujoco', 'stable_baselines3', 'meta_rl.envs', 'meta_rl.agents'}"
+    program = f"import sys, meta_rl; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_every_package_folder_is_in_the_wheel() -> None:
+    """``packages`` in pyproject.toml is explicit; envs/ and agents/ stay flat."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    packages = {
+        ".".join([package, *file.parent.relative_to(ROOT / folder).parts])
+        for folder, package in FOLDERS.items()
+        for file in (ROOT / folder).rglob("*.py")
+    }
+    assert packages == set(setuptools["packages"])
+    assert setuptools["package-dir"] == {package: folder for folder, package in FOLDERS.items()}
+    assert {p for p in packages if p.startswith(("meta_rl.envs.", "meta_rl.agents."))} == set()
