@@ -53,7 +53,8 @@ class RL2(MetaAlgorithm):
         clip_range: Of the probability ratio.
         normalize_advantages: To mean 0 and standard deviation 1, over an iteration.
         entropy_coefficient: Of the bonus for a random policy.
-        value_coefficient: Of the value loss, a mean squared error.
+        value_coefficient: Of the value loss, a mean squared error of returns that are divided by a
+            running mean of their standard deviation.
         max_grad_norm: Gradients are scaled down to it.
         target_kl: Stop the epochs of an iteration where the policy has moved by more than 1.5 times
             this (mean KL divergence); ``None`` for never.
@@ -226,6 +227,7 @@ class RL2(MetaAlgorithm):
             rewards, values, next_values, ends, self.discount, self.gae_lambda
         )
         returns = advantages + values
+        self._follow_return_scale(returns)
         if self.normalize_advantages:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         return {
@@ -236,6 +238,12 @@ class RL2(MetaAlgorithm):
             "advantages": advantages,
             "returns": returns,
         }
+
+    def _follow_return_scale(self, returns: Tensor) -> None:
+        """A running mean of the returns' standard deviation; the first one to begin with."""
+        scale = self.policy.return_scale
+        latest = returns.std().clamp(min=1e-3)
+        scale.copy_(latest if self._n_updates == 0 else torch.lerp(scale, latest, 0.1))
 
     def train(self) -> None:
         """Epochs of clipped policy updates, on minibatches of whole trials."""
@@ -280,7 +288,8 @@ class RL2(MetaAlgorithm):
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1.0 - self.clip_range, 1.0 + self.clip_range)
         policy_loss = -torch.min(ratio * batch["advantages"], clipped * batch["advantages"]).mean()
-        value_loss = nn.functional.mse_loss(values, batch["returns"])
+        scale = self.policy.return_scale
+        value_loss = nn.functional.mse_loss(values / scale, batch["returns"] / scale)
         loss = (
             policy_loss
             + self.value_coefficient * value_loss

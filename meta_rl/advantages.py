@@ -36,8 +36,8 @@ def generalized_advantages(
         ``[T, N]``, of the kind that was given.
     """
     deltas = rewards + discount * next_values - values
-    carried = discount * gae_lambda * ~ends
     advantages = deltas + 0.0
     for t in range(len(deltas) - 2, -1, -1):
-        advantages[t] = deltas[t] + carried[t] * advantages[t + 1]
+        carried = discount * gae_lambda * advantages[t + 1]
+        advantages[t] = deltas[t] + carried * ~ends[t]
     return advantages

@@ -159,22 +159,25 @@ def _check_batches_agree(definition: TaskFuncEnv, seed: int) -> None:
 class _Recorder(np.random.Generator):
     """A generator that keeps its draws; each has to have the batch as its leading axis."""
 
-    METHODS = (
-        "random", "standard_normal", "normal", "uniform", "integers", "dirichlet", "beta", "gamma",
-        "exponential", "poisson", "binomial", "choice",
-    )  # fmt: skip
+    NOT_DRAWS = ("bit_generator", "bytes", "permutation", "shuffle", "spawn")
+    METHODS = {n for n in dir(np.random.Generator) if not n.startswith("_")}.difference(NOT_DRAWS)
 
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__(rng.bit_generator)
         self.draws: list[np.ndarray] = []
+        self.inside = False  # a draw that numpy makes of other draws
 
     def __getattribute__(self, name: str) -> Any:
         method = super().__getattribute__(name)
-        if name not in _Recorder.METHODS:
+        if name not in _Recorder.METHODS or self.inside:
             return method
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
-            draws = method(*args, **kwargs)
+            self.inside = True
+            try:
+                draws = method(*args, **kwargs)
+            finally:
+                self.inside = False
             assert np.ndim(draws) and len(draws) == NUM_ENVS, (
                 f"rng.{name} drew shape {np.shape(draws)}: the leading axis of every draw has to "
                 f"be the batch ({NUM_ENVS}), or sub-environments share random numbers"

@@ -233,8 +233,8 @@ def evaluate_adaptation(
         ValueError: Unknown ids or splits, counts below one, or a batch that is no whole number of
             tasks.
     """
-    check_count("num_tasks", num_tasks)
-    check_count("envs_per_task", envs_per_task)
+    num_tasks = check_count("num_tasks", num_tasks)
+    envs_per_task = check_count("envs_per_task", envs_per_task)
     if isinstance(env, str):
         at_once = max(1, min(num_tasks, max_envs // envs_per_task))
         env = make_task_vec(env, at_once, envs_per_task, **env_kwargs)

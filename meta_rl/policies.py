@@ -35,6 +35,10 @@ class RecurrentActorCritic(BasePolicy):
         embedding: Sizes of the ReLU layers before the memory.
         generator: Draws the first weights and, later, the actions.
         log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
+
+    Attributes:
+        return_scale: What the critic's output is multiplied by: returns of long trials are large,
+            and an error that large would drown the policy's gradient in the shared memory.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class RecurrentActorCritic(BasePolicy):
             self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
         self.actor = nn.Linear(self.core.output_size, num_outputs)
         self.critic = nn.Linear(self.core.output_size, 1)
+        self.return_scale: Tensor
+        self.register_buffer("return_scale", torch.ones(()))
         self.generator = generator
         self._initialise()
 
@@ -104,7 +110,7 @@ class RecurrentActorCritic(BasePolicy):
         hidden, state = self.core.step(self.embedding(obs[:, :-1]), state)
         policy = self.distribution(hidden)
         actions = policy.mode if deterministic else self._draw(policy)
-        return actions, self.critic(hidden)[:, 0], policy.log_prob(actions), state
+        return actions, self.values(hidden), policy.log_prob(actions), state
 
     def evaluate_actions(
         self, obs: Tensor, actions: Tensor, state: MemoryState
@@ -121,7 +127,11 @@ class RecurrentActorCritic(BasePolicy):
         """
         hidden, _ = self.core(self.embedding(obs[..., :-1]), state)
         policy = self.distribution(hidden)
-        return self.critic(hidden)[..., 0], policy.log_prob(actions), policy.entropy()
+        return self.values(hidden), policy.log_prob(actions), policy.entropy()
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """Expected returns, for features ``[..., H]``."""
+        return self.critic(hidden)[..., 0] * self.return_scale
 
     def distribution(self, hidden: Tensor) -> Distribution:
         """The policy, for features ``[..., H]``."""

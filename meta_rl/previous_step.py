@@ -9,6 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
+from meta_rl.rollout import true_successors
 from meta_rl.task_batch import task_batch
 
 
@@ -77,8 +78,8 @@ class AppendPreviousStep(VectorWrapper):
         latest[:, -2] = done
         if "final_obs" in infos:
             final = latest.copy()
-            final[done, : self.observation_size] = self._encode_obs.encoded(
-                _rows(infos["final_obs"], done)
+            final[:, : self.observation_size] = self._encode_obs.encoded(
+                true_successors(observations, done, infos)
             )
             infos["final_obs"] = final
         first_end = done & ~self._ended
@@ -118,11 +119,3 @@ class _Encoder:
         if isinstance(self.space, spaces.Discrete):
             return (batch[:, None] == self.space.start + np.arange(self.size)).astype(np.float32)
         return batch.reshape(len(batch), self.size).astype(np.float32)
-
-
-def _rows(batch: Any, mask: np.ndarray) -> Any:
-    """The masked rows: of arrays, dicts of arrays, or Gymnasium's object arrays."""
-    if isinstance(batch, dict):
-        return {key: _rows(value, mask) for key, value in batch.items()}
-    rows = batch[mask]
-    return np.stack(list(rows)) if rows.dtype == object else rows

@@ -287,8 +287,8 @@ def _convert(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
                 f"{where}: expected a dict with keys {sorted(space.spaces)}, got {got}"
             )
         parts = {k: _convert(s, tasks[k], f"{where}[{k!r}]") for k, s in space.spaces.items()}
-        if len({len(part) for part in parts.values()}) > 1:
-            sizes = {key: len(part) for key, part in parts.items()}
+        if len({count_tasks(part) for part in parts.values()}) > 1:
+            sizes = {key: count_tasks(part) for key, part in parts.items()}
             raise ValueError(f"{where}: the task axes have different lengths {sizes}")
         return parts
     array = _cast(space, tasks, where)

@@ -1,9 +1,9 @@
 """Task families with known optima and values: the probe that an agent fails names its broken part.
 
-The first five follow the probe environments of rejax (Koulogeorge et al.), with tasks: constant
-reward, reward that depends on the observation, delayed reward, reward that depends on the action,
-and on both. The last two are for meta-learning: the right action is known from an earlier reward
-only, and the memory has to carry it over pulls, or over the end of an episode.
+The first five follow the probe environments of rejax, with tasks: constant reward, reward that
+depends on the observation, delayed reward, reward that depends on the action, and on both. The last
+two are for meta-learning: the right action is known from an earlier reward only, and the memory has
+to carry it over pulls, or over the end of an episode.
 """
 
 from __future__ import annotations
@@ -144,10 +144,10 @@ class ObservationTarget(ObservationReward):
 
 
 class RememberedPull(Probe):
-    """A bandit of two arms, one of which pays 1, and only at the first and at the last of its pulls.
+    """A bandit of two arms, one of which pays 1, and only at the first and at the last pull.
 
-    The best is 1/2 at the first pull and 1 at the last: the first reward tells the arm, and has to be
-    remembered over the pulls between, whose rewards are 0.
+    The best is 1/2 at the first pull and 1 at the last: the first reward tells the arm, and has to
+    be remembered over the pulls between, whose rewards are 0.
     """
 
     horizon = 4

@@ -1,0 +1,514 @@
+"""Evaluation of fast adaptation.
+
+Values of scripted learners equal hand-worked ones, column by column; data reach ``adapt`` with the
+documented shapes, and sub-environments that have finished touch neither data nor state; every task
+gets the same number of episodes; sub-environments of a task are averaged; chunks meet each task
+once and afresh; oracles are told the tasks; plain Stable-Baselines3 models are evaluated as they
+are; the learner's randomness is seeded and put back. Summaries equal hand-worked numbers and their
+intervals cover; runs are strata; results survive saving; plots show the summary; bad input is
+refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from stable_baselines3 import PPO
+
+import meta_rl
+from meta_rl import EvaluationResult, TaskEnv, TaskVectorEnv, evaluate_adaptation, sb3_env
+from meta_rl.adapter import TaskVectorAdapter
+from meta_rl.evaluation import interquartile_mean
+from meta_rl.previous_step import AppendPreviousStep
+
+from .families import ListedCorridor, PlainCorridor, PulledCorridor
+
+NAME = "TestOnly/Listed-v0"
+# An episode of task 1, 3 and 5 with action 0; each step with action a adds a / 2.
+RETURNS = np.array([10.0, 93.0, 206.0])
+LENGTHS = np.array([1, 3, 4])
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    meta_rl.register_task_env(NAME, ListedCorridor)
+    yield
+    del gym.registry[NAME]
+
+
+class Counts(NamedTuple):
+    """How often adapted and how often asked, int64 ``[N]`` each."""
+
+    adapted: np.ndarray
+    asked: np.ndarray
+
+
+class Scripted:
+    """Acts by how often it has adapted; keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.given: list[tuple[Any, ...]] = []
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
+    ) -> tuple[np.ndarray, Counts]:
+        self.asked.append((observation, state, episode_start, deterministic))
+        zeros = np.zeros(len(observation), dtype=np.int64)
+        state = Counts(zeros, zeros) if state is None else state
+        return self.action(state), Counts(state.adapted, state.asked + 1)
+
+    def action(self, state: Counts) -> np.ndarray:
+        return np.minimum(state.adapted, 2)
+
+    def adapt(self, rollout: Any, state: Any = None) -> Counts:
+        self.given.append((rollout, state))
+        return Counts(state.adapted + 1, state.asked)
+
+
+class Columns(Scripted):
+    """Acts by the column: 0, 1, 0, 1, ..."""
+
+    def action(self, state: Counts) -> np.ndarray:
+        return np.arange(len(state.adapted)) % 2
+
+
+def batch(num_envs: int, family: Any = ListedCorridor) -> TaskVectorEnv:
+    return TaskVectorEnv(family, num_envs)
+
+
+def ordered(result: EvaluationResult) -> np.ndarray:
+    """By task: their order is drawn."""
+    return result.values[np.argsort(result.values[:, 0])]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: NAME,
+        lambda: batch(3),
+        lambda: TaskVectorAdapter([lambda: TaskEnv(ListedCorridor)] * 3),
+        lambda: sb3_env(NAME, 3),
+        lambda: TaskEnv(ListedCorridor),
+        lambda: gym.make(NAME),
+    ],
+)
+def test_values_are_the_returns_after_each_adaptation(make: Any) -> None:
+    """Column k is earned with action min(k, 2), which pays half of it in each step."""
+    result = evaluate_adaptation(Scripted(), make(), 3, 4)
+    expected = RETURNS[:, None] + 0.5 * LENGTHS[:, None] * np.array([0, 1, 2, 2])
+    np.testing.assert_array_equal(ordered(result), expected)
+    np.testing.assert_array_equal(np.sort(result.total), expected.sum(axis=1))
+    assert (result.num_tasks, result.unit, result.split) == (3, "episode", "test")
+    assert (result.learner, result.seed, result.envs_per_task) == ("Scripted", 0, 1)
+    assert result.strata.tolist() == [0, 0, 0]
+    assert result.environment.endswith(("families:ListedCorridor", NAME, "TaskVectorAdapter"))
+    assert result.versions["numpy"] == np.__version__
+
+
+def test_the_number_of_episodes_is_that_of_a_trial_by_default() -> None:
+    assert evaluate_adaptation(Scripted(), NAME, 3).values.shape == (3, 2)
+    assert evaluate_adaptation(Scripted(), "BernoulliBandit", 3, horizon=4).values.shape == (3, 4)
+    assert evaluate_adaptation(Scripted(), "BernoulliBandit", 3, 2, horizon=4).values.shape == (
+        3,
+        8,
+    )
+
+
+def test_episodes_reach_the_learner_with_a_mask() -> None:
+    """Sub-environments that have finished idle along: neither data nor state know of it."""
+    learner = Scripted()
+    evaluate_adaptation(learner, batch(3), 3, 2)
+    assert len(learner.given) == 2
+    order = np.argsort(learner.given[0][0].observations[0, :, 0])
+    for episode, (rollout, state) in enumerate(learner.given):
+        assert rollout.rewards.shape == rollout.mask.shape == (4, 3)
+        assert rollout.observations.shape == rollout.next_observations.shape == (4, 3, 3)
+        assert rollout.mask.sum(axis=0)[order].tolist() == LENGTHS.tolist()
+        real = np.where(rollout.mask, rollout.rewards, 0.0).sum(axis=0)[order]
+        np.testing.assert_array_equal(real, RETURNS + 0.5 * episode * LENGTHS)
+        assert rollout.terminated[:, order[1]].tolist() == [False, False, True, False]
+        assert rollout.truncated[:, order[2]].tolist() == [False, False, False, True]
+        assert rollout.next_observations[[0, 2, 3], order, 1].tolist() == LENGTHS.tolist()
+        assert state.asked[order].tolist() == ((episode + 1) * LENGTHS).tolist()
+        assert state.adapted.tolist() == [episode] * 3
+
+
+def test_starts_and_states_reach_the_learner() -> None:
+    learner = Scripted()
+    evaluate_adaptation(learner, batch(3), 3, 2, deterministic=True)
+    assert len(learner.asked) == 8
+    assert [state is None for _, state, *_ in learner.asked] == [True] + [False] * 7
+    order = np.argsort(learner.asked[0][0][:, 0])
+    starts = [start[order].tolist() for _, _, start, _ in learner.asked]
+    assert starts[0] == starts[4] == [True, True, True]
+    assert starts[1][1:] == [False, False]
+    assert all(deterministic is True for *_, deterministic in learner.asked)
+    assert not evaluate_adaptation(Scripted(), batch(3), 3).deterministic
+
+
+def test_pulls_reach_the_learner_one_by_one() -> None:
+    learner = Scripted()
+    env = TaskVectorEnv("meta_rl.envs.bandits:BernoulliBandit", 5, num_arms=3, horizon=6)
+    result = evaluate_adaptation(learner, env, 5)
+    assert result.unit == "pull"
+    assert len(learner.given) == 6
+    for pull, (rollout, state) in enumerate(learner.given):
+        assert rollout.rewards.shape == (1, 5)
+        assert rollout.mask is None
+        assert rollout.actions.tolist() == [[min(pull, 2)] * 5]
+        assert rollout.terminated.tolist() == [[pull == 5] * 5]
+        assert state.adapted.tolist() == [pull] * 5
+        np.testing.assert_array_equal(rollout.rewards[0], result.values[:, pull])
+
+
+def test_pulls_of_finished_sub_environments_are_masked() -> None:
+    class Listed(PulledCorridor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.task_split = ListedCorridor().task_split
+
+    learner = Scripted()
+    result = evaluate_adaptation(learner, batch(3, Listed), 3, 1)
+    order = np.argsort(result.values[:, 0])
+    steps = [[10, 0, 0, 0], [30, 31.5, 33, 0], [50, 51.5, 53, 54]]
+    np.testing.assert_array_equal(result.values[order], steps)
+    masks = [r.mask if r.mask is None else r.mask[0, order].tolist() for r, _ in learner.given]
+    assert masks == [None, [False, True, True], [False, True, True], [False, False, True]]
+    assert learner.given[-1][1].adapted[order].tolist() == [1, 3, 3]
+
+
+def test_sub_environments_of_a_task_are_averaged() -> None:
+    """Columns act 0 and 1 in turn, so that the mean action is a half."""
+    for env, extra in ((NAME, {}), (batch(6), {}), (NAME, {"max_envs": 2})):
+        learner = Columns()
+        result = evaluate_adaptation(learner, env, 3, 1, envs_per_task=2, **extra)
+        np.testing.assert_array_equal(ordered(result)[:, 0], RETURNS + 0.25 * LENGTHS)
+        tasks = learner.asked[0][0][:, 0]
+        np.testing.assert_array_equal(tasks[::2], tasks[1::2])
+
+
+@pytest.mark.parametrize(("env", "max_envs"), [(NAME, 2), (NAME, 1), (2, 4096), (7, 4096)])
+def test_chunks_meet_each_task_once_and_afresh(env: Any, max_envs: int) -> None:
+    learner = Scripted()
+    env = batch(env) if isinstance(env, int) else env
+    result = evaluate_adaptation(learner, env, 3, 2, max_envs=max_envs)
+    expected = RETURNS[:, None] + 0.5 * LENGTHS[:, None] * np.arange(2)
+    np.testing.assert_array_equal(ordered(result), expected)
+    chunks = sum(state is None for _, state, *_ in learner.asked)
+    assert chunks == -(-3 // len(learner.asked[0][0]))
+
+
+def test_whole_numbers_may_be_floats() -> None:
+    result = evaluate_adaptation(Scripted(), NAME, 3.0, 1.0, envs_per_task=2.0)
+    np.testing.assert_array_equal(ordered(result)[:, 0], RETURNS)
+
+
+def test_more_tasks_than_listed_are_met_in_passes() -> None:
+    values = evaluate_adaptation(Scripted(), NAME, 7, 1, max_envs=4).values[:, 0]
+    assert values.shape == (7,)
+    assert sorted(values[:3]) == sorted(values[3:6]) == RETURNS.tolist()
+
+
+def test_an_oracle_is_told_the_tasks() -> None:
+    class Oracle(Scripted):
+        def adapt_to_tasks(self, tasks: np.ndarray) -> Counts:
+            self.told = tasks
+            return Counts(np.where(tasks == 3, 2, 0), np.zeros(len(tasks), dtype=np.int64))
+
+        def adapt(self, rollout: Any, state: Any = None) -> Any:
+            return state
+
+    learner = Oracle()
+    result = evaluate_adaptation(learner, batch(3), 3, 2)
+    np.testing.assert_array_equal(learner.told, learner.asked[0][0][:, 0])
+    expected = RETURNS + np.array([0.0, 3.0, 0.0])
+    np.testing.assert_array_equal(ordered(result), np.stack([expected, expected], axis=1))
+
+
+def test_plain_models_are_evaluated_as_they_are() -> None:
+    model = PPO("MlpPolicy", sb3_env("BernoulliBandit", 4), seed=0, device="cpu")
+    result = evaluate_adaptation(model, "BernoulliBandit", 300, deterministic=True)
+    assert result.learner == "PPO"
+    assert result.values.shape == (300, 10)
+    arm = model.predict(np.zeros(1, dtype=int), deterministic=True)[0][0]
+    env = meta_rl.make_task_vec("BernoulliBandit", 1)
+    listed = env.unwrapped.task_split["test"]
+    tasks = listed.sample_tasks(300, np.random.default_rng(np.random.SeedSequence(0).spawn(3)[0]))
+    spread = np.sqrt((tasks[:, arm] * (1 - tasks[:, arm])).sum() * 10) / 3000
+    assert abs(result.values.mean() - tasks[:, arm].mean()) < 4 * spread
+
+
+def test_a_learner_may_wrap_the_environment() -> None:
+    class Wrapping(Scripted):
+        def wrap_env(self, env: Any) -> Any:
+            return AppendPreviousStep(env)
+
+    learner = Wrapping()
+    result = evaluate_adaptation(learner, batch(3), 3, 2)
+    np.testing.assert_array_equal(ordered(result)[:, 0], RETURNS)
+    assert learner.asked[0][0].shape == (3, 9)
+    begins = [rows[:, -1].tolist() for rows, *_ in learner.asked]
+    assert begins[0] == [1, 1, 1]
+    assert not np.any(begins[1:])
+
+
+class Random(Scripted):
+    """Acts by both of its generators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rng = np.random.default_rng(5)
+        self.generator = torch.Generator().manual_seed(5)
+
+    def action(self, state: Counts) -> np.ndarray:
+        num = len(state.asked)
+        drawn = torch.randint(2, (num,), generator=self.generator).numpy()
+        return drawn + self.rng.integers(2, size=num)
+
+
+def test_the_seed_fixes_the_values_and_the_learner_is_left_untouched() -> None:
+    learner = Random()
+    rng, before = learner.rng, learner.rng.bit_generator.state
+    generator = learner.generator.get_state()
+    results = [evaluate_adaptation(learner, NAME, 3, 4, seed=seed) for seed in (1, 1, 2)]
+    assert learner.rng is rng
+    assert rng.bit_generator.state == before
+    assert torch.equal(learner.generator.get_state(), generator)
+    np.testing.assert_array_equal(results[0].values, results[1].values)
+    assert not np.array_equal(ordered(results[0]), ordered(results[2]))
+    rng.random(3)
+    again = evaluate_adaptation(learner, NAME, 3, 4, seed=1)
+    np.testing.assert_array_equal(results[0].values, again.values)
+
+
+def test_a_learner_that_fails_is_left_untouched() -> None:
+    class Failing(Random):
+        def adapt(self, rollout: Any, state: Any = None) -> Any:
+            raise RuntimeError("no")
+
+    learner = Failing()
+    rng, generator = learner.rng, learner.generator.get_state()
+    with pytest.raises(RuntimeError, match="no"):
+        evaluate_adaptation(learner, NAME, 3)
+    assert learner.rng is rng
+    assert torch.equal(learner.generator.get_state(), generator)
+
+
+def test_states_of_other_kinds_are_frozen_too() -> None:
+    """Tuples, dicts and tensors: each leaf counts the steps of its own sub-environment."""
+
+    class Nested:
+        def predict(
+            self, observation: Any, state: Any = None, episode_start: Any = None, **kwargs: Any
+        ) -> Any:
+            num = len(observation)
+            if state is None:
+                state = ({"a": np.zeros(num)}, torch.zeros(num, 2))
+            state = ({"a": state[0]["a"] + 1}, state[1] + 1)
+            return np.zeros(num, dtype=np.int64), state
+
+        def adapt(self, rollout: Any, state: Any) -> Any:
+            self.state = state
+            return state
+
+    learner = Nested()
+    evaluate_adaptation(learner, batch(3), 3, 2)
+    assert sorted(learner.state[0]["a"]) == (2 * LENGTHS).tolist()
+    np.testing.assert_array_equal(learner.state[1][:, 1], learner.state[0]["a"])
+
+
+def test_an_environment_chooses_its_tasks_again_afterwards() -> None:
+    env = batch(3)
+    evaluate_adaptation(Scripted(), env, 3, 1)
+    assert len({tuple(env.reset(seed=seed)[1]["task"]) for seed in range(5)}) > 1
+
+
+def make_result(values: Any, **changes: Any) -> EvaluationResult:
+    values = np.asarray(values, dtype=float)
+    fields: dict[str, Any] = {
+        "values": values,
+        "unit": "episode",
+        "learner": "Scripted",
+        "environment": "module:Family",
+        "split": "test",
+        "seed": 3,
+        "envs_per_task": 1,
+        "deterministic": False,
+        "strata": np.zeros(len(values), dtype=np.int64),
+    }
+    return EvaluationResult(**{**fields, **changes})
+
+
+FOUR = [[0, 1], [2, 3], [4, 5], [10, 15]]
+
+
+def test_summaries_are_worked_by_hand() -> None:
+    summary = make_result(FOUR).summary()
+    assert summary["mean"].tolist() == [4, 6]
+    assert summary["iqm"].tolist() == [3, 4]
+    assert summary["total_mean"] == 10
+    assert summary["total_iqm"] == 7
+    assert summary["mean_interval"].shape == summary["iqm_interval"].shape == (2, 2)
+    for name in ("mean", "iqm"):
+        low, high = summary[f"{name}_interval"].T
+        assert (low < summary[name]).all()
+        assert (summary[name] < high).all()
+        low, high = summary[f"total_{name}_interval"]
+        assert low < summary[f"total_{name}"] < high
+    np.testing.assert_array_equal(
+        summary["mean_interval"], make_result(FOUR).summary()["mean_interval"]
+    )
+    assert interquartile_mean(np.array([100.0, 1, 2, 3, 4, 5, 6, -50])) == 3.5
+
+
+def test_intervals_are_those_of_the_normal_limit() -> None:
+    """Of means, whose standard errors are known; and wider for more confidence."""
+    values = np.random.default_rng(0).normal([0.0, 5.0], [1.0, 3.0], (400, 2))
+    result = make_result(values)
+    summary = result.summary()
+    half = 1.96 * values.std(axis=0) / 20
+    widths = np.diff(summary["mean_interval"])[:, 0]
+    np.testing.assert_allclose(widths, 2 * half, rtol=0.1)
+    np.testing.assert_allclose(summary["mean_interval"].mean(axis=1), summary["mean"], atol=0.02)
+    assert (np.diff(result.summary(0.5)["mean_interval"])[:, 0] < 0.5 * widths).all()
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    summaries = [make_result(rng.normal(1.0, 1.0, (30, 1))).summary(0.9) for _ in range(30)]
+    for name in ("mean_interval", "iqm_interval"):
+        low, high = np.stack([summary[name][0] for summary in summaries]).T
+        covered = ((low <= 1.0) & (high >= 1.0)).sum()
+        assert 22 <= covered < 30  # 27 are expected, give or take 1.6
+
+
+def test_merged_runs_are_strata() -> None:
+    """Tasks are resampled within a run: two runs without spread leave none."""
+    low, high = make_result([[0.0]] * 4), make_result([[10.0]] * 4)
+    merged = EvaluationResult.merged([low, high])
+    assert merged.strata.tolist() == [0] * 4 + [1] * 4
+    assert merged.values[:, 0].tolist() == [0] * 4 + [10] * 4
+    summary = merged.summary()
+    assert summary["mean"].tolist() == [5]
+    assert summary["mean_interval"].tolist() == [[5, 5]]
+    loose = make_result(merged.values).summary()["mean_interval"][0]
+    assert loose[1] - loose[0] > 3
+    for others in (
+        [],
+        [low, make_result([[1.0, 2.0]])],
+        [low, make_result([[0]], learner="Other")],
+    ):
+        with pytest.raises(ValueError, match="of one kind"):
+            EvaluationResult.merged(others)
+
+
+def test_one_task_has_no_interval() -> None:
+    summary = make_result([[1.0, 2.0]]).summary()
+    assert summary["mean"].tolist() == [1, 2]
+    assert np.isnan(summary["mean_interval"]).all()
+
+
+@pytest.mark.parametrize("confidence", [0, 1, -0.5, 95])
+def test_bad_confidences_are_refused(confidence: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        make_result(FOUR).summary(confidence)
+
+
+def test_results_survive_saving(tmp_path: Path) -> None:
+    result = EvaluationResult.merged([make_result(FOUR), make_result([[0.1, 1 / 3]])])
+    path = result.save(tmp_path / "deep" / "result.json")
+    assert json.loads(path.read_text())["num_tasks"] == 5
+    loaded = EvaluationResult.load(path)
+    np.testing.assert_array_equal(loaded.values, result.values)
+    np.testing.assert_array_equal(loaded.strata, result.strata)
+    assert loaded.strata.dtype == np.int64
+    for name in ("unit", "learner", "environment", "split", "seed", "envs_per_task", "versions"):
+        assert getattr(loaded, name) == getattr(result, name)
+    assert loaded.deterministic is False
+    assert [file.name for file in path.parent.iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("change", ["", "[1]", "{}", "3", "half", "unknown", "ragged", "\x00"])
+def test_other_files_are_refused(tmp_path: Path, change: str) -> None:
+    path = make_result(FOUR).save(tmp_path / "result.json")
+    text = path.read_text()
+    content = json.loads(text)
+    changed = {
+        "half": text[: len(text) // 2],
+        "unknown": json.dumps({**content, "colour": "red"}),
+        "ragged": json.dumps({**content, "values": [[1, 2], [3]]}),
+    }
+    path.write_text(changed.get(change, change))
+    with pytest.raises(ValueError, match=r"result.json is no saved evaluation"):
+        EvaluationResult.load(path)
+
+
+def test_plots_show_the_summary() -> None:
+    result = make_result(FOUR)
+    axes = result.plot()
+    assert isinstance(axes, Axes)
+    (line,) = axes.get_lines()
+    assert line.get_xdata().tolist() == [0, 1]
+    assert line.get_ydata().tolist() == [4, 6]
+    assert line.get_label() == "Scripted"
+    assert axes.get_xlabel() == "episodes of adaptation"
+    assert axes.get_ylabel() == "mean return"
+    assert axes.get_title() == "Family, 4 test tasks"
+    shown = axes.collections[0].get_paths()[0].vertices
+    low, high = result.summary()["mean_interval"].T
+    assert {*low, *high} <= set(shown[:, 1])
+    mine = Figure().add_subplot()
+    pulls = make_result(FOUR, unit="pull")
+    assert result.plot(mine) is pulls.plot(mine, label="more") is mine
+    assert [text.get_text() for text in mine.get_legend().get_texts()] == ["Scripted", "more"]
+    assert mine.get_ylabel() == "mean reward"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": "Nowhere"}, "unknown environment 'Nowhere'"),
+        ({"env": None}, "with a task_split"),
+        ({"split": "all"}, "no task split 'all'"),
+        ({"num_tasks": "3"}, "num_tasks has to be a whole number"),
+        ({"num_tasks": 0}, "num_tasks has to be a whole number"),
+        ({"num_tasks": 1.5}, "num_tasks has to be a whole number"),
+        ({"num_episodes": 0}, "num_episodes has to be a whole number"),
+        ({"num_episodes": -1}, "num_episodes has to be a whole number"),
+        ({"envs_per_task": 0}, "envs_per_task has to be a whole number"),
+        ({"envs_per_task": 2}, "3 sub-environments: no whole number of 2 each"),
+        ({"noise": 1.0}, r"\['noise'\] are for an environment given by its id"),
+    ],
+)
+def test_bad_input_is_refused(changes: dict[str, Any], message: str) -> None:
+    learner = Scripted()
+    with pytest.raises(ValueError, match=message):
+        evaluate_adaptation(learner, **{"env": batch(3), "num_tasks": 3, **changes})
+    assert not learner.asked
+
+
+def test_environments_without_tasks_are_refused() -> None:
+    for env in (gym.make("CartPole-v1"), gym.make_vec("CartPole-v1", num_envs=1)):
+        with pytest.raises(ValueError, match="task"):
+            evaluate_adaptation(Scripted(), env, 3)
+
+
+def test_plain_environments_are_evaluated() -> None:
+    """Task t pays 10 t + s in step s, for at most 4 steps."""
+    env = TaskVectorAdapter([PlainCorridor] * 4)
+    result = evaluate_adaptation(Scripted(), env, 20, 1)
+    tasks = np.sort(env.task_split.test.tasks)
+    steps = np.minimum(tasks, 4)
+    np.testing.assert_array_equal(
+        np.sort(result.values[:, 0]), 10 * tasks * steps + steps * (steps - 1) / 2
+    )

@@ -1,0 +1,110 @@
+"""Memory cores.
+
+A sequence equals torch's own cells stepped through it; steps equal the sequence; the state is reset
+where asked and nowhere else; columns do not mix; gradients flow back to the first input, and not
+over a reset; unknown names are refused with what exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from meta_rl.memory import MEMORY_CORES, MemoryCore, make_memory_core
+
+T, N, I, H = 5, 3, 4, 6  # noqa: E741
+CELLS = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}
+
+
+@pytest.fixture(params=sorted(MEMORY_CORES))
+def name(request: Any) -> str:
+    return request.param
+
+
+@pytest.fixture
+def core(name: str) -> MemoryCore:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make_memory_core(name, I, H).double()
+
+
+def sequence(seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(T, N, I, generator=generator, dtype=torch.float64)
+
+
+def begun(core: MemoryCore) -> Any:
+    """A state that is not the initial one."""
+    return core(sequence(1), core.initial_state(N))[1]
+
+
+def test_a_sequence_equals_the_cell_of_torch(core: MemoryCore, name: str) -> None:
+    cell = CELLS[name](I, H).double()
+    cell.load_state_dict({k.removesuffix("_l0"): v for k, v in core.rnn.state_dict().items()})
+    state = begun(core)
+    outputs, final = core(sequence(), state)
+    assert outputs.shape == (T, N, H)
+    hidden: Any = state if name == "lstm" else state[0]
+    for t in range(T):
+        hidden = cell(sequence()[t], hidden)
+        torch.testing.assert_close(outputs[t], hidden[0] if name == "lstm" else hidden)
+    for ours, theirs in zip(final, hidden if name == "lstm" else (hidden,), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_steps_equal_the_sequence(core: MemoryCore) -> None:
+    state = begun(core)
+    outputs, final = core(sequence(), state)
+    for t in range(T):
+        output, state = core.step(sequence()[t], state)
+        torch.testing.assert_close(output, outputs[t])
+    for ours, theirs in zip(state, final, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_initial_state_is_zero_with_the_batch_first(core: MemoryCore, name: str) -> None:
+    state = core.initial_state(N)
+    assert [leaf.shape for leaf in state] == [(N, H)] * (2 if name == "lstm" else 1)
+    assert all(leaf.dtype == torch.float64 and not leaf.any() for leaf in state)
+    assert (core.input_size, core.output_size) == (I, H)
+
+
+def test_a_reset_is_where_it_was_asked_for(core: MemoryCore) -> None:
+    state = begun(core)
+    kept = [leaf.clone() for leaf in state]
+    reset = core.reset(state, torch.tensor([False, True, False]))
+    for new, old, before in zip(reset, state, kept, strict=True):
+        assert new[1].abs().max() == 0
+        torch.testing.assert_close(new[[0, 2]], before[[0, 2]])
+        torch.testing.assert_close(old, before)
+        assert before.abs().min() > 0
+
+
+def test_columns_do_not_mix(core: MemoryCore) -> None:
+    inputs = sequence()
+    first, _ = core(inputs, core.initial_state(N))
+    inputs[0, 1] += 1.0
+    second, _ = core(inputs, core.initial_state(N))
+    torch.testing.assert_close(first[:, [0, 2]], second[:, [0, 2]])
+    assert (first[:, 1] - second[:, 1]).abs().amax(dim=1).min() > 1e-6
+
+
+def test_gradients_flow_back_to_the_first_input_but_not_over_a_reset(core: MemoryCore) -> None:
+    first = sequence()[0].requires_grad_()
+    _, state = core.step(first, core.initial_state(N))
+    state = core.reset(state, torch.tensor([True, False, False]))
+    outputs, _ = core(sequence()[1:], state)
+    outputs[-1].square().sum().backward()
+    assert not first.grad[0].any()
+    assert (first.grad[1:].abs().amax(dim=1) > 0).all()
+    assert all(weight.grad.abs().max() > 0 for weight in core.parameters())
+
+
+def test_unknown_names_are_refused_with_what_exists() -> None:
+    with pytest.raises(ValueError, match=r"'lsmt': did you mean 'lstm'\? gru, lstm"):
+        make_memory_core("lsmt", I, H)
+    with pytest.raises(ValueError, match=r"'transformer': gru, lstm.*exist"):
+        make_memory_core("transformer", I, H)
