@@ -54,7 +54,7 @@ class RL2(MetaAlgorithm):
         normalize_advantages: To mean 0 and standard deviation 1, over an iteration.
         entropy_coefficient: Of the bonus for a random policy.
         value_coefficient: Of the value loss, a mean squared error of returns that are divided by a
-            running mean of their standard deviation.
+            running mean of their root mean square.
         max_grad_norm: Gradients are scaled down to it.
         target_kl: Stop the epochs of an iteration where the policy has moved by more than 1.5 times
             this (mean KL divergence); ``None`` for never.
@@ -240,10 +240,11 @@ class RL2(MetaAlgorithm):
         }
 
     def _follow_return_scale(self, returns: Tensor) -> None:
-        """A running mean of the returns' standard deviation; the first one to begin with."""
-        scale = self.policy.return_scale
-        latest = returns.std().clamp(min=1e-3)
-        scale.copy_(latest if self._n_updates == 0 else torch.lerp(scale, latest, 0.1))
+        """A running mean of the returns' root mean square; the first one to begin with."""
+        latest = returns.square().mean().sqrt().clamp(min=1e-3)
+        if self._n_updates > 0:
+            latest = torch.lerp(self.policy.return_scale, latest, 0.1)
+        self.policy.rescale_returns(latest)
 
     def train(self) -> None:
         """Epochs of clipped policy updates, on minibatches of whole trials."""

@@ -133,6 +133,14 @@ class RecurrentActorCritic(BasePolicy):
         """Expected returns, for features ``[..., H]``."""
         return self.critic(hidden)[..., 0] * self.return_scale
 
+    @torch.no_grad()
+    def rescale_returns(self, scale: Tensor) -> None:
+        """Set ``return_scale`` and keep the critic's values (PopArt: van Hasselt et al., 2016)."""
+        change = self.return_scale / scale
+        self.critic.weight.mul_(change)
+        self.critic.bias.mul_(change)
+        self.return_scale.copy_(scale)
+
     def distribution(self, hidden: Tensor) -> Distribution:
         """The policy, for features ``[..., H]``."""
         outputs = self.actor(hidden)
