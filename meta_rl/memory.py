@@ -92,7 +92,39 @@ class LSTMCore(MemoryCore):
         return outputs, (hidden[0], cell[0])
 
 
-MEMORY_CORES: dict[str, Callable[[int, int], MemoryCore]] = {"gru": GRUCore, "lstm": LSTMCore}
+class TransitionGRUCore(MemoryCore):
+    """A GRU that reads pairs of successive inputs, through one ReLU layer of H units.
+
+    An input holds where the last step led to, but not where it was taken. Beside the input before,
+    it is the whole transition (state, action, reward, next state), as the context encoder of PEARL
+    sees it (Rakelly et al., 2019): the layer can tell what was done where, so that the memory has
+    not to. The state is ``(h, previous input)``, ``[N, H]`` and ``[N, I]``.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.pair = nn.Linear(2 * input_size, hidden_size)
+        self.rnn = nn.GRU(hidden_size, hidden_size)
+
+    def initial_state(self, num: int) -> MemoryState:
+        """Zeros."""
+        like = self.pair.weight
+        return (like.new_zeros(num, self.output_size), like.new_zeros(num, self.input_size))
+
+    def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        """Run ``[T, N, I]``."""
+        before = torch.cat([state[1][None], inputs[:-1]])
+        pairs = self.pair(torch.cat([before, inputs], dim=-1)).relu()
+        outputs, hidden = self.rnn(pairs, state[0][None])
+        return outputs, (hidden[0], inputs[-1])
+
+
+MEMORY_CORES: dict[str, Callable[[int, int], MemoryCore]] = {
+    "gru": GRUCore,
+    "lstm": LSTMCore,
+    "transition-gru": TransitionGRUCore,
+}
 """Cores by name; add your own: ``core(input_size, hidden_size)``."""
 
 

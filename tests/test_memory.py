@@ -41,6 +41,7 @@ def begun(core: MemoryCore) -> Any:
     return core(sequence(1), core.initial_state(N))[1]
 
 
+@pytest.mark.parametrize("name", sorted(CELLS))
 def test_a_sequence_equals_the_cell_of_torch(core: MemoryCore, name: str) -> None:
     cell = CELLS[name](I, H).double()
     cell.load_state_dict({k.removesuffix("_l0"): v for k, v in core.rnn.state_dict().items()})
@@ -55,6 +56,21 @@ def test_a_sequence_equals_the_cell_of_torch(core: MemoryCore, name: str) -> Non
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("name", ["transition-gru"])
+def test_a_transition_core_reads_pairs_of_inputs(core: MemoryCore) -> None:
+    cell = nn.GRUCell(H, H).double()
+    cell.load_state_dict({k.removesuffix("_l0"): v for k, v in core.rnn.state_dict().items()})
+    hidden, before = begun(core)
+    outputs, final = core(sequence(), (hidden, before))
+    for t in range(T):
+        now = sequence()[t]
+        pair = core.pair.weight[:, :I] @ before.T + core.pair.weight[:, I:] @ now.T
+        hidden = cell((pair.T + core.pair.bias).relu(), hidden)
+        torch.testing.assert_close(outputs[t], hidden)
+        before = now
+    torch.testing.assert_close(final, (hidden, before))
+
+
 def test_steps_equal_the_sequence(core: MemoryCore) -> None:
     state = begun(core)
     outputs, final = core(sequence(), state)
@@ -67,7 +83,8 @@ def test_steps_equal_the_sequence(core: MemoryCore) -> None:
 
 def test_the_initial_state_is_zero_with_the_batch_first(core: MemoryCore, name: str) -> None:
     state = core.initial_state(N)
-    assert [leaf.shape for leaf in state] == [(N, H)] * (2 if name == "lstm" else 1)
+    sizes = {"gru": [(N, H)], "lstm": [(N, H), (N, H)], "transition-gru": [(N, H), (N, I)]}
+    assert [leaf.shape for leaf in state] == sizes[name]
     assert all(leaf.dtype == torch.float64 and not leaf.any() for leaf in state)
     assert (core.input_size, core.output_size) == (I, H)
 
