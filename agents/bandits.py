@@ -1,0 +1,480 @@
+"""Classical learners for bandits.
+
+The baselines of Duan et al., "RL²: Fast Reinforcement Learning via Slow Reinforcement Learning"
+(2016), section 3.1, two learners that plan exactly, and the oracle that bounds them all. Each
+keeps the pulls and rewards of every arm, which :meth:`adapt` counts and :meth:`predict` reads.
+
+The paper prints no formulas. Definitions here follow its authors' evaluation script: every arm
+starts from one success and one failure, Beta(1, 1), and so do the counts of UCB1 and ε-greedy.
+
+Shapes: N tasks, A arms, T pulls in a rollout.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from meta_rl.rollout import Rollout
+from meta_rl.tasks import check_count
+
+from .bandit_beliefs import (
+    ArmBelief,
+    BanditState,
+    BetaBelief,
+    NormalBelief,
+    initial_state,
+    updated,
+)
+from .gittins import MAX_HORIZON, bayes_optimal_plan, can_be_planned, finite_horizon_gittins
+
+TUNED = {
+    # (pulls, arms): (epsilon, c)
+    (10, 5): (0.0, 0.1),
+    (10, 10): (0.0, 0.1),
+    (10, 50): (0.0, 0.1),
+    (100, 5): (0.0, 0.2),
+    (100, 10): (0.0, 0.2),
+    (100, 50): (0.0, 0.2),
+    (500, 5): (0.1, 0.3),
+    (500, 10): (0.1, 0.2),
+    (500, 50): (0.1, 0.2),
+}
+"""Best epsilon and c of 0, 0.1, ..., 1 for Bernoulli arms, by ``benchmarks/classical_bandits.py``.
+
+Up to 100 pulls no exploration at random pays: the best ε-greedy learner is the greedy one.
+"""
+
+
+class _BanditLearner(ABC):
+    """Counts what each arm paid, and pulls the arm of the highest score.
+
+    Args:
+        num_arms: Number of arms, A.
+        rng: Breaks ties, and draws what else is random.
+        belief: About the arms' mean rewards; by default that Bernoulli arms are uniform.
+    """
+
+    def __init__(
+        self, num_arms: int, *, rng: np.random.Generator, belief: ArmBelief | None = None
+    ) -> None:
+        self.num_arms = check_count("num_arms", num_arms)
+        self.rng = rng
+        self.belief: ArmBelief = BetaBelief() if belief is None else belief
+
+    @abstractmethod
+    def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
+        """What each arm is worth pulling, ``[N, A]``."""
+
+    def adapt(self, rollout: Rollout, state: BanditState | None = None) -> BanditState:
+        """Count the pulls of a rollout.
+
+        Args:
+            rollout: ``actions`` and ``rewards`` ``[T, N]``, any T.
+            state: Seen before; ``None`` for nothing.
+
+        Raises:
+            ValueError: A shape, an action or a reward is not possible.
+        """
+        if state is None:
+            state = initial_state(np.shape(rollout.rewards)[-1], self.num_arms)
+        return updated(state, rollout, self.belief)
+
+    def predict(
+        self,
+        observation: Any,
+        state: BanditState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, BanditState]:
+        """Choose an arm for each task.
+
+        Args:
+            observation: ``[N]``; there is nothing to see in it but the number of tasks.
+            state: From :meth:`adapt`; ``None`` for nothing seen.
+            episode_start: Not used: the arms stay what they are in further episodes.
+            deterministic: Take the first of equally good arms, and do not explore at random.
+
+        Returns:
+            Arms, int64 ``[N]``, and the state as it was.
+
+        Raises:
+            ValueError: The observation or the state does not fit.
+        """
+        num_tasks = _num_tasks(observation)
+        state = initial_state(num_tasks, self.num_arms) if state is None else state
+        if state.pulls.shape != (num_tasks, self.num_arms):
+            raise ValueError(
+                f"state holds {state.pulls.shape[0]} tasks of {state.pulls.shape[1]} arms, but "
+                f"there are {num_tasks} observations, and the learner has {self.num_arms} arms"
+            )
+        scores = self.scores(state, deterministic)
+        if deterministic:
+            return scores.argmax(axis=1), state
+        return self._explore(self._best(scores)), state
+
+    def _best(self, scores: np.ndarray) -> np.ndarray:
+        """One of the arms of highest score, ties broken at random."""
+        ties = scores >= scores.max(axis=1, keepdims=True) - 1e-9
+        drawn: np.ndarray = (ties * self.rng.uniform(0.5, 1.0, scores.shape)).argmax(axis=1)
+        return drawn
+
+    def _explore(self, actions: np.ndarray) -> np.ndarray:
+        """Replace some of the actions ``[N]``; none, unless a learner says otherwise."""
+        return actions
+
+
+class EpsilonGreedy(_BanditLearner):
+    """The arm of highest expected reward; with probability ε, any arm.
+
+    The RL² paper tunes ε over {0, 0.1, ..., 1} for each setting.
+
+    Args:
+        num_arms: Number of arms, A.
+        rng: Draws exploration and breaks ties.
+        epsilon: Probability of a uniformly random arm, in [0, 1].
+        belief: About the arms; by default that Bernoulli arms are uniform.
+    """
+
+    def __init__(
+        self,
+        num_arms: int,
+        *,
+        rng: np.random.Generator,
+        epsilon: float = 0.1,
+        belief: ArmBelief | None = None,
+    ) -> None:
+        super().__init__(num_arms, rng=rng, belief=belief)
+        if not 0.0 <= epsilon <= 1.0:
+            raise ValueError(f"epsilon must lie in [0, 1], got {epsilon}")
+        self.epsilon = float(epsilon)
+
+    def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
+        """Posterior means, ``[N, A]``."""
+        return self.belief.mean(state)
+
+    def _explore(self, actions: np.ndarray) -> np.ndarray:
+        if self.epsilon == 0.0:
+            return actions
+        explores = self.rng.random(len(actions)) < self.epsilon
+        return np.where(explores, self.rng.integers(self.num_arms, size=len(actions)), actions)
+
+
+class Greedy(EpsilonGreedy):
+    """The arm of highest expected reward, ties broken at random.
+
+    Args:
+        num_arms: Number of arms, A.
+        rng: Breaks ties.
+        belief: About the arms; by default that Bernoulli arms are uniform.
+    """
+
+    def __init__(
+        self, num_arms: int, *, rng: np.random.Generator, belief: ArmBelief | None = None
+    ) -> None:
+        super().__init__(num_arms, rng=rng, epsilon=0.0, belief=belief)
+
+
+class RandomArms(EpsilonGreedy):
+    """Uniformly random arms, even where ``deterministic`` is asked for: the lower bound.
+
+    Args:
+        num_arms: Number of arms, A.
+        rng: Draws the arms.
+        belief: Only says which rewards are possible.
+    """
+
+    def __init__(
+        self, num_arms: int, *, rng: np.random.Generator, belief: ArmBelief | None = None
+    ) -> None:
+        super().__init__(num_arms, rng=rng, epsilon=1.0, belief=belief)
+
+    def predict(
+        self,
+        observation: Any,
+        state: BanditState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, BanditState]:
+        """Draw arms ``[N]``."""
+        return super().predict(observation, state, episode_start)
+
+
+class UCB1(_BanditLearner):
+    """Optimism: the expected reward plus ``c * scale * sqrt(2 ln t / observations)``.
+
+    t is the number of pulls made in the trial, observations those of the arm with the prior's
+    counts (2 for Beta(1, 1)), scale the spread of a reward (1 for Bernoulli arms). ``c = 1`` with
+    no prior is UCB1 of Auer et al., 2002. The RL² paper tunes c over {0, 0.1, ..., 1} for each
+    setting, and starts from Beta(1, 1).
+
+    Args:
+        num_arms: Number of arms, A.
+        rng: Breaks ties.
+        c: Size of the bonus, not negative.
+        belief: About the arms; by default that Bernoulli arms are uniform.
+    """
+
+    def __init__(
+        self,
+        num_arms: int,
+        *,
+        rng: np.random.Generator,
+        c: float = 0.2,
+        belief: ArmBelief | None = None,
+    ) -> None:
+        super().__init__(num_arms, rng=rng, belief=belief)
+        if not c >= 0.0:
+            raise ValueError(f"c must not be negative, got {c}")
+        self.c = float(c)
+
+    def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
+        """Upper confidence bounds, ``[N, A]``."""
+        log_t = np.log(np.maximum(1, state.pulls.sum(axis=1, keepdims=True)))
+        width = np.sqrt(2.0 * log_t / self.belief.observations(state))
+        return self.belief.mean(state) + self.c * self.belief.reward_scale * width
+
+
+class OptimisticThompson(_BanditLearner):
+    """Thompson sampling with the most likely of several draws of the mean rewards.
+
+    Draws all arms ``num_samples`` times and keeps the joint draw of highest posterior density: the
+    "optimistic Thompson sampling" of the RL² paper's evaluation script, which tunes the number of
+    draws over {1, ..., 20}; 20 is best for most settings. It moves Thompson sampling towards the
+    posterior mode. (May et al., "Optimistic Bayesian sampling in contextual-bandit problems", 2012,
+    is another algorithm.)
+
+    Args:
+        num_arms: Number of arms, A.
+        rng: Draws mean rewards.
+        num_samples: Draws of each arm, at least 1.
+        belief: About the arms; by default that Bernoulli arms are uniform.
+    """
+
+    def __init__(
+        self,
+        num_arms: int,
+        *,
+        rng: np.random.Generator,
+        num_samples: int = 20,
+        belief: ArmBelief | None = None,
+    ) -> None:
+        super().__init__(num_arms, rng=rng, belief=belief)
+        self.num_samples = check_count("num_samples", num_samples)
+
+    def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
+        """The draw ``[N, A]``; posterior means where ``deterministic``."""
+        if deterministic:
+            return self.belief.mean(state)
+        draws = self.belief.sample(state, self.rng, self.num_samples)
+        if self.num_samples == 1:
+            return draws[0]
+        likeliest = self.belief.log_density(draws, state).sum(axis=-1).argmax(axis=0)
+        return draws[likeliest, np.arange(len(likeliest))]
+
+
+class ThompsonSampling(OptimisticThompson):
+    """The best arm of one draw of the mean rewards (Thompson, 1933).
+
+    Args:
+        num_arms: Number of arms, A.
+        rng: Draws mean rewards.
+        belief: About the arms; by default that Bernoulli arms are uniform.
+    """
+
+    def __init__(
+        self, num_arms: int, *, rng: np.random.Generator, belief: ArmBelief | None = None
+    ) -> None:
+        super().__init__(num_arms, rng=rng, num_samples=1, belief=belief)
+
+
+class _BernoulliPlanner(_BanditLearner):
+    """A learner that plans for Bernoulli arms, uniform before the first pull."""
+
+    def __init__(self, num_arms: int, horizon: int, *, rng: np.random.Generator) -> None:
+        super().__init__(num_arms, rng=rng, belief=BetaBelief())
+        self.horizon = check_count("horizon", horizon)
+
+
+class GittinsIndex(_BernoulliPlanner):
+    """The arm of highest Gittins index for the pulls that are left, undiscounted.
+
+    See :func:`~meta_rl.agents.gittins.finite_horizon_gittins`. Once the trial's pulls are spent, it
+    goes on greedily.
+
+    Args:
+        num_arms: Number of arms, A.
+        horizon: Pulls in a trial, 1 to 500.
+        rng: Breaks ties.
+
+    Raises:
+        ValueError: The horizon is out of range.
+    """
+
+    def __init__(self, num_arms: int, horizon: int, *, rng: np.random.Generator) -> None:
+        super().__init__(num_arms, horizon, rng=rng)
+        if horizon > MAX_HORIZON:
+            raise ValueError(f"horizon must be at most {MAX_HORIZON}, got {horizon}")
+
+    def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
+        """Gittins indices, ``[N, A]``."""
+        means = self.belief.mean(state)
+        left = self.horizon - state.pulls.sum(axis=1)
+        in_time = left > 0
+        if not in_time.any():
+            return means
+        wins = state.reward_sums[in_time].astype(np.int64)
+        losses = state.pulls[in_time] - wins
+        table = finite_horizon_gittins(self.horizon)  # only now: the first call takes its time
+        means[in_time] = table.index(wins, losses, left[in_time, None])
+        return means
+
+
+class BayesOptimal(_BernoulliPlanner):
+    """The policy of highest expected total reward: no learner is better on average.
+
+    See :class:`~meta_rl.agents.gittins.BayesOptimalPlan`. Once the trial's pulls are spent, it goes
+    on greedily.
+
+    Args:
+        num_arms: Number of arms, A.
+        horizon: Pulls in a trial, H.
+        rng: Breaks ties.
+
+    Raises:
+        ValueError: There are too many joint beliefs to plan with.
+    """
+
+    def __init__(self, num_arms: int, horizon: int, *, rng: np.random.Generator) -> None:
+        super().__init__(num_arms, horizon, rng=rng)
+        self.plan = bayes_optimal_plan(num_arms, horizon)
+
+    @property
+    def value(self) -> float:
+        """Expected total reward of a trial of ``horizon`` pulls."""
+        return self.plan.value
+
+    def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
+        """Action values, ``[N, A]``."""
+        wins = state.reward_sums.astype(np.int64)
+        return self.plan.action_values(wins, state.pulls - wins)
+
+
+class BestArmState(NamedTuple):
+    """What the oracle was told.
+
+    Attributes:
+        arms: The best arm of each task, int64 ``[N]``.
+    """
+
+    arms: np.ndarray
+
+
+class BestArm:
+    """Oracle: always the best arm, the upper bound.
+
+    Args:
+        num_arms: Number of arms, A.
+    """
+
+    def __init__(self, num_arms: int) -> None:
+        self.num_arms = check_count("num_arms", num_arms)
+
+    def adapt_to_tasks(self, tasks: Any) -> BestArmState:
+        """Look up the best arms.
+
+        Args:
+            tasks: Mean rewards, ``[N, A]``.
+
+        Raises:
+            ValueError: They have another number of arms.
+        """
+        means = np.asarray(tasks)
+        if means.ndim != 2 or means.shape[1] != self.num_arms:
+            raise ValueError(f"tasks must have shape [N, {self.num_arms}], got {list(means.shape)}")
+        return BestArmState(means.argmax(axis=1))
+
+    def adapt(self, rollout: Rollout, state: BestArmState | None = None) -> BestArmState:
+        """Return the state as it is: there is nothing left to learn.
+
+        Raises:
+            ValueError: There is no state: the oracle was not told the tasks.
+        """
+        return _told(state)
+
+    def predict(
+        self,
+        observation: Any,
+        state: BestArmState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, BestArmState]:
+        """The best arms ``[N]``.
+
+        Raises:
+            ValueError: There is no state, or the observation does not fit.
+        """
+        state, num_tasks = _told(state), _num_tasks(observation)
+        if len(state.arms) != num_tasks:
+            raise ValueError(f"state holds {len(state.arms)} tasks, but observation {num_tasks}")
+        return state.arms, state
+
+
+def bandit_learners(
+    num_arms: int, horizon: int, rng: np.random.Generator, family: str = "bernoulli"
+) -> dict[str, Any]:
+    """The standard set of learners by name.
+
+    Random, greedy, epsilon-greedy, ucb1, thompson, optimistic-thompson, best-arm; for Bernoulli
+    bandits gittins as well (up to 500 pulls), and bayes-optimal where it can be computed (16 pulls
+    with any number of arms, 2 arms with up to 50 pulls). ε and c are those of :data:`TUNED` for the
+    nearest setting, by ratios of pulls and of arms.
+
+    Args:
+        num_arms: Number of arms, A.
+        horizon: Pulls in a trial.
+        rng: Gives each learner a generator of its own.
+        family: ``"bernoulli"``, or ``"gaussian"`` with means and noise N(0, 1).
+
+    Raises:
+        ValueError: Another family.
+    """
+    families: dict[str, ArmBelief] = {"bernoulli": BetaBelief(), "gaussian": NormalBelief()}
+    if family not in families:
+        raise ValueError(f"family must be one of {sorted(families)}, got {family!r}")
+    num_arms, horizon = check_count("num_arms", num_arms), check_count("horizon", horizon)
+    belief = families[family]
+    epsilon, c = TUNED[min(TUNED, key=lambda sizes: _distance(sizes, (horizon, num_arms)))]
+    rngs = iter(rng.spawn(8))
+    learners: dict[str, Any] = {
+        "random": RandomArms(num_arms, rng=next(rngs), belief=belief),
+        "greedy": Greedy(num_arms, rng=next(rngs), belief=belief),
+        "epsilon-greedy": EpsilonGreedy(num_arms, rng=next(rngs), epsilon=epsilon, belief=belief),
+        "ucb1": UCB1(num_arms, rng=next(rngs), c=c, belief=belief),
+        "thompson": ThompsonSampling(num_arms, rng=next(rngs), belief=belief),
+        "optimistic-thompson": OptimisticThompson(num_arms, rng=next(rngs), belief=belief),
+        "best-arm": BestArm(num_arms),
+    }
+    if family == "bernoulli" and horizon <= MAX_HORIZON:
+        learners["gittins"] = GittinsIndex(num_arms, horizon, rng=next(rngs))
+    if family == "bernoulli" and can_be_planned(num_arms, horizon):
+        learners["bayes-optimal"] = BayesOptimal(num_arms, horizon, rng=next(rngs))
+    return learners
+
+
+def _distance(sizes: tuple[int, int], wanted: tuple[int, int]) -> float:
+    return float(np.abs(np.log(np.array(sizes) / np.array(wanted))).sum())
+
+
+def _num_tasks(observation: Any) -> int:
+    if np.ndim(observation) != 1:
+        raise ValueError(f"observation must have shape [N], got {list(np.shape(observation))}")
+    return len(observation)
+
+
+def _told(state: BestArmState | None) -> BestArmState:
+    if state is None:
+        raise ValueError("an oracle is told the tasks: pass the state of adapt_to_tasks(tasks)")
+    return state
