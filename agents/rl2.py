@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
 from meta_rl.advantages import generalized_advantages
@@ -52,7 +53,8 @@ class RL2(MetaAlgorithm):
         gae_lambda: Of the advantage estimate.
         clip_range: Of the probability ratio.
         normalize_advantages: To mean 0 and standard deviation 1, over an iteration.
-        entropy_coefficient: Of the bonus for a random policy.
+        entropy_coefficient: Of the bonus for a random policy: a number, or a function of the
+            remaining progress (1 to 0).
         value_coefficient: Of the value loss, a mean squared error of returns that are divided by a
             running mean of their root mean square.
         max_grad_norm: Gradients are scaled down to it.
@@ -93,7 +95,7 @@ class RL2(MetaAlgorithm):
         gae_lambda: float = 0.3,
         clip_range: float = 0.2,
         normalize_advantages: bool = True,
-        entropy_coefficient: float = 0.0,
+        entropy_coefficient: float | Schedule = 0.0,
         value_coefficient: float = 0.5,
         max_grad_norm: float = 0.5,
         target_kl: float | None = None,
@@ -130,7 +132,7 @@ class RL2(MetaAlgorithm):
         self.gae_lambda = gae_lambda
         self.clip_range = clip_range
         self.normalize_advantages = normalize_advantages
-        self.entropy_coefficient = entropy_coefficient
+        self.entropy_schedule = FloatSchedule(entropy_coefficient)
         self.value_coefficient = value_coefficient
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
@@ -151,11 +153,12 @@ class RL2(MetaAlgorithm):
         if self.env is not None:
             self._check_minibatches()
         make_policy: Any = self.policy_class
+        span = None if self.env is None else self.whole_trial()  # a loaded one's weights are set
         self.policy = make_policy(
             self.observation_space,
             self.action_space,
             generator=self.generator,
-            **self.policy_kwargs,
+            **{"memory_span": span, **self.policy_kwargs},
         ).to(self.device)
         self.policy.optimizer = torch.optim.Adam(
             self.policy.parameters(), lr=self.lr_schedule(1), eps=1e-5, fused=True
@@ -179,10 +182,15 @@ class RL2(MetaAlgorithm):
         callback.on_rollout_end()
         return True
 
+    def whole_trial(self) -> int:
+        """Steps of a whole trial."""
+        env = task_batch(self.task_env)
+        return env.horizon * env.episodes_per_trial
+
     def trial_steps(self) -> int:
         """Steps of a trial, T, at this point of the training."""
         env = task_batch(self.task_env)
-        whole = env.horizon * env.episodes_per_trial
+        whole = self.whole_trial()
         done = 1.0 - self._current_progress_remaining
         if done >= self.trial_growth:
             return whole
@@ -294,7 +302,7 @@ class RL2(MetaAlgorithm):
         loss = (
             policy_loss
             + self.value_coefficient * value_loss
-            - self.entropy_coefficient * entropy.mean()
+            - self.entropy_schedule(self._current_progress_remaining) * entropy.mean()
         )
         with torch.no_grad():
             report = {

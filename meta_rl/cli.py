@@ -27,6 +27,9 @@ from meta_rl.tuned import find_settings
 ALGORITHMS = {"rl2": "meta_rl.agents.rl2:RL2"}
 """Algorithms by their name on the command line: the one place where agents meet environments."""
 
+SCHEDULES = ("learning_rate", "entropy_coefficient")
+"""Settings that may be functions of the remaining progress."""
+
 DEFAULT_TIMESTEPS = 1_000_000
 
 
@@ -184,15 +187,17 @@ def _make_or_resume(
 
 
 def _with_schedules(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """A learning rate of two numbers falls linearly from the first to the second."""
+    """Two numbers, where a schedule may stand, fall linearly from the first to the second."""
     from stable_baselines3.common.utils import LinearSchedule
 
-    rate = kwargs.get("learning_rate")
-    if not isinstance(rate, list | tuple):
-        return kwargs
-    if len(rate) != 2:
-        raise ValueError(f"learning_rate: one number, or [first, last], got {rate}")
-    return {**kwargs, "learning_rate": LinearSchedule(float(rate[0]), float(rate[1]), 1.0)}
+    def schedule(name: str, value: Any) -> Any:
+        if name not in SCHEDULES or not isinstance(value, list | tuple):
+            return value
+        if len(value) != 2:
+            raise ValueError(f"{name}: one number, or [first, last], got {value}")
+        return LinearSchedule(float(value[0]), float(value[1]), 1.0)
+
+    return {name: schedule(name, value) for name, value in kwargs.items()}
 
 
 def find_algorithm(name: str) -> type[MetaAlgorithm]:

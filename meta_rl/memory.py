@@ -41,6 +41,15 @@ class MemoryCore(nn.Module, ABC):
             Outputs ``[T, N, H]`` and the state after the last input.
         """
 
+    @abstractmethod
+    def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
+        """Set the gates' biases such that units forget over 1 to ``longest`` steps.
+
+        Chrono initialisation (Tallec and Ollivier, 2018, section 3): ``log(u)``, ``u`` uniform over
+        1 to ``longest - 1``. With zero biases all units forget half in a step, and what happened
+        long before has no gradient to learn from.
+        """
+
     def step(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
         """One step: inputs ``[N, I]`` to outputs ``[N, H]`` and the next state."""
         outputs, state = self(inputs[None], state)
@@ -53,6 +62,11 @@ class MemoryCore(nn.Module, ABC):
             torch.where(begins.view(-1, *[1] * (old.dim() - 1)), new, old)
             for old, new in zip(state, first, strict=True)
         )
+
+
+def _time_scales(size: int, longest: int, generator: torch.Generator) -> Tensor:
+    drawn = torch.rand(size, generator=generator, device=generator.device)
+    return torch.log(1.0 + drawn * max(longest - 2, 0))
 
 
 class GRUCore(MemoryCore):
@@ -71,6 +85,12 @@ class GRUCore(MemoryCore):
         """Run ``[T, N, I]``."""
         outputs, hidden = self.rnn(inputs, state[0][None])
         return outputs, (hidden[0],)
+
+    @torch.no_grad()
+    def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
+        """Of the update gate, which keeps the memory."""
+        _, keep, _ = self.rnn.bias_hh_l0.chunk(3)
+        keep.copy_(_time_scales(self.output_size, longest, generator))
 
 
 class LSTMCore(MemoryCore):
@@ -91,6 +111,13 @@ class LSTMCore(MemoryCore):
         outputs, (hidden, cell) = self.rnn(inputs, (state[0][None], state[1][None]))
         return outputs, (hidden[0], cell[0])
 
+    @torch.no_grad()
+    def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
+        """Of the forget gate; the input gate gets the negative."""
+        enter, keep, _, _ = self.rnn.bias_hh_l0.chunk(4)
+        keep.copy_(_time_scales(self.output_size, longest, generator))
+        enter.copy_(-keep)
+
 
 class TransitionGRUCore(MemoryCore):
     """A GRU that reads pairs of successive inputs, through one ReLU layer of H units.
@@ -105,7 +132,7 @@ class TransitionGRUCore(MemoryCore):
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
         self.pair = nn.Linear(2 * input_size, hidden_size)
-        self.rnn = nn.GRU(hidden_size, hidden_size)
+        self.gru = GRUCore(hidden_size, hidden_size)
 
     def initial_state(self, num: int) -> MemoryState:
         """Zeros."""
@@ -116,8 +143,12 @@ class TransitionGRUCore(MemoryCore):
         """Run ``[T, N, I]``."""
         before = torch.cat([state[1][None], inputs[:-1]])
         pairs = self.pair(torch.cat([before, inputs], dim=-1)).relu()
-        outputs, hidden = self.rnn(pairs, state[0][None])
-        return outputs, (hidden[0], inputs[-1])
+        outputs, hidden = self.gru(pairs, state[:1])
+        return outputs, (*hidden, inputs[-1])
+
+    def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
+        """Of the GRU."""
+        self.gru.set_time_scales(longest, generator)
 
 
 MEMORY_CORES: dict[str, Callable[[int, int], MemoryCore]] = {

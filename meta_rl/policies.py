@@ -34,6 +34,8 @@ class RecurrentActorCritic(BasePolicy):
         hidden_size: Of the memory.
         embedding: Sizes of the ReLU layers before the memory.
         generator: Draws the first weights and, later, the actions.
+        memory_span: Steps over which the memory should be able to learn from the start (see
+            :meth:`meta_rl.memory.MemoryCore.set_time_scales`); ``None`` for zero biases.
         log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
 
     Attributes:
@@ -50,6 +52,7 @@ class RecurrentActorCritic(BasePolicy):
         hidden_size: int = 128,
         embedding: Sequence[int] = (),
         generator: torch.Generator,
+        memory_span: int | None = None,
         log_std_init: float = 0.0,
     ) -> None:
         super().__init__(observation_space, action_space)
@@ -74,6 +77,8 @@ class RecurrentActorCritic(BasePolicy):
         self.register_buffer("return_scale", torch.ones(()))
         self.generator = generator
         self._initialise()
+        if memory_span is not None:
+            self.core.set_time_scales(memory_span, generator)
 
     def _initialise(self) -> None:
         """Orthogonal weights, zero biases; a nearly uniform first policy."""

@@ -59,7 +59,7 @@ def test_a_sequence_equals_the_cell_of_torch(core: MemoryCore, name: str) -> Non
 @pytest.mark.parametrize("name", ["transition-gru"])
 def test_a_transition_core_reads_pairs_of_inputs(core: MemoryCore) -> None:
     cell = nn.GRUCell(H, H).double()
-    cell.load_state_dict({k.removesuffix("_l0"): v for k, v in core.rnn.state_dict().items()})
+    cell.load_state_dict({k.removesuffix("_l0"): v for k, v in core.gru.rnn.state_dict().items()})
     hidden, before = begun(core)
     outputs, final = core(sequence(), (hidden, before))
     for t in range(T):
@@ -118,6 +118,27 @@ def test_gradients_flow_back_to_the_first_input_but_not_over_a_reset(core: Memor
     assert not first.grad[0].any()
     assert (first.grad[1:].abs().amax(dim=1) > 0).all()
     assert all(weight.grad.abs().max() > 0 for weight in core.parameters())
+
+
+def test_time_scales_are_spread_up_to_the_longest(name: str) -> None:
+    """With no input, a unit whose bias is log(u) keeps u / (1 + u) of its memory in a step."""
+    core = make_memory_core(name, I, 2000)
+    for parameter in core.parameters():
+        torch.nn.init.zeros_(parameter)
+    core.set_time_scales(101, torch.Generator().manual_seed(0))
+    first = core.initial_state(1)
+    leaf = 1 if name == "lstm" else 0
+    state = tuple(torch.ones_like(part) if i == leaf else part for i, part in enumerate(first))
+    with torch.no_grad():
+        _, after = core(torch.zeros(1, 1, I), state)
+    kept = after[leaf][0]
+    scales = kept / (1 - kept)
+    assert 1.0 <= scales.min() < 2.0
+    assert 99.0 < scales.max() < 100.1
+    assert scales.mean() == pytest.approx(50.5, abs=2.0)
+    if name == "lstm":  # what enters is small where much is kept
+        enters = core.rnn.bias_hh_l0[:2000].sigmoid()
+        torch.testing.assert_close(enters, 1 - kept, atol=1e-5, rtol=0)
 
 
 def test_unknown_names_are_refused_with_what_exists() -> None:

@@ -286,3 +286,12 @@ class TestRefusals:
         actions, values, log_probs, state = policy(obs, policy.initial_state(4))
         assert actions.shape == values.shape == log_probs.shape == (4,)
         assert [leaf.shape for leaf in state] == [(4, 5), (4, 5)]
+
+
+def test_a_memory_span_sets_the_time_scales() -> None:
+    plain, spanning = make_policy(), make_policy(memory_span=100)
+    biases = [policy.core.rnn.bias_hh_l0.chunk(3) for policy in (plain, spanning)]
+    assert not torch.cat(biases[0]).any()
+    assert biases[1][1].max() > 1.0
+    assert not biases[1][0].any()
+    assert not biases[1][2].any()
