@@ -69,7 +69,10 @@ class RL2(MetaAlgorithm):
         device: Of the networks.
 
     Raises:
-        ValueError: Unknown names, counts below one, or more minibatches than trials.
+        ValueError: Unknown names, no environment (only :meth:`load` does without), counts below
+            one, more minibatches than trials, or a number outside its range: 0 to 1 for
+            ``discount``, ``gae_lambda`` and ``trial_growth``, from 0 on for coefficients, above 0
+            for ``clip_range``, ``max_grad_norm`` and ``target_kl``.
 
     Example:
         >>> from meta_rl.agents.rl2 import RL2
@@ -123,8 +126,6 @@ class RL2(MetaAlgorithm):
             supported_action_spaces=(spaces.Discrete, spaces.Box),
         )
         self.trials_per_env = check_count("trials_per_env", trials_per_env)
-        if not 0 <= trial_growth <= 1:
-            raise ValueError(f"trial_growth is a fraction of the training, got {trial_growth}")
         self.trial_growth = trial_growth
         self.num_minibatches = check_count("num_minibatches", num_minibatches)
         self.num_epochs = check_count("num_epochs", num_epochs)
@@ -136,11 +137,29 @@ class RL2(MetaAlgorithm):
         self.value_coefficient = value_coefficient
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
+        self._check_settings()
         if _init_setup_model:
             self._setup_model()
 
-    def _check_minibatches(self) -> None:
-        trials = self.n_envs * self.trials_per_env
+    def _check_settings(self) -> None:
+        bonus = min(self.entropy_schedule(1.0), self.entropy_schedule(0.0))
+        for name, value, least, most in (
+            ("discount", self.discount, 0.0, 1.0),
+            ("gae_lambda", self.gae_lambda, 0.0, 1.0),
+            ("trial_growth", self.trial_growth, 0.0, 1.0),
+            ("entropy_coefficient", bonus, 0.0, math.inf),
+            ("value_coefficient", self.value_coefficient, 0.0, math.inf),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{name} has to be in [{least:g}, {most:g}], got {value}")
+        for name in ("clip_range", "max_grad_norm", "target_kl"):
+            value = getattr(self, name)
+            if value is not None and not value > 0.0:
+                raise ValueError(f"{name} has to be above 0, got {value}")
+
+    def _check_num_envs(self, num_envs: int) -> None:
+        super()._check_num_envs(num_envs)
+        trials = num_envs * self.trials_per_env
         if self.num_minibatches > trials:
             raise ValueError(f"num_minibatches={self.num_minibatches}, but only {trials} trials")
 
@@ -150,16 +169,11 @@ class RL2(MetaAlgorithm):
         return env if isinstance(env, AppendPreviousStep) else AppendPreviousStep(env)
 
     def _make_networks(self) -> None:
-        if self.env is not None:
-            self._check_minibatches()
         make_policy: Any = self.policy_class
         span = None if self.env is None else self.whole_trial()  # a loaded one's weights are set
-        self.policy = make_policy(
-            self.observation_space,
-            self.action_space,
-            generator=self.generator,
-            **{"memory_span": span, **self.policy_kwargs},
-        ).to(self.device)
+        kwargs = {"generator": self.generator, "memory_span": span, **self.policy_kwargs}
+        self.policy = make_policy(self.observation_space, self.action_space, **kwargs)
+        self.policy.to(self.device)
         self.policy.optimizer = torch.optim.Adam(
             self.policy.parameters(), lr=self.lr_schedule(1), eps=1e-5, fused=True
         )
@@ -237,7 +251,8 @@ class RL2(MetaAlgorithm):
         returns = advantages + values
         self._follow_return_scale(returns)
         if self.normalize_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+            spread = advantages.std(correction=0)  # not nan for a single step
+            advantages = (advantages - advantages.mean()) / (spread + 1e-8)
         return {
             "obs": joined([rollout.observations for rollout in rollouts]),
             "actions": joined([rollout.extras["raw_actions"] for rollout in rollouts]),
@@ -278,7 +293,7 @@ class RL2(MetaAlgorithm):
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/epochs", len(reports) // self.num_minibatches)
         returns, values = self._batch["returns"], self._batch["values"]
-        unexplained = (returns - values).var() / returns.var()
+        unexplained = (returns - values).var(correction=0) / returns.var(correction=0)
         self.logger.record("train/explained_variance", 1.0 - unexplained.item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 

@@ -21,7 +21,9 @@ import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from meta_rl.making import as_task_vec, family_name, make_task_vec
@@ -58,7 +60,8 @@ class MetaAlgorithm(BaseAlgorithm):
         supported_action_spaces: Classes of action spaces that the algorithm can handle.
 
     Raises:
-        ValueError: Unknown ids, counts below one, or an action space that is not supported.
+        ValueError: Unknown ids, counts below one, an action space that is not supported, or no
+            environment (only :meth:`load` does without).
     """
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {}
@@ -106,21 +109,23 @@ class MetaAlgorithm(BaseAlgorithm):
         self._generator_state: np.ndarray | None = None
         self._num_iterations = 0
         if env is not None:
-            self._adopt_env(supported_action_spaces)
+            self._check_actions(supported_action_spaces)
+            self.family = family_name(self.task_env)
 
-    def _adopt_env(self, supported: tuple[type[gym.Space], ...] | None) -> None:
+    def _check_actions(self, supported: tuple[type[gym.Space], ...] | None) -> None:
         if supported is not None and not isinstance(self.action_space, supported):
             names = ", ".join(space.__name__ for space in supported)
             raise ValueError(
                 f"{type(self).__name__} takes actions in {names}, not {self.action_space}"
             )
-        if self.n_envs % self.envs_per_task:
+
+    def _check_num_envs(self, num_envs: int) -> None:
+        """Refuse a number of sub-environments that the settings do not divide."""
+        if num_envs % self.envs_per_task:
             raise ValueError(
-                f"{self.n_envs} sub-environments are no whole number of tasks with "
+                f"{num_envs} sub-environments are no whole number of tasks with "
                 f"envs_per_task={self.envs_per_task} each"
             )
-        self.meta_batch_size = self.n_envs // self.envs_per_task
-        self.family = family_name(self.task_env)
 
     @classmethod
     def wrap_env(cls, env: VectorEnv) -> VectorEnv:
@@ -148,6 +153,27 @@ class MetaAlgorithm(BaseAlgorithm):
             raise ValueError(f"this {type(self).__name__} has no environment: call set_env(env)")
         return self.env.task_env
 
+    def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:
+        """Go on with other tasks, or another number of sub-environments, in the same spaces.
+
+        Args:
+            env: As for the constructor; an id makes as many sub-environments as there were.
+            force_reset: As in Stable-Baselines3.
+
+        Raises:
+            ValueError: Other spaces, or a number of sub-environments that the settings do not
+                divide; the agent keeps the environment that it had.
+        """
+        if isinstance(env, str):
+            env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
+        view = self._wrap_env(env)
+        check_for_correct_spaces(view, self.observation_space, self.action_space)
+        self._check_num_envs(view.num_envs)
+        self.n_envs = view.num_envs  # Stable-Baselines3 allows no other
+        super().set_env(view, force_reset)
+        self.meta_batch_size = self.n_envs // self.envs_per_task
+        self.family = family_name(self.task_env)
+
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the agent's own generators; from the system's entropy where ``seed`` is ``None``."""
         sequence = np.random.SeedSequence(seed)
@@ -157,12 +183,16 @@ class MetaAlgorithm(BaseAlgorithm):
 
     def _setup_model(self) -> None:
         """Seed (a loaded agent goes on where it was), then make the networks."""
+        if not hasattr(self, "observation_space"):  # neither loaded nor of an environment
+            raise ValueError(f"{type(self).__name__} needs an environment; only load does without")
         self._setup_lr_schedule()
         if self.env is not None:  # of a loaded agent: maybe another number of them
+            self._check_num_envs(self.n_envs)
             self.meta_batch_size = self.n_envs // self.envs_per_task
         if not self._seeded:
             self.set_random_seed(self.seed)
-        self._make_networks()
+        with torch.random.fork_rng(devices=[]):  # torch draws weights, which are then replaced
+            self._make_networks()
         if self._generator_state is not None:
             self.generator.set_state(torch.from_numpy(self._generator_state))
 
@@ -214,7 +244,7 @@ class MetaAlgorithm(BaseAlgorithm):
             ValueError: Negative ``total_timesteps``, or no environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
-        tasks_before = task_batch(self.task_env).tasks  # also refuses a missing environment
+        tasks = task_batch(self.task_env)  # refuses a missing environment
         total_timesteps, callback = self._setup_learn(
             total_timesteps,
             callback,
@@ -233,9 +263,19 @@ class MetaAlgorithm(BaseAlgorithm):
                 if log_interval is not None and self._num_iterations % log_interval == 0:
                     self.dump_logs()
         finally:
-            task_batch(self.task_env).set_tasks(None)
+            tasks.set_tasks(None)
         callback.on_training_end()
         return self
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        if self._custom_logger or self.tensorboard_log is not None:
+            return super()._setup_learn(*args, **kwargs)
+        # Stable-Baselines3's own logger would leave a temporary folder behind.
+        self.set_logger(Logger(None, [HumanOutputFormat(sys.stdout)] if self.verbose else []))
+        try:
+            return super()._setup_learn(*args, **kwargs)
+        finally:
+            self._custom_logger = False
 
     def dump_logs(self) -> None:
         """Write a line of the log."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 import tyro
 from matplotlib.figure import Figure
 
@@ -42,9 +43,9 @@ class Envs:
 class Train:
     """Meta-train an agent on the training tasks, then evaluate it on held-out ones."""
 
-    algo: tyro.conf.Positional[str]
+    algo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGO")]
     """Algorithm: rl2."""
-    tasks: tyro.conf.Positional[str]
+    tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
     """Environment (`meta-rl envs` lists them) or the name of shipped settings."""
     param: Annotated[
         tuple[tuple[str, ...], ...],
@@ -130,10 +131,12 @@ def envs(command: Envs) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("id", "what", "actions", "horizon", "episodes per trial")
-    for env_id in sorted(gym.registry):
-        if not env_id.startswith(NAMESPACE):
-            continue
+    ours = [env_id for env_id in sorted(gym.registry) if env_id.startswith(NAMESPACE)]
+    table = Table()  # ids are never cut, so that they can be copied
+    table.add_column("id", no_wrap=True, min_width=max(map(len, ours)))
+    for column in ("what", "actions", "horizon", "episodes per trial"):
+        table.add_column(column)
+    for env_id in ours:
         env: Any = gym.make(env_id).unwrapped
         about = (inspect.getdoc(getattr(env, "definition", env)) or "").partition("\n")[0]
         trial = str(env.episodes_per_trial)
@@ -148,8 +151,9 @@ def train(command: Train) -> RunFolder:
     folder = RunFolder(
         command.out or Path("runs", f"{config.algorithm}-{config.tasks}-seed{config.seed}")
     )
-    folder.begin(config, command.resume)
+    folder.check(config, command.resume)
     model = _make_or_resume(algorithm, config, folder, command)
+    folder.begin(config, command.resume)
     remaining = config.total_timesteps - model.num_timesteps
     if remaining > 0:
         model.set_logger(folder.logger(model.num_timesteps, verbose=0))
@@ -177,13 +181,16 @@ def _make_or_resume(
 ) -> MetaAlgorithm:
     if command.resume and folder.checkpoint.exists():
         return algorithm.load(folder.checkpoint, env=config.env_id, device=command.device)
-    return algorithm(
-        env=config.env_id,
-        env_kwargs=config.env_kwargs,
-        seed=config.seed,
-        device=command.device,
-        **_with_schedules(config.algorithm_kwargs),
-    )
+    try:
+        return algorithm(
+            env=config.env_id,
+            env_kwargs=config.env_kwargs,
+            seed=config.seed,
+            device=command.device,
+            **_with_schedules(config.algorithm_kwargs),
+        )
+    except (TypeError, AssertionError) as error:  # an unknown name, or a word for a number
+        raise ValueError(f"a setting of the wrong name or kind: {error}") from error
 
 
 def _with_schedules(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -238,11 +245,23 @@ def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
         settings["policy_kwargs"] = policy_kwargs
     if command.total_timesteps is not None:
         total_timesteps = command.total_timesteps
-    if total_timesteps < 0:
-        raise ValueError(f"--total-timesteps must not be negative, got {total_timesteps}")
+    for flag in ("total_timesteps", "eval_tasks", "checkpoint_interval"):
+        value = getattr(command, flag)
+        if value is not None and value < 0:
+            raise ValueError(f"--{flag.replace('_', '-')} must not be negative, got {value}")
+    _check_device(command.device)
     return RunConfig(
         command.algo, tasks, env_id, env_kwargs, settings, total_timesteps, command.seed
     )
+
+
+def _check_device(device: str) -> None:
+    try:
+        if device != "auto":
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        message = str(error).partition("\n")[0]
+        raise ValueError(f"--device {device}: auto, cpu or cuda; {message}") from error
 
 
 def _check_names(algorithm: type[MetaAlgorithm], settings: dict[str, Any]) -> None:

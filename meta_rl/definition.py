@@ -2,7 +2,7 @@
 
 One file with one subclass of :class:`TaskFuncEnv` is a whole family. The front ends
 :class:`meta_rl.TaskEnv` (a batch of one) and :class:`meta_rl.TaskVectorEnv` (the native batch) run
-it; see DESIGN in the documentation for the contract.
+it; see docs/environments.md for the contract.
 """
 
 from __future__ import annotations

@@ -213,8 +213,8 @@ class RecurrentActorCritic(BasePolicy):
         return actions.astype(self.action_space.dtype, copy=False)
 
     def _as_memory(self, state: Any, num: int) -> MemoryState:
-        expected = [tuple(leaf.shape) for leaf in self.initial_state(num)]
-        got = [np.shape(leaf) for leaf in state]
+        like = self.initial_state(num)
+        expected, got = [tuple(leaf.shape) for leaf in like], [np.shape(leaf) for leaf in state]
         if got != expected:
             raise ValueError(f"state: expected leaves of shapes {expected}, got {got}")
-        return tuple(torch.as_tensor(leaf, device=self.device) for leaf in state)
+        return tuple(torch.as_tensor(leaf).to(part) for leaf, part in zip(state, like, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +87,28 @@ class RunFolder:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{self.config_file} is no run's configuration: {error}") from error
 
-    def begin(self, config: RunConfig, resume: bool) -> None:
-        """Write the configuration; with ``resume``, check it against the one that is there.
+    def check(self, config: RunConfig, resume: bool) -> None:
+        """Look whether a run may be written here.
 
         Raises:
             ValueError: There is a run already and it is not to be resumed, or it was asked
-                something else.
+                something else; or the path is a file.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file, and no folder for a run")
+        if not self.config_file.exists():
+            return
+        if not resume:
+            raise ValueError(f"{self.path} holds a run: --resume goes on, --out goes elsewhere")
+        differences = self.config().differences(config)
+        if differences:
+            raise ValueError(f"{self.path} cannot be resumed: {'; '.join(differences)}")
+
+    def begin(self, config: RunConfig, resume: bool) -> None:
+        """Check, and write the configuration; of a resumed run, only the length changes."""
+        self.check(config, resume)
         if self.config_file.exists():
-            if not resume:
-                raise ValueError(f"{self.path} holds a run: --resume goes on, --out goes elsewhere")
-            differences = self.config().differences(config)
-            if differences:
-                raise ValueError(f"{self.path} cannot be resumed: {'; '.join(differences)}")
+            config = replace(self.config(), total_timesteps=config.total_timesteps)
         write_atomically(self.config_file, json.dumps(asdict(config), indent=2) + "\n")
 
     def logger(self, num_timesteps: int, verbose: int) -> Logger:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -255,7 +256,7 @@ def check_count(name: str, value: int, least: int = 1) -> int:
     Raises:
         ValueError: It is not a whole number, or less than ``least``.
     """
-    if isinstance(value, bool) or int(value) != value or value < least:
+    if isinstance(value, bool) or not isinstance(value, Real) or value % 1 or value < least:
         raise ValueError(f"{name} has to be a whole number of at least {least}, got {value!r}")
     return int(value)
 

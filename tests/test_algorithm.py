@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from numpy.random import mtrand
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from meta_rl import TaskEnv, TaskVectorEnv, evaluate_adaptation, make_task_vec, sb3_env
 from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.agents.rl2 import RL2
+from meta_rl.memory import MEMORY_CORES
 
 from .agents.probe_families import (
     ActionReward,
@@ -91,6 +94,31 @@ class TestReproducible:
         model.predict(model.env.reset())
         model.save(tmp_path / "model.zip")
         assert global_states() == before
+
+    @pytest.mark.parametrize("core", sorted(MEMORY_CORES))
+    def test_making_an_agent_leaves_the_global_generator_alone(
+        self, core: str, tmp_path: Path
+    ) -> None:
+        """Making and loading advance it by nothing, and no weight depends on it."""
+        torch_state = torch.get_rng_state()
+        kwargs = {"core": core, "hidden_size": 6, "embedding": [5]}
+        made = []
+        try:
+            for global_seed in (1, 2):
+                torch.manual_seed(global_seed)
+                before = global_states()
+                model = make_model(policy_kwargs=kwargs)
+                model.save(tmp_path / "model")
+                RL2.load(tmp_path / "model")
+                assert global_states() == before
+                made.append(parameters(model))
+        finally:
+            torch.set_rng_state(torch_state)
+        assert same(made[0], made[1])
+        other = parameters(make_model(policy_kwargs=kwargs, seed=1))
+        for name, weights in other.items():  # all weights were drawn, by our own generator
+            if weights.dim() > 1:
+                assert not torch.equal(weights, made[0][name]), name
 
     def test_evaluation_in_the_middle_changes_nothing(self) -> None:
         """Not between two calls of learn, not within one, not on the agent's own environment."""
@@ -197,12 +225,76 @@ class TestEnvironments:
         loaded.learn(ITERATION)
         assert not same(parameters(loaded), before)
 
+    @pytest.mark.parametrize("env", [None, "left out"])
+    def test_making_without_an_environment(self, env: str | None) -> None:
+        """Only loading does without one."""
+        kwargs = {"env": None} if env is None else {}
+        with pytest.raises(ValueError, match="RL2 needs an environment; only load does without"):
+            RL2(**kwargs)
+
+    @pytest.mark.parametrize("num_envs", [2, 8])
+    @pytest.mark.parametrize("loaded", [False, True])
+    def test_set_env_to_another_number(self, num_envs: int, loaded: bool, tmp_path: Path) -> None:
+        """As many tasks at a time as there are sub-environments from then on."""
+        model = make_model(ObservationReward).learn(8)
+        if loaded:
+            model.save(tmp_path / "model")
+            model = RL2.load(tmp_path / "model")
+        model.set_env(TaskVectorEnv(ObservationReward, num_envs))
+        assert model.n_envs == model.meta_batch_size == model.task_env.num_envs == num_envs
+        assert len(np.unique(model.begin_tasks()[:, 0])) == num_envs
+        assert model.learn(3 * num_envs).num_timesteps == 3 * num_envs
+        model.save(tmp_path / "after")
+        assert RL2.load(tmp_path / "after").meta_batch_size == num_envs
+
+    def test_set_env_by_id(self) -> None:
+        """Makes the environment with the arguments and the size that it had."""
+        model = bandit_model()
+        before = model.task_env
+        model.set_env("BernoulliBandit")
+        assert model.task_env is not before
+        assert model.task_env.num_envs == 4
+        assert model.task_env.unwrapped.horizon == 3
+
+    @pytest.mark.parametrize(
+        ("make_env", "message"),
+        [
+            (lambda: TaskVectorEnv(RememberedEpisode, 1), "num_minibatches=2, but only 1 trials"),
+            (lambda: TaskVectorEnv(ThreeActions, 4), "spaces do not match"),
+            (lambda: gym.make_vec("CartPole-v1", 2), "has no tasks"),
+        ],
+        ids=["fewer trials than minibatches", "spaces", "no tasks"],
+    )
+    def test_refused_set_env(self, make_env: Callable[[], Any], message: str) -> None:
+        """The agent keeps its environment, and trains on as if undisturbed."""
+        model, undisturbed = make_model(), make_model()
+        env = model.env
+        with pytest.raises(ValueError, match=message):
+            model.set_env(make_env())
+        assert model.env is env
+        assert model.n_envs == model.meta_batch_size == 4
+        assert same(parameters(model.learn(ITERATION)), parameters(undisturbed.learn(ITERATION)))
+
+    def test_envs_per_task_divide_the_sub_environments(self, tmp_path: Path) -> None:
+        """In set_env, and when loaded."""
+        model = make_model(ActionReward)
+        model.envs_per_task = 2
+        with pytest.raises(ValueError, match="3 sub-environments are no whole number of tasks"):
+            model.set_env(TaskVectorEnv(ActionReward, 3))
+        model.set_env(TaskVectorEnv(ActionReward, 6))
+        assert (model.n_envs, model.meta_batch_size) == (6, 3)
+        model.save(tmp_path / "model")
+        with pytest.raises(ValueError, match="3 sub-environments are no whole number of tasks"):
+            RL2.load(tmp_path / "model", env=TaskVectorEnv(ActionReward, 3))
+
     def test_set_env_carries_an_agent_over(self, tmp_path: Path) -> None:
         """To another family with the same spaces; not to other spaces."""
         make_model(ActionReward).save(tmp_path / "model")
         loaded = RL2.load(tmp_path / "model")
         loaded.set_env(TaskVectorEnv(OppositeActionReward, 4))
         loaded.learn(4)
+        loaded.save(tmp_path / "carried")
+        RL2.load(tmp_path / "carried", env=TaskVectorEnv(OppositeActionReward, 4))
         with pytest.raises(ValueError, match="spaces do not match"):
             loaded.set_env(TaskVectorEnv(ThreeActions, 4))
 
@@ -302,6 +394,32 @@ class TestStableBaselines3:
         assert [event.step for event in logged] == [ITERATION, 2 * ITERATION, 3 * ITERATION]
         names = {"train/policy_loss", "train/value_loss", "train/entropy", "train/approx_kl"}
         assert names <= set(events.Tags()["scalars"])
+
+    @pytest.mark.parametrize("verbose", [0, 1])
+    def test_no_folder_is_left_behind(
+        self,
+        verbose: int,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Without a logger and a folder of events nothing is written; a table where asked for."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        model = make_model(verbose=verbose).learn(ITERATION)
+        model.learn(ITERATION, reset_num_timesteps=False)
+        assert list(tmp_path.iterdir()) == []
+        assert capsys.readouterr().out.count("trial_return") == 2 * verbose
+        model.tensorboard_log = str(tmp_path)  # no logger was set by the user: this one counts
+        model.learn(ITERATION)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["RL2_1"]
+
+    def test_a_logger_of_ones_own(self) -> None:
+        """Is used and kept."""
+        model = make_model()
+        logger = Logger(None, [])
+        model.set_logger(logger)
+        model.learn(ITERATION)
+        assert model.logger is logger
 
     def test_log_interval(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A table every so many iterations, none with ``None``."""

@@ -163,6 +163,22 @@ class TestNetworks:
         assert policy.core.input_size == 4
         assert (policy.embedding(torch.from_numpy(observe(9))[:, :-1]) >= 0).all()
 
+    def test_rescaling_keeps_the_values(self) -> None:
+        """Critic's weights and bias times 2 / 5, outputs times 5 / 2: the same, also twice over."""
+        policy = make_policy()
+        hidden = torch.randn((50, 5), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            policy.critic.bias.fill_(0.7)
+            policy.return_scale.fill_(2.0)
+            values, weight = policy.values(hidden), policy.critic.weight.clone()
+            policy.rescale_returns(torch.tensor(5.0))
+            assert policy.return_scale.item() == 5.0
+            torch.testing.assert_close(policy.critic.weight, 0.4 * weight)
+            assert policy.critic.bias.item() == pytest.approx(0.28)
+            torch.testing.assert_close(policy.values(hidden), values)
+            policy.rescale_returns(torch.tensor(0.01))
+            torch.testing.assert_close(policy.values(hidden), values)
+
     def test_log_std_is_kept(self) -> None:
         """One parameter per action dimension starts at ``log_std_init``."""
         policy = make_policy(BOX, log_std_init=-0.5)
@@ -251,6 +267,19 @@ class TestActions:
         double, _ = policy.predict(observe(4).astype(np.float64), deterministic=True)
         single, _ = policy.predict(observe(4), deterministic=True)
         np.testing.assert_array_equal(double, single)
+
+    @pytest.mark.parametrize("core", sorted(MEMORY_CORES))
+    def test_float64_states(self, core: str) -> None:
+        """Are taken as float32 too, as a state may come back from a file."""
+        policy = make_policy(core=core)
+        _, state = policy.predict(observe(4), deterministic=True)
+        double = tuple(leaf.astype(np.float64) for leaf in state)
+        ours, following = policy.predict(observe(4, seed=1), double, deterministic=True)
+        theirs, expected = policy.predict(observe(4, seed=1), state, deterministic=True)
+        np.testing.assert_array_equal(ours, theirs)
+        for leaf, expected_leaf in zip(following, expected, strict=True):
+            assert leaf.dtype == np.float32
+            np.testing.assert_array_equal(leaf, expected_leaf)
 
 
 class TestRefusals:

@@ -77,10 +77,6 @@ def earned(model: RL2, family: type[TaskFuncEnv]) -> np.ndarray:
 class TestProbes:
     """Each reaches its optimum on held-out tasks; the first that fails names the broken part."""
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="returns without spread: return_scale falls to its least, the critic stays at 0",
-    )
     def test_constant_reward(self) -> None:
         """The critic learns a constant: the value of a single step that pays 1 is 1."""
         values, _ = held_out_trial(trained(ConstantReward, 20), ConstantReward)
