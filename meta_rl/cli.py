@@ -10,6 +10,7 @@ import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,22 @@ SCHEDULES = ("learning_rate", "entropy_coefficient")
 """Settings that may be functions of the remaining progress."""
 
 DEFAULT_TIMESTEPS = 1_000_000
+
+NO_SETTINGS = (
+    *("env", "env_kwargs", "policy_kwargs", "seed", "device", "_init_setup_model"),
+    *("observation_space", "action_space", "generator"),
+)
+"""Arguments of algorithms and networks that are given otherwise."""
+
+KINDS: dict[str, Any] = {
+    "int": Real,
+    "float": Real,
+    "bool": bool,
+    "str": str,
+    "None": type(None),
+    "Schedule": (list, tuple),
+}
+"""What a setting may be on the command line, by the parts of its annotation."""
 
 
 @dataclass
@@ -76,7 +93,7 @@ class Train:
 class Evaluate:
     """Evaluate a trained agent's adaptation on held-out tasks."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
     num_tasks: int = 1000
     """Held-out tasks."""
@@ -96,7 +113,7 @@ class Evaluate:
 class Plot:
     """Draw learning curves and adaptation of runs, side by side."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Run folders."""
     out: Path | None = None
     """Picture; plot.png in the first run folder by default."""
@@ -132,16 +149,17 @@ def envs(command: Envs) -> None:
     from rich.table import Table
 
     ours = [env_id for env_id in sorted(gym.registry) if env_id.startswith(NAMESPACE)]
-    table = Table()  # ids are never cut, so that they can be copied
-    table.add_column("id", no_wrap=True, min_width=max(map(len, ours)))
+    longest = max(map(len, ours))  # ids are never cut, so that they can be copied
+    table = Table()
+    table.add_column("id", no_wrap=True, min_width=longest)
     for column in ("what", "actions", "horizon", "episodes per trial"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for env_id in ours:
         env: Any = gym.make(env_id).unwrapped
         about = (inspect.getdoc(getattr(env, "definition", env)) or "").partition("\n")[0]
         trial = str(env.episodes_per_trial)
         table.add_row(env_id, about, str(env.action_space), str(env.horizon), trial)
-    Console().print(table)
+    Console(width=max(Console().width, longest + 50)).print(table)
 
 
 def train(command: Train) -> RunFolder:
@@ -240,7 +258,10 @@ def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
         if part not in ("", "env", "policy"):
             raise ValueError(f"--param {name}: settings are k, env.k or policy.k")
         {"": settings, "env": env_kwargs, "policy": policy_kwargs}[part][key] = _parsed(value)
-    _check_names(algorithm, settings)
+    networks = algorithm.policy_aliases.get(str(settings.get("policy", "MlpPolicy")))
+    _check_settings(algorithm, "", settings)
+    _check_settings(networks, "policy.", policy_kwargs)
+    _check_settings(_env_maker(env_id), "env.", env_kwargs)
     if policy_kwargs:
         settings["policy_kwargs"] = policy_kwargs
     if command.total_timesteps is not None:
@@ -258,22 +279,37 @@ def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
 def _check_device(device: str) -> None:
     try:
         if device != "auto":
-            torch.empty(0, device=device)
+            torch.Generator(device)
     except (RuntimeError, AssertionError) as error:
         message = str(error).partition("\n")[0]
         raise ValueError(f"--device {device}: auto, cpu or cuda; {message}") from error
 
 
-def _check_names(algorithm: type[MetaAlgorithm], settings: dict[str, Any]) -> None:
-    own = {"env", "env_kwargs", "policy_kwargs", "seed", "device", "_init_setup_model", "self"}
-    known = set(inspect.signature(algorithm.__init__).parameters) - own
-    for name in settings:
+def _check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[str, Any]) -> None:
+    """Refuse names and kinds of values that ``owner`` does not take, as far as it tells."""
+    parameters = inspect.signature(owner).parameters if owner is not None else {}
+    if owner is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [name for name in parameters if prefix == "env." or name not in NO_SETTINGS]
+    for name, value in given.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
             hint = (
                 f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
             )
-            raise ValueError(f"{algorithm.__name__} has no setting {name!r}: {hint}")
+            raise ValueError(f"{owner.__name__} has no setting {prefix + name!r}: {hint}")
+        kinds = str(parameters[name].annotation).split(" | ")
+        if set(kinds) <= set(KINDS) and not isinstance(value, tuple(KINDS[k] for k in kinds)):
+            allowed = " or ".join(kinds).replace("Schedule", "[first, last]")
+            raise ValueError(f"{prefix}{name} takes {allowed}, got {value!r}")
+
+
+def _env_maker(env_id: str) -> Callable[..., Any] | None:
+    """What takes an environment's arguments; ``None`` where that is not known."""
+    definition = gym.spec(env_id).kwargs.get("definition") if env_id in gym.registry else None
+    if isinstance(definition, str):
+        definition = gym.envs.registration.load_env_creator(definition)
+    return definition if callable(definition) else None
 
 
 def _parsed(text: str) -> Any:
@@ -286,6 +322,7 @@ def _parsed(text: str) -> Any:
 
 def evaluate(command: Evaluate) -> EvaluationResult:
     """Evaluate a run's last checkpoint; writes ``evaluation.json`` and the picture."""
+    _check_device(command.device)
     folder = RunFolder(command.run)
     config = folder.config()
     model = find_algorithm(config.algorithm).load(folder.checkpoint, device=command.device)

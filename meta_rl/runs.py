@@ -94,8 +94,9 @@ class RunFolder:
             ValueError: There is a run already and it is not to be resumed, or it was asked
                 something else; or the path is a file.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"{self.path} is a file, and no folder for a run")
+        for place in (self.path, *self.path.parents):
+            if place.exists() and not place.is_dir():
+                raise ValueError(f"{place} is a file, and no folder for a run")
         if not self.config_file.exists():
             return
         if not resume:

@@ -260,7 +260,7 @@ class TestEnvironments:
         ("make_env", "message"),
         [
             (lambda: TaskVectorEnv(RememberedEpisode, 1), "num_minibatches=2, but only 1 trials"),
-            (lambda: TaskVectorEnv(ThreeActions, 4), "spaces do not match"),
+            (lambda: TaskVectorEnv(ThreeActions, 8), "spaces do not match"),
             (lambda: gym.make_vec("CartPole-v1", 2), "has no tasks"),
         ],
         ids=["fewer trials than minibatches", "spaces", "no tasks"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -87,6 +88,20 @@ class TestEnvs:
         for env_id in ours:
             assert env_id in printed
         assert "Discrete(10)" in printed
+
+    @pytest.mark.parametrize("columns", ["80", "40"])
+    def test_ids_are_whole(
+        self, columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Also long ones in narrow terminals, so that they can be copied and searched for."""
+        monkeypatch.setenv("COLUMNS", columns)
+        long = "meta_rl/ABanditWithAVeryLongNameThatFillsMuchOfTheTerminal-v0"
+        spec = gym.spec("meta_rl/BernoulliBandit-v0")
+        monkeypatch.setitem(gym.registry, long, dataclasses.replace(spec, id=long))
+        assert main(["envs"]) == 0
+        printed = capsys.readouterr().out
+        for env_id in (long, "meta_rl/BernoulliBandit-v0", "meta_rl/TabularMDP-v0"):
+            assert printed.count(env_id) == 1
 
 
 class TestTrain:
@@ -271,6 +286,7 @@ class TestEvaluate:
             (["--split", "tst"], "no task split 'tst': these tasks have train, validation, test"),
             (["--split", "ood"], "no task split 'ood'"),
             (["--num-tasks", "0"], "num_tasks"),
+            (["--device", "gpu"], "--device gpu: auto, cpu or cuda"),
             (["--num-episodes", "-1"], "num_episodes"),
         ],
         ids=str,
@@ -361,22 +377,40 @@ class TestBadInput:
         assert not (tmp_path / "run" / "checkpoint.zip").exists()
 
     @pytest.mark.parametrize(
-        "param",
-        ["policy.hiden_size=3", "env.horizn=3", "learning_rate=abc", "meta_batch_size=[1]"],
+        ("param", "named"),
+        [
+            ("policy.hiden_size=3", "no setting 'policy.hiden_size': did you mean hidden_size?"),
+            ("policy.xyz=3", "no setting 'policy.xyz': it has core, embedding, hidden_size"),
+            ("policy.generator=3", "no setting 'policy.generator'"),
+            ("env.horizn=3", "BernoulliBandit has no setting 'env.horizn': did you mean horizon?"),
+            ("env.xyz=3", "no setting 'env.xyz': it has horizon, num_arms"),
+            ("learning_rate=abc", "learning_rate takes float or [first, last], got 'abc'"),
+            ("discount=abc", "discount takes float, got 'abc'"),
+            ("target_kl=abc", "target_kl takes float or None, got 'abc'"),
+            ("normalize_advantages=3", "normalize_advantages takes bool, got 3"),
+            ("meta_batch_size=[1]", "meta_batch_size takes int, got [1]"),
+            ("policy.hidden_size=abc", "policy.hidden_size takes int, got 'abc'"),
+            ("policy.embedding=abc", "a setting of the wrong name or kind"),
+            ("policy=[1]", "a setting of the wrong name or kind"),
+            ("env.horizon=abc", "env.horizon takes int, got 'abc'"),
+            ("discount=1.5", "discount has to be in [0, 1], got 1.5"),
+        ],
     )
     def test_params_of_wrong_names_and_kinds(
-        self, param: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, param: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Unknown names of the networks and of the environment, and values of the wrong kind."""
-        text = refused(capsys, *TRAIN, "--param", param, *SHORT, "--out", tmp_path / "run")
-        assert param.partition("=")[0].rpartition(".")[2] in text or param.partition("=")[2] in text
+        """Say what is allowed, for the algorithm, its networks and the environment; no folder."""
+        out = tmp_path / "run"
+        assert named in refused(capsys, *TRAIN, "--param", param, *SHORT, "--out", out)
+        assert not out.exists()
 
     def test_a_file_is_no_run_folder(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         file = tmp_path / "run"
         file.write_text("mine")
-        assert f"{file} is a file" in refused(capsys, *TRAIN, *SHORT, "--out", file)
+        for out in (file, file / "below" / "it"):
+            assert f"{file} is a file" in refused(capsys, *TRAIN, *SHORT, "--out", out)
         assert file.read_text() == "mine"
 
     def test_a_typing_error_does_not_take_the_folder(
@@ -395,8 +429,14 @@ class TestBadInput:
             (["train", "rl2", "BernouliBandit"], "did you mean meta_rl/BernoulliBandit-v0"),
             (["train", "rl2", "Xyz"], "unknown environment 'Xyz'"),
             ([*TRAIN, "--total-timesteps", "-1"], "--total-timesteps must not be negative, got -1"),
-            ([*TRAIN, "--eval-tasks", "-1"], "--eval-tasks must not be negative, got -1"),
-            ([*TRAIN, "--device", "gpu"], "--device gpu: auto, cpu or cuda"),
+            (
+                [*TRAIN, "--total-timesteps", "0", "--eval-tasks", "-1"],
+                "--eval-tasks must not be negative, got -1",
+            ),
+            (
+                [*TRAIN, "--total-timesteps", "0", "--device", "gpu"],
+                "--device gpu: auto, cpu or cuda",
+            ),
         ],
         ids=lambda value: value if isinstance(value, str) else None,
     )
@@ -424,6 +464,17 @@ class TestBadInput:
             main(arguments)
         assert exit_info.value.code == 2
         assert re.search(r"--help", capsys.readouterr().err)
+
+    @pytest.mark.parametrize(
+        ("command", "named"),
+        [("train", "ALGO TASKS"), ("evaluate", "RUN"), ("plot", "RUN [RUN ...]")],
+    )
+    def test_help(self, command: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """The usage names what stands where."""
+        with pytest.raises(SystemExit) as exit_info:
+            main([command, "--help"])
+        assert exit_info.value.code == 0
+        assert f" {named}" in capsys.readouterr().out.partition("\n\n")[0]
 
     def test_interrupt(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

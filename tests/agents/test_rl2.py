@@ -45,6 +45,7 @@ class Watch(BaseCallback):
         super().__init__()
         self.look = look
         self.seen: list[Any] = []
+
     def _on_rollout_end(self) -> None:
         self.seen.append(self.look(self.model))
 
@@ -369,6 +370,17 @@ class TestIteration:
             ({"trials_per_env": 1.5}, "trials_per_env"),
             ({"trial_growth": 1.5}, "trial_growth"),
             ({"trial_growth": -0.1}, "trial_growth"),
+            ({"discount": 1.01}, "discount has to be in [0, 1], got 1.01"),
+            ({"discount": -0.1}, "discount"),
+            ({"discount": math.nan}, "discount"),
+            ({"gae_lambda": 1.01}, "gae_lambda"),
+            ({"gae_lambda": -0.1}, "gae_lambda"),
+            ({"clip_range": 0.0}, "clip_range has to be above 0, got 0.0"),
+            ({"entropy_coefficient": -0.1}, "entropy_coefficient has to be in [0, inf]"),
+            ({"entropy_coefficient": lambda left: left - 0.1}, "entropy_coefficient"),
+            ({"value_coefficient": -0.1}, "value_coefficient"),
+            ({"max_grad_norm": 0.0}, "max_grad_norm"),
+            ({"target_kl": -0.1}, "target_kl"),
             ({"meta_batch_size": -1}, "meta_batch_size"),
             ({"policy_kwargs": {"core": "gur"}}, "did you mean 'gru'"),
             ({"policy_kwargs": {"hidden_size": 0}}, "hidden_size"),
