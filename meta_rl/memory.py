@@ -89,7 +89,7 @@ class GRUCore(MemoryCore):
     @torch.no_grad()
     def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
         """Of the update gate, which keeps the memory."""
-        _, keep, _ = self.rnn.bias_hh_l0.chunk(3)
+        _, keep, _ = self.rnn.get_parameter("bias_hh_l0").chunk(3)
         keep.copy_(_time_scales(self.output_size, longest, generator))
 
 
@@ -114,7 +114,7 @@ class LSTMCore(MemoryCore):
     @torch.no_grad()
     def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
         """Of the forget gate; the input gate gets the negative."""
-        enter, keep, _, _ = self.rnn.bias_hh_l0.chunk(4)
+        enter, keep, _, _ = self.rnn.get_parameter("bias_hh_l0").chunk(4)
         keep.copy_(_time_scales(self.output_size, longest, generator))
         enter.copy_(-keep)
 
