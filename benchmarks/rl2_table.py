@@ -126,9 +126,10 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# RL² on bandits and tabular MDPs",
         "",
-        "`python benchmarks/rl2_table.py`, shipped settings; mean total reward of a trial ± standard",
-        "error. *Fresh*: 10,000 tasks of the training distribution, drawn for the evaluation; *test*:",
-        "the 1,000 held-out tasks. Gittins: on the same tasks. Each training on one core.",
+        "`python benchmarks/rl2_table.py`, shipped settings; mean total reward of a trial ±",
+        "standard error. *Fresh*: 10,000 tasks of the training distribution, drawn for the",
+        "evaluation; *test*: the 1,000 held-out tasks. Gittins: on the same tasks. Each training",
+        "ran on one core.",
         "",
         "| setting | seed | RL², fresh | Gittins, fresh | RL², test | Gittins, test "
         "| RL² in the paper | at least | holds | steps | wall time |",
