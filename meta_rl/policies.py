@@ -89,7 +89,8 @@ class RecurrentActorCritic(BasePolicy):
                 if parameter.dim() < 2:
                     nn.init.zeros_(parameter)
                     continue
-                gain = 0.01 if name.startswith("actor") else 1.0
+                part, _, layer = name.removesuffix(".weight").partition(".")
+                gain = 0.01 if part == "actor" else self.core.gains.get(layer, 1.0)
                 height = self.core.output_size if name.startswith("core") else len(parameter)
                 for block in parameter.split(height):  # a memory's gates lie on top of each other
                     nn.init.orthogonal_(block, gain, generator=self.generator)

@@ -56,19 +56,22 @@ def test_a_sequence_equals_the_cell_of_torch(core: MemoryCore, name: str) -> Non
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["transition-gru"])
-def test_a_transition_core_reads_pairs_of_inputs(core: MemoryCore) -> None:
-    cell = nn.GRUCell(H, H).double()
-    cell.load_state_dict({k.removesuffix("_l0"): v for k, v in core.gru.rnn.state_dict().items()})
-    hidden, before = begun(core)
-    outputs, final = core(sequence(), (hidden, before))
+@pytest.mark.parametrize("name", ["slots"])
+def test_slots_are_written_and_read_by_gates_that_see_transitions(core: MemoryCore) -> None:
+    for parameter in core.parameters():  # biases are zero otherwise
+        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(2))
+    slots, before = begun(core)
+    outputs, final = core(sequence(), (slots, before))
     for t in range(T):
-        now = sequence()[t]
-        pair = core.pair.weight[:, :I] @ before.T + core.pair.weight[:, I:] @ now.T
-        hidden = cell((pair.T + core.pair.bias).relu(), hidden)
-        torch.testing.assert_close(outputs[t], hidden)
-        before = now
-    torch.testing.assert_close(final, (hidden, before))
+        features = core.pair(torch.cat([before, sequence()[t]], dim=1)).clamp(min=0)
+        keep = 1 / (1 + torch.exp(-core.gate(features)))
+        slots = keep * slots + (1 - keep) * core.write(features)
+        selected = slots / (1 + torch.exp(-core.select(features)))
+        torch.testing.assert_close(outputs[t, :, : 2 * H], selected)
+        read = core.read(torch.cat([selected, features], dim=1)).clamp(min=0)
+        torch.testing.assert_close(outputs[t, :, 2 * H :], read)
+        before = sequence()[t]
+    torch.testing.assert_close(final, (slots, before))
 
 
 def test_steps_equal_the_sequence(core: MemoryCore) -> None:
@@ -83,10 +86,10 @@ def test_steps_equal_the_sequence(core: MemoryCore) -> None:
 
 def test_the_initial_state_is_zero_with_the_batch_first(core: MemoryCore, name: str) -> None:
     state = core.initial_state(N)
-    sizes = {"gru": [(N, H)], "lstm": [(N, H), (N, H)], "transition-gru": [(N, H), (N, I)]}
+    sizes = {"gru": [(N, H)], "lstm": [(N, H), (N, H)], "slots": [(N, 2 * H), (N, I)]}
     assert [leaf.shape for leaf in state] == sizes[name]
     assert all(leaf.dtype == torch.float64 and not leaf.any() for leaf in state)
-    assert (core.input_size, core.output_size) == (I, H)
+    assert (core.input_size, core.output_size) == (I, 3 * H if name == "slots" else H)
 
 
 def test_a_reset_is_where_it_was_asked_for(core: MemoryCore) -> None:

@@ -52,9 +52,10 @@ class TestMemory:
             action, following = policy.predict(observe(4, seed=1), state, start, deterministic=True)
             expected, carried = policy.predict(observe(4, seed=1), state, None, deterministic=True)
             np.testing.assert_array_equal(action, expected)
-            np.testing.assert_array_equal(following, carried)
+            for leaf, same in zip(following, carried, strict=True):
+                np.testing.assert_array_equal(leaf, same)
         _, fresh = policy.predict(observe(4, seed=1), None, deterministic=True)
-        assert np.abs(np.array(fresh) - np.array(following)).max() > 1e-3  # it did remember
+        assert np.abs(fresh[0] - following[0]).max() > 1e-3  # it did remember
 
     @pytest.mark.parametrize("core", sorted(MEMORY_CORES))
     def test_the_mark_resets_where_it_stands(self, core: str) -> None:
@@ -98,7 +99,7 @@ class TestMemory:
         observations = observe(5)
         _, together = policy.predict(observations, deterministic=True)
         for leaf in together:
-            assert leaf.shape == (5, 5)
+            assert leaf.shape[0] == 5
         for i in range(5):
             _, alone = policy.predict(observations[i : i + 1], deterministic=True)
             for one, all_of_them in zip(alone, together, strict=True):
