@@ -8,8 +8,9 @@ The paper does not print its definitions. Those here follow the code that its re
 which is Osband's TabulaRL (https://github.com/iosband/TabulaRL) in the authors' evaluation script:
 
 * its Bayesian learners believe that mean rewards are N(0, 1), although the processes are drawn with
-  N(1, 1). :data:`TABULARL_PRIOR` is that belief, :class:`TabularPrior` itself the true one;
-* its ε-greedy and UCRL2 have (almost) no prior: :data:`EMPIRICAL_PRIOR`;
+  N(1, 1). :data:`~meta_rl.agents.tabular_beliefs.TABULARL_PRIOR` is that belief, ``TabularPrior()``
+  the true one;
+* its ε-greedy and UCRL2 have (almost) no prior: ``EMPIRICAL_PRIOR``;
 * the transition of an episode's last step is not counted: no decision depends on it.
 
 Shapes: N tasks, S states, A actions, H steps in an episode, T steps in a rollout.
@@ -24,32 +25,18 @@ import numpy as np
 
 from meta_rl.rollout import Rollout
 
+from .tabular_beliefs import (
+    EMPIRICAL_PRIOR,
+    TABULARL_PRIOR,
+    BeliefState,
+    Posterior,
+    TabularPrior,
+    check_indices,
+    mean_transitions,
+    posterior,
+    rollout_steps,
+)
 from .tabular_planning import finite_horizon_q_values, optimistic_q_values
-
-
-class TabularPrior(NamedTuple):
-    """What a learner believes of a process before it has seen it; the defaults are true.
-
-    Mean rewards are normal and so is the noise around them; transitions are Dirichlet.
-
-    Attributes:
-        reward_mean: Mean of the mean rewards.
-        reward_precision: Inverse variance of the mean rewards, above 0.
-        noise_precision: Inverse variance of the noise on a reward, above 0.
-        transition_count: Pseudo-count of every next state, above 0.
-    """
-
-    reward_mean: float = 1.0
-    reward_precision: float = 1.0
-    noise_precision: float = 1.0
-    transition_count: float = 1.0
-
-
-TABULARL_PRIOR = TabularPrior(reward_mean=0.0)
-"""Belief of the Bayesian learners in the RL² paper: mean rewards N(0, 1), not N(1, 1)."""
-
-EMPIRICAL_PRIOR = TabularPrior(0.0, reward_precision=1e-4, transition_count=1e-4)
-"""Almost no belief: empirical means, reward 0 and uniform transitions for what was never tried."""
 
 
 class StepState(NamedTuple):
@@ -74,65 +61,6 @@ class PlanState(NamedTuple):
     step: np.ndarray
 
 
-class BeliefState(NamedTuple):
-    """What a learner has seen of each task, and its plan.
-
-    Attributes:
-        reward_counts: Rewards seen for each (state, action), ``[N, S, A]``.
-        reward_sums: Their sum, ``[N, S, A]``.
-        transition_counts: Transitions seen, ``[N, S, A, S]``.
-        num_adaptations: Calls of ``adapt`` so far, int64 ``[N]``.
-        q_values: Action values of the plan, ``[N, H, S, A]``.
-        step: Steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
-    """
-
-    reward_counts: np.ndarray
-    reward_sums: np.ndarray
-    transition_counts: np.ndarray
-    num_adaptations: np.ndarray
-    q_values: np.ndarray
-    step: np.ndarray
-
-
-class Posterior(NamedTuple):
-    """Belief after the data, conjugate to :class:`TabularPrior`.
-
-    Attributes:
-        reward_mean: Mean of the belief about each mean reward, ``[N, S, A]``.
-        reward_precision: Its inverse variance, ``[N, S, A]``.
-        dirichlet: Parameters of the belief about transitions, ``[N, S, A, S]``.
-    """
-
-    reward_mean: np.ndarray
-    reward_precision: np.ndarray
-    dirichlet: np.ndarray
-
-
-def posterior(prior: TabularPrior, state: BeliefState) -> Posterior:
-    """Normal posterior of the mean rewards and Dirichlet posterior of the transitions.
-
-    ``precision = tau_0 + n tau`` and ``mean = (tau_0 mu_0 + tau * sum of rewards) / precision``;
-    Dirichlet parameters are the pseudo-count plus the transitions seen.
-
-    Args:
-        prior: The belief before the data.
-        state: Holds the data.
-    """
-    precision = prior.reward_precision + prior.noise_precision * state.reward_counts
-    weighted = (
-        prior.reward_precision * prior.reward_mean + prior.noise_precision * state.reward_sums
-    )
-    return Posterior(
-        weighted / precision, precision, prior.transition_count + state.transition_counts
-    )
-
-
-def mean_transitions(belief: Posterior) -> np.ndarray:
-    """Expected transition probabilities, ``[N, S, A, S]``."""
-    mean: np.ndarray = belief.dirichlet / belief.dirichlet.sum(axis=-1, keepdims=True)
-    return mean
-
-
 class _TabularLearner:
     """What all learners share: the sizes, and checks of what they are given."""
 
@@ -149,7 +77,7 @@ class _TabularLearner:
         cells = np.asarray(observation)
         if cells.ndim != 1:
             raise ValueError(f"observation must have shape [N], got {list(cells.shape)}")
-        return _check_indices("observation", cells, self.num_states)
+        return check_indices("observation", cells, self.num_states)
 
     def _start(self, step: np.ndarray, episode_start: Any, num_tasks: int) -> np.ndarray:
         """Steps taken before this one: 0 where an episode starts, or where the last one is over."""
@@ -309,7 +237,7 @@ class _ModelBasedLearner(_TabularLearner, ABC):
         Raises:
             ValueError: A shape, a state, an action or a reward is not possible.
         """
-        steps = self._check_rollout(rollout)
+        steps = rollout_steps(rollout, self.num_states, self.num_actions)
         num_tasks = rollout.rewards.shape[1]
         state = self.initial_state(num_tasks) if state is None else state
         if len(state.step) != num_tasks:
@@ -363,43 +291,6 @@ class _ModelBasedLearner(_TabularLearner, ABC):
         ties = q >= best - 1e-9 * np.maximum(1.0, np.abs(best))
         drawn: np.ndarray = (ties * self.rng.uniform(0.5, 1.0, q.shape)).argmax(axis=-1)
         return drawn
-
-    def _check_rollout(self, rollout: Rollout) -> _Steps:
-        shape = np.shape(rollout.rewards)
-        if len(shape) != 2:
-            raise ValueError(f"rewards must have shape [T, N], got {list(shape)}")
-        names = ("observations", "actions", "next_observations", "terminated")
-        for name in names:
-            if np.shape(getattr(rollout, name)) != shape:
-                raise ValueError(
-                    f"{name} must have shape {list(shape)} like rewards, got "
-                    f"{list(np.shape(getattr(rollout, name)))}"
-                )
-        mask = np.ones(shape, bool) if rollout.mask is None else np.asarray(rollout.mask, bool)
-        if mask.shape != shape:
-            raise ValueError(f"mask must have shape {list(shape)}, got {list(mask.shape)}")
-        rewards = np.asarray(rollout.rewards, dtype=np.float64)[mask]
-        if not np.isfinite(rewards).all():
-            raise ValueError("rewards must be finite")
-        cells, actions, successors = (
-            _check_indices(name, np.asarray(getattr(rollout, name))[mask], limit)
-            for name, limit in zip(
-                names, (self.num_states, self.num_actions, self.num_states), strict=False
-            )
-        )
-        continues = ~np.asarray(rollout.terminated, dtype=bool)[mask]
-        return _Steps(np.nonzero(mask)[1], cells, actions, rewards, successors, continues)
-
-
-class _Steps(NamedTuple):
-    """The real steps of a rollout, one entry each."""
-
-    task: np.ndarray
-    state: np.ndarray
-    action: np.ndarray
-    reward: np.ndarray
-    next_state: np.ndarray
-    continues: np.ndarray
 
 
 class EpsilonGreedyMDP(_ModelBasedLearner):
@@ -658,16 +549,6 @@ def mdp_learners(
         "Greedy (true prior)": EpsilonGreedyMDP(*sizes, rng=next(rngs), epsilon=0.0),
         "Value iteration": ValueIteration(*sizes),
     }
-
-
-def _check_indices(name: str, indices: np.ndarray, limit: int) -> np.ndarray:
-    if not np.issubdtype(indices.dtype, np.integer):
-        raise ValueError(f"{name} must be integers, got {indices.dtype}")
-    if indices.size and (indices.min() < 0 or indices.max() >= limit):
-        raise ValueError(
-            f"{name} must lie in 0 .. {limit - 1}, got {indices.min()} to {indices.max()}"
-        )
-    return indices
 
 
 def _told(state: PlanState | None) -> PlanState:

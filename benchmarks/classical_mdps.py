@@ -24,15 +24,17 @@ import tyro
 
 from meta_rl.agents.tabular import (
     BEB,
-    EMPIRICAL_PRIOR,
     OPSRL,
     PSRL,
-    TABULARL_PRIOR,
     UCRL2,
-    BeliefState,
     EpsilonGreedyMDP,
     RandomActions,
     ValueIteration,
+)
+from meta_rl.agents.tabular_beliefs import (
+    EMPIRICAL_PRIOR,
+    TABULARL_PRIOR,
+    BeliefState,
     mean_transitions,
     posterior,
 )

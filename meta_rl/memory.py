@@ -131,9 +131,9 @@ class SlotCore(MemoryCore):
         ``keep = sigmoid(gate(e))``, ``c = keep * c + (1 - keep) * write(e)``,
         ``y = sigmoid(select(e)) * c``, ``output = [y, relu(read([y, e]))]``.
 
-    That is minGRU (Feng et al., 2024, section 3.1.1) with an LSTM's output gate: a table of what was
-    met where. Since no gate sees the memory, all matrix products of a sequence are one, which makes
-    it several times faster than a GRU. Its gates start far apart, so that slots differ from the start.
+    That is minGRU (Feng et al., 2024, section 3.1.1) with an LSTM's output gate: a table of what
+    was met where. Since no gate sees the memory, all matrix products of a sequence are one, which is
+    several times faster than a GRU. The gates start far apart, so that slots differ at once.
 
     The state is ``(c, previous input)``, ``[N, 2 H]`` and ``[N, I]`` for ``hidden_size`` H; outputs
     have ``3 H`` features.

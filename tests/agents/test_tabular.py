@@ -16,16 +16,18 @@ from scipy.optimize import linprog
 
 from meta_rl.agents.tabular import (
     BEB,
-    EMPIRICAL_PRIOR,
     OPSRL,
     PSRL,
     UCRL2,
-    BeliefState,
     EpsilonGreedyMDP,
     RandomActions,
-    TabularPrior,
     ValueIteration,
     mdp_learners,
+)
+from meta_rl.agents.tabular_beliefs import (
+    EMPIRICAL_PRIOR,
+    BeliefState,
+    TabularPrior,
     mean_transitions,
     posterior,
 )
