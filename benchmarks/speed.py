@@ -49,8 +49,10 @@ class Args:
     """Of the LSTM."""
     num_epochs: int = 8
     """Epochs of an iteration."""
-    num_iterations: int = 5
-    """Iterations in a measurement."""
+    horizons: tuple[int, ...] = (10, 100)
+    """Pulls of a trial in the comparisons of training."""
+    num_steps: int = 50_000
+    """Training steps in a measurement, at least; iterations are whole."""
     repeats: int = 5
     """Turns of each contender."""
     threads: int = 1
@@ -98,10 +100,11 @@ def env_steps_per_second(env: VectorEnv, seconds: float = 2.0) -> float:
     return steps / (time.perf_counter() - began)
 
 
-def make_rl2(args: Args) -> RL2:
+def make_rl2(args: Args, horizon: int) -> RL2:
     """RL² with the recurrent network of RecurrentPPO."""
     return RL2(
         env=BANDIT,
+        env_kwargs={"horizon": horizon},
         meta_batch_size=args.num_trials,
         num_minibatches=8,
         num_epochs=args.num_epochs,
@@ -110,14 +113,14 @@ def make_rl2(args: Args) -> RL2:
     )
 
 
-def make_recurrent_ppo(args: Args, env: VecEnv) -> RecurrentPPO:
+def make_recurrent_ppo(args: Args, horizon: int, env: VecEnv) -> RecurrentPPO:
     """RecurrentPPO with the network of RL²: one LSTM, linear heads."""
     return RecurrentPPO(
         "MlpLstmPolicy",
         env,
         learning_rate=1e-3,
-        n_steps=10,
-        batch_size=args.num_trials * 10 // 8,
+        n_steps=horizon,
+        batch_size=args.num_trials * horizon // 8,
         n_epochs=args.num_epochs,
         gae_lambda=0.3,
         policy_kwargs={
@@ -131,12 +134,41 @@ def make_recurrent_ppo(args: Args, env: VecEnv) -> RecurrentPPO:
     )
 
 
-def training_steps_per_second(model: RL2 | RecurrentPPO, args: Args) -> float:
-    """Of ``num_iterations`` iterations; the first call of a model is its warm-up."""
-    steps = args.num_iterations * args.num_trials * 10
+def training_steps_per_second(model: RL2 | RecurrentPPO, args: Args, horizon: int) -> float:
+    """Of whole iterations; the first call of a model is its warm-up."""
+    iteration = args.num_trials * horizon
+    steps = -(-args.num_steps // iteration) * iteration
     began = time.perf_counter()
     model.learn(steps, log_interval=None)
     return steps / (time.perf_counter() - began)
+
+
+def compare_training(args: Args, horizon: int) -> dict[str, list[float]]:
+    """Training steps per second of each contender, on trials of ``horizon`` pulls."""
+    single = {"horizon": horizon, "resample_tasks": True}
+    models = {
+        "meta_rl RL²": make_rl2(args, horizon),
+        "RecurrentPPO, our batch": make_recurrent_ppo(
+            args,
+            horizon,
+            meta_rl.sb3_env(BANDIT, args.num_trials, previous_step=True, horizon=horizon),
+        ),
+        "RecurrentPPO, DummyVecEnv": make_recurrent_ppo(
+            args,
+            horizon,
+            DummyVecEnv([lambda: PreviousStep(gym.make(BANDIT, **single))] * args.num_trials),
+        ),
+    }
+    for model in models.values():
+        model.set_logger(Logger(None, []))
+        training_steps_per_second(model, args, horizon)
+    return compare(
+        {
+            name: lambda model=model: training_steps_per_second(model, args, horizon)
+            for name, model in models.items()
+        },
+        args.repeats,
+    )
 
 
 def compare(contenders: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -172,40 +204,18 @@ def main(args: Args) -> None:
         },
         args.repeats,
     )
-    models = {
-        "meta_rl RL²": make_rl2(args),
-        "RecurrentPPO, our batch": make_recurrent_ppo(
-            args, meta_rl.sb3_env(BANDIT, args.num_trials, previous_step=True)
-        ),
-        "RecurrentPPO, DummyVecEnv": make_recurrent_ppo(
-            args,
-            DummyVecEnv(
-                [lambda: PreviousStep(gym.make(BANDIT, resample_tasks=True))] * args.num_trials
-            ),
-        ),
-    }
-    for model in models.values():
-        model.set_logger(Logger(None, []))
-        training_steps_per_second(model, args)
-    training = compare(
-        {
-            name: lambda model=model: training_steps_per_second(model, args)
-            for name, model in models.items()
-        },
-        args.repeats,
-    )
-    names = list(stepping), list(training)
-    rows = [
-        line(*names[0], stepping, f"environment steps, {args.num_envs:,} bandits"),
-        *(line(names[1][0], other, training, "training steps") for other in names[1][1:]),
-    ]
+    training = {horizon: compare_training(args, horizon) for horizon in args.horizons}
+    rows = [line(*stepping, stepping, f"environment steps, {args.num_envs:,} bandits")]
+    for horizon, figures in training.items():
+        ours, *peers = figures
+        rows += [line(ours, peer, figures, f"training, {horizon} pulls") for peer in peers]
     table = "\n".join(
         [
             "# Speed",
             "",
             f"`python benchmarks/speed.py`: medians of {args.repeats} turns; torch with "
             f"{args.threads} thread(s) on {os.cpu_count()} cores. Training: {args.num_trials} "
-            f"trials of 10 pulls of 10 arms, LSTM of {args.hidden_size}, 8 minibatches, "
+            f"trials with 10 arms, LSTM of {args.hidden_size}, 8 minibatches, "
             f"{args.num_epochs} epochs.",
             "",
             "| what | ours | steps/s | peer | steps/s | ratio | range |",

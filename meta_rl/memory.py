@@ -132,8 +132,8 @@ class SlotCore(MemoryCore):
         ``y = sigmoid(select(e)) * c``, ``output = [y, relu(read([y, e]))]``.
 
     That is minGRU (Feng et al., 2024, section 3.1.1) with an LSTM's output gate: a table of what
-    was met where. Since no gate sees the memory, all matrix products of a sequence are one, which is
-    several times faster than a GRU. The gates start far apart, so that slots differ at once.
+    was met where. Since no gate sees the memory, all matrix products of a sequence are one: several
+    times faster than a GRU. The gates start far apart, so that slots differ at once.
 
     The state is ``(c, previous input)``, ``[N, 2 H]`` and ``[N, I]`` for ``hidden_size`` H; outputs
     have ``3 H`` features.
