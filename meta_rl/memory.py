@@ -74,7 +74,7 @@ def _time_scales(size: int, longest: int, generator: torch.Generator) -> Tensor:
 class GRUCore(MemoryCore):
     """Gated recurrent unit (Cho et al., 2014); the state is ``(h,)``, ``h`` of shape ``[N, H]``."""
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, key_size: int = 0) -> None:
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
         self.rnn = nn.GRU(input_size, hidden_size)
@@ -98,7 +98,7 @@ class GRUCore(MemoryCore):
 class LSTMCore(MemoryCore):
     """Long short-term memory (Hochreiter and Schmidhuber, 1997); the state is ``(h, c)``."""
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, key_size: int = 0) -> None:
         super().__init__()
         self.input_size, self.output_size = input_size, hidden_size
         self.rnn = nn.LSTM(input_size, hidden_size)
@@ -121,72 +121,99 @@ class LSTMCore(MemoryCore):
         enter.copy_(-keep)
 
 
-class SlotCore(MemoryCore):
-    """Slots that are written and read by gates which see transitions, and not the memory.
+class AssociativeCore(MemoryCore):
+    """What happened where the agent was before: fast weights, looked up by the observation.
 
-    An input holds where the last step led to, but not where it was taken; beside the input before,
-    it is the whole transition (state, action, reward, next state), as PEARL's context encoder sees
-    it (Rakelly et al., 2019). A ReLU layer makes features ``e`` of it, and
+    A transition is stored under the observation in which it began, and found again wherever the
+    agent meets a similar one:
 
-        ``keep = sigmoid(gate(e))``, ``c = keep * c + (1 - keep) * write(e)``,
-        ``y = sigmoid(select(e)) * c``, ``output = [y, relu(read([y, e]))]``.
+        ``key_t = softmax(K o_t)``, ``M_t = M_{t-1} + key_{t-1} v_t^T``, ``read_t = M_t^T key_t``,
 
-    That is minGRU (Feng et al., 2024, section 3.1.1) with an LSTM's output gate: a table of what
-    was met where. Since no gate sees the memory, all matrix products of a sequence are one: several
-    times faster than a GRU. The gates start far apart, so that slots differ at once.
+    with ``v_t = relu(W [x_{t-1}, x_t])``. This is linear attention (Katharopoulos et al., 2020,
+    section 3.4), that is, fast weights (Schmidhuber, 1992), with one map for keys and queries.
+    Beside the sum ``read``, the agent sees its mean and how much was stored there. A second layer
+    stores what the first one knew when it got there, so that values travel backwards.
 
-    The state is ``(c, previous input)``, ``[N, 2 H]`` and ``[N, I]`` for ``hidden_size`` H; outputs
-    have ``3 H`` features.
+    No matrix product waits for the step before: a whole sequence is a few large products.
+
+    The state is ``(previous input, sum of keys, M of each layer)``: ``[N, I]``, ``[N, K]`` and
+    ``[N, K, V]``.
+
+    Attributes:
+        num_keys: Size of keys, K.
+        value_size: Size of what is stored, V.
+        num_layers: Layers.
     """
 
-    gains: ClassVar[dict[str, float]] = {"pair": 3.0, "gate": 8.0, "write": 3.0, "select": 8.0}
+    num_keys = 32
+    value_size = 64
+    num_layers = 2
+    gains: ClassVar[dict[str, float]] = {"key": 20.0}  # observations are told apart from the start
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, key_size: int) -> None:
         super().__init__()
-        self.input_size, self.output_size = input_size, 3 * hidden_size
-        self.num_slots = 2 * hidden_size
-        self.pair = nn.Linear(2 * input_size, hidden_size)
-        self.gate = nn.Linear(hidden_size, self.num_slots)
-        self.write = nn.Linear(hidden_size, self.num_slots)
-        self.select = nn.Linear(hidden_size, self.num_slots)
-        self.read = nn.Linear(self.num_slots + hidden_size, hidden_size)
+        self.input_size, self.key_size = input_size, key_size
+        known = [2 * input_size] + [2 * input_size + hidden_size] * (self.num_layers - 1)
+        read_size = 2 * self.value_size + 1
+        self.output_size = hidden_size + read_size
+        self.key = nn.Linear(key_size, self.num_keys)
+        self.value = nn.ModuleList(nn.Linear(size, self.value_size) for size in known)
+        self.mix = nn.ModuleList(nn.Linear(read_size + size, hidden_size) for size in known)
 
     def initial_state(self, num: int) -> MemoryState:
         """Zeros."""
-        like = self.pair.weight
-        return (like.new_zeros(num, self.num_slots), like.new_zeros(num, self.input_size))
+        zeros = self.key.weight.new_zeros
+        memories = [zeros(num, self.num_keys, self.value_size) for _ in range(self.num_layers)]
+        return (zeros(num, self.input_size), zeros(num, self.num_keys), *memories)
 
     def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
         """Run ``[T, N, I]``."""
-        slots, before = state
-        pairs = torch.cat([torch.cat([before[None], inputs[:-1]]), inputs], dim=-1)
-        features = self.pair(pairs).relu()
-        keep = self.gate(features).sigmoid()
-        written = (1.0 - keep) * self.write(features)
-        history = []
-        for kept, new in zip(keep.unbind(), written.unbind(), strict=True):
-            slots = torch.addcmul(new, kept, slots)
-            history.append(slots)
-        selected = self.select(features).sigmoid() * torch.stack(history)
-        read = self.read(torch.cat([selected, features], dim=-1)).relu()
-        return torch.cat([selected, read], dim=-1), (slots, inputs[-1])
+        before, stored_keys, *memories = state
+        sequence = torch.cat([before[None], inputs])
+        pairs = torch.cat([sequence[:-1], inputs], dim=-1)
+        keys = self.key(sequence[..., : self.key_size]).softmax(dim=-1).transpose(0, 1)
+        begun = sequence[:-1].any(dim=-1).T[..., None]  # before the first input there is nothing
+        written, looked_up = keys[:, :-1] * begun, keys[:, 1:]
+        similar = (looked_up @ written.mT).tril()  # [N, T, T]: step t finds those up to t
+        amount = (similar.sum(dim=-1) + (looked_up @ stored_keys[..., None])[..., 0])[..., None]
+        known = pairs
+        for layer, memory in enumerate(memories):
+            values = self.value[layer](known).relu().transpose(0, 1)
+            total = similar @ values + looked_up @ memory
+            memories[layer] = memory + written.mT @ values
+            read = torch.cat([0.3 * total, total / (amount + 0.1), amount.log1p()], dim=-1)
+            read = read.transpose(0, 1)
+            mixed = self.mix[layer](torch.cat([read, known], dim=-1)).relu()
+            known = torch.cat([pairs, mixed], dim=-1)
+        return torch.cat([mixed, read], dim=-1), (
+            inputs[-1],
+            stored_keys + written.sum(dim=1),
+            *memories,
+        )
 
-    @torch.no_grad()
     def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
-        """Of the gate that keeps."""
-        self.gate.bias.copy_(_time_scales(self.num_slots, longest, generator))
+        """Nothing is forgotten."""
 
 
-MEMORY_CORES: dict[str, Callable[[int, int], MemoryCore]] = {
+MEMORY_CORES: dict[str, Callable[[int, int, int], MemoryCore]] = {
     "gru": GRUCore,
     "lstm": LSTMCore,
-    "slots": SlotCore,
+    "associative": AssociativeCore,
 }
-"""Cores by name; add your own: ``core(input_size, hidden_size)``."""
+"""Cores by name; add your own: ``core(input_size, hidden_size, key_size)``."""
 
 
-def make_memory_core(name: str, input_size: int, hidden_size: int) -> MemoryCore:
+def make_memory_core(
+    name: str, input_size: int, hidden_size: int, key_size: int | None = None
+) -> MemoryCore:
     """The core called ``name``.
+
+    Args:
+        name: In :data:`MEMORY_CORES`.
+        input_size: Features of an input.
+        hidden_size: Of the memory.
+        key_size: How many of the first features of an input tell where the agent is; all by
+            default. Cores that look nothing up do not use it.
 
     Raises:
         ValueError: Unknown; lists what exists.
@@ -195,4 +222,4 @@ def make_memory_core(name: str, input_size: int, hidden_size: int) -> MemoryCore
         near = difflib.get_close_matches(name, MEMORY_CORES)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"unknown memory core {name!r}: {hint}{', '.join(MEMORY_CORES)} exist")
-    return MEMORY_CORES[name](input_size, hidden_size)
+    return MEMORY_CORES[name](input_size, hidden_size, key_size or input_size)

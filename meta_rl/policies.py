@@ -65,12 +65,13 @@ class RecurrentActorCritic(BasePolicy):
             for layer in (nn.Linear(before, after), nn.ReLU())
         ]
         self.embedding = nn.Sequential(*layers)
-        self.core = make_memory_core(core, sizes[-1], hidden_size)
         if isinstance(action_space, spaces.Discrete):
             num_outputs = int(action_space.n)
         else:
             num_outputs = math.prod(action_space.shape)
             self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
+        place = None if embedding else sizes[0] - num_outputs - 2  # before action, reward, done
+        self.core = make_memory_core(core, sizes[-1], hidden_size, place)
         self.actor = nn.Linear(self.core.output_size, num_outputs)
         self.critic = nn.Linear(self.core.output_size, 1)
         self.return_scale: Tensor

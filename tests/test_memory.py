@@ -56,22 +56,33 @@ def test_a_sequence_equals_the_cell_of_torch(core: MemoryCore, name: str) -> Non
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["slots"])
-def test_slots_are_written_and_read_by_gates_that_see_transitions(core: MemoryCore) -> None:
-    for parameter in core.parameters():  # biases are zero otherwise
+@torch.no_grad()
+def test_associations_equal_their_definition() -> None:
+    """A loop over the stored steps; keys are the first two features of an input."""
+    core = make_memory_core("associative", I, H, key_size=2).double()
+    for parameter in core.parameters():
         nn.init.normal_(parameter, generator=torch.Generator().manual_seed(2))
-    slots, before = begun(core)
-    outputs, final = core(sequence(), (slots, before))
-    for t in range(T):
-        features = core.pair(torch.cat([before, sequence()[t]], dim=1)).clamp(min=0)
-        keep = 1 / (1 + torch.exp(-core.gate(features)))
-        slots = keep * slots + (1 - keep) * core.write(features)
-        selected = slots / (1 + torch.exp(-core.select(features)))
-        torch.testing.assert_close(outputs[t, :, : 2 * H], selected)
-        read = core.read(torch.cat([selected, features], dim=1)).clamp(min=0)
-        torch.testing.assert_close(outputs[t, :, 2 * H :], read)
-        before = sequence()[t]
-    torch.testing.assert_close(final, (slots, before))
+    inputs = torch.cat([torch.zeros(1, N, I, dtype=torch.float64), sequence()])
+    outputs, _ = core(sequence(), core.initial_state(N))
+    keys = (inputs[..., :2] @ core.key.weight.T + core.key.bias).softmax(dim=-1)
+    for n in range(N):
+        stored: list[tuple[torch.Tensor, ...]] = []  # key, and the value in each layer
+        for t in range(1, T + 1):
+            pair = known = torch.cat([inputs[t - 1, n], inputs[t, n]])
+            values: list[torch.Tensor] = []
+            for layer in range(2):
+                values.append(core.value[layer](known).clamp(min=0))
+                there = [*stored, (keys[t - 1, n], *values)] if t > 1 else []
+                weights = [(keys[t, n] @ entry[0]).item() for entry in there]
+                parts = [w * entry[1 + layer] for w, entry in zip(weights, there, strict=True)]
+                total = sum(parts, torch.zeros(64, dtype=torch.float64))
+                amount = torch.tensor([sum(weights)], dtype=torch.float64)
+                read = torch.cat([0.3 * total, total / (amount + 0.1), amount.log1p()])
+                mixed = core.mix[layer](torch.cat([read, known])).clamp(min=0)
+                known = torch.cat([pair, mixed])
+            if t > 1:
+                stored.append((keys[t - 1, n], *values))
+            torch.testing.assert_close(outputs[t - 1, n], torch.cat([mixed, read]))
 
 
 def test_steps_equal_the_sequence(core: MemoryCore) -> None:
@@ -86,10 +97,11 @@ def test_steps_equal_the_sequence(core: MemoryCore) -> None:
 
 def test_the_initial_state_is_zero_with_the_batch_first(core: MemoryCore, name: str) -> None:
     state = core.initial_state(N)
-    sizes = {"gru": [(N, H)], "lstm": [(N, H), (N, H)], "slots": [(N, 2 * H), (N, I)]}
+    memories = [(N, I), (N, 32), (N, 32, 64), (N, 32, 64)]
+    sizes = {"gru": [(N, H)], "lstm": [(N, H), (N, H)], "associative": memories}
     assert [leaf.shape for leaf in state] == sizes[name]
     assert all(leaf.dtype == torch.float64 and not leaf.any() for leaf in state)
-    assert (core.input_size, core.output_size) == (I, 3 * H if name == "slots" else H)
+    assert (core.input_size, core.output_size) == (I, H + 129 if name == "associative" else H)
 
 
 def test_a_reset_is_where_it_was_asked_for(core: MemoryCore) -> None:
@@ -100,7 +112,7 @@ def test_a_reset_is_where_it_was_asked_for(core: MemoryCore) -> None:
         assert new[1].abs().max() == 0
         torch.testing.assert_close(new[[0, 2]], before[[0, 2]])
         torch.testing.assert_close(old, before)
-        assert before.abs().min() > 0
+        assert (before.flatten(1).abs().amax(dim=1) > 0).all()
 
 
 def test_columns_do_not_mix(core: MemoryCore) -> None:
@@ -123,6 +135,7 @@ def test_gradients_flow_back_to_the_first_input_but_not_over_a_reset(core: Memor
     assert all(weight.grad.abs().max() > 0 for weight in core.parameters())
 
 
+@pytest.mark.parametrize("name", sorted(CELLS))
 def test_time_scales_are_spread_up_to_the_longest(name: str) -> None:
     """With no input, a unit whose bias is log(u) keeps u / (1 + u) of its memory in a step."""
     core = make_memory_core(name, I, 2000)
