@@ -61,7 +61,8 @@ class RL2(MetaAlgorithm):
         target_kl: Stop the epochs of an iteration where the policy has moved by more than 1.5 times
             this (mean KL divergence); ``None`` for never.
         env_kwargs: For the environment, where ``env`` is an id.
-        policy_kwargs: ``core`` (``"gru"``, ``"lstm"``, ``"associative"``), ``hidden_size``, ``embedding``.
+        policy_kwargs: ``core`` (``"gru"``, ``"lstm"``, ``"associative"``), ``hidden_size``,
+            ``embedding``, ``memory_span``.
         stats_window_size: Episodes in the logged means.
         tensorboard_log: Folder of TensorBoard events.
         verbose: 0 none, 1 the training log.
