@@ -15,7 +15,7 @@ from torch import nn
 
 from meta_rl.memory import MEMORY_CORES, MemoryCore, make_memory_core
 
-T, N, I, H = 5, 3, 4, 6  # noqa: E741
+T, N, F, H = 5, 3, 4, 6
 CELLS = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}
 
 
@@ -28,12 +28,12 @@ def name(request: Any) -> str:
 def core(name: str) -> MemoryCore:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return make_memory_core(name, I, H).double()
+        return make_memory_core(name, F, H).double()
 
 
 def sequence(seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(T, N, I, generator=generator, dtype=torch.float64)
+    return torch.randn(T, N, F, generator=generator, dtype=torch.float64)
 
 
 def begun(core: MemoryCore) -> Any:
@@ -43,7 +43,7 @@ def begun(core: MemoryCore) -> Any:
 
 @pytest.mark.parametrize("name", sorted(CELLS))
 def test_a_sequence_equals_the_cell_of_torch(core: MemoryCore, name: str) -> None:
-    cell = CELLS[name](I, H).double()
+    cell = CELLS[name](F, H).double()
     cell.load_state_dict({k.removesuffix("_l0"): v for k, v in core.rnn.state_dict().items()})
     state = begun(core)
     outputs, final = core(sequence(), state)
@@ -59,10 +59,10 @@ def test_a_sequence_equals_the_cell_of_torch(core: MemoryCore, name: str) -> Non
 @torch.no_grad()
 def test_associations_equal_their_definition() -> None:
     """A loop over the stored steps; keys are the first two features of an input."""
-    core = make_memory_core("associative", I, H, key_size=2).double()
+    core = make_memory_core("associative", F, H, key_size=2).double()
     for parameter in core.parameters():
         nn.init.normal_(parameter, generator=torch.Generator().manual_seed(2))
-    inputs = torch.cat([torch.zeros(1, N, I, dtype=torch.float64), sequence()])
+    inputs = torch.cat([torch.zeros(1, N, F, dtype=torch.float64), sequence()])
     outputs, _ = core(sequence(), core.initial_state(N))
     keys = (inputs[..., :2] @ core.key.weight.T + core.key.bias).softmax(dim=-1)
     for n in range(N):
@@ -97,11 +97,11 @@ def test_steps_equal_the_sequence(core: MemoryCore) -> None:
 
 def test_the_initial_state_is_zero_with_the_batch_first(core: MemoryCore, name: str) -> None:
     state = core.initial_state(N)
-    memories = [(N, I), (N, 32), (N, 32, 64), (N, 32, 64)]
+    memories = [(N, F), (N, 32), (N, 32, 64), (N, 32, 64)]
     sizes = {"gru": [(N, H)], "lstm": [(N, H), (N, H)], "associative": memories}
     assert [leaf.shape for leaf in state] == sizes[name]
     assert all(leaf.dtype == torch.float64 and not leaf.any() for leaf in state)
-    assert (core.input_size, core.output_size) == (I, H + 129 if name == "associative" else H)
+    assert (core.input_size, core.output_size) == (F, H + 129 if name == "associative" else H)
 
 
 def test_a_reset_is_where_it_was_asked_for(core: MemoryCore) -> None:
@@ -138,7 +138,7 @@ def test_gradients_flow_back_to_the_first_input_but_not_over_a_reset(core: Memor
 @pytest.mark.parametrize("name", sorted(CELLS))
 def test_time_scales_are_spread_up_to_the_longest(name: str) -> None:
     """With no input, a unit whose bias is log(u) keeps u / (1 + u) of its memory in a step."""
-    core = make_memory_core(name, I, 2000)
+    core = make_memory_core(name, F, 2000)
     for parameter in core.parameters():
         torch.nn.init.zeros_(parameter)
     core.set_time_scales(101, torch.Generator().manual_seed(0))
@@ -146,7 +146,7 @@ def test_time_scales_are_spread_up_to_the_longest(name: str) -> None:
     leaf = 1 if name == "lstm" else 0
     state = tuple(torch.ones_like(part) if i == leaf else part for i, part in enumerate(first))
     with torch.no_grad():
-        _, after = core(torch.zeros(1, 1, I), state)
+        _, after = core(torch.zeros(1, 1, F), state)
     kept = after[leaf][0]
     scales = kept / (1 - kept)
     assert 1.0 <= scales.min() < 2.0
@@ -159,6 +159,6 @@ def test_time_scales_are_spread_up_to_the_longest(name: str) -> None:
 
 def test_unknown_names_are_refused_with_what_exists() -> None:
     with pytest.raises(ValueError, match=r"'lsmt': did you mean 'lstm'\? gru, lstm"):
-        make_memory_core("lsmt", I, H)
+        make_memory_core("lsmt", F, H)
     with pytest.raises(ValueError, match=r"'transformer': gru, lstm.*exist"):
-        make_memory_core("transformer", I, H)
+        make_memory_core("transformer", F, H)
