@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -294,6 +294,9 @@ class TaskEnv(gym.Env):
         **kwargs: ``split`` and ``resample_tasks`` as in :class:`TaskVectorEnv`; the rest goes to
             the definition.
     """
+
+    # What some family can do: gymnasium.make asks the class. Instances have those of their family.
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
 
     def __init__(
         self, definition: Definition, *, render_mode: str | None = None, **kwargs: Any
