@@ -86,7 +86,7 @@ class PlanarPoint(TaskFuncEnv):
         return 0.0
 
     def render_frames(self, state: PointState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The plane from above: the origin grey, the goal green (its zone paler), the point blue."""
+        """The plane from above: origin grey, goal green (its zone paler), point blue."""
         pixels = partial(
             picture.plane_pixels, centre=self.picture_centre, half_width=self.picture_half_width
         )

@@ -20,8 +20,8 @@ class WindNavigation(PlanarPoint):
     """Navigation in an unknown wind.
 
     ## Description
-    A point has to reach a goal that is always the same, while a constant wind, the task, moves it at
-    every step. It pays only at the goal, but every step shows the wind: one that moves tells it.
+    A point has to reach a goal that is always the same, while a constant wind, the task, moves it
+    at every step. Only the goal pays, but every step shows the wind: one move tells it.
     Source: the code of Ni et al., "Recurrent Model-Free RL Can Be a Strong Baseline for Many
     POMDPs", 2022 (``envs/meta/toy_navigation/wind.py`` of
     https://github.com/twni2016/pomdp-baselines; the environment is after Dorfman et al., "Offline
