@@ -1,10 +1,9 @@
 """Oracles of the navigation families: they are told the task, and what they earn is the optimum.
 
-A learner that has to find out what the task is cannot do better. What an
-episode earns is known in closed form: the functions here that are named ``..._optimum`` and
-:func:`time_within` for points, ``GridOracle.optimal_steps_on_goal`` for grids. The Bayes-optimal
-policy of grid
-navigation, which is not told, is in :mod:`meta_rl.agents.grid_search`.
+A learner that has to find out what the task is cannot do better. What an oracle's episode earns is
+known in closed form: :func:`dense_optimum`, :func:`sparse_optimum` and :func:`time_within` for
+points, ``GridOracle.optimal_steps_on_goal`` for grids. The Bayes-optimal policy of grid navigation,
+which is not told, is in :mod:`meta_rl.agents.grid_search`.
 
 Shapes: N tasks, T steps of an episode.
 """

@@ -112,7 +112,7 @@ class DarkRoom(_DarkRoom):
         frames = picture.grid_pictures(len(params), self.size, self.size)
         frames = picture.paint_cells(frames, params, picture.GOAL)
         agents = picture.cell_pixels(state.position, self.size)
-        return tuple(picture.paint_discs(frames, agents, 7, picture.AGENT))
+        return tuple(picture.paint_discs(frames, agents, 7.5, picture.AGENT))
 
 
 class KeyState(NamedTuple):
@@ -234,10 +234,10 @@ class DarkKeyToDoor(_DarkRoom):
         frames = picture.paint_cells(frames, params["door"], picture.GOAL)
         # The key is smaller than a cell, so that a door under it shows.
         keys = picture.cell_pixels(params["key"], self.size)
-        with_keys = picture.paint_discs(frames, keys, 10, picture.KEY)
+        with_keys = picture.paint_discs(frames, keys, 9.5, picture.KEY)
         frames = np.where(state.has_key[:, None, None, None], frames, with_keys)
         agents = picture.cell_pixels(state.position, self.size)
-        return tuple(picture.paint_discs(frames, agents, 7, picture.AGENT))
+        return tuple(picture.paint_discs(frames, agents, 7.5, picture.AGENT))
 
 
 def cut_list(space: spaces.Space, tasks: Tasks) -> TaskSplit:

@@ -158,4 +158,4 @@ class GridNavigation(TaskFuncEnv):
         frames = picture.paint_cells(frames, np.zeros(2, dtype=np.int64), picture.START)
         frames = picture.paint_cells(frames, params, picture.GOAL)
         agents = picture.cell_pixels(state.position, self.size)
-        return tuple(picture.paint_discs(frames, agents, 7, picture.AGENT))
+        return tuple(picture.paint_discs(frames, agents, 7.5, picture.AGENT))

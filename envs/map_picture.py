@@ -26,8 +26,10 @@ PLANE_PIXELS = 160
 
 
 def empty_planes(num: int) -> np.ndarray:
-    """Pictures of an empty square plane, ``[N, PLANE_PIXELS, PLANE_PIXELS, 3]``."""
-    return np.full((num, PLANE_PIXELS, PLANE_PIXELS, 3), FLOOR, dtype=np.uint8)
+    """Pictures of an empty square plane in a frame, ``[N, PLANE_PIXELS, PLANE_PIXELS, 3]``."""
+    picture = np.full((PLANE_PIXELS, PLANE_PIXELS, 3), LINES, dtype=np.uint8)
+    picture[1:-1, 1:-1] = FLOOR
+    return np.repeat(picture[None], num, axis=0)
 
 
 def plane_pixels(points: Any, centre: tuple[float, float], half_width: float) -> np.ndarray:
@@ -52,7 +54,7 @@ def paint_discs(pictures: np.ndarray, pixels: Any, radius: float, colour: Colour
     Args:
         pictures: ``[N, height, width, 3]``.
         pixels: Row and column of the centres, ``[N, 2]``, or ``[2]`` for all.
-        radius: In pixels; 0 paints the centre alone.
+        radius: In pixels; 0 paints the centre alone. Halves (3.5) look rounder than whole numbers.
         colour: Red, green and blue.
     """
     num, height, width, _ = pictures.shape
@@ -68,6 +70,7 @@ def grid_pictures(num: int, width: int, height: int) -> np.ndarray:
     picture = np.full((height * CELL_PIXELS, width * CELL_PIXELS, 3), FLOOR, dtype=np.uint8)
     picture[::CELL_PIXELS] = LINES
     picture[:, ::CELL_PIXELS] = LINES
+    picture[-1] = picture[:, -1] = LINES
     return np.repeat(picture[None], num, axis=0)
 
 
@@ -93,7 +96,7 @@ def paint_cells(pictures: np.ndarray, cells: Any, colour: Colour) -> np.ndarray:
     """
     num, height, width, _ = pictures.shape
     middles = np.broadcast_to(cell_pixels(cells, height // CELL_PIXELS), (num, 2))
-    reach = CELL_PIXELS // 2 - 1
+    reach = CELL_PIXELS // 2 - 2
     rows = np.abs(np.arange(height)[None, :, None] - middles[:, 0, None, None]) <= reach
     columns = np.abs(np.arange(width)[None, None, :] - middles[:, 1, None, None]) <= reach
     return np.where((rows & columns)[..., None], np.asarray(colour, dtype=np.uint8), pictures)

@@ -96,9 +96,9 @@ class PlanarPoint(TaskFuncEnv):
         if self.goal_radius_drawn():
             zone = self.goal_radius_drawn() * per_unit
             frames = picture.paint_discs(frames, goals, zone, picture.ZONE)
-        frames = picture.paint_discs(frames, pixels(np.zeros(2)), 2, picture.START)
-        frames = picture.paint_discs(frames, goals, 4, picture.GOAL)
-        frames = picture.paint_discs(frames, pixels(state.position), 3, picture.AGENT)
+        frames = picture.paint_discs(frames, pixels(np.zeros(2)), 2.5, picture.START)
+        frames = picture.paint_discs(frames, goals, 5.5, picture.GOAL)
+        frames = picture.paint_discs(frames, pixels(state.position), 4.5, picture.AGENT)
         return tuple(frames)
 
 

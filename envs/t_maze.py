@@ -172,6 +172,6 @@ class TMaze(TaskFuncEnv):
         goals = np.stack([np.full_like(side, self.junction), side], axis=1)
         frames = picture.paint_cells(frames, goals, picture.GOAL)
         agents = picture.cell_pixels(state.position + np.array([0, 1]), 3)
-        cued = picture.paint_discs(frames, agents, 7, picture.KEY)
-        frames = picture.paint_discs(frames, agents, 7, picture.AGENT)
+        cued = picture.paint_discs(frames, agents, 7.5, picture.KEY)
+        frames = picture.paint_discs(frames, agents, 7.5, picture.AGENT)
         return tuple(np.where(state.cue_shown[:, None, None, None], cued, frames))

@@ -212,6 +212,8 @@ class TaskVectorEnv(TaskBatch):
         """One frame per sub-environment, where the family renders."""
         if self.render_mode is None:
             raise ValueError("render() needs a render_mode, given when the environment is made")
+        if self._state is None:
+            raise gym.error.ResetNeeded("render() needs a reset() first: there is nothing to see")
         return self.definition.render_frames(self._state, self._tasks, self.render_mode)
 
     def close_extras(self, **kwargs: Any) -> None:
