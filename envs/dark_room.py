@@ -41,8 +41,9 @@ class DarkRoom(_DarkRoom):
     ## Description
     An agent in a square room looks for a goal that it does not see, and that pays as long as it
     stays. Source: Laskin et al., "In-context Reinforcement Learning with Algorithm Distillation",
-    2022, section 4.1. The authors published no code; others' differ in what ends an episode: here
-    nothing does, as in the paper.
+    2022, section 4.1. The authors published no code; in some of others' the goal ends the episode.
+    Here nothing does by default, as in the paper; for its hard variant, which pays once, take
+    ``size=17, terminate_at_goal=True``.
 
     ## Action Space
     ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
@@ -57,7 +58,7 @@ class DarkRoom(_DarkRoom):
     The middle of the room.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps.
+    *Truncated* after ``horizon`` steps; *terminated* on the goal with ``terminate_at_goal``.
 
     ## Arguments
     | argument | default | meaning |
@@ -65,6 +66,7 @@ class DarkRoom(_DarkRoom):
     | ``size`` | 9 | cells along each side |
     | ``horizon`` | 20 | steps in an episode |
     | ``episodes_per_trial`` | 10 | episodes on one task |
+    | ``terminate_at_goal`` | ``False`` | end the episode where a step ends on the goal |
 
     ## Task distribution
     ``Box(0, size - 1, (2,))``, integers: the goal's x and y, any cell. The cells are shuffled once
@@ -78,8 +80,15 @@ class DarkRoom(_DarkRoom):
     * v0: initial.
     """
 
-    def __init__(self, size: int = 9, horizon: int = 20, episodes_per_trial: int = 10) -> None:
+    def __init__(
+        self,
+        size: int = 9,
+        horizon: int = 20,
+        episodes_per_trial: int = 10,
+        terminate_at_goal: bool = False,
+    ) -> None:
         super().__init__(size, horizon, episodes_per_trial)
+        self.terminate_at_goal = bool(terminate_at_goal)
         self.task_split = cut_list(self.cell_space, all_cells(self.size))
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> GridState:
@@ -106,6 +115,10 @@ class DarkRoom(_DarkRoom):
     ) -> dict[str, Any]:
         """1 on the goal."""
         return {"reward_goal": np.where(same_cell(next_state.position, params), 1.0, 0.0)}
+
+    def terminal(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
+        """On the goal, where that is asked for."""
+        return same_cell(state.position, params) & self.terminate_at_goal
 
     def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
         """The room, (0, 0) at the lower left: goal green, agent blue."""

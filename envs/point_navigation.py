@@ -167,7 +167,7 @@ class PointNavigation(PlanarPoint):
     |---|---|---|
     | ``horizon`` | 100 | steps in an episode |
     | ``episodes_per_trial`` | 5 | episodes on one task (the paper shows 0 to 4 gradient steps) |
-    | ``goal_range`` | 0.5 | largest |x| and |y| of the goal in training |
+    | ``goal_range`` | 0.5 | largest absolute x and y of the goal in training |
     | ``goal_tolerance`` | 0.01 | how close along each axis ends the episode |
 
     ## Task distribution

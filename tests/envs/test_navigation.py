@@ -153,6 +153,14 @@ def test_dark_room_by_hand() -> None:
     assert not any(ended)
 
 
+def test_hard_dark_room_ends_at_the_goal() -> None:
+    env, first = started(DarkRoom, [[9, 8]], size=17, terminate_at_goal=True)
+    assert first.tolist() == [8 * 17 + 8]
+    _, rewards, ended = walk(env, [UP, RIGHT, DOWN])
+    assert rewards == [0.0, 0.0, 1.0]
+    assert ended == [False, False, True]
+
+
 def test_key_opens_the_door_once() -> None:
     """The door without the key, the key twice, the door twice, and the next episode."""
     env = TaskVectorEnv(DarkKeyToDoor, 1, autoreset_mode="Disabled", size=2, horizon=12)
@@ -362,7 +370,7 @@ def test_square_rings_are_filled_evenly() -> None:
         ("SparsePointNavigation", {"reward": "dense"}),
         ("WindNavigation", {"horizon": 5, "goal_radius": 2.0}),
         ("GridNavigation", {"size": 3, "horizon": 4}),
-        ("DarkRoom", {"size": 2, "horizon": 3}),
+        ("DarkRoom", {"size": 2, "horizon": 3, "terminate_at_goal": True}),
         ("DarkKeyToDoor", {"size": 2, "terminate_at_door": True}),
         ("TMaze", {"corridor_length": 1, "oracle_length": 2, "penalty": -0.1}),
         ("TMaze", {"ambiguous_position": True}),
