@@ -17,6 +17,14 @@ ENVIRONMENTS: dict[str, str] = {
     "BernoulliBandit-v0": "meta_rl.envs.bandits:BernoulliBandit",
     "GaussianBandit-v0": "meta_rl.envs.bandits:GaussianBandit",
     "TabularMDP-v0": "meta_rl.envs.tabular_mdp:TabularMDP",
+    "PointNavigation-v0": "meta_rl.envs.point_navigation:PointNavigation",
+    "PointRobot-v0": "meta_rl.envs.point_navigation:PointRobot",
+    "SparsePointNavigation-v0": "meta_rl.envs.sparse_point_navigation:SparsePointNavigation",
+    "WindNavigation-v0": "meta_rl.envs.wind_navigation:WindNavigation",
+    "GridNavigation-v0": "meta_rl.envs.grid_navigation:GridNavigation",
+    "DarkRoom-v0": "meta_rl.envs.dark_room:DarkRoom",
+    "DarkKeyToDoor-v0": "meta_rl.envs.dark_room:DarkKeyToDoor",
+    "TMaze-v0": "meta_rl.envs.t_maze:TMaze",
 }
 
 

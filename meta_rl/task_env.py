@@ -30,6 +30,9 @@ from meta_rl.tasks import (
 
 Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
 
+# What gymnasium.make finds at the class; an environment has the render modes of its family.
+ANY_METADATA: dict[str, Any] = {"render_modes": ["rgb_array"]}
+
 
 class TaskVectorEnv(TaskBatch):
     """A native batch of sub-environments of one family, each on a task of its own.
@@ -212,6 +215,8 @@ class TaskVectorEnv(TaskBatch):
         """One frame per sub-environment, where the family renders."""
         if self.render_mode is None:
             raise ValueError("render() needs a render_mode, given when the environment is made")
+        if self._state is None:
+            raise gym.error.ResetNeeded("render() needs a reset() first: there is nothing to see")
         return self.definition.render_frames(self._state, self._tasks, self.render_mode)
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -294,6 +299,8 @@ class TaskEnv(gym.Env):
         **kwargs: ``split`` and ``resample_tasks`` as in :class:`TaskVectorEnv`; the rest goes to
             the definition.
     """
+
+    metadata = ANY_METADATA
 
     def __init__(
         self, definition: Definition, *, render_mode: str | None = None, **kwargs: Any

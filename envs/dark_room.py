@@ -1,0 +1,267 @@
+"""Dark rooms: grids in which the agent sees its own cell alone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.definition import TaskFuncEnv
+from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count, count_tasks, take_tasks
+
+from . import map_picture as picture
+from .grid_navigation import MOVES, GridState, all_cells, moved, same_cell
+
+SEED = 2022
+TRAIN_SHARE = 0.8
+
+
+class _DarkRoom(TaskFuncEnv):
+    """What dark rooms share: the grid, and an observation that is the number of the cell."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}
+
+    def __init__(self, size: int, horizon: int, episodes_per_trial: int) -> None:
+        super().__init__()
+        self.size = check_count("size", size, least=2)
+        self.horizon = check_count("horizon", horizon)
+        self.episodes_per_trial = check_count("episodes_per_trial", episodes_per_trial)
+        self.observation_space = spaces.Discrete(self.size**2)
+        self.action_space = spaces.Discrete(len(MOVES))
+        self.cell_space = spaces.Box(0, self.size - 1, (2,), np.int64)
+
+    def _cell(self, position: Any) -> Any:
+        return position[:, 1] * self.size + position[:, 0]
+
+
+class DarkRoom(_DarkRoom):
+    """Dark room.
+
+    ## Description
+    An agent in a square room looks for a goal that it does not see, and that pays as long as it
+    stays. Source: Laskin et al., "In-context Reinforcement Learning with Algorithm Distillation",
+    2022, section 4.1. The authors published no code; in some of others' the goal ends the episode.
+    Here nothing does by default, as in the paper; for its hard variant, which pays once, take
+    ``size=17, terminate_at_goal=True``.
+
+    ## Action Space
+    ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
+
+    ## Observation Space
+    ``Discrete(size * size)``: the agent's cell, ``y * size + x``.
+
+    ## Rewards
+    1 where the agent is on the goal after the move, at every step: info ``reward_goal``.
+
+    ## Starting State
+    The middle of the room.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; *terminated* on the goal with ``terminate_at_goal``.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``size`` | 9 | cells along each side |
+    | ``horizon`` | 20 | steps in an episode |
+    | ``episodes_per_trial`` | 10 | episodes on one task |
+    | ``terminate_at_goal`` | ``False`` | end the episode where a step ends on the goal |
+
+    ## Task distribution
+    ``Box(0, size - 1, (2,))``, integers: the goal's x and y, any cell. The cells are shuffled once
+    (seeded) and cut: four fifths train, and the rest is halved into validation and test (65, 8 and
+    8 of 81). The paper says that training and evaluation goals differ, but not which they are.
+
+    ## Adaptation
+    After every episode; a trial is ``episodes_per_trial`` episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    def __init__(
+        self,
+        size: int = 9,
+        horizon: int = 20,
+        episodes_per_trial: int = 10,
+        terminate_at_goal: bool = False,
+    ) -> None:
+        super().__init__(size, horizon, episodes_per_trial)
+        self.terminate_at_goal = bool(terminate_at_goal)
+        self.task_split = cut_list(self.cell_space, all_cells(self.size))
+
+    def initial(self, rng: np.random.Generator, params: Tasks) -> GridState:
+        """The middle."""
+        return GridState(np.full((len(params), 2), self.size // 2, dtype=np.int64))
+
+    def transition(
+        self, state: GridState, action: Any, rng: np.random.Generator, params: Tasks
+    ) -> GridState:
+        """Move by one cell."""
+        return GridState(moved(state.position, action, self.size))
+
+    def observation(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
+        """The number of the cell."""
+        return self._cell(state.position)
+
+    def reward_terms(
+        self,
+        state: GridState,
+        action: Any,
+        next_state: GridState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """1 on the goal."""
+        return {"reward_goal": np.where(same_cell(next_state.position, params), 1.0, 0.0)}
+
+    def terminal(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
+        """On the goal, where that is asked for."""
+        return same_cell(state.position, params) & self.terminate_at_goal
+
+    def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
+        """The room, (0, 0) at the lower left: goal green, agent blue."""
+        frames = picture.grid_pictures(len(params), self.size, self.size)
+        frames = picture.paint_cells(frames, params, picture.GOAL)
+        agents = picture.cell_pixels(state.position, self.size)
+        return tuple(picture.paint_discs(frames, agents, 7.5, picture.AGENT))
+
+
+class KeyState(NamedTuple):
+    """Where each agent is, and what it has done.
+
+    Attributes:
+        position: x and y, int64 ``[N, 2]``; (0, 0) is the lower left cell.
+        has_key: Whether it has found the key, bool ``[N]``.
+        door_open: Whether it has been at the door with the key, bool ``[N]``.
+    """
+
+    position: np.ndarray
+    has_key: np.ndarray
+    door_open: np.ndarray
+
+
+class DarkKeyToDoor(_DarkRoom):
+    """Dark key-to-door.
+
+    ## Description
+    As in ``DarkRoom``, but the agent has to find a key first and a door then, and sees neither of
+    them, nor whether it holds the key. Source: Laskin et al., "In-context Reinforcement Learning
+    with Algorithm Distillation", 2022, section 4.1. Others' code differs: in some the door pays at
+    every step spent there, in some it ends the episode (``terminate_at_door``), in AMAGO's the
+    agent sees whether it holds the key. Here, as in the paper's text, each pays once.
+
+    ## Action Space
+    ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
+
+    ## Observation Space
+    ``Discrete(size * size)``: the agent's cell, ``y * size + x``.
+
+    ## Rewards
+    1 at the first step that ends on the key: info ``reward_key``. 1 at the first step that ends at
+    the door with the key (the same step, where both are in one cell): info ``reward_door``.
+
+    ## Starting State
+    Any cell, uniformly, at every episode; without the key, also where the key lies (to stay there
+    takes it).
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; *terminated* at the open door with ``terminate_at_door``.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``size`` | 9 | cells along each side |
+    | ``horizon`` | 50 | steps in an episode |
+    | ``episodes_per_trial`` | 10 | episodes on one task |
+    | ``terminate_at_door`` | ``False`` | end the episode when the door opens |
+
+    ## Task distribution
+    A ``Dict`` of ``key`` and ``door``, each ``Box(0, size - 1, (2,))``, integers: their x and y,
+    any two cells. All pairs are shuffled once (seeded) and cut: four fifths train, and the rest is
+    halved into validation and test (5,249, 656 and 656 of 6,561).
+
+    ## Adaptation
+    After every episode; a trial is ``episodes_per_trial`` episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    def __init__(
+        self,
+        size: int = 9,
+        horizon: int = 50,
+        episodes_per_trial: int = 10,
+        terminate_at_door: bool = False,
+    ) -> None:
+        super().__init__(size, horizon, episodes_per_trial)
+        self.terminate_at_door = bool(terminate_at_door)
+        space = spaces.Dict({"key": self.cell_space, "door": self.cell_space})
+        cells = all_cells(self.size)
+        pair = np.arange(len(cells) ** 2)
+        pairs = {"key": cells[pair % len(cells)], "door": cells[pair // len(cells)]}
+        self.task_split = cut_list(space, pairs)
+
+    def initial(self, rng: np.random.Generator, params: Tasks) -> KeyState:
+        """Anywhere, without the key. Numpy only: it draws."""
+        num = count_tasks(params)
+        position = rng.integers(self.size, size=(num, 2))
+        return KeyState(position, np.zeros(num, dtype=bool), np.zeros(num, dtype=bool))
+
+    def transition(
+        self, state: KeyState, action: Any, rng: np.random.Generator, params: Tasks
+    ) -> KeyState:
+        """Move by one cell; take the key and open the door that are there."""
+        position = moved(state.position, action, self.size)
+        has_key = state.has_key | same_cell(position, params["key"])
+        door_open = state.door_open | (has_key & same_cell(position, params["door"]))
+        return KeyState(position, has_key, door_open)
+
+    def observation(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:
+        """The number of the cell."""
+        return self._cell(state.position)
+
+    def reward_terms(
+        self,
+        state: KeyState,
+        action: Any,
+        next_state: KeyState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """1 for the key and 1 for the door, once each."""
+        return {
+            "reward_key": np.where(next_state.has_key & ~state.has_key, 1.0, 0.0),
+            "reward_door": np.where(next_state.door_open & ~state.door_open, 1.0, 0.0),
+        }
+
+    def terminal(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:
+        """At the open door, where that is asked for."""
+        return state.door_open & self.terminate_at_door
+
+    def render_frames(self, state: KeyState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
+        """The room, (0, 0) at the lower left: key orange until taken, door green, agent blue."""
+        frames = picture.grid_pictures(count_tasks(params), self.size, self.size)
+        frames = picture.paint_cells(frames, params["door"], picture.GOAL)
+        # The key is smaller than a cell, so that a door under it shows.
+        keys = picture.cell_pixels(params["key"], self.size)
+        with_keys = picture.paint_discs(frames, keys, 9.5, picture.KEY)
+        frames = np.where(state.has_key[:, None, None, None], frames, with_keys)
+        agents = picture.cell_pixels(state.position, self.size)
+        return tuple(picture.paint_discs(frames, agents, 7.5, picture.AGENT))
+
+
+def cut_list(space: spaces.Space, tasks: Tasks) -> TaskSplit:
+    """Shuffle all tasks once, and cut: four fifths train, the rest halved.
+
+    Args:
+        space: Of one task.
+        tasks: All of them, at least 4.
+    """
+    num = count_tasks(tasks)
+    order = np.random.default_rng(SEED).permutation(num)
+    num_test = max(1, round(num * (1 - TRAIN_SHARE) / 2))
+    parts = order[: num - 2 * num_test], order[num - 2 * num_test : -num_test], order[-num_test:]
+    return TaskSplit(*(FiniteTasks(space, take_tasks(tasks, part)) for part in parts))

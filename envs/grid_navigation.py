@@ -1,0 +1,161 @@
+"""Grids in which an agent looks for a goal that it does not see."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.definition import TaskFuncEnv
+from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
+
+from . import map_picture as picture
+
+MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
+"""What the actions add to x and y: stay, up, right, down, left."""
+
+
+class GridState(NamedTuple):
+    """Where each agent is.
+
+    Attributes:
+        position: x and y, int64 ``[N, 2]``; (0, 0) is the lower left cell.
+    """
+
+    position: np.ndarray
+
+
+def moved(position: Any, action: Any, size: int) -> Any:
+    """Positions after the actions: walls hold the agent back.
+
+    Args:
+        position: x and y, int ``[N, 2]``.
+        action: Index into ``MOVES``, ``[N]``.
+        size: Cells along each side of the grid.
+    """
+    return np.clip(position + MOVES[action], 0, size - 1)
+
+
+def same_cell(position: Any, cell: Any) -> Any:
+    """Where the positions are the cells, bool ``[N]``."""
+    return np.all(position == cell, axis=-1)
+
+
+def all_cells(size: int) -> np.ndarray:
+    """All cells as x and y, int64 ``[size * size, 2]``, row by row from the lower left."""
+    cell = np.arange(size * size)
+    return np.stack([cell % size, cell // size], axis=1)
+
+
+class GridNavigation(TaskFuncEnv):
+    """Grid navigation of the VariBAD paper (GridNavi).
+
+    ## Description
+    An agent starts in the corner of a grid and looks for a goal that it does not see: the task. The
+    best agent searches cell by cell in the first episode, and goes straight to the goal once it has
+    been there. Small enough for an exact Bayes-optimal policy: see
+    ``meta_rl.agents.grid_search``. Source: Zintgraf et al., "VariBAD: A Very Good Method for
+    Bayes-Adaptive Deep RL via Meta-Learning", 2020, section 5.1, and the authors' code
+    (``environments/navigation/gridworld.py`` of https://github.com/lmzintgraf/varibad).
+
+    ## Action Space
+    ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
+
+    ## Observation Space
+    ``Box(0, size - 1, (2,))``: x and y of the agent.
+
+    ## Rewards
+    1 where the agent is on the goal after the move (at every step, also when it stays there): info
+    ``reward_goal``; -0.1 elsewhere: info ``reward_step``.
+
+    ## Starting State
+    (0, 0).
+
+    ## Episode End
+    *Terminated* after ``horizon`` steps: the horizon is part of the problem. (VariBAD sets ``done``
+    there, and nowhere else.)
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``size`` | 5 | cells along each side, at least 3 |
+    | ``horizon`` | 15 | steps in an episode |
+    | ``episodes_per_trial`` | 4 | episodes on one task |
+
+    ## Task distribution
+    ``Box(0, size - 1, (2,))``, integers: the goal, uniform over all cells but the four of the
+    starting corner (21 goals of a 5 × 5 grid). Train, validation and test are the same list: the
+    agent has to learn to search, not to generalise.
+
+    ## Adaptation
+    After every episode; a trial is ``episodes_per_trial`` episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}
+    horizon_is_terminal = True
+
+    def __init__(self, size: int = 5, horizon: int = 15, episodes_per_trial: int = 4) -> None:
+        super().__init__()
+        self.size = check_count("size", size, least=3)
+        self.horizon = check_count("horizon", horizon)
+        self.episodes_per_trial = check_count("episodes_per_trial", episodes_per_trial)
+        self.observation_space = spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
+        self.action_space = spaces.Discrete(len(MOVES))
+        cells = all_cells(self.size)
+        space = spaces.Box(0, self.size - 1, (2,), np.int64)
+        goals = FiniteTasks(space, cells[~self._is_corner(cells)])
+        self.task_split = TaskSplit(train=goals, validation=goals, test=goals)
+
+    @staticmethod
+    def _is_corner(cells: np.ndarray) -> np.ndarray:
+        return np.all(cells <= 1, axis=-1)
+
+    def check_tasks(self, tasks: Tasks) -> None:
+        """Refuse goals in the starting corner."""
+        corner = self._is_corner(tasks)
+        if corner.any():
+            task = int(np.argmax(corner))
+            raise ValueError(
+                f"task {task}: goal {tasks[task]} is one of the starting corner's four"
+            )
+
+    def initial(self, rng: np.random.Generator, params: Tasks) -> GridState:
+        """The corner."""
+        return GridState(np.zeros((len(params), 2), dtype=np.int64))
+
+    def transition(
+        self, state: GridState, action: Any, rng: np.random.Generator, params: Tasks
+    ) -> GridState:
+        """Move by one cell."""
+        return GridState(moved(state.position, action, self.size))
+
+    def observation(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
+        """The position: x and y."""
+        return state.position.astype(np.float32)
+
+    def reward_terms(
+        self,
+        state: GridState,
+        action: Any,
+        next_state: GridState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """1 on the goal, -0.1 elsewhere."""
+        at_goal = same_cell(next_state.position, params)
+        return {
+            "reward_goal": np.where(at_goal, 1.0, 0.0),
+            "reward_step": np.where(at_goal, 0.0, -0.1),
+        }
+
+    def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
+        """The grid, (0, 0) at the lower left: start grey, goal green, agent blue."""
+        frames = picture.grid_pictures(len(params), self.size, self.size)
+        frames = picture.paint_cells(frames, np.zeros(2, dtype=np.int64), picture.START)
+        frames = picture.paint_cells(frames, params, picture.GOAL)
+        agents = picture.cell_pixels(state.position, self.size)
+        return tuple(picture.paint_discs(frames, agents, 7.5, picture.AGENT))

@@ -1,0 +1,136 @@
+"""A point that looks for a goal on a half circle, with a sparse reward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
+
+from .point_navigation import MAX_STEP, PlanarPoint, PointState, check_positive
+
+
+class SparsePointNavigation(PlanarPoint):
+    """Sparse point navigation on a half circle.
+
+    ## Description
+    A point at the centre of a half circle looks for a goal on it, and is paid only near the goal:
+    it has to search in the first episodes, and to return in the later ones. Sources: the code of
+    Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context
+    Variables" (PEARL), 2019 (``SparsePointEnv`` of https://github.com/katerakelly/oyster), the
+    default here; and of Zintgraf et al., "VariBAD", 2020 (https://github.com/lmzintgraf/varibad).
+
+    The two differ, and so do the arguments: PEARL has 20 steps and a fixed list of goals, and
+    trains the policy with the dense reward (``reward="dense"``), while context and evaluation have
+    the sparse one. For VariBAD's, take ``horizon=100, episodes_per_trial=3,
+    continuous_goals=True``: always sparse, goals uniform on the half circle.
+
+    ## Action Space
+    ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped.
+
+    ## Observation Space
+    ``Box((2,))``: x and y of the point.
+
+    ## Rewards
+    ``reward="sparse"``: 1 minus the distance to the goal where that is at most ``goal_radius``,
+    otherwise 0, info ``reward_goal``. ``reward="dense"``: the negative distance, info
+    ``reward_distance``. Infos hold both, as ``sparse_reward`` and ``dense_reward``.
+
+    ## Starting State
+    The origin.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``horizon`` | 20 | steps in an episode |
+    | ``episodes_per_trial`` | 6 | episodes on one task (PEARL explores for 5 before it is scored) |
+    | ``goal_radius`` | 0.2 | distance from the goal within which the sparse reward is paid |
+    | ``reward`` | ``"sparse"`` | ``"sparse"`` or ``"dense"`` |
+    | ``continuous_goals`` | ``False`` | train on the whole half circle, not on PEARL's list |
+
+    ## Task distribution
+    ``Box(-1, 1, (2,))``: the goal, at distance 1 from the origin, with y not negative. Train and
+    test: the first 80 and the last 20 of 100 equally spaced goals, in PEARL's order (numpy's legacy
+    generator, seed 1337); neighbours are 0.03 apart, so that nearly every test goal lies within the
+    radius of a training goal. Validation: 20 more, seeded. With ``continuous_goals``, train is
+    uniform on the half circle. ``ood``: uniform on the other half (y negative).
+
+    ## Adaptation
+    After every episode; a trial is ``episodes_per_trial`` episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    picture_half_width = 1.3
+
+    def __init__(
+        self,
+        horizon: int = 20,
+        episodes_per_trial: int = 6,
+        goal_radius: float = 0.2,
+        reward: str = "sparse",
+        continuous_goals: bool = False,
+    ) -> None:
+        super().__init__(horizon, episodes_per_trial, reach=MAX_STEP * (horizon + 1))
+        self.goal_radius = check_positive("goal_radius", goal_radius)
+        if reward not in ("sparse", "dense"):
+            raise ValueError(f"reward has to be 'sparse' or 'dense', got {reward!r}")
+        self.reward_kind = reward
+        space = spaces.Box(-1.0, 1.0, (2,), np.float64)
+        published = on_circle(np.linspace(0.0, np.pi, 100))
+        np.random.RandomState(1337).shuffle(published)
+        half_circle = SampledTasks(space, _upper_half)
+        self.task_split = TaskSplit(
+            train=half_circle if continuous_goals else FiniteTasks(space, published[:80]),
+            validation=FiniteTasks.seeded(half_circle, 20, seed=2019),
+            test=FiniteTasks(space, published[80:]),
+            ood=SampledTasks(space, _lower_half),
+        )
+
+    def sparse_reward(self, distance: Any) -> Any:
+        """1 minus the distance within the radius, otherwise 0; ``[N]``."""
+        return np.where(distance <= self.goal_radius, 1.0 - distance, 0.0)
+
+    def reward_terms(
+        self,
+        state: PointState,
+        action: Any,
+        next_state: PointState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """By the distance after the move, as the argument ``reward`` says."""
+        distance = self.distance(next_state, params)
+        if self.reward_kind == "dense":
+            return {"reward_distance": -distance}
+        return {"reward_goal": self.sparse_reward(distance)}
+
+    def transition_info(
+        self, state: PointState, action: Any, next_state: PointState, params: Tasks
+    ) -> dict[str, Any]:
+        """Both rewards, whichever is paid."""
+        distance = self.distance(next_state, params)
+        return {"sparse_reward": self.sparse_reward(distance), "dense_reward": -distance}
+
+    def goal_radius_drawn(self) -> float:
+        """The zone that pays."""
+        return self.goal_radius
+
+
+def on_circle(angles: Any) -> np.ndarray:
+    """Points at distance 1 from the origin, ``[N, 2]``, at the angles ``[N]`` (radians)."""
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _upper_half(num: int, rng: np.random.Generator) -> np.ndarray:
+    return on_circle(rng.uniform(0.0, np.pi, num))
+
+
+def _lower_half(num: int, rng: np.random.Generator) -> np.ndarray:
+    return on_circle(rng.uniform(-np.pi, 0.0, num))

@@ -1,0 +1,113 @@
+"""A point that is blown off its way to a fixed goal by a wind that it does not see."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
+
+from .point_navigation import MAX_STEP, PlanarPoint, PointState, check_positive, square_ring
+
+MAX_WIND = 0.08
+GOAL = (0.0, 1.0)
+
+
+class WindNavigation(PlanarPoint):
+    """Navigation in an unknown wind.
+
+    ## Description
+    A point has to reach a goal that is always the same, while a constant wind, the task, moves it
+    at every step. Only the goal pays, but every step shows the wind: one move tells it.
+    Source: the code of Ni et al., "Recurrent Model-Free RL Can Be a Strong Baseline for Many
+    POMDPs", 2022 (``envs/meta/toy_navigation/wind.py`` of
+    https://github.com/twni2016/pomdp-baselines; the environment is after Dorfman et al., "Offline
+    Meta Reinforcement Learning", 2021).
+
+    ## Action Space
+    ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped; the wind comes on top.
+
+    ## Observation Space
+    ``Box((2,))``: x and y of the point.
+
+    ## Rewards
+    1 within ``goal_radius`` of the goal (0, 1) after the move, otherwise 0: info ``reward_goal``.
+
+    ## Starting State
+    The origin.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``horizon`` | 75 | steps in an episode |
+    | ``episodes_per_trial`` | 1 | episodes on one task |
+    | ``goal_radius`` | 0.03 | distance from the goal within which it pays |
+
+    ## Task distribution
+    ``Box(-0.1, 0.1, (2,))``: the wind, in units of the plane per step. Train and test: the first 40
+    and the last 20 of the authors' 60 winds, uniform in [-0.08, 0.08]² (numpy's legacy generator,
+    seed 1337). Validation: 20 more, seeded. ``ood``: stronger along at least one axis, up to the
+    point's own 0.1.
+
+    ## Adaptation
+    After every episode; a trial is ``episodes_per_trial`` episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    picture_centre = (0.0, 0.5)
+    picture_half_width = 1.1
+
+    def __init__(
+        self, horizon: int = 75, episodes_per_trial: int = 1, goal_radius: float = 0.03
+    ) -> None:
+        super().__init__(horizon, episodes_per_trial, reach=2 * MAX_STEP * (horizon + 1))
+        self.goal_radius = check_positive("goal_radius", goal_radius)
+        space = spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float64)
+        published = np.random.RandomState(1337).uniform(-MAX_WIND, MAX_WIND, (60, 2))
+        train = FiniteTasks(space, published[:40])
+        fresh = SampledTasks(space, _winds)
+        self.task_split = TaskSplit(
+            train=train,
+            validation=FiniteTasks.seeded(fresh, 20, seed=2022),
+            test=FiniteTasks(space, published[40:]),
+            ood=SampledTasks(space, partial(square_ring, inner=MAX_WIND, outer=MAX_STEP)),
+        )
+
+    def goals(self, params: Tasks) -> Any:
+        """Always the same."""
+        return np.broadcast_to(np.asarray(GOAL), params.shape)
+
+    def transition(
+        self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
+    ) -> PointState:
+        """Move, and be moved."""
+        moved = super().transition(state, action, rng, params)
+        return PointState(moved.position + params)
+
+    def reward_terms(
+        self,
+        state: PointState,
+        action: Any,
+        next_state: PointState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """1 at the goal."""
+        at_goal = self.distance(next_state, params) <= self.goal_radius
+        return {"reward_goal": np.where(at_goal, 1.0, 0.0)}
+
+    def goal_radius_drawn(self) -> float:
+        """The zone that pays."""
+        return self.goal_radius
+
+
+def _winds(num: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(-MAX_WIND, MAX_WIND, (num, 2))
