@@ -14,8 +14,15 @@ import gymnasium as gym
 NAMESPACE = "meta_rl/"
 
 ENVIRONMENTS: dict[str, str] = {
+    "AntDir-v0": "meta_rl.envs.ant:AntDir",
+    "AntForwardBackward-v0": "meta_rl.envs.ant:AntForwardBackward",
+    "AntGoal-v0": "meta_rl.envs.ant:AntGoal",
+    "AntVel-v0": "meta_rl.envs.ant:AntVel",
     "BernoulliBandit-v0": "meta_rl.envs.bandits:BernoulliBandit",
     "GaussianBandit-v0": "meta_rl.envs.bandits:GaussianBandit",
+    "HalfCheetahDir-v0": "meta_rl.envs.half_cheetah:HalfCheetahDir",
+    "HalfCheetahVel-v0": "meta_rl.envs.half_cheetah:HalfCheetahVel",
+    "HalfCheetahVelMAML-v0": "meta_rl.envs.half_cheetah:HalfCheetahVelMAML",
     "TabularMDP-v0": "meta_rl.envs.tabular_mdp:TabularMDP",
 }
 
