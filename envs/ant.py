@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from .robot import (
     directions,
     listed_split,
     two_directions_split,
+    uniform_on_ring,
     velocity_split,
 )
 
@@ -345,11 +345,11 @@ class AntGoal(_Ant):
         outer = radius * 4 / 3
         space = spaces.Box(-outer, outer, (2,), np.float64)
         self.task_split = listed_split(
-            SampledTasks(space, partial(_on_ring, 0.0, radius)),
+            SampledTasks(space, uniform_on_ring(0.0, radius)),
             num_train=num_train_tasks,
             num_test=30,
             seed=2021,
-            ood=SampledTasks(space, partial(_on_ring, radius, outer)),
+            ood=SampledTasks(space, uniform_on_ring(radius, outer)),
         )
 
     def reward_terms(
@@ -363,9 +363,3 @@ class AntGoal(_Ant):
         """Distance from the goal (L1), the control cost, and the pay for not falling."""
         distance = abs(self.qpos(next_state)[:, :2] - params).sum(axis=1)
         return {"reward_goal": -distance, **self.standing_terms(action, next_state)}
-
-
-def _on_ring(inner: float, outer: float, num_tasks: int, rng: np.random.Generator) -> np.ndarray:
-    """Points that are uniform between two circles, ``[num_tasks, 2]``."""
-    radius = np.sqrt(rng.uniform(inner**2, outer**2, (num_tasks, 1)))
-    return radius * directions(rng.uniform(0.0, 2 * np.pi, (num_tasks, 1)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
-from meta_rl.tasks import Tasks
+from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
 
 from .robot import (
     Range,
@@ -243,5 +244,74 @@ class HalfCheetahDir(_HalfCheetah):
         along = self.velocity(state, next_state)[:, 0] * params[:, 0]
         return {
             "reward_forward": self.forward_reward_weight * along,
+            "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
+        }
+
+
+class HalfCheetahCripple(_HalfCheetah):
+    """HalfCheetah with a joint whose motor is dead.
+
+    ## Description
+    A planar robot with six joints is to run forward; the motor of one of them, which it does not
+    know, gives no torque: the task. Source: Nagabandi et al., "Learning to Adapt in Dynamic,
+    Real-World Environments Through Meta-Reinforcement Learning", 2019. The split of the joints is
+    that of Lee et al., "Context-aware Dynamics Model for Generalization in Model-Based
+    Reinforcement Learning", 2020.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints. The control cost is of all of them.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5.
+
+    ## Rewards
+    * ``reward_forward``: ``forward_reward_weight v``, where v is the displacement in x over dt, in
+      m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+
+    ## Starting State
+    As in HalfCheetah-v5.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; never terminated.
+
+    ## Arguments
+    Those of ``HalfCheetahDir-v0``.
+
+    ## Task distribution
+    ``Discrete(6)``: the dead motor: the hip (0), knee (1) and foot (2) of the back leg, or those of
+    the front leg (3, 4, 5). Training and validation have 0, 1, 2 and 3; test has 4 and 5.
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    episodes_per_trial = 2
+
+    def __init__(self, **robot: Any) -> None:
+        super().__init__(**robot)
+        space = spaces.Discrete(6)
+        train = FiniteTasks(space, np.arange(4))
+        self.task_split = TaskSplit(train, train, FiniteTasks(space, np.arange(4, 6)))
+
+    def control(self, action: Any, params: Tasks) -> Any:
+        """The actions, with 0 for the dead motor."""
+        return action * (np.arange(6) != params[:, None])
+
+    def reward_terms(
+        self,
+        state: RobotState,
+        action: Any,
+        next_state: RobotState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """Velocity along x, and the control cost."""
+        forward = self.velocity(state, next_state)[:, 0]
+        return {
+            "reward_forward": self.forward_reward_weight * forward,
             "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
         }

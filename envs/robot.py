@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +12,15 @@ from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.mujoco_batch import MujocoBatch, Sensor
-from meta_rl.tasks import FiniteTasks, SampledTasks, TaskDistribution, Tasks, TaskSplit, check_count
+from meta_rl.tasks import (
+    FiniteTasks,
+    SampledTasks,
+    TaskDistribution,
+    Tasks,
+    TaskSplit,
+    check_count,
+    count_tasks,
+)
 
 Range = tuple[float, float]
 
@@ -78,7 +86,7 @@ class Robot(TaskFuncEnv):
     def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
         """The model's own first state, and noise as Gymnasium draws it."""
         model, scale = self.batch.model, self.reset_noise_scale
-        num = self._count(params)
+        num = count_tasks(params)
         qpos = self.batch.init_qpos + rng.uniform(-scale, scale, (num, model.nq))
         if self.gaussian_velocity_noise:
             qvel = scale * rng.standard_normal((num, model.nv))
@@ -140,9 +148,6 @@ class Robot(TaskFuncEnv):
     def close(self) -> None:
         """End the threads."""
         self.batch.close()
-
-    def _count(self, params: Tasks) -> int:
-        return len(next(iter(params.values())) if isinstance(params, dict) else params)
 
 
 class FallingRobot(Robot):
@@ -298,6 +303,16 @@ def check_two_directions(tasks: Tasks) -> None:
     if wrong.any():
         task = int(np.argmax(wrong))
         raise ValueError(f"task {task} has to be -1 or +1, got {tasks[task]}")
+
+
+def uniform_on_ring(inner: float, outer: float) -> Callable[..., np.ndarray]:
+    """A sampler of points that are uniform between two circles, ``[num_tasks, 2]``."""
+    return partial(_on_ring, inner, outer)
+
+
+def _on_ring(inner: float, outer: float, num_tasks: int, rng: np.random.Generator) -> np.ndarray:
+    radius = np.sqrt(rng.uniform(inner**2, outer**2, (num_tasks, 1)))
+    return radius * directions(rng.uniform(0.0, 2 * np.pi, (num_tasks, 1)))
 
 
 def _uniform(low: float, high: float, num_tasks: int, rng: np.random.Generator) -> np.ndarray:

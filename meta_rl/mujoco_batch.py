@@ -6,6 +6,7 @@ out. It holds no state of its own, so that the definitions on top of it stay pur
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Sequence
@@ -181,6 +182,54 @@ class MujocoBatch:
     def __getstate__(self) -> dict[str, Any]:
         # Threads cannot be pickled or copied: a copy starts its own.
         return {**self.__dict__, "_pools": {}, "_work": None}
+
+
+class ModelPerTask:
+    """A model for every task of a batch: copies of one whose values the task multiplies.
+
+    A copy is written anew only where its task has changed, and always from the nominal values, so
+    that nothing drifts. ``mj_setConst`` then derives what depends on masses and inertias.
+
+    Args:
+        nominal: The model that is copied; it stays as it is.
+        varied: Fields of the model, and which of their entries the task multiplies.
+    """
+
+    def __init__(self, nominal: mujoco.MjModel, varied: dict[str, slice]) -> None:
+        self.nominal = nominal
+        self.varied = varied
+        self._scratch = mujoco.MjData(nominal)
+        self._models: list[mujoco.MjModel] = []
+        self._written: dict[str, np.ndarray] = {}
+
+    def scaled(self, multipliers: dict[str, np.ndarray]) -> list[mujoco.MjModel]:
+        """One model per task.
+
+        Args:
+            multipliers: For every varied field, ``[N, ...]``, to be multiplied with its entries.
+
+        Returns:
+            ``N`` models, valid until the next call.
+        """
+        num = len(next(iter(multipliers.values())))
+        if len(self._models) != num:
+            self._models = [copy.copy(self.nominal) for _ in range(num)]
+            changed = np.ones(num, dtype=bool)
+        else:
+            changed = np.zeros(num, dtype=bool)
+            for name, factors in multipliers.items():
+                different = factors != self._written[name]
+                changed |= different.reshape(num, -1).any(axis=1)
+        for i in np.flatnonzero(changed):
+            self._write(self._models[i], {name: multipliers[name][i] for name in self.varied})
+        if changed.any():
+            self._written = {name: factors.copy() for name, factors in multipliers.items()}
+        return self._models
+
+    def _write(self, model: mujoco.MjModel, factors: dict[str, np.ndarray]) -> None:
+        for name, index in self.varied.items():
+            getattr(model, name)[index] = getattr(self.nominal, name)[index] * factors[name]
+        mujoco.mj_setConst(model, self._scratch)
 
 
 def compile_model(xml_file: str, sensors: Sequence[Sensor] = ()) -> mujoco.MjModel:

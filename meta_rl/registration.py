@@ -20,10 +20,17 @@ ENVIRONMENTS: dict[str, str] = {
     "AntVel-v0": "meta_rl.envs.ant:AntVel",
     "BernoulliBandit-v0": "meta_rl.envs.bandits:BernoulliBandit",
     "GaussianBandit-v0": "meta_rl.envs.bandits:GaussianBandit",
+    "HalfCheetahCripple-v0": "meta_rl.envs.half_cheetah:HalfCheetahCripple",
     "HalfCheetahDir-v0": "meta_rl.envs.half_cheetah:HalfCheetahDir",
     "HalfCheetahVel-v0": "meta_rl.envs.half_cheetah:HalfCheetahVel",
     "HalfCheetahVelMAML-v0": "meta_rl.envs.half_cheetah:HalfCheetahVelMAML",
+    "HopperRandParams-v0": "meta_rl.envs.random_dynamics:HopperRandParams",
+    "HopperVel-v0": "meta_rl.envs.walkers:HopperVel",
+    "HumanoidDir-v0": "meta_rl.envs.humanoid:HumanoidDir",
+    "ReacherGoal-v0": "meta_rl.envs.reacher:ReacherGoal",
     "TabularMDP-v0": "meta_rl.envs.tabular_mdp:TabularMDP",
+    "Walker2dRandParams-v0": "meta_rl.envs.random_dynamics:Walker2dRandParams",
+    "Walker2dVel-v0": "meta_rl.envs.walkers:Walker2dVel",
 }
 
 
