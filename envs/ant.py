@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -13,10 +13,12 @@ from .robot import (
     FallingRobot,
     Range,
     RobotState,
+    along_x,
     angle_split,
     check_two_directions,
     check_weight,
     directions,
+    in_plane,
     listed_split,
     two_directions_split,
     uniform_on_ring,
@@ -29,6 +31,11 @@ class _Ant(FallingRobot):
 
     num_excluded_positions = 2
     gaussian_velocity_noise = True
+    camera: ClassVar[dict[str, Any]] = {
+        **FallingRobot.camera,
+        "distance": 7.0,
+        "elevation": -35.0,
+    }
     episodes_per_trial = 2
 
     def __init__(self, **robot: Any) -> None:
@@ -89,6 +96,7 @@ class AntVel(_Ant):
     | ``exclude_current_positions_from_observation`` | True | leave out x and y |
     | ``xml_file`` | "ant.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``; frozen, seeded lists
@@ -112,6 +120,10 @@ class AntVel(_Ant):
         self.task_split = velocity_split(
             goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2017
         )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The goal velocity: half a metre for 1 m/s."""
+        return along_x(0.5 * params)
 
     def reward_terms(
         self,
@@ -170,6 +182,7 @@ class AntForwardBackward(_Ant):
     | ``exclude_current_positions_from_observation`` | True | leave out x and y |
     | ``xml_file`` | "ant.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), nothing between. There are only two tasks:
@@ -189,6 +202,10 @@ class AntForwardBackward(_Ant):
     def check_tasks(self, tasks: Tasks) -> None:
         """Refuse directions other than -1 and +1."""
         check_two_directions(tasks)
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The direction."""
+        return along_x(params)
 
     def reward_terms(
         self,
@@ -247,6 +264,7 @@ class AntDir(_Ant):
     | ``exclude_current_positions_from_observation`` | True | leave out x and y |
     | ``xml_file`` | "ant.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
@@ -263,6 +281,10 @@ class AntDir(_Ant):
     def __init__(self, num_train_tasks: int | None = 100, **robot: Any) -> None:
         super().__init__(**robot)
         self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2020)
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The direction."""
+        return in_plane(directions(params))
 
     def reward_terms(
         self,
@@ -322,6 +344,7 @@ class AntGoal(_Ant):
     | ``exclude_current_positions_from_observation`` | False | leave out x and y |
     | ``xml_file`` | "ant.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(-4, 4, (2,))``: the goal in m. As in the sources it is uniform on the disc: radius
@@ -351,6 +374,10 @@ class AntGoal(_Ant):
             seed=2021,
             ood=SampledTasks(space, uniform_on_ring(radius, outer)),
         )
+
+    def goal_points(self, params: Tasks) -> Any:
+        """The goal position."""
+        return in_plane(params, height=0.15)
 
     def reward_terms(
         self,

@@ -13,6 +13,7 @@ from .robot import (
     Range,
     Robot,
     RobotState,
+    along_x,
     check_two_directions,
     check_weight,
     control_cost,
@@ -82,6 +83,7 @@ class HalfCheetahVel(_HalfCheetah):
     | ``exclude_current_positions_from_observation`` | True | leave out x |
     | ``xml_file`` | "half_cheetah.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists
@@ -107,6 +109,10 @@ class HalfCheetahVel(_HalfCheetah):
         self.task_split = velocity_split(
             goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2019
         )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The goal velocity: half a metre for 1 m/s."""
+        return along_x(0.5 * params)
 
     def reward_terms(
         self,
@@ -210,6 +216,7 @@ class HalfCheetahDir(_HalfCheetah):
     | ``exclude_current_positions_from_observation`` | True | leave out x |
     | ``xml_file`` | "half_cheetah.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), nothing between. There are only two tasks:
@@ -231,6 +238,10 @@ class HalfCheetahDir(_HalfCheetah):
     def check_tasks(self, tasks: Tasks) -> None:
         """Refuse directions other than -1 and +1."""
         check_two_directions(tasks)
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The direction."""
+        return along_x(params)
 
     def reward_terms(
         self,

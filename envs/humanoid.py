@@ -9,7 +9,15 @@ import numpy as np
 
 from meta_rl.tasks import Tasks
 
-from .robot import FallingRobot, RobotState, angle_split, check_weight, directions, is_within
+from .robot import (
+    FallingRobot,
+    RobotState,
+    angle_split,
+    check_weight,
+    directions,
+    in_plane,
+    is_within,
+)
 
 
 class HumanoidDir(FallingRobot):
@@ -61,6 +69,7 @@ class HumanoidDir(FallingRobot):
     | ``exclude_current_positions_from_observation`` | True | leave out x and y |
     | ``xml_file`` | "humanoid.xml" | the model; its main body is called "torso" |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
@@ -97,6 +106,10 @@ class HumanoidDir(FallingRobot):
     def is_healthy(self, state: RobotState) -> Any:
         """The torso's height is in its range."""
         return is_within(self.qpos(state)[:, 2], self.healthy_z_range)
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The direction."""
+        return in_plane(directions(params))
 
     def reward_terms(
         self,

@@ -113,6 +113,7 @@ class Walker2dRandParams(_RandomDynamics, Walker2d):
     | ``exclude_current_positions_from_observation`` | True | leave out x |
     | ``xml_file`` | "walker2d_v5.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     A ``Dict`` of multipliers of the model's values, one for each element: ``body_mass`` ``[7]``,
@@ -179,6 +180,7 @@ class HopperRandParams(_RandomDynamics, Hopper):
     | ``exclude_current_positions_from_observation`` | True | leave out x |
     | ``xml_file`` | "hopper.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     A ``Dict`` of multipliers of the model's values, one for each element: ``body_mass`` ``[4]``,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -62,6 +62,7 @@ class ReacherGoal(Robot):
     | ``reward_control_weight`` | 1.0 | of the squared actions |
     | ``xml_file`` | "reacher.xml" | the model; links of 0.1 and 0.11 m |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(-0.2, 0.2, (2,))``: the goal in m, uniform on the disc. Frozen, seeded lists: 100 for
@@ -74,6 +75,12 @@ class ReacherGoal(Robot):
     * v0: initial.
     """
 
+    camera: ClassVar[dict[str, Any]] = {
+        "distance": 0.8,
+        "elevation": -90.0,
+        "azimuth": 90.0,
+        "track": False,
+    }
     episodes_per_trial = 2
 
     def __init__(
@@ -83,19 +90,10 @@ class ReacherGoal(Robot):
         num_train_tasks: int | None = 100,
         reward_dist_weight: float = 1.0,
         reward_control_weight: float = 1.0,
-        *,
-        xml_file: str = "reacher.xml",
-        frame_skip: int = 2,
-        horizon: int = 50,
-        nthread: int | None = None,
+        **robot: Any,
     ) -> None:
-        super().__init__(
-            xml_file=xml_file,
-            frame_skip=frame_skip,
-            horizon=horizon,
-            nthread=nthread,
-            reset_noise_scale=0.1,
-        )
+        defaults = {"xml_file": "reacher.xml", "frame_skip": 2, "horizon": 50}
+        super().__init__(**{**defaults, **robot, "reset_noise_scale": 0.1})
         radius = check_weight("goal_radius", goal_radius)
         if not 0 < radius <= sum(LINKS):
             raise ValueError(f"goal_radius has to be in (0, {sum(LINKS)}] m, got {goal_radius}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.mujoco_batch import MujocoBatch, Sensor
+from meta_rl.mujoco_picture import RobotCamera
 from meta_rl.tasks import (
     FiniteTasks,
     SampledTasks,
@@ -50,6 +51,8 @@ class Robot(TaskFuncEnv):
         exclude_current_positions_from_observation: Leave out the coordinates of the root that the
             physics do not depend on.
         nthread: Threads that step the batch; all cores by default.
+        width: Of a rendered frame, in pixels.
+        height: Of a rendered frame, in pixels.
         sensors: Compiled into the model for :attr:`RobotState.sensors`.
 
     Raises:
@@ -59,6 +62,12 @@ class Robot(TaskFuncEnv):
     num_excluded_positions = 1
     gaussian_velocity_noise = False
     velocity_limit = math.inf
+    camera: ClassVar[dict[str, Any]] = {
+        "distance": 4.0,
+        "elevation": -20.0,
+        "azimuth": 90.0,
+        "track": True,
+    }
 
     def __init__(
         self,
@@ -69,6 +78,8 @@ class Robot(TaskFuncEnv):
         horizon: int = 200,
         exclude_current_positions_from_observation: bool = True,
         nthread: int | None = None,
+        width: int = 480,
+        height: int = 480,
         sensors: Sequence[Sensor] = (),
     ) -> None:
         super().__init__()
@@ -81,7 +92,10 @@ class Robot(TaskFuncEnv):
         self.observation_space = _unbounded(model.nq + model.nv - self._skipped)
         low, high = model.actuator_ctrlrange.astype(np.float32).T
         self.action_space = spaces.Box(low, high, dtype=np.float32)
-        self.metadata = {**self.metadata, "render_fps": round(1 / self.batch.dt)}
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / self.batch.dt)}
+        self.width = check_count("width", width)
+        self.height = check_count("height", height)
+        self._camera: RobotCamera | None = None
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
         """The model's own first state, and noise as Gymnasium draws it."""
@@ -145,9 +159,44 @@ class Robot(TaskFuncEnv):
             "x_velocity": self.velocity(state, next_state)[:, 0],
         }
 
+    def goal_arrows(self, params: Tasks) -> Any:
+        """What to draw above the robots, ``[N, 3]`` in m; ``None`` draws nothing."""
+        return None
+
+    def goal_points(self, params: Tasks) -> Any:
+        """Where to draw a ball, ``[N, 3]`` in m; ``None`` draws nothing."""
+        return None
+
+    def render_frames(self, state: RobotState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
+        """One frame per sub-environment, uint8 ``[height, width, 3]``, with the goal in it.
+
+        Raises:
+            RuntimeError: No OpenGL backend works here.
+        """
+        if self._camera is None:
+            size = self.width, self.height
+            self._camera = RobotCamera(self.batch.xml_file, *size, **self.camera)
+        qpos = self.qpos(state)
+        nothing = [None] * len(qpos)
+        arrows, points = self.goal_arrows(params), self.goal_points(params)
+        scenes = zip(
+            qpos,
+            nothing if arrows is None else arrows,
+            nothing if points is None else points,
+            strict=True,
+        )
+        return tuple(self._camera.draw(*scene) for scene in scenes)
+
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and release what draws."""
         self.batch.close()
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # OpenGL cannot be pickled or copied: a copy starts its own.
+        return {**self.__dict__, "_camera": None}
 
 
 class FallingRobot(Robot):
@@ -207,6 +256,17 @@ def directions(angles: Any) -> Any:
     """Unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians; 0 is the x axis, π/2 is y."""
     xp = angles.__array_namespace__()
     return xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
+
+
+def along_x(lengths: Any) -> Any:
+    """Vectors ``[N, 3]`` along the x axis, of lengths ``[N, 1]``."""
+    return lengths * np.array([1.0, 0.0, 0.0])
+
+
+def in_plane(vectors: Any, height: float = 0.0) -> Any:
+    """Vectors ``[N, 3]`` of vectors in the plane, ``[N, 2]``, at a height in m."""
+    xp = vectors.__array_namespace__()
+    return xp.concat([vectors, xp.full_like(vectors[:, :1], height)], axis=1)
 
 
 def check_weight(name: str, value: float) -> float:

@@ -13,6 +13,7 @@ from .robot import (
     FallingRobot,
     Range,
     RobotState,
+    along_x,
     check_range,
     check_weight,
     is_within,
@@ -113,6 +114,7 @@ class Walker2dVel(Walker2d):
     | ``exclude_current_positions_from_observation`` | True | leave out x |
     | ``xml_file`` | "walker2d_v5.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists:
@@ -140,6 +142,10 @@ class Walker2dVel(Walker2d):
         self.task_split = velocity_split(
             goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2022
         )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The goal velocity: half a metre for 1 m/s."""
+        return along_x(0.5 * params)
 
     def reward_terms(
         self,
@@ -200,6 +206,7 @@ class HopperVel(Hopper):
     | ``exclude_current_positions_from_observation`` | True | leave out x |
     | ``xml_file`` | "hopper.xml" | the model |
     | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 2.667, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded
@@ -227,6 +234,10 @@ class HopperVel(Hopper):
         self.task_split = velocity_split(
             goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2023
         )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The goal velocity: half a metre for 1 m/s."""
+        return along_x(0.5 * params)
 
     def reward_terms(
         self,

@@ -232,19 +232,23 @@ class ModelPerTask:
         mujoco.mj_setConst(model, self._scratch)
 
 
-def compile_model(xml_file: str, sensors: Sequence[Sensor] = ()) -> mujoco.MjModel:
-    """Compile a file with added sensors, and with textures of one pixel.
+def compile_model(
+    xml_file: str, sensors: Sequence[Sensor] = (), *, textures: bool = False
+) -> mujoco.MjModel:
+    """Compile a file.
 
     Args:
         xml_file: A path.
         sensors: Added after those of the file.
+        textures: Keep them, for pictures. They are half a megabyte for each copy of a model.
 
     Raises:
         ValueError: A sensor on an object that the model does not have.
     """
     spec = mujoco.MjSpec.from_file(xml_file)
-    for texture in spec.textures:
-        texture.width = texture.height = 1  # half a megabyte for each model otherwise
+    if not textures:
+        for texture in spec.textures:
+            texture.width = texture.height = 1
     for kind, object_kind, name in sensors:
         spec.add_sensor(type=kind, objtype=object_kind, objname=name)
     with warnings.catch_warnings():

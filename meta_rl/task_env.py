@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -212,6 +212,8 @@ class TaskVectorEnv(TaskBatch):
         """One frame per sub-environment, where the family renders."""
         if self.render_mode is None:
             raise ValueError("render() needs a render_mode, given when the environment is made")
+        if self._state is None:
+            raise gym.error.ResetNeeded("render() needs a reset() first: there is nothing to see")
         return self.definition.render_frames(self._state, self._tasks, self.render_mode)
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -294,6 +296,9 @@ class TaskEnv(gym.Env):
         **kwargs: ``split`` and ``resample_tasks`` as in :class:`TaskVectorEnv`; the rest goes to
             the definition.
     """
+
+    # What some family can do: gymnasium.make asks the class. Instances have those of their family.
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
 
     def __init__(
         self, definition: Definition, *, render_mode: str | None = None, **kwargs: Any
