@@ -31,12 +31,10 @@ class RobotState(NamedTuple):
 
     Attributes:
         physics: MuJoCo's full physics state (time, ``qpos``, ``qvel``), ``[N, nstate]``.
-        warmstart: What MuJoCo's solver starts from, ``[N, nv]``.
         sensors: What the family's sensors measure in this state, ``[N, nsensordata]``.
     """
 
     physics: np.ndarray
-    warmstart: np.ndarray
     sensors: np.ndarray
 
 
@@ -111,16 +109,15 @@ class Robot(TaskFuncEnv):
     def state(self, qpos: np.ndarray, qvel: np.ndarray) -> RobotState:
         """States at time 0 with positions ``[N, nq]`` and velocities ``[N, nv]``."""
         physics = self.batch.physics(qpos, qvel)
-        return RobotState(physics, np.zeros_like(qvel), self.batch.sense(physics))
+        return RobotState(physics, self.batch.sense(physics))
 
     def transition(
         self, state: RobotState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> RobotState:
         """``frame_skip`` steps of MuJoCo, natively for the whole batch."""
-        physics, warmstart = self.batch.step(
-            state.physics, state.warmstart, self.control(action, params), self.models(params)
-        )
-        return RobotState(physics, warmstart, self.batch.sense(physics))
+        control, models = self.control(action, params), self.models(params)
+        physics = self.batch.step(state.physics, control, models)
+        return RobotState(physics, self.batch.sense(physics))
 
     def control(self, action: Any, params: Tasks) -> Any:
         """What the actuators are given, ``[N, nu]``: the actions themselves by default."""

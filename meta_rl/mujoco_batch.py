@@ -30,11 +30,11 @@ class MujocoBatch:
     """Steps ``N`` copies of a model natively (``mujoco.rollout``), ``N`` being any number.
 
     A physics state is a row of ``mjSTATE_FULLPHYSICS``: time, ``qpos``, ``qvel`` and, where the
-    model has them, activations. MuJoCo's solver starts from a guess of the accelerations. The
-    accelerations of the last ``mj_step`` are that guess here too, but MuJoCo keeps its own where a
-    rollout cannot read it, so the guess is a difference of velocities. A converged solver gives the
-    same next state for any guess, up to rounding; the one robot whose solver stops early
-    (Humanoid: 50 iterations of PGS) stays within 1e-6 of Gymnasium's next state.
+    model has them, activations. It is all that a step depends on: MuJoCo's solver starts each step
+    anew, and not from the accelerations of the step before, which a rollout cannot read and which
+    made no robot faster or more exact. A converged solver gives the same next state, up to
+    rounding; the one robot whose solver stops early (Humanoid: 50 iterations of PGS) stays within
+    1e-6 of Gymnasium's next state.
 
     Args:
         xml_file: A file that Gymnasium ships (``"half_cheetah.xml"``), or a path that starts with
@@ -96,20 +96,18 @@ class MujocoBatch:
     def step(
         self,
         physics: np.ndarray,
-        warmstart: np.ndarray,
         control: np.ndarray,
         models: Sequence[mujoco.MjModel] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> np.ndarray:
         """Step every robot ``frame_skip`` times with its control held.
 
         Args:
             physics: States ``[N, nstate]``; not written to.
-            warmstart: The solver's first guess of the accelerations, ``[N, nv]``; zeros at first.
             control: ``[N, nu]``; MuJoCo clips it to the range of the actuators.
             models: One per robot, all with the sizes of :attr:`model`, which is the default.
 
         Returns:
-            The states after it, and the warm start of the next step: new arrays.
+            The states after it: a new array.
         """
         num = len(physics)
         if self._work is None or len(self._work[0]) != num:
@@ -120,11 +118,8 @@ class MujocoBatch:
             )
         controls, states, same = self._work
         controls[:] = control[:, None]
-        self._roll_out(list(models) if models else same, physics, warmstart, controls, states)
-        after = states[:, -1].copy()
-        before = states[:, -2] if self.frame_skip > 1 else physics
-        guess = (self.qvel(after) - self.qvel(before)) / self.model.opt.timestep
-        return after, guess
+        self._roll_out(list(models) if models else same, physics, controls, states)
+        return states[:, -1].copy()
 
     def sense(self, physics: np.ndarray) -> np.ndarray:
         """What the sensors measure in these states, ``[N, nsensordata]``.
@@ -137,7 +132,7 @@ class MujocoBatch:
         if model is None:
             return np.zeros((len(physics), 0))
         measured = np.empty((len(physics), 1, model.nsensordata))
-        self._roll_out([model] * len(physics), physics, None, None, None, measured)
+        self._roll_out([model] * len(physics), physics, None, None, measured)
         return measured[:, 0]
 
     def close(self) -> None:
@@ -154,7 +149,6 @@ class MujocoBatch:
         self,
         models: list[mujoco.MjModel],
         physics: np.ndarray,
-        warmstart: np.ndarray | None,
         controls: np.ndarray | None,
         states: np.ndarray | None,
         sensordata: np.ndarray | None = None,
@@ -173,7 +167,6 @@ class MujocoBatch:
             control_spec=CONTROL,
             skip_checks=True,
             nstep=self.frame_skip if states is not None else 1,
-            initial_warmstart=warmstart,
             state=states,
             sensordata=sensordata,
             chunk_size=self.chunk_size,

@@ -21,7 +21,7 @@ from gymnasium.vector import AutoresetMode
 
 import meta_rl
 from meta_rl.envs.robot import Robot, RobotState
-from meta_rl.mujoco_batch import FULL_PHYSICS, MujocoBatch
+from meta_rl.mujoco_batch import FULL_PHYSICS
 from meta_rl.tasks import take_tasks
 
 from .robots import DYNAMICS, MODELS, REWARDS, ROBOTS, draw_tasks, make_definition, nominal_tasks
@@ -62,12 +62,11 @@ def visit(env: Any, num_states: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 
 def make_state(definition: Robot, physics: np.ndarray) -> RobotState:
-    warmstart = np.zeros_like(definition.batch.qvel(physics))
-    return RobotState(physics, warmstart, definition.batch.sense(physics))
+    return RobotState(physics, definition.batch.sense(physics))
 
 
 def equality_error(name: str, num_states: int) -> float:
-    """Largest relative error of one step of the batch, from a cold start of the solver."""
+    """Largest relative error of one step of the batch."""
     definition = make_definition(name)
     states, actions, expected = visit(make_theirs(name, definition), num_states)
     rng, tasks = np.random.default_rng(0), nominal_tasks(definition, num_states)
@@ -391,14 +390,3 @@ def test_bounded_tasks_are_refused_outside() -> None:
     env = gym.make("meta_rl/HalfCheetahVel-v0")
     with pytest.raises(ValueError, match=r"outside Box\(0.0, 4.0"):
         env.reset(options={"task": np.array([4.5])})
-
-
-def test_step_of_one_mujoco_step_has_the_right_warm_start() -> None:
-    """The guess is the change of velocity over the last step of MuJoCo, whatever frame_skip."""
-    for frame_skip in (1, 3):
-        batch = MujocoBatch("hopper.xml", frame_skip, nthread=1)
-        qpos, qvel = batch.init_qpos[None], np.zeros((1, batch.model.nv))
-        qpos = qpos + np.array([0, 1.0, 0, 0, 0, 0])  # in the air: it falls freely
-        physics = batch.physics(qpos, qvel)
-        _, guess = batch.step(physics, np.zeros_like(qvel), np.zeros((1, 3)))
-        assert guess[0, 1] == pytest.approx(-9.81, rel=1e-6)
