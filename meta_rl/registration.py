@@ -14,17 +14,31 @@ import gymnasium as gym
 NAMESPACE = "meta_rl/"
 
 ENVIRONMENTS: dict[str, str] = {
+    "AntDir-v0": "meta_rl.envs.ant:AntDir",
+    "AntForwardBackward-v0": "meta_rl.envs.ant:AntForwardBackward",
+    "AntGoal-v0": "meta_rl.envs.ant:AntGoal",
+    "AntVel-v0": "meta_rl.envs.ant:AntVel",
     "BernoulliBandit-v0": "meta_rl.envs.bandits:BernoulliBandit",
+    "DarkKeyToDoor-v0": "meta_rl.envs.dark_room:DarkKeyToDoor",
+    "DarkRoom-v0": "meta_rl.envs.dark_room:DarkRoom",
     "GaussianBandit-v0": "meta_rl.envs.bandits:GaussianBandit",
-    "TabularMDP-v0": "meta_rl.envs.tabular_mdp:TabularMDP",
+    "GridNavigation-v0": "meta_rl.envs.grid_navigation:GridNavigation",
+    "HalfCheetahCripple-v0": "meta_rl.envs.half_cheetah:HalfCheetahCripple",
+    "HalfCheetahDir-v0": "meta_rl.envs.half_cheetah:HalfCheetahDir",
+    "HalfCheetahVel-v0": "meta_rl.envs.half_cheetah:HalfCheetahVel",
+    "HalfCheetahVelMAML-v0": "meta_rl.envs.half_cheetah:HalfCheetahVelMAML",
+    "HopperRandParams-v0": "meta_rl.envs.random_dynamics:HopperRandParams",
+    "HopperVel-v0": "meta_rl.envs.walkers:HopperVel",
+    "HumanoidDir-v0": "meta_rl.envs.humanoid:HumanoidDir",
     "PointNavigation-v0": "meta_rl.envs.point_navigation:PointNavigation",
     "PointRobot-v0": "meta_rl.envs.point_navigation:PointRobot",
+    "ReacherGoal-v0": "meta_rl.envs.reacher:ReacherGoal",
     "SparsePointNavigation-v0": "meta_rl.envs.sparse_point_navigation:SparsePointNavigation",
-    "WindNavigation-v0": "meta_rl.envs.wind_navigation:WindNavigation",
-    "GridNavigation-v0": "meta_rl.envs.grid_navigation:GridNavigation",
-    "DarkRoom-v0": "meta_rl.envs.dark_room:DarkRoom",
-    "DarkKeyToDoor-v0": "meta_rl.envs.dark_room:DarkKeyToDoor",
     "TMaze-v0": "meta_rl.envs.t_maze:TMaze",
+    "TabularMDP-v0": "meta_rl.envs.tabular_mdp:TabularMDP",
+    "Walker2dRandParams-v0": "meta_rl.envs.random_dynamics:Walker2dRandParams",
+    "Walker2dVel-v0": "meta_rl.envs.walkers:Walker2dVel",
+    "WindNavigation-v0": "meta_rl.envs.wind_navigation:WindNavigation",
 }
 
 

@@ -1,0 +1,328 @@
+"""HalfCheetah with a goal velocity, a goal direction, or a joint that does not move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
+
+from .robot import (
+    Range,
+    Robot,
+    RobotState,
+    along_x,
+    check_two_directions,
+    check_weight,
+    control_cost,
+    two_directions_split,
+    velocity_split,
+)
+
+
+class _HalfCheetah(Robot):
+    """Gymnasium's HalfCheetah, with its control cost."""
+
+    gaussian_velocity_noise = True
+
+    def __init__(
+        self,
+        *,
+        forward_reward_weight: float = 1.0,
+        ctrl_cost_weight: float = 0.05,
+        **robot: Any,
+    ) -> None:
+        defaults = {"xml_file": "half_cheetah.xml", "frame_skip": 5, "reset_noise_scale": 0.1}
+        super().__init__(**{**defaults, **robot})
+        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
+        self.ctrl_cost_weight = check_weight("ctrl_cost_weight", ctrl_cost_weight)
+
+
+class HalfCheetahVel(_HalfCheetah):
+    """HalfCheetah that has to run at a goal velocity.
+
+    ## Description
+    A planar robot with six joints is to run at a velocity that it does not see: the task.
+    Definition of PEARL, ProMP and VariBAD: Rakelly et al., "Efficient Off-Policy Meta-Reinforcement
+    Learning via Probabilistic Context Variables", 2019. The sources disagree: MAML draws the goal
+    from [0, 2] and simulates 0.01 s a step (``HalfCheetahVelMAML-v0``); garage has the range of
+    MAML with the steps of PEARL. Many of them append the position of the torso to the observation;
+    here it is without, as in ProMP and in Gymnasium.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints. The cost is of the action as it is given, MuJoCo
+    clips what the motors get.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5.
+
+    ## Rewards
+    * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
+      over dt, in m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+
+    ## Starting State
+    As in HalfCheetah-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
+    the velocities.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; never terminated.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``goal_velocity_range`` | (0, 3) | of the goals, in m/s |
+    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
+    | ``horizon`` | 200 | steps in an episode |
+    | ``frame_skip`` | 5 | steps of MuJoCo (0.01 s) in a step: dt = 0.05 s |
+    | ``forward_reward_weight`` | 1.0 | of the distance from the goal velocity |
+    | ``ctrl_cost_weight`` | 0.05 | of the squared actions |
+    | ``reset_noise_scale`` | 0.1 | of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | leave out x |
+    | ``xml_file`` | "half_cheetah.xml" | the model |
+    | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+
+    ## Task distribution
+    ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists
+    as in PEARL: 100 for training, 30 for test, and 30 for validation. ``ood`` is uniform over a
+    third of the range's width above it: [3, 4].
+
+    ## Adaptation
+    After every episode; a trial is two episodes, as in PEARL's exploration.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    episodes_per_trial = 2
+
+    def __init__(
+        self,
+        goal_velocity_range: Range = (0.0, 3.0),
+        num_train_tasks: int | None = 100,
+        **robot: Any,
+    ) -> None:
+        super().__init__(**robot)
+        self.task_split = velocity_split(
+            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2019
+        )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The goal velocity: half a metre for 1 m/s."""
+        return along_x(0.5 * params)
+
+    def reward_terms(
+        self,
+        state: RobotState,
+        action: Any,
+        next_state: RobotState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """Distance from the goal velocity, and the control cost."""
+        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
+        return {
+            "reward_forward": -self.forward_reward_weight * miss,
+            "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
+        }
+
+
+class HalfCheetahVelMAML(HalfCheetahVel):
+    """HalfCheetahVel with the timing and the goals of the MAML paper.
+
+    ## Description
+    As ``HalfCheetahVel-v0``, but one step of MuJoCo per step (dt = 0.01 s, so an episode is 2 s and
+    not 10 s) and goals from [0, 2]: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation
+    of Deep Networks", 2017. Its code takes the velocity of the torso's centre of mass at the end of
+    the step; here it is the displacement of the torso over dt. Returns are not comparable with
+    those of ``HalfCheetahVel-v0``.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: as in ``HalfCheetahVel-v0`` (MAML adds the position of the torso).
+
+    ## Rewards
+    * ``reward_forward``: ``-forward_reward_weight |v - goal|``.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+
+    ## Starting State
+    As in HalfCheetah-v5.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; never terminated.
+
+    ## Arguments
+    Those of ``HalfCheetahVel-v0``, with other defaults: ``frame_skip`` 1, ``goal_velocity_range``
+    (0, 2) and ``num_train_tasks`` None: training draws from the whole range.
+
+    ## Task distribution
+    ``Box(0, 2.667, (1,))``: the goal in m/s, uniform in [0, 2]. Frozen, seeded lists of 30 tasks
+    for test and for validation. ``ood`` is uniform in [2, 2.667].
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    def __init__(
+        self,
+        goal_velocity_range: Range = (0.0, 2.0),
+        num_train_tasks: int | None = None,
+        **robot: Any,
+    ) -> None:
+        super().__init__(goal_velocity_range, num_train_tasks, **{"frame_skip": 1, **robot})
+
+
+class HalfCheetahDir(_HalfCheetah):
+    """HalfCheetah that has to run forward or backward.
+
+    ## Description
+    A planar robot with six joints is to run fast in a direction that it does not see: the task.
+    Source: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", 2017;
+    PEARL, ProMP and VariBAD have the same with dt = 0.05 s, as here (MAML: 0.01 s).
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5.
+
+    ## Rewards
+    * ``reward_forward``: ``forward_reward_weight * direction * v``, where v is the displacement in
+      x over dt, in m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+
+    ## Starting State
+    As in HalfCheetah-v5.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; never terminated.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``horizon`` | 200 | steps in an episode |
+    | ``frame_skip`` | 5 | steps of MuJoCo (0.01 s) in a step: dt = 0.05 s |
+    | ``forward_reward_weight`` | 1.0 | of the velocity |
+    | ``ctrl_cost_weight`` | 0.05 | of the squared actions |
+    | ``reset_noise_scale`` | 0.1 | of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | leave out x |
+    | ``xml_file`` | "half_cheetah.xml" | the model |
+    | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+
+    ## Task distribution
+    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), nothing between. There are only two tasks:
+    validation and test equal train, as in all the sources.
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    episodes_per_trial = 2
+
+    def __init__(self, **robot: Any) -> None:
+        super().__init__(**robot)
+        self.task_split = two_directions_split()
+
+    def check_tasks(self, tasks: Tasks) -> None:
+        """Refuse directions other than -1 and +1."""
+        check_two_directions(tasks)
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The direction."""
+        return along_x(params)
+
+    def reward_terms(
+        self,
+        state: RobotState,
+        action: Any,
+        next_state: RobotState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """Velocity in the task's direction, and the control cost."""
+        along = self.velocity(state, next_state)[:, 0] * params[:, 0]
+        return {
+            "reward_forward": self.forward_reward_weight * along,
+            "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
+        }
+
+
+class HalfCheetahCripple(_HalfCheetah):
+    """HalfCheetah with a joint whose motor is dead.
+
+    ## Description
+    A planar robot with six joints is to run forward; the motor of one of them, which it does not
+    know, gives no torque: the task. Source: Nagabandi et al., "Learning to Adapt in Dynamic,
+    Real-World Environments Through Meta-Reinforcement Learning", 2019. The split of the joints is
+    that of Lee et al., "Context-aware Dynamics Model for Generalization in Model-Based
+    Reinforcement Learning", 2020.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints. The control cost is of all of them.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5.
+
+    ## Rewards
+    * ``reward_forward``: ``forward_reward_weight v``, where v is the displacement in x over dt, in
+      m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+
+    ## Starting State
+    As in HalfCheetah-v5.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; never terminated.
+
+    ## Arguments
+    Those of ``HalfCheetahDir-v0``.
+
+    ## Task distribution
+    ``Discrete(6)``: the dead motor: the hip (0), knee (1) and foot (2) of the back leg, or those of
+    the front leg (3, 4, 5). Training and validation have 0, 1, 2 and 3; test has 4 and 5.
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    episodes_per_trial = 2
+
+    def __init__(self, **robot: Any) -> None:
+        super().__init__(**robot)
+        space = spaces.Discrete(6)
+        train = FiniteTasks(space, np.arange(4))
+        self.task_split = TaskSplit(train, train, FiniteTasks(space, np.arange(4, 6)))
+
+    def control(self, action: Any, params: Tasks) -> Any:
+        """The actions, with 0 for the dead motor."""
+        return action * (np.arange(6) != params[:, None])
+
+    def reward_terms(
+        self,
+        state: RobotState,
+        action: Any,
+        next_state: RobotState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """Velocity along x, and the control cost."""
+        forward = self.velocity(state, next_state)[:, 0]
+        return {
+            "reward_forward": self.forward_reward_weight * forward,
+            "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
+        }

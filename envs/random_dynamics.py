@@ -1,0 +1,237 @@
+"""Walker2d and Hopper whose masses, inertias, frictions and dampings are the task."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.mujoco_batch import ModelPerTask, MujocoBatch
+from meta_rl.tasks import SampledTasks, Tasks, TaskSplit
+
+from .robot import FallingRobot, RobotState, check_weight, listed_split
+from .walkers import Hopper, Walker2d
+
+BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}
+# The world has no mass, and the three coordinates of the root no damping.
+VARIED = {
+    "body_mass": slice(1, None),
+    "body_inertia": slice(1, None),
+    "geom_friction": slice(None),
+    "dof_damping": slice(3, None),
+}
+
+
+class _RandomDynamics(FallingRobot):
+    """Runs forward with dynamics that the task scales."""
+
+    episodes_per_trial = 2
+
+    def __init__(
+        self,
+        *,
+        num_train_tasks: int | None = 40,
+        log_scale_limit: float = 3.0,
+        physically_consistent: bool = False,
+        forward_reward_weight: float = 1.0,
+        **robot: Any,
+    ) -> None:
+        super().__init__(**{"frame_skip": 8, **robot})
+        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
+        self.physically_consistent = physically_consistent
+        self._models = ModelPerTask(self.batch.model, VARIED)
+        self.task_split = _dynamics_split(
+            self.batch, log_scale_limit, physically_consistent, num_train_tasks
+        )
+
+    def models(self, params: Tasks) -> list[Any]:
+        """The model of each task; compiled again only where a task has changed."""
+        if self.physically_consistent:
+            params = {**params, "body_inertia": params["body_mass"][:, :, None]}
+        return self._models.scaled(params)
+
+    def reward_terms(
+        self,
+        state: RobotState,
+        action: Any,
+        next_state: RobotState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """Velocity along x, the control cost, and the pay for not falling."""
+        forward = self.forward_reward_weight * self.velocity(state, next_state)[:, 0]
+        return {"reward_forward": forward, **self.standing_terms(action, next_state)}
+
+
+class Walker2dRandParams(_RandomDynamics, Walker2d):
+    """Walker2d with random masses, inertias, frictions and dampings.
+
+    ## Description
+    A planar robot with two legs is to walk forward; how its body reacts, which it does not see, is
+    the task. Source: the rand_param_envs of Rakelly et al., "Efficient Off-Policy
+    Meta-Reinforcement Learning via Probabilistic Context Variables", 2019, after ProMP. Its robot
+    is an old model with a control step of 0.016 s, and foot frictions of 0.9: here it is that of
+    Walker2d-v5 (1.9) with as long a step. Inertia is varied independently of mass there, which no
+    rigid body can do; ``physically_consistent=True`` scales a body's inertia with its mass.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, clipped to [-10, 10], as in
+    Walker2d-v5.
+
+    ## Rewards
+    * ``reward_forward``: ``forward_reward_weight v``, where v is the displacement in x over dt, in
+      m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+    * ``reward_survive``: ``healthy_reward`` while healthy.
+
+    ## Starting State
+    As in Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+
+    ## Episode End
+    *Terminated* when the walker is unhealthy; *truncated* after ``horizon`` steps.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``num_train_tasks`` | 40 | length of the training list; ``None``: the whole range |
+    | ``log_scale_limit`` | 3.0 | largest exponent of a multiplier, either way |
+    | ``physically_consistent`` | False | scale inertia with mass |
+    | ``horizon`` | 200 | steps in an episode |
+    | ``frame_skip`` | 8 | steps of MuJoCo (0.002 s) in a step: dt = 0.016 s |
+    | ``forward_reward_weight`` | 1.0 | of the velocity |
+    | ``ctrl_cost_weight`` | 0.001 | of the squared actions |
+    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
+    | ``healthy_z_range`` | (0.8, 2.0) | healthy heights of the torso in m |
+    | ``healthy_angle_range`` | (-1.0, 1.0) | healthy angles of the torso in radians |
+    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
+    | ``reset_noise_scale`` | 0.005 | of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | leave out x |
+    | ``xml_file`` | "walker2d_v5.xml" | the model |
+    | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+
+    ## Task distribution
+    A ``Dict`` of multipliers of the model's values, one for each element: ``body_mass`` ``[7]``,
+    ``body_inertia`` ``[7, 3]`` (not if ``physically_consistent``) and ``geom_friction`` ``[8, 3]``
+    are 1.5 to the power of u, ``dof_damping`` ``[6]`` is 1.3 to the power of u, with u uniform in
+    ``[-log_scale_limit, log_scale_limit]``. Quantities that MuJoCo derives from them are computed
+    anew. Frozen, seeded lists as in PEARL: 40 for training, 10 for test, and 10 for validation.
+    ``ood`` has exponents between 3 and 4, either way.
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+
+class HopperRandParams(_RandomDynamics, Hopper):
+    """Hopper with random masses, inertias, frictions and dampings.
+
+    ## Description
+    A planar robot with one leg is to hop forward; how its body reacts, which it does not see, is
+    the task. Source: the rand_param_envs of Rakelly et al., "Efficient Off-Policy
+    Meta-Reinforcement Learning via Probabilistic Context Variables", 2019, after ProMP. Its robot
+    is an old model with a control step of 0.016 s: here it is that of Hopper-v5 with as long a
+    step. Inertia is varied independently of mass there, which no rigid body can do;
+    ``physically_consistent=True`` scales a body's inertia with its mass.
+
+    ## Action Space
+    ``Box(-1, 1, (3,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (11,))``: 5 positions (without x) and 6 velocities, clipped to [-10, 10], as in
+    Hopper-v5.
+
+    ## Rewards
+    * ``reward_forward``: ``forward_reward_weight v``, where v is the displacement in x over dt, in
+      m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+    * ``reward_survive``: ``healthy_reward`` while healthy.
+
+    ## Starting State
+    As in Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+
+    ## Episode End
+    *Terminated* when the hopper is unhealthy; *truncated* after ``horizon`` steps.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``num_train_tasks`` | 40 | length of the training list; ``None``: the whole range |
+    | ``log_scale_limit`` | 3.0 | largest exponent of a multiplier, either way |
+    | ``physically_consistent`` | False | scale inertia with mass |
+    | ``horizon`` | 200 | steps in an episode |
+    | ``frame_skip`` | 8 | steps of MuJoCo (0.002 s) in a step: dt = 0.016 s |
+    | ``forward_reward_weight`` | 1.0 | of the velocity |
+    | ``ctrl_cost_weight`` | 0.001 | of the squared actions |
+    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
+    | ``healthy_state_range`` | (-100, 100) | healthy angles and velocities |
+    | ``healthy_z_range`` | (0.7, inf) | healthy heights of the torso in m |
+    | ``healthy_angle_range`` | (-0.2, 0.2) | healthy angles of the torso in radians |
+    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
+    | ``reset_noise_scale`` | 0.005 | of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | leave out x |
+    | ``xml_file`` | "hopper.xml" | the model |
+    | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+
+    ## Task distribution
+    A ``Dict`` of multipliers of the model's values, one for each element: ``body_mass`` ``[4]``,
+    ``body_inertia`` ``[4, 3]`` (not if ``physically_consistent``) and ``geom_friction`` ``[5, 3]``
+    are 1.5 to the power of u, ``dof_damping`` ``[3]`` is 1.3 to the power of u, with u uniform in
+    ``[-log_scale_limit, log_scale_limit]``. Quantities that MuJoCo derives from them are computed
+    anew. Frozen, seeded lists as in PEARL: 40 for training, 10 for test, and 10 for validation.
+    ``ood`` has exponents between 3 and 4, either way.
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+
+def _dynamics_split(
+    batch: MujocoBatch, limit: float, physically_consistent: bool, num_train: int | None
+) -> TaskSplit:
+    limit = check_weight("log_scale_limit", limit)
+    beyond = limit * 4 / 3
+    shapes = {name: getattr(batch.model, name)[index].shape for name, index in VARIED.items()}
+    if physically_consistent:
+        del shapes["body_inertia"]
+    space = spaces.Dict(
+        {
+            name: spaces.Box(BASES[name] ** -beyond, BASES[name] ** beyond, shape, np.float64)
+            for name, shape in shapes.items()
+        }
+    )
+    return listed_split(
+        SampledTasks(space, partial(_multipliers, shapes, 0.0, limit)),
+        num_train=num_train,
+        num_test=10,
+        seed=2026,
+        ood=SampledTasks(space, partial(_multipliers, shapes, limit, beyond)),
+    )
+
+
+def _multipliers(
+    shapes: dict[str, tuple[int, ...]],
+    least: float,
+    most: float,
+    num_tasks: int,
+    rng: np.random.Generator,
+) -> Tasks:
+    """Powers of the bases, with exponents between ``least`` and ``most`` either way."""
+    tasks = {}
+    for name, shape in shapes.items():
+        exponents = rng.uniform(least, most, (num_tasks, *shape))
+        signs = rng.choice([-1.0, 1.0], exponents.shape)
+        tasks[name] = BASES[name] ** (signs * exponents)
+    return tasks

@@ -1,0 +1,380 @@
+"""What the robot families share: MuJoCo states, first states with noise, task splits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.definition import TaskFuncEnv
+from meta_rl.mujoco_batch import MujocoBatch, Sensor
+from meta_rl.mujoco_picture import RobotCamera
+from meta_rl.tasks import (
+    FiniteTasks,
+    SampledTasks,
+    TaskDistribution,
+    Tasks,
+    TaskSplit,
+    check_count,
+    count_tasks,
+)
+
+Range = tuple[float, float]
+
+
+class RobotState(NamedTuple):
+    """The state of ``N`` robots.
+
+    Attributes:
+        physics: MuJoCo's full physics state (time, ``qpos``, ``qvel``), ``[N, nstate]``.
+        sensors: What the family's sensors measure in this state, ``[N, nsensordata]``.
+    """
+
+    physics: np.ndarray
+    sensors: np.ndarray
+
+
+class Robot(TaskFuncEnv):
+    """A robot of Gymnasium's, on a batch of tasks. Families add tasks, reward and end.
+
+    Args:
+        xml_file: As in Gymnasium: a file that it ships, or a path.
+        frame_skip: Calls of ``mj_step`` in one step of the environment.
+        horizon: Steps in an episode.
+        reset_noise_scale: Of the noise on the model's own first state.
+        exclude_current_positions_from_observation: Leave out the coordinates of the root that the
+            physics do not depend on.
+        nthread: Threads that step the batch; all cores by default.
+        width: Of a rendered frame, in pixels.
+        height: Of a rendered frame, in pixels.
+        sensors: Compiled into the model for :attr:`RobotState.sensors`.
+
+    Raises:
+        ValueError: An argument outside its range; says which.
+    """
+
+    num_excluded_positions = 1
+    gaussian_velocity_noise = False
+    velocity_limit = math.inf
+    camera: ClassVar[dict[str, Any]] = {
+        "distance": 4.0,
+        "elevation": -20.0,
+        "azimuth": 90.0,
+        "track": True,
+    }
+
+    def __init__(
+        self,
+        *,
+        xml_file: str,
+        frame_skip: int,
+        reset_noise_scale: float,
+        horizon: int = 200,
+        exclude_current_positions_from_observation: bool = True,
+        nthread: int | None = None,
+        width: int = 480,
+        height: int = 480,
+        sensors: Sequence[Sensor] = (),
+    ) -> None:
+        super().__init__()
+        self.horizon = check_count("horizon", horizon)
+        self.reset_noise_scale = check_weight("reset_noise_scale", reset_noise_scale)
+        self.exclude_current_positions_from_observation = exclude_current_positions_from_observation
+        self.batch = MujocoBatch(xml_file, frame_skip, nthread=nthread, sensors=sensors)
+        model = self.batch.model
+        self._skipped = self.num_excluded_positions * exclude_current_positions_from_observation
+        self.observation_space = _unbounded(model.nq + model.nv - self._skipped)
+        low, high = model.actuator_ctrlrange.astype(np.float32).T
+        self.action_space = spaces.Box(low, high, dtype=np.float32)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / self.batch.dt)}
+        self.width = check_count("width", width)
+        self.height = check_count("height", height)
+        self._camera: RobotCamera | None = None
+
+    def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
+        """The model's own first state, and noise as Gymnasium draws it."""
+        model, scale = self.batch.model, self.reset_noise_scale
+        num = count_tasks(params)
+        qpos = self.batch.init_qpos + rng.uniform(-scale, scale, (num, model.nq))
+        if self.gaussian_velocity_noise:
+            qvel = scale * rng.standard_normal((num, model.nv))
+        else:
+            qvel = rng.uniform(-scale, scale, (num, model.nv))
+        return self.state(qpos, qvel)
+
+    def state(self, qpos: np.ndarray, qvel: np.ndarray) -> RobotState:
+        """States at time 0 with positions ``[N, nq]`` and velocities ``[N, nv]``."""
+        physics = self.batch.physics(qpos, qvel)
+        return RobotState(physics, self.batch.sense(physics))
+
+    def transition(
+        self, state: RobotState, action: Any, rng: np.random.Generator, params: Tasks
+    ) -> RobotState:
+        """``frame_skip`` steps of MuJoCo, natively for the whole batch."""
+        control, models = self.control(action, params), self.models(params)
+        physics = self.batch.step(state.physics, control, models)
+        return RobotState(physics, self.batch.sense(physics))
+
+    def control(self, action: Any, params: Tasks) -> Any:
+        """What the actuators are given, ``[N, nu]``: the actions themselves by default."""
+        return action
+
+    def models(self, params: Tasks) -> list[Any] | None:
+        """One ``MjModel`` per sub-environment, where the dynamics depend on the task."""
+        return None
+
+    def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
+        """Positions (without the excluded ones) and clipped velocities, ``[N, ...]``."""
+        xp = state.physics.__array_namespace__()
+        velocities = self.qvel(state).clip(-self.velocity_limit, self.velocity_limit)
+        return xp.concat([self.qpos(state)[:, self._skipped :], velocities], axis=1)
+
+    def qpos(self, state: RobotState) -> Any:
+        """Positions of the joints, ``[N, nq]``."""
+        return self.batch.qpos(state.physics)
+
+    def qvel(self, state: RobotState) -> Any:
+        """Velocities of the joints, ``[N, nv]``."""
+        return self.batch.qvel(state.physics)
+
+    def velocity(self, state: RobotState, next_state: RobotState) -> Any:
+        """Displacement of the root over dt, ``[N, d]`` in m/s; the x axis comes first."""
+        axes = self.num_excluded_positions
+        moved = self.qpos(next_state)[:, :axes] - self.qpos(state)[:, :axes]
+        return moved / self.batch.dt
+
+    def transition_info(
+        self, state: RobotState, action: Any, next_state: RobotState, params: Tasks
+    ) -> dict[str, Any]:
+        """``x_position`` in m and ``x_velocity`` in m/s, ``[N]`` each, as in Gymnasium."""
+        return {
+            "x_position": self.qpos(next_state)[:, 0].copy(),
+            "x_velocity": self.velocity(state, next_state)[:, 0],
+        }
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """What to draw above the robots, ``[N, 3]`` in m; ``None`` draws nothing."""
+        return None
+
+    def goal_points(self, params: Tasks) -> Any:
+        """Where to draw a ball, ``[N, 3]`` in m; ``None`` draws nothing."""
+        return None
+
+    def render_frames(self, state: RobotState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
+        """One frame per sub-environment, uint8 ``[height, width, 3]``, with the goal in it.
+
+        Raises:
+            RuntimeError: No OpenGL backend works here.
+        """
+        if self._camera is None:
+            size = self.width, self.height
+            self._camera = RobotCamera(self.batch.xml_file, *size, **self.camera)
+        qpos = self.qpos(state)
+        nothing = [None] * len(qpos)
+        arrows, points = self.goal_arrows(params), self.goal_points(params)
+        scenes = zip(
+            qpos,
+            nothing if arrows is None else arrows,
+            nothing if points is None else points,
+            strict=True,
+        )
+        return tuple(self._camera.draw(*scene) for scene in scenes)
+
+    def close(self) -> None:
+        """End the threads, and release what draws."""
+        self.batch.close()
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # OpenGL cannot be pickled or copied: a copy starts its own.
+        return {**self.__dict__, "_camera": None}
+
+
+class FallingRobot(Robot):
+    """A robot that may fall: it is paid for being healthy, and its episode may end when it is not.
+
+    Args:
+        healthy_reward: For every step that ends in a healthy state.
+        terminate_when_unhealthy: Whether an unhealthy state ends the episode.
+        healthy_z_range: Of the root's height in m.
+        ctrl_cost_weight: Of the squared actions.
+        **robot: As in :class:`Robot`.
+    """
+
+    def __init__(
+        self,
+        *,
+        healthy_reward: float,
+        healthy_z_range: Range,
+        ctrl_cost_weight: float,
+        terminate_when_unhealthy: bool = True,
+        **robot: Any,
+    ) -> None:
+        super().__init__(**robot)
+        self.healthy_reward = check_weight("healthy_reward", healthy_reward)
+        self.healthy_z_range = check_range("healthy_z_range", healthy_z_range)
+        self.ctrl_cost_weight = check_weight("ctrl_cost_weight", ctrl_cost_weight)
+        self.terminate_when_unhealthy = terminate_when_unhealthy
+
+    def is_healthy(self, state: RobotState) -> Any:
+        """Which robots have not fallen, bool ``[N]``."""
+        raise NotImplementedError
+
+    def terminal(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
+        """Unhealthy states end the episode, unless they are told not to."""
+        return self.terminate_when_unhealthy & ~self.is_healthy(state)
+
+    def standing_terms(self, action: Any, next_state: RobotState) -> dict[str, Any]:
+        """``reward_ctrl`` and ``reward_survive``, the same for every task, ``[N]`` each."""
+        return {
+            "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
+            "reward_survive": self.healthy_reward * self.is_healthy(next_state),
+        }
+
+
+def control_cost(weight: float, action: Any) -> Any:
+    """``-weight ‖a‖²``, ``[N]``; actions are not clipped first, as in Gymnasium."""
+    action = action.astype(np.float64)
+    return -weight * (action * action).sum(axis=1)
+
+
+def is_within(values: Any, limits: Range) -> Any:
+    """Whether values lie strictly between the limits, bool ``[N]``; nan does not."""
+    return (limits[0] < values) & (values < limits[1])
+
+
+def directions(angles: Any) -> Any:
+    """Unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians; 0 is the x axis, π/2 is y."""
+    xp = angles.__array_namespace__()
+    return xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
+
+
+def along_x(lengths: Any) -> Any:
+    """Vectors ``[N, 3]`` along the x axis, of lengths ``[N, 1]``."""
+    return lengths * np.array([1.0, 0.0, 0.0])
+
+
+def in_plane(vectors: Any, height: float = 0.0) -> Any:
+    """Vectors ``[N, 3]`` of vectors in the plane, ``[N, 2]``, at a height in m."""
+    xp = vectors.__array_namespace__()
+    return xp.concat([vectors, xp.full_like(vectors[:, :1], height)], axis=1)
+
+
+def check_weight(name: str, value: float) -> float:
+    """``value`` as a float.
+
+    Raises:
+        ValueError: It is negative or not finite.
+    """
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} has to be a finite number that is not negative, got {value!r}")
+    return float(value)
+
+
+def check_range(name: str, value: Range) -> Range:
+    """``value`` as two increasing floats.
+
+    Raises:
+        ValueError: It is not.
+    """
+    try:
+        low, high = (float(end) for end in value)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not low < high:
+        raise ValueError(f"{name} has to be (low, high) with low < high, got {value!r}")
+    return low, high
+
+
+def listed_split(
+    tasks: TaskDistribution,
+    *,
+    num_train: int | None,
+    num_test: int,
+    seed: int,
+    ood: TaskDistribution | None = None,
+) -> TaskSplit:
+    """Frozen, seeded lists of tasks; validation is a list as long as the test list.
+
+    Args:
+        tasks: What the lists are drawn from.
+        num_train: Length of the training list; ``None`` trains on the distribution itself.
+        num_test: Length of the test list.
+        seed: Fixes the three lists.
+        ood: Passed on.
+    """
+    train, validation, test = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
+    return TaskSplit(
+        train=tasks if num_train is None else FiniteTasks.seeded(tasks, num_train, train),
+        validation=FiniteTasks.seeded(tasks, num_test, validation),
+        test=FiniteTasks.seeded(tasks, num_test, test),
+        ood=ood,
+    )
+
+
+def velocity_split(
+    goal_velocity_range: Range, *, num_train: int | None, num_test: int, seed: int
+) -> TaskSplit:
+    """Velocities in m/s, ``Box(low, high + (high - low) / 3, (1,))``.
+
+    They are uniform within the range; ``ood`` is uniform above it, over a third of its width.
+    """
+    low, high = check_range("goal_velocity_range", goal_velocity_range)
+    beyond = high + (high - low) / 3
+    space = spaces.Box(low, beyond, (1,), np.float64)
+    return listed_split(
+        SampledTasks(space, partial(_uniform, low, high)),
+        num_train=num_train,
+        num_test=num_test,
+        seed=seed,
+        ood=SampledTasks(space, partial(_uniform, high, beyond)),
+    )
+
+
+def angle_split(*, num_train: int | None, num_test: int, seed: int) -> TaskSplit:
+    """Directions as angles in radians, ``Box(0, 2π, (1,))``, uniform."""
+    space = spaces.Box(0.0, 2 * np.pi, (1,), np.float64)
+    tasks = SampledTasks(space, partial(_uniform, 0.0, 2 * np.pi))
+    return listed_split(tasks, num_train=num_train, num_test=num_test, seed=seed)
+
+
+def two_directions_split() -> TaskSplit:
+    """Backward (-1) and forward (+1), ``Box(-1, 1, (1,))``: every part is both."""
+    both = FiniteTasks(spaces.Box(-1.0, 1.0, (1,), np.float64), [[-1.0], [1.0]])
+    return TaskSplit(train=both, validation=both, test=both)
+
+
+def check_two_directions(tasks: Tasks) -> None:
+    """Refuse directions other than -1 and +1.
+
+    Raises:
+        ValueError: Names the first.
+    """
+    wrong = np.abs(tasks[:, 0]) != 1.0
+    if wrong.any():
+        task = int(np.argmax(wrong))
+        raise ValueError(f"task {task} has to be -1 or +1, got {tasks[task]}")
+
+
+def uniform_on_ring(inner: float, outer: float) -> Callable[..., np.ndarray]:
+    """A sampler of points that are uniform between two circles, ``[num_tasks, 2]``."""
+    return partial(_on_ring, inner, outer)
+
+
+def _on_ring(inner: float, outer: float, num_tasks: int, rng: np.random.Generator) -> np.ndarray:
+    radius = np.sqrt(rng.uniform(inner**2, outer**2, (num_tasks, 1)))
+    return radius * directions(rng.uniform(0.0, 2 * np.pi, (num_tasks, 1)))
+
+
+def _uniform(low: float, high: float, num_tasks: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.uniform(low, high, (num_tasks, 1))
+
+
+def _unbounded(size: int) -> spaces.Box:
+    return spaces.Box(-np.inf, np.inf, (size,), np.float64)

@@ -1,0 +1,253 @@
+"""Walker2d and Hopper with a goal velocity."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from meta_rl.tasks import Tasks
+
+from .robot import (
+    FallingRobot,
+    Range,
+    RobotState,
+    along_x,
+    check_range,
+    check_weight,
+    is_within,
+    velocity_split,
+)
+
+
+class Walker2d(FallingRobot):
+    """Gymnasium's Walker2d on tasks that a family adds."""
+
+    velocity_limit = 10.0
+
+    def __init__(self, *, healthy_angle_range: Range = (-1.0, 1.0), **robot: Any) -> None:
+        defaults = {"xml_file": "walker2d_v5.xml", "frame_skip": 4, "reset_noise_scale": 5e-3}
+        healthy = {"healthy_reward": 1.0, "healthy_z_range": (0.8, 2.0), "ctrl_cost_weight": 1e-3}
+        super().__init__(**{**defaults, **healthy, **robot})
+        self.healthy_angle_range = check_range("healthy_angle_range", healthy_angle_range)
+
+    def is_healthy(self, state: RobotState) -> Any:
+        """The torso's height and angle are in their ranges."""
+        qpos = self.qpos(state)
+        upright = is_within(qpos[:, 2], self.healthy_angle_range)
+        return is_within(qpos[:, 1], self.healthy_z_range) & upright
+
+
+class Hopper(FallingRobot):
+    """Gymnasium's Hopper on tasks that a family adds."""
+
+    velocity_limit = 10.0
+
+    def __init__(
+        self,
+        *,
+        healthy_angle_range: Range = (-0.2, 0.2),
+        healthy_state_range: Range = (-100.0, 100.0),
+        **robot: Any,
+    ) -> None:
+        defaults = {"xml_file": "hopper.xml", "frame_skip": 4, "reset_noise_scale": 5e-3}
+        healthy = {
+            "healthy_reward": 1.0,
+            "healthy_z_range": (0.7, math.inf),
+            "ctrl_cost_weight": 1e-3,
+        }
+        super().__init__(**{**defaults, **healthy, **robot})
+        self.healthy_angle_range = check_range("healthy_angle_range", healthy_angle_range)
+        self.healthy_state_range = check_range("healthy_state_range", healthy_state_range)
+
+    def is_healthy(self, state: RobotState) -> Any:
+        """The torso's height and angle, and all other positions and velocities, are in range."""
+        qpos = self.qpos(state)
+        upright = is_within(qpos[:, 2], self.healthy_angle_range)
+        angles = is_within(qpos[:, 2:], self.healthy_state_range).all(axis=1)
+        velocities = is_within(self.qvel(state), self.healthy_state_range).all(axis=1)
+        return is_within(qpos[:, 1], self.healthy_z_range) & upright & angles & velocities
+
+
+class Walker2dVel(Walker2d):
+    """Walker2d that has to walk at a goal velocity.
+
+    ## Description
+    A planar robot with two legs is to walk at a velocity that it does not see: the task. No paper's
+    definition has become the standard; this is HalfCheetahVel's distance from the goal velocity
+    with the pay for not falling and the control cost of Walker2d-v5.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, clipped to [-10, 10], as in
+    Walker2d-v5.
+
+    ## Rewards
+    * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
+      over dt, in m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+    * ``reward_survive``: ``healthy_reward`` while healthy.
+
+    ## Starting State
+    As in Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+
+    ## Episode End
+    *Terminated* when the walker is unhealthy; *truncated* after ``horizon`` steps.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``goal_velocity_range`` | (0, 3) | of the goals, in m/s |
+    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
+    | ``horizon`` | 200 | steps in an episode |
+    | ``frame_skip`` | 4 | steps of MuJoCo (0.002 s) in a step: dt = 0.008 s |
+    | ``forward_reward_weight`` | 1.0 | of the distance from the goal velocity |
+    | ``ctrl_cost_weight`` | 0.001 | of the squared actions |
+    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
+    | ``healthy_z_range`` | (0.8, 2.0) | healthy heights of the torso in m |
+    | ``healthy_angle_range`` | (-1.0, 1.0) | healthy angles of the torso in radians |
+    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
+    | ``reset_noise_scale`` | 0.005 | of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | leave out x |
+    | ``xml_file`` | "walker2d_v5.xml" | the model |
+    | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+
+    ## Task distribution
+    ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists:
+    100 for training, 30 for test and 30 for validation. ``ood`` is uniform over a third of the
+    range's width above it: [3, 4].
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    episodes_per_trial = 2
+
+    def __init__(
+        self,
+        goal_velocity_range: Range = (0.0, 3.0),
+        num_train_tasks: int | None = 100,
+        forward_reward_weight: float = 1.0,
+        **robot: Any,
+    ) -> None:
+        super().__init__(**robot)
+        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
+        self.task_split = velocity_split(
+            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2022
+        )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The goal velocity: half a metre for 1 m/s."""
+        return along_x(0.5 * params)
+
+    def reward_terms(
+        self,
+        state: RobotState,
+        action: Any,
+        next_state: RobotState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """Distance from the goal velocity, the control cost, and the pay for not falling."""
+        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
+        terms = self.standing_terms(action, next_state)
+        return {"reward_forward": -self.forward_reward_weight * miss, **terms}
+
+
+class HopperVel(Hopper):
+    """Hopper that has to hop at a goal velocity.
+
+    ## Description
+    A planar robot with one leg is to hop at a velocity that it does not see: the task. No paper's
+    definition has become the standard; this is HalfCheetahVel's distance from the goal velocity
+    with the pay for not falling and the control cost of Hopper-v5.
+
+    ## Action Space
+    ``Box(-1, 1, (3,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (11,))``: 5 positions (without x) and 6 velocities, clipped to [-10, 10], as in
+    Hopper-v5.
+
+    ## Rewards
+    * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
+      over dt, in m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+    * ``reward_survive``: ``healthy_reward`` while healthy.
+
+    ## Starting State
+    As in Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+
+    ## Episode End
+    *Terminated* when the hopper is unhealthy; *truncated* after ``horizon`` steps.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``goal_velocity_range`` | (0, 2) | of the goals, in m/s |
+    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
+    | ``horizon`` | 200 | steps in an episode |
+    | ``frame_skip`` | 4 | steps of MuJoCo (0.002 s) in a step: dt = 0.008 s |
+    | ``forward_reward_weight`` | 1.0 | of the distance from the goal velocity |
+    | ``ctrl_cost_weight`` | 0.001 | of the squared actions |
+    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
+    | ``healthy_state_range`` | (-100, 100) | healthy angles and velocities |
+    | ``healthy_z_range`` | (0.7, inf) | healthy heights of the torso in m |
+    | ``healthy_angle_range`` | (-0.2, 0.2) | healthy angles of the torso in radians |
+    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
+    | ``reset_noise_scale`` | 0.005 | of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | leave out x |
+    | ``xml_file`` | "hopper.xml" | the model |
+    | ``nthread`` | None | threads that step the batch; all cores by default |
+    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+
+    ## Task distribution
+    ``Box(0, 2.667, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded
+    lists: 100 for training, 30 for test and 30 for validation. ``ood`` is uniform over a third of
+    the range's width above it: [2, 2.667].
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    episodes_per_trial = 2
+
+    def __init__(
+        self,
+        goal_velocity_range: Range = (0.0, 2.0),
+        num_train_tasks: int | None = 100,
+        forward_reward_weight: float = 1.0,
+        **robot: Any,
+    ) -> None:
+        super().__init__(**robot)
+        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
+        self.task_split = velocity_split(
+            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2023
+        )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The goal velocity: half a metre for 1 m/s."""
+        return along_x(0.5 * params)
+
+    def reward_terms(
+        self,
+        state: RobotState,
+        action: Any,
+        next_state: RobotState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """Distance from the goal velocity, the control cost, and the pay for not falling."""
+        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
+        terms = self.standing_terms(action, next_state)
+        return {"reward_forward": -self.forward_reward_weight * miss, **terms}
