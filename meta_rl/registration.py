@@ -28,9 +28,9 @@ ENVIRONMENTS: dict[str, str] = {
     "HopperVel-v0": "meta_rl.envs.walkers:HopperVel",
     "HumanoidDir-v0": "meta_rl.envs.humanoid:HumanoidDir",
     "ReacherGoal-v0": "meta_rl.envs.reacher:ReacherGoal",
-    "TabularMDP-v0": "meta_rl.envs.tabular_mdp:TabularMDP",
     "Walker2dRandParams-v0": "meta_rl.envs.random_dynamics:Walker2dRandParams",
     "Walker2dVel-v0": "meta_rl.envs.walkers:Walker2dVel",
+    "TabularMDP-v0": "meta_rl.envs.tabular_mdp:TabularMDP",
 }
 
 

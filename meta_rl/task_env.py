@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -29,6 +29,9 @@ from meta_rl.tasks import (
 )
 
 Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
+
+# What gymnasium.make finds at the class; an environment has the render modes of its family.
+ANY_METADATA: dict[str, Any] = {"render_modes": ["rgb_array"]}
 
 
 class TaskVectorEnv(TaskBatch):
@@ -297,8 +300,7 @@ class TaskEnv(gym.Env):
             the definition.
     """
 
-    # What some family can do: gymnasium.make asks the class. Instances have those of their family.
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    metadata = ANY_METADATA
 
     def __init__(
         self, definition: Definition, *, render_mode: str | None = None, **kwargs: Any
