@@ -213,6 +213,24 @@ def test_models_are_scaled_exactly_as_the_task_says(name: str, consistent: bool)
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_scaled_dynamics_equal_gymnasium_with_the_same_values(name: str) -> None:
+    """One step of each of five tasks, from states that the unscaled robot visits."""
+    definition = make_definition(name)
+    tasks = draw_tasks(definition, 5)
+    theirs = make_theirs(name, definition)
+    states, actions, unscaled = (part[10:15] for part in visit(theirs, 15))
+    state, rng = make_state(definition, states), np.random.default_rng(0)
+    got = definition.transition(state, actions, rng, tasks).physics
+    for i, model in enumerate(definition.models(tasks)):
+        for field in ("body_mass", "body_inertia", "geom_friction", "dof_damping"):
+            getattr(theirs.model, field)[:] = getattr(model, field)
+        mujoco.mj_setConst(theirs.model, mujoco.MjData(theirs.model))
+        expected = step_theirs(theirs, states[[i]], actions[[i]])[0]
+        np.testing.assert_allclose(got[i], expected, rtol=1e-6, atol=1e-9)
+        assert np.abs(got[i] - unscaled[i]).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_a_task_has_its_own_model_wherever_it_is_in_the_batch(name: str) -> None:
     """Tasks change in some sub-environments only, and the batch changes its size."""
     definition = make_definition(name, nthread=2)
