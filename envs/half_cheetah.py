@@ -91,7 +91,7 @@ class HalfCheetahVel(_HalfCheetah):
     third of the range's width above it: [3, 4].
 
     ## Adaptation
-    After every episode; a trial is two episodes, as in PEARL's exploration.
+    After every episode; a trial is two episodes, as in VariBAD.
 
     ## Version History
     * v0: initial.
