@@ -57,6 +57,7 @@ class Robot(TaskFuncEnv):
         ValueError: An argument outside its range; says which.
     """
 
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
     num_excluded_positions = 1
     gaussian_velocity_noise = False
     velocity_limit = math.inf
@@ -90,7 +91,8 @@ class Robot(TaskFuncEnv):
         self.observation_space = _unbounded(model.nq + model.nv - self._skipped)
         low, high = model.actuator_ctrlrange.astype(np.float32).T
         self.action_space = spaces.Box(low, high, dtype=np.float32)
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / self.batch.dt)}
+        # The class cannot know it: frame_skip is an argument.
+        vars(self)["metadata"] = {**self.metadata, "render_fps": round(1 / self.batch.dt)}
         self.width = check_count("width", width)
         self.height = check_count("height", height)
         self._camera: RobotCamera | None = None

@@ -31,10 +31,10 @@ class MujocoBatch:
 
     A physics state is a row of ``mjSTATE_FULLPHYSICS``: time, ``qpos``, ``qvel`` and, where the
     model has them, activations. It is all that a step depends on: MuJoCo's solver starts each step
-    anew, and not from the accelerations of the step before, which a rollout cannot read and which
-    made no robot faster or more exact. A converged solver gives the same next state, up to
-    rounding; the one robot whose solver stops early (Humanoid: 50 iterations of PGS) stays within
-    1e-6 of Gymnasium's next state.
+    anew, and not from the accelerations of the step before. A rollout cannot read those, and a
+    guess of them made no robot measurably faster and only Humanoid more exact, by a third. A
+    converged solver gives the same next state, up to rounding; the one robot whose solver stops
+    early (Humanoid: 50 iterations of PGS) stays within 1e-6 of Gymnasium's next state.
 
     Args:
         xml_file: A file that Gymnasium ships (``"half_cheetah.xml"``), or a path that starts with
@@ -76,7 +76,9 @@ class MujocoBatch:
         self._qpos = slice(1, 1 + num_qpos)  # after the time
         self._qvel = slice(1 + num_qpos, 1 + num_qpos + num_qvel)
         self._size = mujoco.mj_stateSize(self.model, FULL_PHYSICS)
-        self._forget()
+        self._pools: dict[int, Rollout] = {}
+        self._data: dict[tuple[int, bool], list[mujoco.MjData]] = {}
+        self._work: tuple[np.ndarray, np.ndarray, list[mujoco.MjModel]] | None = None
 
     def qpos(self, physics: Any) -> Any:
         """Positions, ``[N, nq]``: a view."""
@@ -137,13 +139,9 @@ class MujocoBatch:
 
     def close(self) -> None:
         """End the threads; the next step starts them again."""
-        for pool, _ in self._pools.values():
+        for pool in self._pools.values():
             pool.close()
-        self._forget()
-
-    def _forget(self) -> None:
-        self._pools: dict[int, tuple[Rollout, list[mujoco.MjData]]] = {}
-        self._work: tuple[np.ndarray, np.ndarray, list[mujoco.MjModel]] | None = None
+        self._pools, self._data, self._work = {}, {}, None
 
     def _roll_out(
         self,
@@ -156,17 +154,19 @@ class MujocoBatch:
         """Fill ``states`` or ``sensordata``; threads only where there is something to share."""
         nthread = self.nthread if len(physics) > 1 and self.nthread > 1 else 0
         if nthread not in self._pools:
-            data = [mujoco.MjData(self.sensing_model or self.model) for _ in range(nthread or 1)]
-            self._pools[nthread] = Rollout(nthread=nthread), data
-        pool, data = self._pools[nthread]
-        pool.rollout(
+            self._pools[nthread] = Rollout(nthread=nthread)
+        sensing = sensordata is not None
+        if (nthread, sensing) not in self._data:
+            data = [mujoco.MjData(models[0]) for _ in range(nthread or 1)]  # one for each thread
+            self._data[nthread, sensing] = data
+        self._pools[nthread].rollout(
             models,
-            data,
+            self._data[nthread, sensing],
             np.ascontiguousarray(physics),
             controls,
             control_spec=CONTROL,
             skip_checks=True,
-            nstep=self.frame_skip if states is not None else 1,
+            nstep=1 if sensing else self.frame_skip,
             state=states,
             sensordata=sensordata,
             chunk_size=self.chunk_size,
@@ -174,7 +174,7 @@ class MujocoBatch:
 
     def __getstate__(self) -> dict[str, Any]:
         # Threads cannot be pickled or copied: a copy starts its own.
-        return {**self.__dict__, "_pools": {}, "_work": None}
+        return {**self.__dict__, "_pools": {}, "_data": {}, "_work": None}
 
 
 class ModelPerTask:

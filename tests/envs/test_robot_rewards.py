@@ -51,9 +51,10 @@ def test_half_cheetah_is_paid_for_its_direction() -> None:
 
 
 def test_crippled_half_cheetah_is_paid_for_running() -> None:
+    """Five motors of 0.5 cost 0.05 * 5 * 0.25."""
     terms = terms_of("HalfCheetahCripple", [0, 5], velocity=2.0)
     np.testing.assert_allclose(terms["reward_forward"], [2.0, 2.0])
-    np.testing.assert_allclose(terms["reward_ctrl"], [-0.075] * 2)
+    np.testing.assert_allclose(terms["reward_ctrl"], [-0.0625] * 2)
 
 
 def test_ant_velocity() -> None:

@@ -39,23 +39,24 @@ def make_theirs(name: str, definition: Robot) -> Any:
     return gym.make(ROBOTS[name], frame_skip=definition.batch.frame_skip).unwrapped
 
 
+def read_state(env: Any) -> np.ndarray:
+    state = np.empty(mujoco.mj_stateSize(env.model, FULL_PHYSICS))
+    mujoco.mj_getState(env.model, env.data, state, FULL_PHYSICS)
+    return state
+
+
 def visit(env: Any, num_states: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """States, actions and next states of a Gymnasium environment under random actions."""
-
-    def get_state() -> np.ndarray:
-        state = np.empty(mujoco.mj_stateSize(env.model, FULL_PHYSICS))
-        mujoco.mj_getState(env.model, env.data, state, FULL_PHYSICS)
-        return state
 
     env.reset(seed=seed)
     env.action_space.seed(seed)
     states, actions, after = [], [], []
     for step in range(num_states):
         action = env.action_space.sample()
-        states.append(get_state())
+        states.append(read_state(env))
         actions.append(action)
         terminated = env.step(action)[2]
-        after.append(get_state())
+        after.append(read_state(env))
         if terminated or step % 200 == 199:
             env.reset()
     return np.array(states), np.array(actions), np.array(after)
@@ -94,6 +95,49 @@ def test_one_step_equals_gymnasium(name: str) -> None:
     """Relative to the length of the state; Humanoid's unconverged solver gives 3e-7."""
     limit = 1e-6 if name == "HumanoidDir" else 1e-9
     assert equality_error(name, NUM_STATES) < limit
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "task"),
+    [
+        ("HalfCheetahDir", {"ctrl_cost_weight": 0.1}, [1.0]),
+        ("Walker2dRandParams", {}, None),
+        ("HopperRandParams", {}, None),
+        ("AntForwardBackward", {}, [1.0]),
+        ("HumanoidDir", {}, [0.0]),
+    ],
+)
+def test_rewards_and_ends_equal_gymnasium_where_the_definitions_do(
+    name: str, kwargs: dict[str, Any], task: Any
+) -> None:
+    """Ant and Humanoid but for contact costs and the forward reward, compared in the mean only.
+
+    Gymnasium takes their positions from the last stage of a Runge-Kutta step.
+    """
+    num = 300
+    definition = make_definition(name, **kwargs)
+    theirs = make_theirs(name, definition)
+    theirs.reset(seed=3)
+    theirs.action_space.seed(3)
+    rng = np.random.default_rng(0)
+    tasks = nominal_tasks(definition, 1) if task is None else np.array([task])
+    miss = []
+    for step in range(num):
+        action = theirs.action_space.sample()
+        state = make_state(definition, read_state(theirs)[None])
+        _, _, terminated, _, info = theirs.step(action)
+        after = make_state(definition, read_state(theirs)[None])
+        terms = definition.reward_terms(state, action[None], after, rng, tasks)
+        assert definition.terminal(after, rng, tasks)[0] == terminated
+        for term in terms.keys() - {"reward_forward"}:
+            assert terms[term][0] == pytest.approx(info[term], rel=1e-6), term
+        miss.append(terms["reward_forward"][0] - info["reward_forward"])
+        if terminated or step % 100 == 99:
+            theirs.reset()
+    if name in ("AntForwardBackward", "HumanoidDir"):
+        assert abs(np.mean(miss)) < 0.05
+    else:
+        assert np.abs(miss).max() < 1e-9
 
 
 @pytest.mark.parametrize("name", ROBOTS)
@@ -210,6 +254,24 @@ def test_models_are_scaled_exactly_as_the_task_says(name: str, consistent: bool)
     for model in [*definition.models(nominal_tasks(definition, 4)), definition.batch.model]:
         for field in ("body_mass", "body_inertia", "geom_friction", "dof_damping"):
             np.testing.assert_array_equal(getattr(model, field), getattr(untouched, field))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scaled_dynamics_equal_gymnasium_with_the_same_values(name: str) -> None:
+    """One step of each of five tasks, from states that the unscaled robot visits."""
+    definition = make_definition(name)
+    tasks = draw_tasks(definition, 5)
+    theirs = make_theirs(name, definition)
+    states, actions, unscaled = (part[10:15] for part in visit(theirs, 15))
+    state, rng = make_state(definition, states), np.random.default_rng(0)
+    got = definition.transition(state, actions, rng, tasks).physics
+    for i, model in enumerate(definition.models(tasks)):
+        for field in ("body_mass", "body_inertia", "geom_friction", "dof_damping"):
+            getattr(theirs.model, field)[:] = getattr(model, field)
+        mujoco.mj_setConst(theirs.model, mujoco.MjData(theirs.model))
+        expected = step_theirs(theirs, states[[i]], actions[[i]])[0]
+        np.testing.assert_allclose(got[i], expected, rtol=1e-6, atol=1e-9)
+        assert np.abs(got[i] - unscaled[i]).max() > 1e-4
 
 
 @pytest.mark.parametrize("name", MODELS)
