@@ -377,7 +377,11 @@ class TestIteration:
             ({"gae_lambda": -0.1}, "gae_lambda"),
             ({"clip_range": 0.0}, "clip_range has to be above 0, got 0.0"),
             ({"entropy_coefficient": -0.1}, "entropy_coefficient has to be in [0, inf]"),
-            ({"entropy_coefficient": lambda left: left - 0.1}, "entropy_coefficient"),
+            pytest.param(
+                {"entropy_coefficient": lambda left: left - 0.1},
+                "entropy_coefficient",
+                id="falling",
+            ),
             ({"value_coefficient": -0.1}, "value_coefficient"),
             ({"max_grad_norm": 0.0}, "max_grad_norm"),
             ({"target_kl": -0.1}, "target_kl"),

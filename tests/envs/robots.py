@@ -28,7 +28,7 @@ ROBOTS = {
     "Walker2dRandParams": "Walker2d-v5",
     "HopperRandParams": "Hopper-v5",
 }
-DYNAMICS = {"HalfCheetahCripple", "Walker2dRandParams", "HopperRandParams"}  # the task is in them
+DYNAMICS = ["HalfCheetahCripple", "Walker2dRandParams", "HopperRandParams"]  # the task is in them
 REWARDS = [name for name in ROBOTS if name not in DYNAMICS]  # the task is in the reward
 MODELS = [name for name in ROBOTS if "RandParams" in name]
 
