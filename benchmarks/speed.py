@@ -53,7 +53,7 @@ class Args:
     """Pulls of a trial in the comparisons of training."""
     num_steps: int = 50_000
     """Training steps in a measurement, at least; iterations are whole."""
-    repeats: int = 5
+    repeats: int = 3
     """Turns of each contender."""
     threads: int = 1
     """Of torch."""
