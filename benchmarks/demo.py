@@ -38,7 +38,7 @@ class Args:
 
     seed: int = 0
     """Of the training and the evaluation."""
-    total_timesteps: int = 3_000_000
+    total_timesteps: int = 5_000_000
     """Pulls in meta-training."""
     num_tasks: int = 1000
     """Held-out bandits."""
