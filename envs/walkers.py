@@ -70,7 +70,44 @@ class Hopper(FallingRobot):
         return is_within(qpos[:, 1], self.healthy_z_range) & upright & angles & velocities
 
 
-class Walker2dVel(Walker2d):
+class _GoalVelocity(FallingRobot):
+    """Moves at the velocity that is the task, without falling."""
+
+    episodes_per_trial = 2
+    split_seed: int
+
+    def __init__(
+        self,
+        goal_velocity_range: Range,
+        num_train_tasks: int | None = 100,
+        forward_reward_weight: float = 1.0,
+        **robot: Any,
+    ) -> None:
+        super().__init__(**robot)
+        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
+        self.task_split = velocity_split(
+            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=self.split_seed
+        )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """The goal velocity: half a metre for 1 m/s."""
+        return along_x(0.5 * params)
+
+    def reward_terms(
+        self,
+        state: RobotState,
+        action: Any,
+        next_state: RobotState,
+        rng: np.random.Generator,
+        params: Tasks,
+    ) -> dict[str, Any]:
+        """Distance from the goal velocity, the control cost, and the pay for not falling."""
+        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
+        terms = self.standing_terms(action, next_state)
+        return {"reward_forward": -self.forward_reward_weight * miss, **terms}
+
+
+class Walker2dVel(_GoalVelocity, Walker2d):
     """Walker2d that has to walk at a goal velocity.
 
     ## Description
@@ -128,40 +165,13 @@ class Walker2dVel(Walker2d):
     * v0: initial.
     """
 
-    episodes_per_trial = 2
+    split_seed = 2022
 
-    def __init__(
-        self,
-        goal_velocity_range: Range = (0.0, 3.0),
-        num_train_tasks: int | None = 100,
-        forward_reward_weight: float = 1.0,
-        **robot: Any,
-    ) -> None:
-        super().__init__(**robot)
-        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
-        self.task_split = velocity_split(
-            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2022
-        )
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """The goal velocity: half a metre for 1 m/s."""
-        return along_x(0.5 * params)
-
-    def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
-    ) -> dict[str, Any]:
-        """Distance from the goal velocity, the control cost, and the pay for not falling."""
-        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
-        terms = self.standing_terms(action, next_state)
-        return {"reward_forward": -self.forward_reward_weight * miss, **terms}
+    def __init__(self, goal_velocity_range: Range = (0.0, 3.0), *args: Any, **kwargs: Any) -> None:
+        super().__init__(goal_velocity_range, *args, **kwargs)
 
 
-class HopperVel(Hopper):
+class HopperVel(_GoalVelocity, Hopper):
     """Hopper that has to hop at a goal velocity.
 
     ## Description
@@ -220,34 +230,7 @@ class HopperVel(Hopper):
     * v0: initial.
     """
 
-    episodes_per_trial = 2
+    split_seed = 2023
 
-    def __init__(
-        self,
-        goal_velocity_range: Range = (0.0, 2.0),
-        num_train_tasks: int | None = 100,
-        forward_reward_weight: float = 1.0,
-        **robot: Any,
-    ) -> None:
-        super().__init__(**robot)
-        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
-        self.task_split = velocity_split(
-            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2023
-        )
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """The goal velocity: half a metre for 1 m/s."""
-        return along_x(0.5 * params)
-
-    def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
-    ) -> dict[str, Any]:
-        """Distance from the goal velocity, the control cost, and the pay for not falling."""
-        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
-        terms = self.standing_terms(action, next_state)
-        return {"reward_forward": -self.forward_reward_weight * miss, **terms}
+    def __init__(self, goal_velocity_range: Range = (0.0, 2.0), *args: Any, **kwargs: Any) -> None:
+        super().__init__(goal_velocity_range, *args, **kwargs)
