@@ -28,7 +28,7 @@ class RobotCamera:
         distance: Of the camera from what it looks at, in m.
         elevation: Of the camera's direction, in degrees: -90 looks down.
         azimuth: Of the camera's direction, in degrees: 90 looks along y.
-        track: Follow the model's first body; otherwise look at the origin.
+        track: Look at the robot's centre of mass; otherwise at the origin.
 
     Raises:
         RuntimeError: No OpenGL backend works here; says what can be done.
@@ -58,11 +58,8 @@ class RobotCamera:
         self._camera = mujoco.MjvCamera()
         self._camera.distance, self._camera.elevation = distance, elevation
         self._camera.azimuth = azimuth
-        if track:
-            self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
-            self._camera.trackbodyid = 1
-        else:
-            self._camera.lookat[:] = 0.0
+        self._camera.lookat[:] = 0.0
+        self._track = track
 
     def draw(
         self, qpos: np.ndarray, arrow: np.ndarray | None = None, point: np.ndarray | None = None
@@ -79,6 +76,10 @@ class RobotCamera:
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)  # where the camera and the lights are
         mujoco.mj_camlight(self.model, self.data)
+        if self._track:
+            # MuJoCo's tracking camera lags behind, up to 3.3 at least: a frame would show where the
+            # last one was taken, of another sub-environment even.
+            self._camera.lookat[:] = self.data.subtree_com[1]
         mujoco.mjv_updateScene(
             self.model,
             self.data,

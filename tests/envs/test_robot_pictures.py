@@ -9,10 +9,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.mujoco.mujoco_env import expand_model_path
 
 import meta_rl
 from meta_rl import mujoco_picture
-from meta_rl.mujoco_picture import make_gl_context
+from meta_rl.mujoco_picture import RobotCamera, make_gl_context
 
 WIDTH, HEIGHT = 160, 120
 
@@ -82,6 +83,21 @@ def test_a_higher_goal_velocity_has_a_longer_arrow(name: str) -> None:
 def test_no_arrow_for_standing_still() -> None:
     with pytest.raises(AssertionError, match="no goal in the picture"):
         green(draw("HalfCheetahVel", [0.0]))
+
+
+@pytest.mark.usefixtures("_drawing")
+def test_a_frame_does_not_depend_on_those_before() -> None:
+    """Of a robot that has run ten metres away from the camera's last place."""
+    camera = RobotCamera(
+        expand_model_path("hopper.xml"), WIDTH, HEIGHT, distance=4.0, elevation=-20.0, azimuth=90.0, track=True
+    )
+    qpos = camera.data.qpos.copy()
+    first = camera.draw(qpos, arrow=np.array([1.0, 0.0, 0.0]))
+    far = qpos.copy()
+    far[0] = 10.0
+    camera.draw(far)
+    np.testing.assert_array_equal(camera.draw(qpos, arrow=np.array([1.0, 0.0, 0.0])), first)
+    camera.close()
 
 
 @pytest.mark.usefixtures("_drawing")
