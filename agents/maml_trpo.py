@@ -8,7 +8,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
-from torch.func import grad, jvp, vjp
+from torch.func import grad, grad_and_value, jvp, vjp
 
 from meta_rl.inner_loop import Params
 from meta_rl.policy_gradient import Batch, PolicyGradientAgent, over_tasks
@@ -145,13 +145,19 @@ class MAMLTRPO(PolicyGradientAgent):
         """A trust-region step on the returns after adaptation."""
         params = self.policy.parameters_by_name()
         credit = self._credit()
-        gradients = self.task_gradients(params, credit)
+        gradients, objectives = self.task_gradients(params, credit)
         self._check_finite("a gradient", gradients)
+        before = objectives.mean().item()
+
+        def improvement(candidate: Params) -> tuple[float, float]:
+            after, divergence = self.evaluate(candidate, credit)
+            return after - before, divergence
+
         step = trust_region_step(
             params,
             {name: gradient.mean(dim=0) for name, gradient in gradients.items()},
             self.curvature(params),
-            lambda candidate: self.improvement(candidate, credit),
+            improvement,
             max_kl=self.max_kl,
             num_iterations=self.cg_iterations,
             damping=self.cg_damping,
@@ -177,19 +183,26 @@ class MAMLTRPO(PolicyGradientAgent):
     def objective(
         self, params: Params, supports: list[Batch], query: Batch, credit: Tensor
     ) -> Tensor:
-        """What one task contributes: its surrogate after adaptation, and E-MAML's term."""
-        value = self.surrogate(self.adapted(params, supports), query)
+        """What one task contributes: the surrogate of its adapted policy, and E-MAML's term."""
+        return self._objective(params, self.adapted(params, supports), supports, query, credit)
+
+    def _objective(
+        self, params: Params, fast: Params, supports: list[Batch], query: Batch, credit: Tensor
+    ) -> Tensor:
+        value = self.surrogate(fast, query)
         if self.exploration_coefficient and supports:
             first = supports[0]
             log_probs = self.policy.log_prob(self.policy.outputs(params, first.obs), first.actions)
             value = value + self.exploration_coefficient * credit * first.mean(log_probs)
         return value
 
-    def task_gradients(self, params: Params, credit: Tensor) -> Params:
-        """The gradient of every task's objective with respect to the initial parameters, [M, …]."""
+    def task_gradients(self, params: Params, credit: Tensor) -> tuple[Params, Tensor]:
+        """Each task's objective, ``[M]``, and its gradient in the initial parameters, [M, …]."""
         supports, query = self.supports_and_query()
         return over_tasks(
-            grad(self.objective), params, supports, query, credit, chunk_size=self.task_chunk
+            grad_and_value(self.objective),
+            *(params, supports, query, credit),
+            chunk_size=self.task_chunk,
         )
 
     def curvature(self, params: Params) -> Any:
@@ -209,25 +222,26 @@ class MAMLTRPO(PolicyGradientAgent):
             return vjp(inner, params)[1](bent)[0]
 
         def product(vector: Params) -> Params:
-            products = over_tasks(
-                of_one_task, vector, supports, query, chunk_size=self.task_chunk
-            )
+            products = over_tasks(of_one_task, vector, supports, query, chunk_size=self.task_chunk)
             self._check_finite("a Hessian-vector product", products)
             return {name: value.mean(dim=0) for name, value in products.items()}
 
         return product
 
-    @torch.no_grad()
-    def improvement(self, params: Params, credit: Tensor) -> tuple[float, float]:
-        """By how much the objective rises with these parameters, and the mean divergence."""
+    def evaluate(self, params: Params, credit: Tensor) -> tuple[float, float]:
+        """The mean objective with these initial parameters, and the mean divergence."""
 
         def of_one_task(
             supports: list[Batch], query: Batch, credit: Tensor
         ) -> tuple[Tensor, Tensor]:
-            value = self.objective(params, supports, query, credit)
-            return value, self.kl(self.adapted(params, supports), query)
+            fast = self.adapted(params, supports)
+            return self._objective(params, fast, supports, query, credit), self.kl(fast, query)
 
-        raise NotImplementedError
+        supports, query = self.supports_and_query()
+        objectives, divergences = over_tasks(
+            of_one_task, supports, query, credit, shared=0, chunk_size=self.task_chunk
+        )
+        return objectives.mean().item(), divergences.mean().item()
 
     def _credit(self) -> Tensor:
         """Returns after adaptation, standardised over the meta-batch, ``[M]``."""

@@ -182,6 +182,9 @@ class RL2(MetaAlgorithm):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
 
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_batch"]
+
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Run whole trials on fresh training tasks."""
         callback.on_rollout_start()

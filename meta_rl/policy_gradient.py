@@ -164,7 +164,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         return ["policy"], []
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_supports", "_query"]
+        return [*super()._excluded_save_params(), "_supports", "_query", "_query_returns"]
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Sample, adapt and sample again, on fresh training tasks."""
@@ -184,8 +184,7 @@ class PolicyGradientAgent(MetaAlgorithm):
             if step < self.num_inner_steps:
                 self._supports.append(batch)
                 state = self._step_inner(batch, state)
-        self._query, self._fast = batch, state
-        self._query_returns = returns[-1]
+        self._query, self._query_returns = batch, returns[-1]
         self._log_returns(returns)
         callback.on_rollout_end()
         return True

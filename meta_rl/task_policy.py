@@ -127,7 +127,7 @@ class TaskPolicy(BasePolicy):
         if not self.is_bounded:
             return inside.sum(dim=-1)
         # (high - mean) / std has a negative sign at the upper bound: log(1 - Φ(z)) = log Φ(-z).
-        beyond = torch.special.log_ndtr(torch.where(actions > 0, -scaled, scaled))
+        beyond = log_normal_cdf(torch.where(actions > 0, -scaled, scaled))
         return torch.where(actions.abs() >= self.limit, beyond, inside).sum(dim=-1)
 
     def kl(self, old: Outputs, new: Outputs) -> Tensor:
@@ -187,3 +187,11 @@ class TaskPolicy(BasePolicy):
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         """Not used: the agent predicts, with the parameters of its state."""
         raise NotImplementedError("predict with the agent: it knows the adapted parameters")
+
+
+def log_normal_cdf(x: Tensor) -> Tensor:
+    """``log Φ(x)`` to float precision; ``torch.special.log_ndtr`` has no rule for vmap (2.13)."""
+    z = x.clamp(max=0.0) * -math.sqrt(0.5)
+    tail = torch.special.erfcx(z).log() - z.square() - math.log(2.0)
+    body = torch.log1p(-0.5 * torch.erfc(x.clamp(min=0.0) * math.sqrt(0.5)))
+    return torch.where(x < 0.0, tail, body)
