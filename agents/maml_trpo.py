@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import grad, grad_and_value, jvp, vjp
 
 from meta_rl.inner_loop import Params
-from meta_rl.policy_gradient import Batch, PolicyGradientAgent, over_tasks
+from meta_rl.policy_gradient import Batch, PolicyGradientAgent, check_finite, over_tasks
 from meta_rl.task_policy import TaskPolicy
 from meta_rl.tasks import check_count
 from meta_rl.trust_region import trust_region_step
@@ -132,7 +132,7 @@ class MAMLTRPO(PolicyGradientAgent):
         self.max_backtracks = check_count("max_backtracks", max_backtracks, least=0)
         self.backtrack_factor = backtrack_factor
         self.curvature_fraction = curvature_fraction
-        self.task_chunk = task_chunk and check_count("task_chunk", task_chunk)
+        self.task_chunk = None if task_chunk is None else check_count("task_chunk", task_chunk)
         self._check_range("max_kl", above=0.0)
         self._check_range("exploration_coefficient", least=0.0)
         self._check_range("cg_damping", least=0.0)
@@ -146,7 +146,7 @@ class MAMLTRPO(PolicyGradientAgent):
         params = self.policy.parameters_by_name()
         credit = self._credit()
         gradients, objectives = self.task_gradients(params, credit)
-        self._check_finite("a gradient", gradients)
+        check_finite("a gradient", gradients, self.place_in_training)
         before = objectives.mean().item()
 
         def improvement(candidate: Params) -> tuple[float, float]:
@@ -207,11 +207,8 @@ class MAMLTRPO(PolicyGradientAgent):
 
     def curvature(self, params: Params) -> Any:
         """Products with the Hessian of the mean divergence of the adapted policies."""
-        num_steps = self._query.mask.shape[1]
         # The same steps for every product, and another draw for every update.
-        order = torch.randperm(num_steps, generator=self.generator, device=self.device)
-        chosen = order[: max(1, round(self.curvature_fraction * num_steps))]
-        supports, query = self.supports_and_query(chosen)
+        supports, query = self.part_of_steps(self.curvature_fraction)
 
         def of_one_task(vector: Params, supports: list[Batch], query: Batch) -> Params:
             def inner(values: Params) -> Params:
@@ -223,7 +220,7 @@ class MAMLTRPO(PolicyGradientAgent):
 
         def product(vector: Params) -> Params:
             products = over_tasks(of_one_task, vector, supports, query, chunk_size=self.task_chunk)
-            self._check_finite("a Hessian-vector product", products)
+            check_finite("a Hessian-vector product", products, self.place_in_training)
             return {name: value.mean(dim=0) for name, value in products.items()}
 
         return product
