@@ -105,7 +105,11 @@ def adapt_tasks(
     Raises:
         ValueError: As :func:`adapt`, or tensors of different numbers of tasks.
     """
-    count_support(support)
+    num_tasks = count_support(support)
+    if stacked and count_support(params) != num_tasks:
+        raise ValueError(
+            f"support data of {num_tasks} tasks, but fast weights of {count_support(params)}"
+        )
 
     def one_task(task_params: Params, task_support: Any) -> Params:
         return adapt(loss, task_params, task_support, **adapt_kwargs)
