@@ -86,8 +86,9 @@ class TaskPolicy(BasePolicy):
             raise ValueError(f"actions have to be bounded on both sides or on none, not {space}")
         self.low = np.where(bounded, low, -np.inf).astype(np.float32)
         self.high = np.where(bounded, high, np.inf).astype(np.float32)
-        self.centre = np.where(bounded, (low + high) / 2, 0.0).astype(np.float32)
-        self.half_width = np.where(bounded, (high - low) / 2, 1.0).astype(np.float32)
+        low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        self.centre = ((low + high) / 2).astype(np.float32)
+        self.half_width = ((high - low) / 2).astype(np.float32)
         self.is_bounded = bool(bounded.any())
         limit = torch.from_numpy(np.where(bounded, 1.0, np.inf).astype(np.float32))
         self.limit: Tensor
