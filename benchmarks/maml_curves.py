@@ -2,10 +2,10 @@
 
 For every setting and seed: MAML; one policy pre-trained on all tasks; a random initial policy; each
 adapts by gradient steps on held-out tasks, with the halved step size after the first step as in the
-paper's evaluation. The oracle is the known optimum, where there is one, else PPO (Stable-Baselines3) that sees the task. Trainings keep their
-checkpoints in run folders: run the same command again and a training that was cut off goes on, one
-that is finished is only evaluated, and a larger ``--timesteps`` continues it. Each result is
-written as soon as it is there.
+paper's evaluation. The oracle is the known optimum, where there is one, else PPO of
+Stable-Baselines3 that sees the task. Trainings keep their checkpoints in run folders: run the same
+command again and a training that was cut off goes on, one that is finished is only evaluated, and
+a larger ``--timesteps`` continues it. Each result is written as soon as it is there.
 
     python benchmarks/maml_curves.py PointNavigation --seeds 0 1 2
     python benchmarks/maml_curves.py HalfCheetahVel --learners maml --timesteps 200000000
