@@ -472,7 +472,7 @@ class TestOuterLoop:
         """By torch's own divergences, task by task, at the parameters that were installed."""
         model = make_model(family, max_kl=max_kl, curvature_fraction=1.0)
         accepted = 0
-        for iteration in range(1, 6):
+        for iteration in range(1, 4):
             collected(model, iteration)
             before = model.policy.parameters_by_name()
             before = {name: value.clone() for name, value in before.items()}
@@ -509,7 +509,7 @@ class TestOuterLoop:
                 assert not same(before, params)
             else:
                 assert same(before, params)
-        assert accepted >= 3
+        assert accepted >= 2
 
     def test_curvature_takes_real_steps(self) -> None:
         """A tenth of 16 or 4: those there are, where a task has few; another draw each time."""
@@ -561,6 +561,7 @@ class TestTraining:
                 inner_lr=0.1,
                 max_kl=0.05,
                 curvature_fraction=1.0,
+                cg_iterations=5,
                 policy_kwargs={"hidden_sizes": (16,), "activation": "tanh"},
                 seed=0,
                 **changes,
@@ -574,7 +575,7 @@ class TestTraining:
         assert trained[:, 0].mean() < 0.75
         for others in (earned(0), earned(10, num_inner_steps=0)):
             assert others[:, 1].mean() < 0.7
-        assert earned(20, first_order=True)[:, 1].mean() > 0.8
+        assert earned(15, first_order=True)[:, 1].mean() > 0.8
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_same_seed_same_result(self, family: type) -> None:
@@ -591,7 +592,7 @@ class TestTraining:
         """learn, save, load, learn ends with the parameters of learn, learn: bit for bit."""
         model = make_model(
             family, num_inner_steps=2, exploration_coefficient=0.1, inner_loss="likelihood_ratio",
-            later_inner_lr=0.01, curvature_fraction=0.5, task_chunk=2,
+            later_inner_lr=0.01, curvature_fraction=0.9, task_chunk=2, max_backtracks=15,
         ).learn(120)  # fmt: skip
         model.save(tmp_path / "model")
         at_save = parameters(model)
@@ -650,7 +651,7 @@ class TestTraining:
 
         model = make_model(num_inner_steps=num_inner_steps)
         watch = Watch()
-        model.learn(100 * (num_inner_steps + 1), watch, log_interval=None)
+        model.learn(50 * (num_inner_steps + 1), watch, log_interval=None)
         assert len(watch.tasks) >= 2
         blocks = [tasks.reshape(TASKS, EPISODES) for tasks in watch.tasks]
         assert all((block == block[:, :1]).all() for block in blocks)
