@@ -74,9 +74,17 @@ def adapt(
         if first_order:
             gradients = {name: gradient.detach() for name, gradient in gradients.items()}
         adapted = {
-            name: value - step_sizes[name] * gradients[name] for name, value in adapted.items()
+            name: _stepped(value, gradients[name], step_sizes[name])
+            for name, value in adapted.items()
         }
     return {name: adapted.get(name, value) for name, value in params.items()}
+
+
+def _stepped(value: Tensor, gradient: Tensor, step_size: float | Tensor) -> Tensor:
+    """``value - step_size * gradient``: one pass over the memory, and one in its derivative."""
+    if isinstance(step_size, Tensor):
+        return value - step_size * gradient
+    return torch.add(value, gradient, alpha=-step_size)
 
 
 def adapt_tasks(
@@ -132,10 +140,9 @@ def meta_loss(
 
     Its mean is what MAML minimises; ``meta_loss(...).mean().backward()`` gives the exact
     meta-gradient, second derivatives included unless ``first_order``; with one exception. Second
-    derivatives *through* ``vmap`` of ``torch.nn.functional.batch_norm`` (and of its modules) are
-    silently wrong in torch 2.13: its batching rule takes the saved statistics for constants. With
-    batch normalisation use :func:`meta_gradient`, or write the normalisation by ``mean`` and
-    ``var``.
+    derivatives *through* ``vmap`` of ``torch.nn.functional.batch_norm`` with a scale that adapts
+    (and so of its modules) are silently wrong in torch 2.13. With batch normalisation use
+    :func:`meta_gradient`, or write the normalisation by ``mean`` and ``var``.
 
     Args:
         inner_loss: Of the inner loop, for one task.

@@ -307,17 +307,17 @@ class TestAgree:
         where this fails, torch was mended, and the exception can go from the docstrings.
         """
 
-        def written_out(x: Tensor) -> Tensor:
+        def written_out(x: Tensor, scale: Tensor) -> Tensor:
             variance = x.var(dim=0, correction=0)
-            return (x - x.mean(dim=0)) / (variance + 1e-5).sqrt()
+            return scale * (x - x.mean(dim=0)) / (variance + 1e-5).sqrt()
 
-        def fused(x: Tensor) -> Tensor:
-            return functional.batch_norm(x, None, None, training=True)
+        def fused(x: Tensor, scale: Tensor) -> Tensor:
+            return functional.batch_norm(x, None, None, weight=scale, training=True)
 
         def loss_with(normalised: Any) -> Any:
             def loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-                hidden = normalised(data[0] @ params["first"]).tanh()
-                hidden = normalised(hidden @ params["second"]).tanh()
+                hidden = normalised(data[0] @ params["first"], params["scale"]).tanh()
+                hidden = normalised(hidden @ params["second"], params["scale"]).tanh()
                 return (hidden.mean(dim=1) - data[1][:, 0]).square().mean()
 
             return loss
@@ -327,6 +327,7 @@ class TestAgree:
             name: torch.randn((2, 2), generator=generator, dtype=torch.float64)
             for name in ("first", "second")
         }
+        params["scale"] = torch.tensor([1.0, 2.0], dtype=torch.float64)
         found = {}
         for name, function in (("fused", fused), ("written out", written_out)):
             loss = loss_with(function)
