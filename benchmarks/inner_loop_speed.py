@@ -1,4 +1,4 @@
-"""Speed of the meta-gradient: batched over tasks, against clone-and-loop.
+r"""Speed of the meta-gradient: batched over tasks, against clone-and-loop.
 
 One meta-step is the loss of every task after adaptation, and the exact gradient of their mean by
 the initial parameters. Three settings:
@@ -20,6 +20,13 @@ batch normalisation out, as ``backward`` through ``vmap`` of torch's own is wron
 Writes ``inner_loop_speed.json`` and ``inner_loop_speed.md``.
 
     python benchmarks/inner_loop_speed.py
+
+Fast weights of 32 such MLPs are tens of megabytes, which glibc's malloc takes from the system and
+gives back at every operation; the second run keeps them:
+
+    MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=1073741824 \
+        python benchmarks/inner_loop_speed.py --settings omniglot_mlp --no-compile \
+        --name inner_loop_speed_malloc
 """
 
 from __future__ import annotations
@@ -70,6 +77,8 @@ class Args:
     """Of torch."""
     out: Path = Path(__file__).parent / "results"
     """Folder of the results."""
+    name: str = "inner_loop_speed"
+    """Of the result files."""
 
 
 @dataclass
@@ -320,12 +329,14 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     torch.compiler.config.force_disable_caches = True  # so that the first call does compile
     results = {name: compare(name, args) for name in args.settings}
+    malloc = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
+    command = " ".join([*(f"{name}={value}" for name, value in malloc.items()), "python"])
     table = "\n".join(
         [
             "# Speed of the meta-gradient",
             "",
-            f"`python benchmarks/inner_loop_speed.py`: medians (and ranges) of {args.turns} turns "
-            f"of at least {args.seconds:g} s each; torch with {args.threads} thread(s) on "
+            f"`{command} benchmarks/inner_loop_speed.py`: medians (and ranges) of {args.turns} "
+            f"turns of at least {args.seconds:g} s each; torch with {args.threads} thread(s) on "
             f"{os.cpu_count()} cores. The ratio is the time of clone-and-loop by that of the "
             "contender, turn by turn. The first call of the compiled step compiles it.",
             "",
@@ -338,11 +349,11 @@ def main(args: Args) -> None:
         ]
     )
     print(table)
-    settings = {name: value for name, value in vars(args).items() if name not in ("out",)}
+    settings = {name: value for name, value in vars(args).items() if name not in ("out", "name")}
     content = {"results": results, "versions": package_versions(), "settings": settings}
     text = json.dumps(content, indent=1, default=str)
-    write_atomically(args.out / "inner_loop_speed.json", text + "\n")
-    write_atomically(args.out / "inner_loop_speed.md", table)
+    write_atomically(args.out / f"{args.name}.json", text + "\n")
+    write_atomically(args.out / f"{args.name}.md", table)
 
 
 if __name__ == "__main__":
