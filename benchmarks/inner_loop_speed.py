@@ -49,6 +49,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from meta_rl.batch_norm import BatchNorm
 from meta_rl.inner_loop import Params, detached, meta_gradient, meta_loss
 from meta_rl.provenance import package_versions, write_atomically
 
@@ -112,23 +113,6 @@ class Setting:
             if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.set_submodule(name, BatchNorm(part.num_features))
         return module
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation by the statistics of the batch, in operations that batch exactly."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """For ``[S, C]`` or ``[S, C, H, W]``."""
-        dims = [0, *range(2, x.dim())]
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        variance, mean = torch.var_mean(x, dim=dims, correction=0, keepdim=True)
-        scale = self.weight.view(shape) * (variance + 1e-5).rsqrt()
-        return x * scale + (self.bias.view(shape) - mean * scale)
 
 
 def sinusoid() -> Setting:

@@ -142,7 +142,7 @@ def meta_loss(
     meta-gradient, second derivatives included unless ``first_order``; with one exception. Second
     derivatives *through* ``vmap`` of ``torch.nn.functional.batch_norm`` with a scale that adapts
     (and so of its modules) are silently wrong in torch 2.13. With batch normalisation use
-    :func:`meta_gradient`, or write the normalisation by ``mean`` and ``var``.
+    :func:`meta_gradient` or :class:`meta_rl.batch_norm.BatchNorm`.
 
     Args:
         inner_loss: Of the inner loop, for one task.
