@@ -35,7 +35,7 @@ def moved(position: Any, action: Any, size: int) -> Any:
         action: Index into ``MOVES``, ``[N]``.
         size: Cells along each side of the grid.
     """
-    return array_namespace(position).clip(position + steps(MOVES, action), 0, size - 1)
+    return (position + steps(MOVES, action)).clip(0, size - 1)
 
 
 def steps(moves: np.ndarray, action: Any) -> Any:

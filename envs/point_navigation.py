@@ -61,8 +61,7 @@ class PlanarPoint(TaskFuncEnv):
         self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> PointState:
         """Move by ``MAX_STEP`` times the action, clipped to [-1, 1]."""
-        xp = array_namespace(action)
-        return PointState(state.position + MAX_STEP * xp.clip(action, -1.0, 1.0))
+        return PointState(state.position + MAX_STEP * action.clip(-1.0, 1.0))
 
     def observation(self, state: PointState, rng: np.random.Generator, params: Tasks) -> Any:
         """The position."""

@@ -40,7 +40,7 @@ class HiddenNumber(meta_rl.TaskFuncEnv):
     ) -> GuessState:
         """The actions ``[N, 1]`` are the next guesses."""
         xp = array_namespace(action)
-        return GuessState(xp.astype(xp.clip(action, -1.0, 1.0), xp.float64))
+        return GuessState(xp.astype(action.clip(-1.0, 1.0), xp.float64))
 
     def observation(self, state: GuessState, rng: np.random.Generator, params: Tasks) -> Any:
         """The last guess, and nothing of the hidden number."""
