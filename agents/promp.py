@@ -37,7 +37,7 @@ class ProMP(PolicyGradientAgent):
         num_outer_steps: Steps of Adam on the data of an iteration.
         clip_range: ε of the probability ratio after adaptation.
         inner_kl_coefficient: η of the penalty.
-        task_chunk: Tasks that are differentiated at a time; all by default.
+        task_chunk: Tasks that are differentiated at a time; by default chosen by their size.
         discount: Of rewards.
         gae_lambda: Of the advantage estimate.
         env_kwargs: For the environment, where ``env`` is an id.

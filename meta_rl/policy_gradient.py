@@ -22,6 +22,9 @@ from meta_rl.task_batch import task_batch
 from meta_rl.task_policy import Outputs, TaskPolicy
 from meta_rl.tasks import check_count
 
+DATA = ("_supports", "_path", "_query", "_query_returns")
+"""Attributes that hold the data of the latest iteration: no part of a checkpoint."""
+
 INNER_LOSSES = ("log_likelihood", "likelihood_ratio")
 
 
@@ -164,13 +167,14 @@ class PolicyGradientAgent(MetaAlgorithm):
         return ["policy"], []
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_supports", "_query", "_query_returns"]
+        return [*super()._excluded_save_params(), *DATA]
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Sample, adapt and sample again, on fresh training tasks."""
         callback.on_rollout_start()
         observations = self.begin_tasks()
         self._supports: list[Batch] = []
+        self._path: list[Params] = []  # fast weights after each inner step
         state: FastWeights | None = None
         returns = []
         for step in range(self.num_inner_steps + 1):
@@ -184,6 +188,7 @@ class PolicyGradientAgent(MetaAlgorithm):
             if step < self.num_inner_steps:
                 self._supports.append(batch)
                 state = self._step_inner(batch, state)
+                self._path.append(state.params)
         self._query, self._query_returns = batch, returns[-1]
         self._log_returns(returns)
         callback.on_rollout_end()
@@ -329,7 +334,13 @@ class PolicyGradientAgent(MetaAlgorithm):
             params, stacked, done = state.params, True, state.num_steps
         trained = int(done.max()) < max(self.num_inner_steps, 1)
         lr = self.inner_lr if trained else self.later_inner_lr
-        params = adapt_tasks(self.inner_loss, params, batch, lr=lr, stacked=stacked)
+        params = adapt_tasks(
+            self.inner_loss,
+            *(params, batch),
+            lr=lr,
+            stacked=stacked,
+            chunk_size=tasks_at_a_time(batch),
+        )
         params = {name: value.detach() for name, value in params.items()}
         self._check_finite("an inner gradient", params)
         return FastWeights(params, done + 1)
@@ -425,9 +436,30 @@ def take_steps(batch: Batch, index: Any) -> Batch:
 
 
 def over_tasks(function: Any, *args: Any, shared: int = 1, chunk_size: int | None = None) -> Any:
-    """``vmap`` over the task axis of all arguments but the first ``shared``."""
+    """``vmap`` over the task axis of all arguments but the first ``shared``.
+
+    Args:
+        function: Of one task.
+        *args: The shared ones first; one of the others is a :class:`Batch`.
+        shared: How many are shared.
+        chunk_size: Tasks at a time; by default as many as :func:`tasks_at_a_time` says.
+    """
     in_dims = (*[None] * shared, *[0] * (len(args) - shared))
+    if chunk_size is None:
+        batch = next(arg for arg in args if isinstance(arg, Batch))
+        chunk_size = tasks_at_a_time(batch)
     return vmap(function, in_dims, chunk_size=chunk_size)(*args)
+
+
+def tasks_at_a_time(batch: Batch) -> int | None:
+    """Tasks that are differentiated together: on a CPU, what its caches hold (measured); else all.
+
+    With 4,000 steps a task and 100 hidden units, 8 tasks at a time take half the time of 40.
+    """
+    num_tasks, num_steps = batch.mask.shape
+    if batch.mask.device.type != "cpu" or num_tasks * num_steps <= 32_000:
+        return None
+    return max(1, 32_000 // num_steps)
 
 
 def _by_task(values: Tensor, per_task: int) -> Tensor:
