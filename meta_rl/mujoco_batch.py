@@ -274,7 +274,8 @@ def _leave_out_idle_work(model: mujoco.MjModel) -> None:
     accelerations to start the solver from, so that comparing them with the unconstrained ones is
     idle; the Newton solver converges from either. The slow solver of Humanoid (PGS) keeps them.
     """
-    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+    # MuJoCo 3.3.0 looks for islands only where it is asked to.
+    model.opt.disableflags |= int(getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", 0))
     if model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON:
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
 
