@@ -329,9 +329,10 @@ def _env_maker(env_id: str) -> Callable[..., Any] | None:
 def _parsed(text: str) -> Any:
     """A number, list, True, None, ...; a word where it is none of these."""
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+    return list(value) if isinstance(value, tuple) else value  # as the run folder has it
 
 
 def evaluate(command: Evaluate) -> EvaluationResult:

@@ -130,6 +130,8 @@ class PolicyGradientAgent(MetaAlgorithm):
         gae_lambda: float,
         **base: Any,
     ) -> None:
+        if isinstance(policy, str):  # Stable-Baselines3 refuses the name with Dict observations
+            policy = self.policy_aliases.get(policy, policy)
         super().__init__(
             policy,
             env,
@@ -189,7 +191,7 @@ class PolicyGradientAgent(MetaAlgorithm):
             rollout, going_on = self._run_episodes(observations, state, callback)
             if not going_on:
                 return False
-            returns.append(self._check_rewards(rollout, self.place_in_training))
+            returns.append(self._check_rollout(rollout, self.place_in_training))
             batch = self.as_batch(rollout, state)
             if step < self.num_inner_steps:
                 self._supports.append(batch)
@@ -231,15 +233,25 @@ class PolicyGradientAgent(MetaAlgorithm):
         outputs = self.policy.outputs_of_tasks(params, by_task)
         return self.policy.draw(tuple(o.flatten(0, 1) for o in outputs), deterministic)
 
-    def _check_rewards(self, rollout: Rollout, place: Place) -> np.ndarray:
+    def _check_rollout(self, rollout: Rollout, place: Place) -> np.ndarray:
         """Mean returns of the tasks, ``[M]``.
 
         Raises:
-            FloatingPointError: A reward is not finite.
+            FloatingPointError: A reward or an observation is not finite.
         """
         returns = _real_rewards(rollout).sum(axis=0).reshape(-1, rollout.envs_per_task)
         check_finite("a reward", torch.from_numpy(returns), place)
+        sums = self._flat_observations(rollout).sum(dim=(0, 2))
+        check_finite("an observation", sums.unflatten(0, (-1, rollout.envs_per_task)), place)
         return returns.mean(axis=1)
+
+    def _flat_observations(self, rollout: Rollout) -> Tensor:
+        """``[T, N, O]``, 0 at steps that do not count."""
+        flat = self.policy.flat(_merged(rollout.observations))
+        flat = flat.unflatten(0, rollout.rewards.shape)
+        if rollout.mask is None:
+            return flat
+        return torch.where(torch.as_tensor(rollout.mask, device=self.device)[..., None], flat, 0.0)
 
     def place_in_training(self, index: int) -> str:
         """What an error says of a task of the meta-batch."""
@@ -273,7 +285,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         num_steps, num_envs = mask.shape
         real = torch.as_tensor(mask, device=self.device)
         rewards = torch.as_tensor(_real_rewards(rollout), device=self.device).float()
-        flat = self.policy.flat(_merged(rollout.observations)).unflatten(0, (num_steps, num_envs))
+        flat = self._flat_observations(rollout)
         ends = torch.as_tensor(rollout.terminated | rollout.truncated, device=self.device)
         ends[-1] = True
         returns = discounted_returns(rewards, ends, self.discount)
@@ -348,7 +360,7 @@ class PolicyGradientAgent(MetaAlgorithm):
             The fast weights, leaves ``[M, ...]``.
 
         Raises:
-            FloatingPointError: A reward or gradient is not finite.
+            FloatingPointError: A reward, an observation or a gradient is not finite.
             ValueError: A state for another number of tasks, or columns that are no whole number of
                 tasks.
         """
@@ -364,7 +376,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         def place(index: int) -> str:
             return f"task {index} of {columns // per_task}"
 
-        self._check_rewards(rollout, place)
+        self._check_rollout(rollout, place)
         return self._step_inner(self.as_batch(rollout, state), state, place)
 
     def predict(

@@ -27,7 +27,7 @@ from stable_baselines3 import PPO
 import meta_rl
 from meta_rl import EvaluationResult, TaskEnv, TaskVectorEnv, evaluate_adaptation, sb3_env
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.evaluation import interquartile_mean
+from meta_rl.evaluation import _where, adapts_by_step, interquartile_mean
 from meta_rl.previous_step import AppendPreviousStep
 
 from .families import ListedCorridor, PlainCorridor, PulledCorridor
@@ -206,6 +206,104 @@ def test_chunks_meet_each_task_once_and_afresh(env: Any, max_envs: int) -> None:
     np.testing.assert_array_equal(ordered(result), expected)
     chunks = sum(state is None for _, state, *_ in learner.asked)
     assert chunks == -(-3 // len(learner.asked[0][0]))
+
+
+class TaskCounts(NamedTuple):
+    """How often adapted and how often asked: one for each task, int64 ``[M]``."""
+
+    adapted: np.ndarray
+    asked: np.ndarray
+
+
+class Pooled(Scripted):
+    """Adapts to all sub-environments of a task together: a state of M tasks, for N columns."""
+
+    envs_per_task = 2
+
+    def __init__(self, changes_when_asked: bool = False) -> None:
+        super().__init__()
+        self.changes_when_asked = changes_when_asked
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
+    ) -> tuple[np.ndarray, Any]:
+        self.asked.append((observation, state, episode_start, deterministic))
+        if state is None:
+            return np.zeros(len(observation), dtype=np.int64), None
+        if self.changes_when_asked:
+            state = TaskCounts(state.adapted, state.asked + 1)
+        return np.minimum(np.repeat(state.adapted, 2), 2), state
+
+    def adapt(self, rollout: Any, state: Any = None) -> Any:
+        self.given.append((rollout, state))
+        num_tasks = rollout.rewards.shape[1] // rollout.envs_per_task
+        if state is None:
+            state = TaskCounts(np.zeros(num_tasks, int), np.zeros(num_tasks, int))
+        return TaskCounts(state.adapted + 1, state.asked)
+
+
+@pytest.mark.parametrize("changes_when_asked", [False, True])
+@pytest.mark.parametrize(("env", "max_envs"), [(NAME, 4096), (NAME, 4), (6, 0)])
+def test_sub_environments_of_a_task_adapt_together(
+    env: Any, max_envs: int, changes_when_asked: bool
+) -> None:
+    """The learner's own number of them; states of M tasks stay whole where episodes end early."""
+    learner = Pooled(changes_when_asked)
+    result = evaluate_adaptation(
+        learner, batch(env) if isinstance(env, int) else env, 3, 4, max_envs=max_envs
+    )
+    expected = RETURNS[:, None] + 0.5 * LENGTHS[:, None] * np.array([0, 1, 2, 2])
+    np.testing.assert_array_equal(ordered(result), expected)
+    assert result.envs_per_task == 2
+    chunks = 2 if max_envs == 4 else 1
+    assert len(learner.given) == 4 * chunks
+    for rollout, state in learner.given:
+        num_tasks = 3 if chunks == 1 else 2
+        assert rollout.envs_per_task == 2
+        assert rollout.rewards.shape == (4, 2 * num_tasks) or chunks == 2
+        tasks = rollout.observations[0, :, 0]
+        np.testing.assert_array_equal(tasks[::2], tasks[1::2])
+        assert state is None or len(state.adapted) == num_tasks
+        if rollout.mask is not None:
+            lengths = np.minimum(tasks, 4)
+            np.testing.assert_array_equal(rollout.mask.sum(axis=0), lengths)
+    if changes_when_asked and chunks == 1:
+        # A task goes on as long as one of its sub-environments does, three episodes with a state.
+        asked = learner.given[-1][1].asked
+        tasks = learner.given[-1][0].observations[0, ::2, 0]
+        np.testing.assert_array_equal(asked, 3 * np.minimum(tasks, 4))
+
+
+@pytest.mark.parametrize("leaf", [np.zeros, torch.zeros])
+def test_blocks_go_on_until_their_last_has_finished(leaf: Any) -> None:
+    """Of four columns of two tasks, those of the first have ended, and half of the second."""
+    active = np.array([False, False, True, False])
+    old, new = leaf((2, 3)), leaf((2, 3)) + 1
+    kept = _where(active, {"a": (new, new)}, {"a": (old, old)})["a"][1]
+    assert kept.tolist() == [[0] * 3, [1] * 3]
+    each = _where(active, leaf(4) + 1, leaf(4))
+    assert each.tolist() == [0, 0, 1, 0]
+
+
+def test_learners_may_adapt_by_episode_where_others_do_by_step() -> None:
+    """``adapts_by_step = False``: the whole trial of a bandit is one episode of data."""
+
+    class ByEpisode(Scripted):
+        adapts_by_step = False
+
+    learner = ByEpisode()
+    env = TaskVectorEnv("meta_rl.envs.bandits:BernoulliBandit", 5, num_arms=3, horizon=6)
+    result = evaluate_adaptation(learner, env, 5, 3)
+    assert result.unit == "episode"
+    assert result.values.shape == (5, 3)
+    assert len(learner.given) == 3
+    for episode, (rollout, state) in enumerate(learner.given):
+        assert rollout.actions.tolist() == [[min(episode, 2)] * 5] * 6
+        assert state.adapted.tolist() == [episode] * 5
+        np.testing.assert_array_equal(rollout.rewards.sum(axis=0), result.values[:, episode])
+    assert not adapts_by_step(learner, env)
+    assert adapts_by_step(Scripted(), env)
+    assert not adapts_by_step(Scripted(), batch(3))
 
 
 def test_whole_numbers_may_be_floats() -> None:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from meta_rl import TaskVectorEnv
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.promp import ProMP
+from meta_rl.inner_loop import detached
 from meta_rl.policy_gradient import Batch
 from meta_rl.rollout import Rollout
 
@@ -25,6 +26,7 @@ def make_model(
     family: Any = Corridor, algorithm: Any = MAMLTRPO, seed: int | None = 0, **changes: Any
 ) -> Any:
     settings = {
+        **({"cg_iterations": 3, "max_backtracks": 5} if algorithm is MAMLTRPO else {}),
         "envs_per_task": EPISODES,
         "inner_lr": 0.3,
         "policy_kwargs": {"hidden_sizes": (3,), "activation": "tanh"},
@@ -88,10 +90,11 @@ def looped_step(
     gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=create_graph)
     if model.first_order:
         gradients = [gradient.detach() for gradient in gradients]
-    return {
+    stepped = {
         name: value - model.inner_lr * gradient
         for (name, value), gradient in zip(leaves.items(), gradients, strict=True)
     }
+    return stepped if create_graph else detached(stepped)
 
 
 def play(model: Any, state: Any = None, seed: int = 0) -> Rollout:

@@ -4,8 +4,8 @@ Batches equal a loop over episodes of different lengths; inner steps a loop of a
 meta-gradients finite differences, and Hessian-vector products the whole Hessian of the mean
 divergence, in float64; steps keep the bound and raise the objective; E-MAML's term, chunks and
 first-order gradients differ by what they should. It learns what only adaptation can earn. Same
-seed, same result; a loaded agent goes on bit for bit; adapting changes nothing that is live; what is
-not finite stops with its task and iteration; bad input is refused.
+seed, same result; a loaded agent goes on bit for bit; adapting changes nothing that is live; what
+is not finite stops with its task and iteration; bad input is refused.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class TestBatch:
         idle = ~rollout.mask
         before = model.adapt(rollout).params
         rollout.rewards[idle] = np.nan
-        rollout.observations[idle] = 1e6
+        rollout.observations[idle] = np.nan
         rollout.actions[idle] = 2
         rollout.terminated[idle] = True
         after = model.adapt(rollout).params
@@ -470,9 +470,9 @@ class TestOuterLoop:
         self, family: type, max_kl: float
     ) -> None:
         """By torch's own divergences, task by task, at the parameters that were installed."""
-        model = make_model(family, max_kl=max_kl, curvature_fraction=0.5)
+        model = make_model(family, max_kl=max_kl, curvature_fraction=1.0)
         accepted = 0
-        for iteration in range(1, 6):
+        for iteration in range(1, 4):
             collected(model, iteration)
             before = model.policy.parameters_by_name()
             before = {name: value.clone() for name, value in before.items()}
@@ -509,7 +509,7 @@ class TestOuterLoop:
                 assert not same(before, params)
             else:
                 assert same(before, params)
-        assert accepted >= 3
+        assert accepted >= 2
 
     def test_curvature_takes_real_steps(self) -> None:
         """A tenth of 16 or 4: those there are, where a task has few; another draw each time."""
@@ -560,6 +560,8 @@ class TestTraining:
                 envs_per_task=20,
                 inner_lr=0.1,
                 max_kl=0.05,
+                curvature_fraction=1.0,
+                cg_iterations=5,
                 policy_kwargs={"hidden_sizes": (16,), "activation": "tanh"},
                 seed=0,
                 **changes,
@@ -573,13 +575,13 @@ class TestTraining:
         assert trained[:, 0].mean() < 0.75
         for others in (earned(0), earned(10, num_inner_steps=0)):
             assert others[:, 1].mean() < 0.7
-        assert earned(20, first_order=True)[:, 1].mean() > 0.8
+        assert earned(15, first_order=True)[:, 1].mean() > 0.8
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_same_seed_same_result(self, family: type) -> None:
         """Bit for bit; another seed gives another, and the global generators stay as they are."""
         numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-        one, again, other = (make_model(family, seed=s).learn(500) for s in (1, 1, 2))
+        one, again, other = (make_model(family, seed=s).learn(150) for s in (1, 1, 2))
         assert same(parameters(one), parameters(again))
         assert not same(parameters(one), parameters(other))
         np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
@@ -590,8 +592,8 @@ class TestTraining:
         """learn, save, load, learn ends with the parameters of learn, learn: bit for bit."""
         model = make_model(
             family, num_inner_steps=2, exploration_coefficient=0.1, inner_loss="likelihood_ratio",
-            later_inner_lr=0.01, curvature_fraction=0.5, task_chunk=2,
-        ).learn(300)  # fmt: skip
+            later_inner_lr=0.01, curvature_fraction=0.9, task_chunk=2, max_backtracks=15,
+        ).learn(120)  # fmt: skip
         model.save(tmp_path / "model")
         at_save = parameters(model)
         loaded = MAMLTRPO.load(tmp_path / "model", env=TaskVectorEnv(family, TASKS * EPISODES))
@@ -599,7 +601,7 @@ class TestTraining:
         for name in ("inner_loss_kind", "later_inner_lr", "task_chunk", "exploration_coefficient"):
             assert getattr(loaded, name) == getattr(model, name)
         for part in (model, loaded):
-            part.learn(300, reset_num_timesteps=False)
+            part.learn(120, reset_num_timesteps=False)
         assert same(parameters(loaded), parameters(model))
         assert not same(parameters(loaded), at_save)
         assert loaded.num_timesteps == model.num_timesteps
@@ -649,7 +651,7 @@ class TestTraining:
 
         model = make_model(num_inner_steps=num_inner_steps)
         watch = Watch()
-        model.learn(100 * (num_inner_steps + 1), watch, log_interval=None)
+        model.learn(50 * (num_inner_steps + 1), watch, log_interval=None)
         assert len(watch.tasks) >= 2
         blocks = [tasks.reshape(TASKS, EPISODES) for tasks in watch.tasks]
         assert all((block == block[:, :1]).all() for block in blocks)
@@ -673,7 +675,9 @@ class TestTraining:
         assert logged == pytest.approx(model._query_returns.mean())
 
     def test_steps_are_counted_over_all_sub_environments(self) -> None:
-        model = make_model(TaskVectorEnv(HiddenTarget, TASKS * EPISODES)).learn(1)
+        model = make_model(TaskVectorEnv(HiddenTarget, TASKS * EPISODES)).learn(
+            1, log_interval=None
+        )
         assert model.num_timesteps == 2 * TASKS * EPISODES
         assert model.logger.name_to_value["train/std"] == pytest.approx(1.0, abs=0.2)
 
@@ -802,7 +806,7 @@ class TestNotFinite:
             model.adapt(rollout)
         rollout.rewards[0, 5] = 1.0
         rollout.observations[0, 9] = np.nan
-        with pytest.raises(FloatingPointError, match=r"an inner gradient is not finite: task 2"):
+        with pytest.raises(FloatingPointError, match=r"an observation is not finite: task 2 of 3$"):
             model.adapt(rollout)
 
     def test_the_command_line_keeps_the_last_checkpoint(
@@ -816,14 +820,12 @@ class TestNotFinite:
             *("--total-timesteps", "192", "--eval-tasks", "0", "--checkpoint-interval", "0"),
             *("--out", str(out)),
         ]
-        as_batch, count = PolicyGradientAgent.as_batch, []
+        as_batch = PolicyGradientAgent.as_batch
 
         def broken(self: Any, rollout: Any, state: Any) -> Any:
             batch = as_batch(self, rollout, state)
-            if state is None:
-                count.append(1)
-                if len(count) == 3:
-                    batch.advantages[1, 0] = math.nan
+            if state is None and self._iteration == 3:
+                batch.advantages[1, 0] = math.nan
             return batch
 
         with monkeypatch.context() as patched:
