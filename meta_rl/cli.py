@@ -26,7 +26,7 @@ from meta_rl.registration import NAMESPACE
 from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation
 from meta_rl.tuned import find_settings
 
-ALGORITHMS = {"rl2": "meta_rl.agents.rl2:RL2"}
+ALGORITHMS = {"pearl": "meta_rl.agents.pearl:PEARL", "rl2": "meta_rl.agents.rl2:RL2"}
 """Algorithms by their name on the command line: the one place where agents meet environments."""
 
 SCHEDULES = ("learning_rate", "entropy_coefficient")
@@ -61,7 +61,7 @@ class Train:
     """Meta-train an agent on the training tasks, then evaluate it on held-out ones."""
 
     algo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGO")]
-    """Algorithm: rl2."""
+    """Algorithm: pearl or rl2."""
     tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
     """Environment (`meta-rl envs` lists them) or the name of shipped settings."""
     param: Annotated[
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         actions: dict[type, Callable[[Any], Any]]
         actions = {Envs: envs, Train: train, Evaluate: evaluate, Plot: plot}
         actions[type(command)](command)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
