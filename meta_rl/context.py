@@ -120,7 +120,7 @@ class RecurrentEncoder(ContextEncoder):
     def __init__(self, input_size: int, latent_size: int, hidden_sizes: Sequence[int]) -> None:
         super().__init__(input_size, latent_size)
         self.memory_size = hidden_sizes[-1]
-        self.embedding = nn.Sequential(mlp([input_size, *hidden_sizes]), nn.ReLU())
+        self.embedding = nn.Sequential(mlp([input_size, *hidden_sizes]), nn.ReLU(inplace=True))
         self.rnn = nn.GRU(hidden_sizes[-1], self.memory_size, batch_first=True)
         self.head = nn.Linear(self.memory_size, 2 * latent_size)
 
@@ -207,5 +207,5 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
     """Linear layers of these sizes with ReLU between."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])

@@ -38,7 +38,7 @@ class TwinNetwork(nn.Module):
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if frozen:
                 weight, bias = weight.detach(), bias.detach()
-            hidden = torch.baddbmm(bias, hidden.relu() if layer else hidden, weight)
+            hidden = torch.baddbmm(bias, hidden.relu_() if layer else hidden, weight)
         return hidden
 
 
