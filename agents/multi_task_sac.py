@@ -21,7 +21,7 @@ class MultiTaskSAC(PEARL):
     Data collection, replay, losses and arguments are those of :class:`meta_rl.agents.pearl.PEARL`.
     """
 
-    def _policy_defaults(self) -> dict[str, Any]:
+    def _policy_overrides(self) -> dict[str, Any]:
         return {"encoder": "none"}
 
 
@@ -32,11 +32,11 @@ class OracleSAC(MultiTaskSAC):
     and divided by their standard deviation.
     """
 
-    def _policy_defaults(self) -> dict[str, Any]:
+    def _policy_overrides(self) -> dict[str, Any]:
         features = self._flat(self.train_tasks)
         self._mean, self._scale = features.mean(axis=0), features.std(axis=0) + 1e-6
         self._features = torch.from_numpy(self._standardised(self.train_tasks)).to(self.device)
-        return {**super()._policy_defaults(), "latent_size": features.shape[1]}
+        return {**super()._policy_overrides(), "latent_size": features.shape[1]}
 
     def _flat(self, tasks: Tasks) -> np.ndarray:
         each = range(count_tasks(tasks))

@@ -104,7 +104,7 @@ class PEARL(MetaAlgorithm):
         exploration_episodes: Episodes of a trial, at the least, that are acted with z from the
             prior, whatever was seen; 0 for none once there is a transition.
         test_latent: Of the posterior, act on a ``"sample"`` or on the ``"mean"``.
-        compile_losses: Compile the two losses by ``torch.compile``: the first update takes a minute.
+        compile_losses: Compile the two losses by ``torch.compile``, which a GPU gains from.
         env_kwargs: For the environment, where ``env`` is an id.
         policy_kwargs: ``latent_size``, ``hidden_sizes``, ``encoder`` (``"product"``,
             ``"recurrent"``), ``encoder_sizes``, ``next_observation``, ``value_network``.
@@ -239,7 +239,7 @@ class PEARL(MetaAlgorithm):
     def _make_networks(self) -> None:
         self._freeze_tasks()
         make_policy: Any = self.policy_class
-        kwargs = {"generator": self.generator, **self._policy_defaults(), **self.policy_kwargs}
+        kwargs = {"generator": self.generator, **self.policy_kwargs, **self._policy_overrides()}
         policy = make_policy(self.observation_space, self.action_space, **kwargs).to(self.device)
         self.policy = policy
         if self.entropy_coefficient != "auto":
@@ -262,7 +262,7 @@ class PEARL(MetaAlgorithm):
         )
         self._make_replay()
 
-    def _policy_defaults(self) -> dict[str, Any]:
+    def _policy_overrides(self) -> dict[str, Any]:
         return {}
 
     def _freeze_tasks(self) -> None:
@@ -290,8 +290,8 @@ class PEARL(MetaAlgorithm):
         least = columns * max(steps, self.initial_steps)
         if self.replay.capacity < least:
             raise ValueError(
-                f"buffer_size={self.buffer_size} is too small: {num_tasks} tasks with up to {least} "
-                f"steps of each in an iteration need {num_tasks * least}"
+                f"buffer_size={self.buffer_size} is too small: {num_tasks} tasks with up to "
+                f"{least} steps of each in an iteration need {num_tasks * least}"
             )
 
     def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:
@@ -444,7 +444,7 @@ class PEARL(MetaAlgorithm):
         return self.policy.encoder.initial_belief(len(tasks))
 
     def sample_context(self, tasks: Tensor) -> Tensor:
-        """Recent transitions of training tasks ``[M]``, as the encoder reads them: ``[M, C, D]``."""
+        """Recent transitions of tasks ``[M]``, as the encoder reads them: ``[M, C, D]``."""
         in_order = isinstance(self.policy.encoder, RecurrentEncoder)
         rows = self.replay.sample_context(
             tasks, self.context_size, self.generator, in_order=in_order
@@ -521,7 +521,7 @@ class PEARL(MetaAlgorithm):
             action_noise: For the next actions, ``[M * B, A]``.
 
         Returns:
-            Losses ``[M]``, z ``[M, L]``, and the divergence of its posterior from the prior, ``[M]``.
+            Losses ``[M]``, z ``[M, L]``, and its posterior's divergence from the prior, ``[M]``.
         """
         policy, columns = self.policy, self.replay.columns
         mean, variance = policy.encoder.posterior(policy.encoder.update(belief, context))
@@ -545,7 +545,7 @@ class PEARL(MetaAlgorithm):
         return smaller - policy.temperature * log_probs
 
     def _with_actions(self, inputs: Tensor, actions: Tensor) -> Tensor:
-        """Observation and z ``[N, O + L]`` to observation, action and z, as the critics read them."""
+        """Observation and z ``[N, O + L]`` to what the critics read: observation, action, z."""
         split = self.policy.observation_size
         return torch.cat([inputs[:, :split], actions, inputs[:, split:]], dim=1)
 
@@ -673,7 +673,8 @@ class PEARL(MetaAlgorithm):
         single = array.shape == shape
         batch = array[None] if single else array
         if batch.shape[1:] != shape:
-            raise ValueError(f"observation: expected shape (N, *{shape}), got {array.shape}")
+            expected = f"(N, {', '.join(map(str, shape))})"
+            raise ValueError(f"observation: expected shape {expected}, got {array.shape}")
         if state is None:
             state = self.initial_state(len(batch))
         elif episode_start is not None and np.any(episode_start):

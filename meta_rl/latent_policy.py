@@ -55,8 +55,8 @@ class LatentActorCritic(BasePolicy):
         action_space: Bounded ``Box``.
         latent_size: L.
         hidden_sizes: ReLU layers of actor, critics and value network.
-        encoder: ``"product"`` (permutation-invariant), ``"recurrent"``, or ``"none"``: z is always 0,
-            soft actor-critic without context.
+        encoder: ``"product"`` (permutation-invariant), ``"recurrent"``, or ``"none"``: z is always
+            0, which is soft actor-critic without context.
         encoder_sizes: ReLU layers of the encoder.
         next_observation: Of each transition, for the encoder: the context of tasks that differ in
             their dynamics.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import Any
 
@@ -56,7 +57,7 @@ class TaskReplay:
         self.capacity = check_count("buffer_size", buffer_size, least=num_tasks) // num_tasks
         sizes = [observation_size, action_size, 1, observation_size, 1, 1]
         ends = [0, *np.cumsum(sizes).tolist()]
-        self.columns = [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        self.columns = [slice(a, b) for a, b in itertools.pairwise(ends)]
         self.row_size = ends[-1]
         self.nbytes = 4 * self.num_tasks * self.capacity * self.row_size
         if self.nbytes > LARGE:
@@ -139,6 +140,9 @@ class TaskReplay:
         self.written[tasks] += added
         if to_context:
             self.context_length[tasks] += added
+        lost = np.maximum(self.written - self.capacity - self.context_start, 0)  # overwritten
+        self.context_start += lost
+        self.context_length = np.maximum(self.context_length - lost, 0)
         self._counts_changed()
 
     def sample(self, tasks: Tensor, num: int, generator: torch.Generator) -> Tensor:
