@@ -45,12 +45,14 @@ class _Work:
         tasks: Index of each column's task, ``[N]``.
         observations: The latest, ``[N, ...]``.
         latents: z of each column, ``[N, L]``, held through an episode.
+        held: An action of each column that is held through an episode, ``[N, A]``.
         starts: Whose episode begins with the next step, bool ``[N]``.
     """
 
     tasks: np.ndarray
     observations: np.ndarray
     latents: Tensor
+    held: Tensor
     starts: np.ndarray
 
 
@@ -82,6 +84,8 @@ class PEARL(MetaAlgorithm):
         envs_per_task: Sub-environments of each; they share the steps below.
         num_train_tasks: Length of the list that is drawn from a continuous training distribution.
         initial_steps: Steps on every training task before the first update.
+        initial_actions: In these, actions of the untrained ``"policy"`` or, where that finds no
+            reward, ``"held"``: uniform in the action space, and the same through an episode.
         prior_steps: Steps per task and iteration with z from the prior; for the context, too.
         posterior_steps: Further ones with z from the posterior; for the context, too.
         extra_steps: Further ones with z from the posterior, which are for the critics alone.
@@ -138,6 +142,7 @@ class PEARL(MetaAlgorithm):
         envs_per_task: int = 1,
         num_train_tasks: int = 100,
         initial_steps: int = 2000,
+        initial_actions: str = "policy",
         prior_steps: int = 400,
         posterior_steps: int = 0,
         extra_steps: int = 600,
@@ -184,6 +189,7 @@ class PEARL(MetaAlgorithm):
         self.num_train_tasks = num_train_tasks
         self.train_tasks: Tasks = None
         self.initial_steps = initial_steps
+        self.initial_actions = initial_actions
         self.prior_steps = prior_steps
         self.posterior_steps = posterior_steps
         self.extra_steps = extra_steps
@@ -233,8 +239,13 @@ class PEARL(MetaAlgorithm):
             raise ValueError(
                 f"entropy_coefficient: 'auto' or a number above 0, got {coefficient!r}"
             )
-        if self.test_latent not in ("sample", "mean"):
-            raise ValueError(f"test_latent: 'sample' or 'mean', got {self.test_latent!r}")
+        for name, known in (
+            ("test_latent", ("sample", "mean")),
+            ("initial_actions", ("policy", "held")),
+        ):
+            if getattr(self, name) not in known:
+                choices = " or ".join(map(repr, known))
+                raise ValueError(f"{name}: {choices}, got {getattr(self, name)!r}")
 
     def _make_networks(self) -> None:
         self._freeze_tasks()
@@ -350,7 +361,7 @@ class PEARL(MetaAlgorithm):
         order = np.arange(batches * self.meta_batch_size) % num_tasks
         steps = self.initial_steps // self.envs_per_task
         for tasks in order.reshape(batches, -1):
-            if not self._collect(self._begin(tasks), "prior", steps, True, callback)[1]:
+            if not self._collect(self._begin(tasks), "initial", steps, True, callback)[1]:
                 return False
         return True
 
@@ -361,7 +372,8 @@ class PEARL(MetaAlgorithm):
         self.replay.begin_context(tasks)
         latents = torch.zeros(self.n_envs, self.policy.latent_size, device=self.device)
         columns = np.repeat(tasks, self.envs_per_task)
-        return _Work(columns, observations, latents, np.ones(self.n_envs, dtype=bool))
+        held = torch.zeros(self.n_envs, self.policy.action_size, device=self.device)
+        return _Work(columns, observations, latents, held, np.ones(self.n_envs, dtype=bool))
 
     @torch.no_grad()
     def _collect(
@@ -373,14 +385,20 @@ class PEARL(MetaAlgorithm):
         if kind == "posterior":
             belief = self.policy.encoder.update(belief, self.sample_context(tasks))
         mean, variance = self.policy.encoder.posterior(belief)
+        held = kind == "initial" and self.initial_actions == "held"
         going_on = True
 
         def act(observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             if work.starts.any():
                 drawn = mean + variance.sqrt() * self.policy.noise(*mean.shape)
-                starts = torch.from_numpy(work.starts).to(self.device)
-                work.latents = torch.where(starts[:, None], drawn, work.latents)
-            actions = self.policy.act(observations, work.latents)
+                starts = torch.from_numpy(work.starts)[:, None].to(self.device)
+                work.latents = torch.where(starts, drawn, work.latents)
+                if held:
+                    work.held = torch.where(starts, self._uniform_actions(), work.held)
+            if held:
+                actions = work.held.cpu().numpy().reshape(-1, *self.action_space.shape)
+            else:
+                actions = self.policy.act(observations, work.latents)
             return self.policy.unscaled(actions), {"scaled_actions": actions}
 
         def on_done(done: np.ndarray) -> None:
@@ -404,6 +422,10 @@ class PEARL(MetaAlgorithm):
         )
         self._store(work.tasks, rollout, to_context)
         return rollout, going_on
+
+    def _uniform_actions(self) -> Tensor:
+        shape = (self.n_envs, self.policy.action_size)
+        return 2.0 * torch.rand(*shape, generator=self.generator, device=self.device) - 1.0
 
     def _store(self, tasks: np.ndarray, rollout: Rollout, to_context: bool) -> None:
         rewards = rollout.rewards
