@@ -10,9 +10,10 @@ from gymnasium import spaces
 from torch import Tensor
 
 from meta_rl.context import Belief
+from meta_rl.latent_state import LatentState
 from meta_rl.tasks import Tasks, count_tasks, take_tasks
 
-from .pearl import PEARL, LatentState
+from .pearl import PEARL
 
 
 class MultiTaskSAC(PEARL):
@@ -32,15 +33,22 @@ class OracleSAC(MultiTaskSAC):
     and divided by their standard deviation.
     """
 
-    def _policy_overrides(self) -> dict[str, Any]:
+    def _freeze_tasks(self) -> None:
+        super()._freeze_tasks()
         features = self._flat(self.train_tasks)
         self._mean, self._scale = features.mean(axis=0), features.std(axis=0) + 1e-6
         self._features = torch.from_numpy(self._standardised(self.train_tasks)).to(self.device)
-        return {**super()._policy_overrides(), "latent_size": features.shape[1]}
+
+    def _policy_overrides(self) -> dict[str, Any]:
+        return {**super()._policy_overrides(), "latent_size": self._features.shape[1]}
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_features"]
 
     def _flat(self, tasks: Tasks) -> np.ndarray:
         each = range(count_tasks(tasks))
-        return np.stack([spaces.flatten(self.task_space, take_tasks(tasks, i)) for i in each])
+        flat = [spaces.flatten(self.task_space, take_tasks(tasks, i)) for i in each]
+        return np.stack([np.asarray(part) for part in flat])
 
     def _standardised(self, tasks: Tasks) -> np.ndarray:
         return ((self._flat(tasks) - self._mean) / self._scale).astype(np.float32)

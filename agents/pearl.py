@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import torch
@@ -16,25 +16,13 @@ from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.context import Belief, RecurrentEncoder
+from meta_rl.latent_losses import LatentLosses
 from meta_rl.latent_policy import LatentActorCritic
+from meta_rl.latent_state import LatentInference
 from meta_rl.rollout import Rollout, collect_rollout
 from meta_rl.task_batch import task_batch
-from meta_rl.task_replay import TaskReplay
+from meta_rl.task_replay import TaskReplay, as_rows
 from meta_rl.tasks import FiniteTasks, Tasks, check_count, count_tasks, take_tasks
-
-
-class LatentState(NamedTuple):
-    """What PEARL knows of N tasks; every leaf has them as its leading axis.
-
-    Attributes:
-        latent: The z that is acted on, float32 ``[N, L]``.
-        episodes: Episodes that were adapted to, int64 ``[N]``.
-        belief: The encoder's belief: natural parameters of the posterior, or a memory.
-    """
-
-    latent: np.ndarray
-    episodes: np.ndarray
-    belief: tuple[np.ndarray, ...]
 
 
 @dataclass
@@ -56,7 +44,7 @@ class _Work:
     starts: np.ndarray
 
 
-class PEARL(MetaAlgorithm):
+class PEARL(LatentInference, MetaAlgorithm):
     """PEARL (Rakelly et al., 2019): soft actor-critic on an inferred latent task variable.
 
     An encoder turns transitions of a task, the context, into a Gaussian posterior over a latent z;
@@ -267,11 +255,22 @@ class PEARL(MetaAlgorithm):
         self._followed, self._targets = (
             [*network.parameters()] for network in (policy.followed, policy.target)
         )
-        self._critic_loss, self._actor_loss = (
-            torch.compile(loss) if self.compile_losses else loss
-            for loss in (self.critic_loss, self.actor_loss)
-        )
         self._make_replay()
+        self._make_losses()
+
+    def _make_losses(self) -> None:
+        self.losses = LatentLosses(
+            self.policy,
+            self.replay.columns,
+            reward_scale=self.reward_scale,
+            discount=self.discount,
+            policy_regularization=self.policy_regularization,
+            learn_temperature=self.entropy_coefficient == "auto",
+        )
+        self._critic_loss, self._actor_loss = self.losses.critic_loss, self.losses.actor_loss
+        if self.compile_losses:
+            self._critic_loss = torch.compile(self._critic_loss)
+            self._actor_loss = torch.compile(self._actor_loss)
 
     def _policy_overrides(self) -> dict[str, Any]:
         return {}
@@ -320,7 +319,7 @@ class PEARL(MetaAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         made = ["_critic_parameters", "_actor_parameters", "_followed", "_targets"]
-        made += ["replay", "_critic_loss", "_actor_loss"]
+        made += ["replay", "losses", "_critic_loss", "_actor_loss"]
         return [*super()._excluded_save_params(), *made]
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
@@ -396,7 +395,7 @@ class PEARL(MetaAlgorithm):
                 if held:
                     work.held = torch.where(starts, self._uniform_actions(), work.held)
             if held:
-                actions = work.held.cpu().numpy().reshape(-1, *self.action_space.shape)
+                actions = work.held.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
             else:
                 actions = self.policy.act(observations, work.latents)
             return self.policy.unscaled(actions), {"scaled_actions": actions}
@@ -432,7 +431,8 @@ class PEARL(MetaAlgorithm):
         learned_from = (
             rewards if self.training_reward is None else rollout.extras[self.training_reward]
         )
-        rows = self.replay.rows(rollout, rollout.extras["scaled_actions"], rewards, learned_from)
+        actions = rollout.extras["scaled_actions"]
+        rows = as_rows(rollout, actions, rewards, learned_from).to(self.device)
         finite = rows.isfinite().all(dim=2).all(dim=0).cpu().numpy()
         if not finite.all():
             self._stop("an observation, action or reward", tasks[~finite])
@@ -524,197 +524,3 @@ class PEARL(MetaAlgorithm):
             what, which = ("the loss", tasks[bad]) if bad.any() else ("the gradient", tasks)
             self._stop(what, which.cpu().numpy())
         optimizer.step()
-
-    def critic_loss(
-        self, rows: Tensor, context: Tensor, belief: Belief, noise: Tensor, action_noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The critics' squared errors (Rakelly et al., 2019, equation 2; both critics' summed).
-
-        The target is ``reward_scale * r + discount * (1 - terminal) * V(s', z)`` with the target
-        value network; without a value network, V is the smaller target critic less the scaled
-        log-probability, at an action drawn there. The encoder gets the gradient of the critics'
-        predictions, not of the target.
-
-        Args:
-            rows: ``[M, B, D]`` of the replay.
-            context: ``[M, C, D]``.
-            belief: Before the context.
-            noise: For z, ``[M, L]``.
-            action_noise: For the next actions, ``[M * B, A]``.
-
-        Returns:
-            Losses ``[M]``, z ``[M, L]``, and its posterior's divergence from the prior, ``[M]``.
-        """
-        policy, columns = self.policy, self.replay.columns
-        mean, variance = policy.encoder.posterior(policy.encoder.update(belief, context))
-        latents = mean + variance.sqrt() * noise
-        with torch.no_grad():
-            following = with_latents(rows[..., columns[3]], latents)
-            reward, terminal = rows[..., columns[4].start :].flatten(0, 1).unbind(dim=1)
-            values = self._next_values(following, action_noise)
-            targets = self.reward_scale * reward + self.discount * (1.0 - terminal) * values
-        inputs = with_latents(rows[..., : columns[1].stop], latents)
-        errors = policy.critics(inputs)[..., 0] - targets
-        losses = errors.square().sum(dim=0).view(rows.shape[:2]).mean(dim=1)
-        return losses, latents, policy.encoder.divergence(mean, variance)
-
-    def _next_values(self, following: Tensor, noise: Tensor) -> Tensor:
-        policy = self.policy
-        if policy.value is not None:
-            return policy.target(following)[:, 0]
-        actions, log_probs, _, _ = policy.actions(following, noise)
-        smaller = policy.target(self._with_actions(following, actions)).amin(dim=0)[:, 0]
-        return smaller - policy.temperature * log_probs
-
-    def _with_actions(self, inputs: Tensor, actions: Tensor) -> Tensor:
-        """Observation and z ``[N, O + L]`` to what the critics read: observation, action, z."""
-        split = self.policy.observation_size
-        return torch.cat([inputs[:, :split], actions, inputs[:, split:]], dim=1)
-
-    def actor_loss(
-        self, rows: Tensor, latents: Tensor, noise: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The losses of policy, value network and temperature (Rakelly et al., 2019, equation 3).
-
-        ``temperature * log pi - min Q`` at actions drawn now, with the regularisation of means and
-        log standard deviations; ``(V - (min Q - temperature * log pi))²``; and ``-log temperature *
-        (log pi - A)`` where it is learned. Critics and latents get no gradient.
-
-        Args:
-            rows: ``[M, B, D]`` of the replay.
-            latents: z, ``[M, L]``.
-            noise: For the actions, ``[M * B, A]``.
-
-        Returns:
-            Summed losses ``[M]``, and means to report.
-        """
-        policy = self.policy
-        inputs = with_latents(rows[..., self.replay.columns[0]], latents)
-        actions, log_probs, mean, log_std = policy.actions(inputs, noise)
-        smaller = policy.critics(self._with_actions(inputs, actions), frozen=True)[..., 0].amin(0)
-        entropy_cost = policy.temperature * log_probs
-        size = mean.square().mean(dim=1) + log_std.square().mean(dim=1)
-        losses = entropy_cost - smaller + self.policy_regularization * size
-        report = {"policy_loss": losses.detach().mean(), "entropy": -log_probs.detach().mean()}
-        if policy.value is not None:
-            errors = policy.value(inputs)[:, 0] - (smaller - entropy_cost).detach()
-            report["value_loss"] = errors.detach().square().mean()
-            losses = losses + errors.square()
-        if self.entropy_coefficient == "auto":
-            surplus = (log_probs - policy.action_size).detach()  # the target is -A
-            losses = losses - policy.log_temperature * surplus
-            report["temperature"] = policy.temperature
-        return losses.view(rows.shape[:2]).mean(dim=1), report
-
-    def initial_state(self, num: int) -> LatentState:
-        """Before anything is known of ``num`` tasks: z drawn from the prior."""
-        with torch.no_grad():
-            belief = tuple(part.cpu().numpy() for part in self.policy.encoder.initial_belief(num))
-        return self._drawn(LatentState(np.empty(0), np.zeros(num, dtype=np.int64), belief))
-
-    @torch.no_grad()
-    def _drawn(self, state: LatentState) -> LatentState:
-        """The state with z drawn anew: from the prior while exploring, then from the posterior."""
-        encoder = self.policy.encoder
-        belief = self._as_belief(state)
-        episodes = torch.as_tensor(state.episodes, device=self.device)
-        exploring = ((episodes < self.exploration_episodes) | (belief[-1] == 0))[:, None]
-        mean, variance = encoder.posterior(belief)
-        if self.test_latent == "mean":
-            variance = torch.zeros_like(variance)
-        prior_mean, prior_variance = encoder.prior(belief)
-        mean = torch.where(exploring, prior_mean, mean)
-        variance = torch.where(exploring, prior_variance, variance)
-        latents = mean + variance.sqrt() * self.policy.noise(*mean.shape)
-        return state._replace(latent=latents.cpu().numpy())
-
-    def _as_belief(self, state: LatentState) -> Belief:
-        return tuple(torch.as_tensor(part, device=self.device) for part in state.belief)
-
-    def posterior(self, state: LatentState) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of z, given all that was adapted to: ``[N, L]`` each."""
-        with torch.no_grad():
-            mean, variance = self.policy.encoder.posterior(self._as_belief(state))
-        return mean.cpu().numpy(), variance.cpu().numpy()
-
-    @torch.no_grad()
-    def adapt(self, rollout: Rollout, state: LatentState | None = None) -> LatentState:
-        """Update the posterior with the transitions of a rollout, and draw z from it.
-
-        Args:
-            rollout: Of N tasks, any number of steps; those outside its mask are left out.
-            state: What was known before; nothing by default.
-
-        Returns:
-            The new state; ``state`` is not changed.
-
-        Raises:
-            ValueError: A state of another number of tasks.
-        """
-        num_steps, num = rollout.rewards.shape
-        state = self.initial_state(num) if state is None else self._checked(state, num)
-        actions = np.asarray(self.policy.scale_action(rollout.actions), dtype=np.float32)
-        rows = self.replay.rows(rollout, actions, rollout.rewards, rollout.rewards)
-        context = rows[..., : self.policy.context_size].transpose(0, 1)
-        real = np.ones((num_steps, num), dtype=bool) if rollout.mask is None else rollout.mask
-        mask = None if rollout.mask is None else torch.from_numpy(real.T).to(self.device)
-        belief = self.policy.encoder.update(self._as_belief(state), context, mask)
-        ended = ((rollout.terminated | rollout.truncated) & real).sum(axis=0)
-        return self._drawn(
-            LatentState(
-                state.latent,
-                state.episodes + ended,
-                tuple(part.cpu().numpy() for part in belief),
-            )
-        )
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: LatentState | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, LatentState]:
-        """Act with the state's z, which is drawn anew where an episode starts.
-
-        Args:
-            observation: ``[N, ...]``, or one observation.
-            state: By :meth:`adapt` or by the call before; ``None`` before anything is known.
-            episode_start: Bool ``[N]``; ``None`` keeps z.
-            deterministic: Take the mode of the action's normal distribution (z may still be a
-                sample: see ``test_latent``).
-
-        Returns:
-            Actions in the action space, and the state with the z that was acted on.
-
-        Raises:
-            ValueError: Observations of another shape, or a state for another number of them.
-        """
-        array = np.asarray(observation, dtype=np.float32)
-        shape = self.observation_space.shape
-        single = array.shape == shape
-        batch = array[None] if single else array
-        if batch.shape[1:] != shape:
-            expected = f"(N, {', '.join(map(str, shape))})"
-            raise ValueError(f"observation: expected shape {expected}, got {array.shape}")
-        if state is None:
-            state = self.initial_state(len(batch))
-        elif episode_start is not None and np.any(episode_start):
-            state = self._checked(state, len(batch))
-            anew = np.reshape(episode_start, (-1, 1))
-            state = state._replace(latent=np.where(anew, self._drawn(state).latent, state.latent))
-        latents = torch.as_tensor(self._checked(state, len(batch)).latent, device=self.device)
-        actions = self.policy.unscaled(self.policy.act(batch, latents, deterministic))
-        return (actions[0] if single else actions), state
-
-    def _checked(self, state: LatentState, num: int) -> LatentState:
-        if not isinstance(state, LatentState) or len(state.episodes) != num:
-            size = len(state.episodes) if isinstance(state, LatentState) else type(state).__name__
-            raise ValueError(f"state: expected a LatentState of {num} tasks, got {size}")
-        return state
-
-
-def with_latents(rows: Tensor, latents: Tensor) -> Tensor:
-    """Each row ``[M, B, X]`` beside its task's z ``[M, L]``: ``[M * B, X + L]``."""
-    repeated = latents[:, None].expand(-1, rows.shape[1], -1)
-    return torch.cat([rows, repeated], dim=-1).flatten(0, 1)

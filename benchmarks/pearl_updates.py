@@ -217,10 +217,8 @@ def make_ours(sizes: Sizes, device: str, compiled: bool = False) -> PEARL:
 
 def make_oyster(checkout: Path, sizes: Sizes) -> Callable[[], None]:
     """An update of the published code, with stand-ins for what it imports and does not use here."""
-    for name in ("gtimer", "gym", "mujoco_py"):
+    for name in ("gtimer", "gym", "joblib", "dateutil", "dateutil.tz"):
         sys.modules.setdefault(name, types.ModuleType(name))
-    sys.modules["gym"].spaces = gymnasium.spaces  # type: ignore[attr-defined]
-    sys.modules["gym"].Env = gymnasium.Env  # type: ignore[attr-defined]
     sys.modules["gym.spaces"] = gymnasium.spaces
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
@@ -248,7 +246,13 @@ def make_oyster(checkout: Path, sizes: Sizes) -> Callable[[], None]:
         latent_dim=L,
         nets=[
             PEARLAgent(
-                L, encoder, policy, use_ib=True, use_next_obs_in_context=False, sparse_rewards=False
+                L,
+                encoder,
+                policy,
+                use_information_bottleneck=True,
+                recurrent=False,
+                use_next_obs_in_context=False,
+                sparse_rewards=False,
             ),
             *critics,
             value,

@@ -121,7 +121,11 @@ class LatentActorCritic(BasePolicy):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Uniform within 1/sqrt(inputs), output layers within 0.003 as in the paper's code."""
+        """Uniform within 1/sqrt(inputs); output layers within 0.003, as in the paper's code.
+
+        Not the encoder's: with outputs that small, latents of all tasks begin alike, and it takes
+        critics and encoder long to discover that they could differ.
+        """
         for network in filter(None, [self.actor, self.critics, self.value, self.encoder]):
             weights = []
             for name, parameter in network.named_parameters():
@@ -130,7 +134,8 @@ class LatentActorCritic(BasePolicy):
                 else:
                     weights.append(parameter)
             for weight in weights:
-                bound = 3e-3 if weight is weights[-1] else 1.0 / math.sqrt(weight.shape[1])
+                small = weight is weights[-1] and network is not self.encoder
+                bound = 3e-3 if small else 1.0 / math.sqrt(weight.shape[1])
                 weight.uniform_(-bound, bound, generator=self.generator)
 
     @property
@@ -179,7 +184,7 @@ class LatentActorCritic(BasePolicy):
         if not deterministic:
             mean = mean + log_std.clamp(*LOG_STD_RANGE).exp() * self.noise(*mean.shape)
         scaled: np.ndarray = mean.tanh().cpu().numpy()
-        return scaled.reshape(num, *self.action_space.shape)
+        return scaled.reshape(num, *(self.action_space.shape or ()))
 
     def unscaled(self, actions: np.ndarray) -> np.ndarray:
         """Actions in [-1, 1] as the environment takes them."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from meta_rl.rollout import Rollout
 from meta_rl.tasks import check_count
 
 LARGE = 2 * 2**30
@@ -78,29 +78,6 @@ class TaskReplay:
     def is_empty(self) -> bool:
         """Whether some task has no transition yet."""
         return bool((self.written == 0).any())
-
-    def rows(
-        self, rollout: Any, actions: np.ndarray, rewards: np.ndarray, training_rewards: np.ndarray
-    ) -> Tensor:
-        """Rows ``[T, N, D]`` of a rollout.
-
-        Args:
-            rollout: Its observations and its ends.
-            actions: As the critic reads them, ``[T, N, A]``.
-            rewards: Of the context, ``[T, N]``.
-            training_rewards: ``[T, N]``.
-        """
-        shape = rewards.shape
-        parts = [
-            rollout.observations,
-            actions,
-            rewards,
-            rollout.next_observations,
-            training_rewards,
-            rollout.terminated,
-        ]
-        flat = [np.asarray(part, dtype=np.float32).reshape(*shape, -1) for part in parts]
-        return torch.from_numpy(np.concatenate(flat, axis=-1)).to(self.device)
 
     def begin_context(self, tasks: np.ndarray) -> None:
         """Forget the context of the tasks ``[M]`` (not their transitions)."""
@@ -222,3 +199,26 @@ class TaskReplay:
         self.data.view(self.num_tasks, self.capacity, -1)[:, :filled] = data
         self.written, self.context_start, self.context_length = counts.copy()
         self._counts_changed()
+
+
+def as_rows(
+    rollout: Rollout, actions: np.ndarray, rewards: np.ndarray, training_rewards: np.ndarray
+) -> Tensor:
+    """Rows ``[T, N, D]`` of a rollout.
+
+    Args:
+        rollout: Its observations and its terminal states.
+        actions: As the critics read them, ``[T, N, A]``.
+        rewards: Of the context, ``[T, N]``.
+        training_rewards: ``[T, N]``.
+    """
+    parts = [
+        rollout.observations,
+        actions,
+        rewards,
+        rollout.next_observations,
+        training_rewards,
+        rollout.terminated,
+    ]
+    flat = [np.asarray(part, dtype=np.float32).reshape(*rewards.shape, -1) for part in parts]
+    return torch.from_numpy(np.concatenate(flat, axis=-1))

@@ -16,7 +16,9 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 
 from meta_rl import TaskFuncEnv, TaskVectorEnv, evaluate_adaptation, make_task_vec
 from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
-from meta_rl.agents.pearl import PEARL, LatentState, with_latents
+from meta_rl.agents.pearl import PEARL
+from meta_rl.latent_losses import with_latents
+from meta_rl.latent_state import LatentState
 from meta_rl.rollout import Rollout
 from meta_rl.tasks import count_tasks
 
@@ -279,7 +281,7 @@ class TestLosses:
         rows = rows_of(model, [[1.0, -1.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]])
         belief = model.policy.encoder.initial_belief(2)
         noise = torch.randn(2, 2)
-        losses, latents, kl = model.critic_loss(
+        losses, latents, kl = model.losses.critic_loss(
             rows, torch.randn(2, 3, 3), belief, noise, torch.zeros(4, 1)
         )
         torch.testing.assert_close(losses, torch.tensor([73.0, 3.0]))
@@ -302,7 +304,7 @@ class TestLosses:
         constant(model.policy.target, [4.0, 3.0])
         constant(model.policy.actor, [0.0, 0.0])
         belief = model.policy.encoder.initial_belief(1)
-        losses, _, _ = model.critic_loss(
+        losses, _, _ = model.losses.critic_loss(
             rows_of(model, [[1.0]], [[0.0]]),
             torch.randn(1, 3, 3),
             belief,
@@ -323,7 +325,7 @@ class TestLosses:
         constant(model.policy.value, [1.0])
         constant(model.policy.actor, [0.5, 0.0])
         model.policy.log_temperature.data.fill_(math.log(2.0))
-        losses, report = model.actor_loss(
+        losses, report = model.losses.actor_loss(
             torch.randn(1, 1, 6), torch.randn(1, 2), torch.zeros(1, 1)
         )
         log_prob = -0.5 * math.log(2 * math.pi) - math.log(1.0 - math.tanh(0.5) ** 2)
@@ -345,7 +347,9 @@ class TestLosses:
         model = make_pearl()
         rows, context = torch.randn(3, 4, 6), torch.randn(3, 3, 3)
         belief, noise = model.policy.encoder.initial_belief(3), torch.randn(3, 2)
-        losses, latents, _ = model.critic_loss(rows, context, belief, noise, torch.zeros(12, 1))
+        losses, latents, _ = model.losses.critic_loss(
+            rows, context, belief, noise, torch.zeros(12, 1)
+        )
         losses.sum().backward()
         parts = {name: getattr(model.policy, name) for name in ("critics", "encoder", "actor")}
         parts |= {"value": model.policy.value, "target": model.policy.target}
@@ -360,7 +364,7 @@ class TestLosses:
             return found
 
         assert moved() == {"critics", "encoder"}
-        model.actor_loss(rows, latents.detach(), torch.randn(12, 1))[0].sum().backward()
+        model.losses.actor_loss(rows, latents.detach(), torch.randn(12, 1))[0].sum().backward()
         assert moved() == {"actor", "value"}
 
     def test_the_policys_gradient_passes_through_the_critics_to_the_action(self) -> None:
