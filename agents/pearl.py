@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.context import Belief, RecurrentEncoder
+from meta_rl.latent_actor import LatentActor
 from meta_rl.latent_losses import LatentLosses
 from meta_rl.latent_policy import LatentActorCritic
 from meta_rl.latent_state import LatentInference
@@ -23,25 +23,6 @@ from meta_rl.rollout import Rollout, collect_rollout
 from meta_rl.task_batch import task_batch
 from meta_rl.task_replay import TaskReplay, as_rows
 from meta_rl.tasks import FiniteTasks, Tasks, check_count, count_tasks, take_tasks
-
-
-@dataclass
-class _Work:
-    """Sub-environments at work on training tasks.
-
-    Attributes:
-        tasks: Index of each column's task, ``[N]``.
-        observations: The latest, ``[N, ...]``.
-        latents: z of each column, ``[N, L]``, held through an episode.
-        held: An action of each column that is held through an episode, ``[N, A]``.
-        starts: Whose episode begins with the next step, bool ``[N]``.
-    """
-
-    tasks: np.ndarray
-    observations: np.ndarray
-    latents: Tensor
-    held: Tensor
-    starts: np.ndarray
 
 
 class PEARL(LatentInference, MetaAlgorithm):
@@ -241,20 +222,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         kwargs = {"generator": self.generator, **self.policy_kwargs, **self._policy_overrides()}
         policy = make_policy(self.observation_space, self.action_space, **kwargs).to(self.device)
         self.policy = policy
-        if self.entropy_coefficient != "auto":
-            policy.log_temperature.requires_grad_(False)
-            policy.log_temperature.fill_(math.log(float(self.entropy_coefficient)))
-        others = [policy.actor, *filter(None, [policy.value])]
-        self._critic_parameters = [*policy.critics.parameters(), *policy.encoder.parameters()]
-        self._actor_parameters = [p for part in others for p in part.parameters()]
-        if self.entropy_coefficient == "auto":
-            self._actor_parameters.append(policy.log_temperature)
-        rate = self.lr_schedule(1)
-        policy.critic_optimizer = torch.optim.Adam(self._critic_parameters, lr=rate, fused=True)
-        policy.optimizer = torch.optim.Adam(self._actor_parameters, lr=rate, fused=True)
-        self._followed, self._targets = (
-            [*network.parameters()] for network in (policy.followed, policy.target)
-        )
+        policy.make_optimizers(self.lr_schedule(1), self.entropy_coefficient)
         self._make_replay()
         self._make_losses()
 
@@ -318,8 +286,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         return [*names, "replay"] if self.save_replay else names, []
 
     def _excluded_save_params(self) -> list[str]:
-        made = ["_critic_parameters", "_actor_parameters", "_followed", "_targets"]
-        made += ["replay", "losses", "_critic_loss", "_actor_loss"]
+        made = ["replay", "losses", "_critic_loss", "_actor_loss"]
         return [*super()._excluded_save_params(), *made]
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
@@ -364,44 +331,25 @@ class PEARL(LatentInference, MetaAlgorithm):
                 return False
         return True
 
-    def _begin(self, tasks: np.ndarray) -> _Work:
+    def _begin(self, tasks: np.ndarray) -> LatentActor:
         """Set training tasks ``[M]``, forget their contexts, and begin an episode on each."""
         task_batch(self.task_env).set_tasks(take_tasks(self.train_tasks, tasks))
         observations, _ = self.task_env.reset(seed=int(self.rng.integers(2**31)))
         self.replay.begin_context(tasks)
-        latents = torch.zeros(self.n_envs, self.policy.latent_size, device=self.device)
-        columns = np.repeat(tasks, self.envs_per_task)
-        held = torch.zeros(self.n_envs, self.policy.action_size, device=self.device)
-        return _Work(columns, observations, latents, held, np.ones(self.n_envs, dtype=bool))
+        return LatentActor(self.policy, np.repeat(tasks, self.envs_per_task), observations)
 
     @torch.no_grad()
     def _collect(
-        self, work: _Work, kind: str, num_steps: int, to_context: bool, callback: BaseCallback
+        self, work: LatentActor, kind: str, num_steps: int, to_context: bool, callback: BaseCallback
     ) -> tuple[Rollout, bool]:
         """Act on a stretch and store it; z is drawn anew where an episode begins."""
         tasks = torch.from_numpy(work.tasks).to(self.device)
         belief = self.first_belief(tasks)
         if kind == "posterior":
             belief = self.policy.encoder.update(belief, self.sample_context(tasks))
-        mean, variance = self.policy.encoder.posterior(belief)
+        work.follow(*self.policy.encoder.posterior(belief))
         held = kind == "initial" and self.initial_actions == "held"
         going_on = True
-
-        def act(observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-            if work.starts.any():
-                drawn = mean + variance.sqrt() * self.policy.noise(*mean.shape)
-                starts = torch.from_numpy(work.starts)[:, None].to(self.device)
-                work.latents = torch.where(starts, drawn, work.latents)
-                if held:
-                    work.held = torch.where(starts, self._uniform_actions(), work.held)
-            if held:
-                actions = work.held.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
-            else:
-                actions = self.policy.act(observations, work.latents)
-            return self.policy.unscaled(actions), {"scaled_actions": actions}
-
-        def on_done(done: np.ndarray) -> None:
-            work.starts = done
 
         def on_step() -> bool:
             nonlocal going_on
@@ -412,19 +360,15 @@ class PEARL(LatentInference, MetaAlgorithm):
         names = [] if self.training_reward is None else [self.training_reward]
         rollout, work.observations = collect_rollout(
             self.task_env,
-            act,
+            work.act_held if held else work.act,
             num_steps,
             work.observations,
             on_step,
-            on_done=on_done,
+            on_done=work.on_done,
             info_names=names,
         )
         self._store(work.tasks, rollout, to_context)
         return rollout, going_on
-
-    def _uniform_actions(self) -> Tensor:
-        shape = (self.n_envs, self.policy.action_size)
-        return 2.0 * torch.rand(*shape, generator=self.generator, device=self.device) - 1.0
 
     def _store(self, tasks: np.ndarray, rollout: Rollout, to_context: bool) -> None:
         rewards = rollout.rewards
@@ -498,27 +442,22 @@ class PEARL(LatentInference, MetaAlgorithm):
         belief = self.first_belief(tasks)
         losses, latents, kl = self._critic_loss(rows, context, belief, noise, action_noise[0])
         loss = losses.mean() + self.kl_weight * kl.sum()
-        self._step(policy.critic_optimizer, self._critic_parameters, loss, losses, tasks)
+        self._step(policy.critic_optimizer, loss, losses, tasks)
 
         losses, report = self._actor_loss(rows, latents.detach(), action_noise[1])
-        self._step(policy.optimizer, self._actor_parameters, losses.mean(), losses, tasks)
-        with torch.no_grad():
-            torch._foreach_lerp_(self._targets, self._followed, self.target_rate)
+        self._step(policy.optimizer, losses.mean(), losses, tasks)
+        policy.move_target(self.target_rate)
         self._n_updates += 1
         return {"critic_loss": loss.detach(), "kl": kl.detach().mean(), **report}
 
     def _step(
-        self,
-        optimizer: torch.optim.Optimizer,
-        parameters: list[nn.Parameter],
-        loss: Tensor,
-        losses: Tensor,
-        tasks: Tensor,
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, losses: Tensor, tasks: Tensor
     ) -> None:
         """A step of Adam, unless a loss ``[M]`` or a gradient is not finite."""
         optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        moved = optimizer.param_groups[0]["params"]
+        norm = nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
         if not (norm + loss.detach()).isfinite():
             bad = ~losses.detach().isfinite()
             what, which = ("the loss", tasks[bad]) if bad.any() else ("the gradient", tasks)

@@ -222,60 +222,55 @@ def make_oyster(checkout: Path, sizes: Sizes) -> Callable[[], None]:
     sys.modules["gym.spaces"] = gymnasium.spaces
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
-    from rlkit.torch.networks import FlattenMlp, MlpEncoder
-    from rlkit.torch.sac.agent import PEARLAgent
-    from rlkit.torch.sac.policies import TanhGaussianPolicy
     from rlkit.torch.sac.sac import PEARLSoftActorCritic
 
-    hidden = list(sizes.hidden)
-    O, A, L = OBSERVATION, ACTION, LATENT  # noqa: E741
-    encoder = MlpEncoder(hidden_sizes=list(sizes.encoder), input_size=O + A + 1, output_size=2 * L)
-    critics = [
-        FlattenMlp(hidden_sizes=hidden, input_size=O + A + L, output_size=1) for _ in range(2)
-    ]
-    value = FlattenMlp(hidden_sizes=hidden, input_size=O + L, output_size=1)
-    policy = TanhGaussianPolicy(hidden_sizes=hidden, obs_dim=O + L, latent_dim=L, action_dim=A)
-    env = types.SimpleNamespace(
-        observation_space=gymnasium.spaces.Box(-1, 1, (O,)),
-        action_space=gymnasium.spaces.Box(-1, 1, (A,)),
-    )
     algorithm = PEARLSoftActorCritic(
-        env=env,
+        env=types.SimpleNamespace(
+            observation_space=gymnasium.spaces.Box(-1, 1, (OBSERVATION,)),
+            action_space=gymnasium.spaces.Box(-1, 1, (ACTION,)),
+        ),
         train_tasks=list(range(NUM_TASKS)),
         eval_tasks=[],
-        latent_dim=L,
-        nets=[
-            PEARLAgent(
-                L,
-                encoder,
-                policy,
-                use_information_bottleneck=True,
-                recurrent=False,
-                use_next_obs_in_context=False,
-                sparse_rewards=False,
-            ),
-            *critics,
-            value,
-        ],
+        latent_dim=LATENT,
+        nets=oyster_networks(sizes),
         meta_batch=sizes.tasks,
         batch_size=sizes.batch,
         embedding_batch_size=sizes.context,
         embedding_mini_batch_size=sizes.context,
         replay_buffer_size=FILLED,
-        use_next_obs_in_context=False,
-        sparse_rewards=False,
     )
     for buffer in (algorithm.replay_buffer, algorithm.enc_replay_buffer):
         for task in range(NUM_TASKS):
             parts = transitions(task)
-            for i in range(FILLED):
-                buffer.add_sample(
-                    task,
-                    *(parts[name][i] for name in ("obs", "action", "reward", "terminal")),
-                    parts["next_obs"][i],
-                    env_info={},
-                )
-    return lambda: algorithm._do_training(np.random.default_rng().choice(NUM_TASKS, sizes.tasks))
+            columns = [parts[k] for k in ("obs", "action", "reward", "terminal", "next_obs")]
+            for row in zip(*columns, strict=True):
+                buffer.add_sample(task, *row, env_info={})
+    rng = np.random.default_rng(0)
+    return lambda: algorithm._do_training(rng.choice(NUM_TASKS, sizes.tasks))
+
+
+def oyster_networks(sizes: Sizes) -> list[nn.Module]:
+    """Agent (encoder and policy), two critics and the value network of the published code."""
+    from rlkit.torch.networks import FlattenMlp, MlpEncoder
+    from rlkit.torch.sac.agent import PEARLAgent
+    from rlkit.torch.sac.policies import TanhGaussianPolicy
+
+    hidden, inputs = list(sizes.hidden), OBSERVATION + LATENT
+    encoder = MlpEncoder(
+        hidden_sizes=list(sizes.encoder),
+        input_size=OBSERVATION + ACTION + 1,
+        output_size=2 * LATENT,
+    )
+    policy = TanhGaussianPolicy(
+        hidden_sizes=hidden, obs_dim=inputs, latent_dim=LATENT, action_dim=ACTION
+    )
+    settings = {"recurrent": False, "use_information_bottleneck": True}
+    settings |= {"sparse_rewards": False, "use_next_obs_in_context": False}
+    agent = PEARLAgent(LATENT, encoder, policy, **settings)
+    critics = [
+        FlattenMlp(hidden_sizes=hidden, input_size=inputs + ACTION, output_size=1) for _ in range(2)
+    ]
+    return [agent, *critics, FlattenMlp(hidden_sizes=hidden, input_size=inputs, output_size=1)]
 
 
 def updates_per_second(update: Callable[[], Any], args: Args) -> float:

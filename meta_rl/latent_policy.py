@@ -66,10 +66,14 @@ class LatentActorCritic(BasePolicy):
 
     Attributes:
         log_temperature: Logarithm of the weight of the entropy.
+        critic_optimizer: Of critics and encoder, beside ``optimizer`` of the others.
 
     Raises:
         ValueError: Observations that are no ``Box``, unbounded actions, an unknown encoder.
     """
+
+    critic_optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
 
     def __init__(
         self,
@@ -137,6 +141,29 @@ class LatentActorCritic(BasePolicy):
                 small = weight is weights[-1] and network is not self.encoder
                 bound = 3e-3 if small else 1.0 / math.sqrt(weight.shape[1])
                 weight.uniform_(-bound, bound, generator=self.generator)
+
+    def make_optimizers(self, rate: float, entropy_coefficient: float | str) -> None:
+        """Fused Adam for critics and encoder, and for actor, value network and temperature.
+
+        Args:
+            rate: Learning rate.
+            entropy_coefficient: Fixes the temperature; ``"auto"`` has it learned.
+        """
+        critics = [*self.critics.parameters(), *self.encoder.parameters()]
+        others = [*self.actor.parameters(), *(self.value.parameters() if self.value else ())]
+        if isinstance(entropy_coefficient, str):
+            others.append(self.log_temperature)
+        else:
+            self.log_temperature.requires_grad_(False).fill_(math.log(entropy_coefficient))
+        self.critic_optimizer = torch.optim.Adam(critics, lr=rate, fused=True)
+        self.optimizer = torch.optim.Adam(others, lr=rate, fused=True)
+        self._pairs = [*self.target.parameters()], [*self.followed.parameters()]
+
+    @torch.no_grad()
+    def move_target(self, rate: float) -> None:
+        """Move the target network by ``rate`` of the way."""
+        targets, followed = self._pairs
+        torch._foreach_lerp_(targets, followed, rate)
 
     @property
     def temperature(self) -> Tensor:

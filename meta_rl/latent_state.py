@@ -108,15 +108,16 @@ class LatentInference:
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
-        state: LatentState | None = None,
+        state: Any = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
-    ) -> tuple[np.ndarray, LatentState]:
+    ) -> tuple[np.ndarray, Any]:
         """Act with the state's z, which is drawn anew where an episode starts.
 
         Args:
             observation: ``[N, ...]``, or one observation.
-            state: By :meth:`adapt` or by the call before; ``None`` before anything is known.
+            state: A :class:`LatentState`, by :meth:`adapt` or by the call before; ``None`` before
+                anything is known.
             episode_start: Bool ``[N]``; ``None`` keeps z.
             deterministic: Take the mode of the action's normal distribution (z may still be a
                 sample: see ``test_latent``).
