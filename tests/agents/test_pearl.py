@@ -17,10 +17,12 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 from meta_rl import TaskFuncEnv, TaskVectorEnv, evaluate_adaptation, make_task_vec
 from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
 from meta_rl.agents.pearl import PEARL
+from meta_rl.cli import Train, main, run_config
 from meta_rl.latent_losses import with_latents
 from meta_rl.latent_state import LatentState
 from meta_rl.rollout import Rollout
 from meta_rl.tasks import count_tasks
+from meta_rl.tuned import settings_for
 
 from .probe_families import (
     ActionReward,
@@ -709,6 +711,30 @@ class TestNotFinite:
         with pytest.raises(FloatingPointError, match="the gradient is not finite in iteration 2"):
             model.update()
         assert torch.equal(weight, before)
+
+
+class TestSettings:
+    @pytest.mark.parametrize("name", settings_for("pearl"))
+    def test_shipped_settings_are_taken(self, name: str) -> None:
+        """Names and kinds by the command line, and a buffer that holds all the steps."""
+        config = run_config(Train("pearl", name), PEARL)
+        settings = dict(config.algorithm_kwargs)
+        each = sum(settings[f"{part}_steps"] for part in ("prior", "posterior", "extra"))
+        assert settings["buffer_size"] >= 150 * max(each, settings["initial_steps"])
+
+    def test_from_the_command_line(self, tmp_path: Path, capsys: Any) -> None:
+        """A run is trained, resumed with its replay, and evaluated."""
+        small = ["initial_steps=20", "prior_steps=20", "posterior_steps=20", "batch_size=4"]
+        small += ["context_size=4", "updates_per_iteration=1", "policy.hidden_sizes=[8]"]
+        command = ["train", "pearl", "SparsePointNavigation", "--out", str(tmp_path), "--quiet"]
+        command += ["--device", "cpu", "--param", *small, "--checkpoint-interval", "0"]
+        command += ["--eval-tasks", "4"]
+        assert main([*command, "--total-timesteps", "1700"]) == 0
+        assert main([*command, "--total-timesteps", "1900", "--resume"]) == 0
+        loaded = PEARL.load(tmp_path / "checkpoint.zip")
+        assert loaded.num_timesteps == 1600 + 2 * 160
+        assert not loaded.replay.is_empty
+        assert "PEARL on 4 test tasks" in capsys.readouterr().out
 
 
 class TestErrors:
