@@ -84,7 +84,7 @@ def collect_rollout(
         following, rewards, terminated, truncated, infos = env.step(actions)
         successors = true_successors(following, terminated | truncated, infos)
         steps.append((observations, actions, rewards, terminated, truncated, successors))
-        extras.append({**extra, **_named_infos(infos, info_names)})
+        extras.append({**extra, **_named_infos(infos, terminated | truncated, info_names)})
         observations = following
         if on_done is not None:
             on_done(terminated | truncated)
@@ -96,12 +96,21 @@ def collect_rollout(
     return rollout, observations
 
 
-def _named_infos(infos: dict[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
-    missing = [name for name in names if name not in infos]
-    if missing:
-        given = sorted(k for k in infos if not k.startswith("_") and not k.startswith("final"))
-        raise ValueError(f"the environment's infos have no {missing}; they have {given}")
-    return {name: np.asarray(infos[name]) for name in names}
+def _named_infos(
+    infos: dict[str, Any], done: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Infos of the step, ``[N]``: where an episode ended, Gymnasium moves them to ``final_info``."""
+    final = infos.get("final_info", {}) if done.any() else {}
+    found = {}
+    for name in names:
+        if name not in infos and name not in final:
+            given = sorted(k for k in infos if not k.startswith(("_", "final")))
+            raise ValueError(f"the environment's infos have no {name!r}; they have {given}")
+        values = np.array(infos[name] if name in infos else final[name])
+        if name in final:
+            values[done] = np.asarray(final[name])[done]
+        found[name] = values
+    return found
 
 
 def true_successors(observations: Any, done: np.ndarray, infos: dict[str, Any]) -> Any:

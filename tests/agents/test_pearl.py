@@ -756,7 +756,7 @@ class TestErrors:
             ({"policy": {"encoder": "products"}}, "unknown encoder 'products': product exist"),
             (
                 {"training_reward": "dense"},
-                r"infos have no \['dense'\]; they have \['reward_probe'\]",
+                r"infos have no 'dense'; they have \['reward_probe'\]",
             ),
         ],
     )
