@@ -99,7 +99,7 @@ def collect_rollout(
 def _named_infos(
     infos: dict[str, Any], done: np.ndarray, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Infos of the step, ``[N]``: where an episode ended, Gymnasium moves them to ``final_info``."""
+    """Infos of the step, ``[N]``; Gymnasium moves those of ended episodes to ``final_info``."""
     final = infos.get("final_info", {}) if done.any() else {}
     found = {}
     for name in names:
