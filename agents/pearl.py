@@ -388,7 +388,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         shown = ", ".join(which[:3]) + (f" and {len(which) - 3} more" if len(which) > 3 else "")
         raise FloatingPointError(
             f"{what} is not finite in iteration {self._num_iterations + 1}, update "
-            f"{self._n_updates}, on training task {shown}; the last checkpoint is from before"
+            f"{self._n_updates}, on training task {shown}"
         )
 
     def _log_rollouts(self, rollouts: dict[str, list[Rollout]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, device
 from gymnasium import spaces
 
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
@@ -186,7 +187,8 @@ class HalfCheetahDir(_HalfCheetah):
     ## Description
     A planar robot with six joints is to run fast in a direction that it does not see: the task.
     Source: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", 2017;
-    PEARL, ProMP and VariBAD have the same with dt = 0.05 s, as here (MAML: 0.01 s).
+    PEARL, ProMP and VariBAD have the same with dt = 0.05 s, as here (MAML: 0.01 s, which is
+    ``HalfCheetahDirMAML-v0``).
 
     ## Action Space
     ``Box(-1, 1, (6,))``: torques at the joints.
@@ -259,6 +261,50 @@ class HalfCheetahDir(_HalfCheetah):
         }
 
 
+class HalfCheetahDirMAML(HalfCheetahDir):
+    """HalfCheetahDir with the timing of the MAML paper.
+
+    ## Description
+    As ``HalfCheetahDir-v0``, but one step of MuJoCo per step (dt = 0.01 s, so an episode is 2 s and
+    not 10 s): Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+    2017. Its code takes the velocity of the torso's centre of mass at the end of the step; here it
+    is the displacement of the torso over dt. Returns are not comparable with those of
+    ``HalfCheetahDir-v0``.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: as in ``HalfCheetahDir-v0`` (MAML adds the position of the torso).
+
+    ## Rewards
+    * ``reward_forward``: ``forward_reward_weight * direction * v``.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+
+    ## Starting State
+    As in HalfCheetah-v5.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; never terminated.
+
+    ## Arguments
+    Those of ``HalfCheetahDir-v0``, but ``frame_skip`` is 1.
+
+    ## Task distribution
+    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), nothing between. There are only two tasks:
+    validation and test equal train, as in all the sources.
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    def __init__(self, **robot: Any) -> None:
+        super().__init__(**{"frame_skip": 1, **robot})
+
+
 class HalfCheetahCripple(_HalfCheetah):
     """HalfCheetah with a joint whose motor is dead.
 
@@ -310,7 +356,9 @@ class HalfCheetahCripple(_HalfCheetah):
 
     def control(self, action: Any, params: Tasks) -> Any:
         """The actions, with 0 for the dead motor."""
-        return action * (np.arange(6) != params[:, None])
+        xp = array_namespace(action)
+        joints = xp.arange(action.shape[1], device=device(action))
+        return xp.where(joints == params[:, None], 0.0, action)
 
     def reward_terms(
         self,

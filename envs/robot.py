@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.mujoco_batch import MujocoBatch, Sensor
-from meta_rl.mujoco_picture import RobotCamera
+from meta_rl.mujoco_picture import RobotCamera, RobotWindow, Scene
 from meta_rl.tasks import (
     FiniteTasks,
     SampledTasks,
@@ -49,8 +50,8 @@ class Robot(TaskFuncEnv):
         exclude_current_positions_from_observation: Leave out the coordinates of the root that the
             physics do not depend on.
         nthread: Threads that step the batch; all cores by default.
-        width: Of a rendered frame, in pixels.
-        height: Of a rendered frame, in pixels.
+        width: Of a rendered frame or a window, in pixels.
+        height: Of a rendered frame or a window, in pixels.
         sensors: Compiled into the model for :attr:`RobotState.sensors`.
 
     Raises:
@@ -131,7 +132,7 @@ class Robot(TaskFuncEnv):
 
     def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
         """Positions (without the excluded ones) and clipped velocities, ``[N, ...]``."""
-        xp = state.physics.__array_namespace__()
+        xp = array_namespace(state.physics)
         velocities = self.qvel(state).clip(-self.velocity_limit, self.velocity_limit)
         return xp.concat([self.qpos(state)[:, self._skipped :], velocities], axis=1)
 
@@ -153,8 +154,9 @@ class Robot(TaskFuncEnv):
         self, state: RobotState, action: Any, next_state: RobotState, params: Tasks
     ) -> dict[str, Any]:
         """``x_position`` in m and ``x_velocity`` in m/s, ``[N]`` each, as in Gymnasium."""
+        xp = array_namespace(next_state.physics)
         return {
-            "x_position": self.qpos(next_state)[:, 0].copy(),
+            "x_position": xp.asarray(self.qpos(next_state)[:, 0], copy=True),
             "x_velocity": self.velocity(state, next_state)[:, 0],
         }
 
@@ -175,16 +177,27 @@ class Robot(TaskFuncEnv):
         if self._camera is None:
             size = self.width, self.height
             self._camera = RobotCamera(self.batch.xml_file, *size, **self.camera)
+        return tuple(self._camera.draw(*scene) for scene in self._scenes(state, params))
+
+    def open_window(self) -> RobotWindow:
+        """A window with the robot and its goal, in which the mouse turns the camera.
+
+        Raises:
+            RuntimeError: There is no screen.
+        """
+        size = self.width, self.height
+        return RobotWindow(self._scenes, self.batch.xml_file, *size, **self.camera)
+
+    def _scenes(self, state: RobotState, params: Tasks) -> Iterable[Scene]:
         qpos = self.qpos(state)
         nothing = [None] * len(qpos)
         arrows, points = self.goal_arrows(params), self.goal_points(params)
-        scenes = zip(
+        return zip(
             qpos,
             nothing if arrows is None else arrows,
             nothing if points is None else points,
             strict=True,
         )
-        return tuple(self._camera.draw(*scene) for scene in scenes)
 
     def close(self) -> None:
         """End the threads, and release what draws."""
@@ -242,8 +255,9 @@ class FallingRobot(Robot):
 
 def control_cost(weight: float, action: Any) -> Any:
     """``-weight ‖a‖²``, ``[N]``; actions are not clipped first, as in Gymnasium."""
-    action = action.astype(np.float64)
-    return -weight * (action * action).sum(axis=1)
+    xp = array_namespace(action)
+    action = xp.astype(action, xp.float64)
+    return -weight * xp.sum(action * action, axis=1)
 
 
 def is_within(values: Any, limits: Range) -> Any:
@@ -253,18 +267,19 @@ def is_within(values: Any, limits: Range) -> Any:
 
 def directions(angles: Any) -> Any:
     """Unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians; 0 is the x axis, π/2 is y."""
-    xp = angles.__array_namespace__()
+    xp = array_namespace(angles)
     return xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
 
 
 def along_x(lengths: Any) -> Any:
     """Vectors ``[N, 3]`` along the x axis, of lengths ``[N, 1]``."""
-    return lengths * np.array([1.0, 0.0, 0.0])
+    xp = array_namespace(lengths)
+    return xp.concat([lengths, xp.zeros_like(lengths), xp.zeros_like(lengths)], axis=1)
 
 
 def in_plane(vectors: Any, height: float = 0.0) -> Any:
     """Vectors ``[N, 3]`` of vectors in the plane, ``[N, 2]``, at a height in m."""
-    xp = vectors.__array_namespace__()
+    xp = array_namespace(vectors)
     return xp.concat([vectors, xp.full_like(vectors[:, :1], height)], axis=1)
 
 

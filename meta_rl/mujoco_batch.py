@@ -6,15 +6,18 @@ out. It holds no state of its own, so that the definitions on top of it stay pur
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mujoco
 import numpy as np
 from gymnasium.envs.mujoco.mujoco_env import expand_model_path
+from mujoco import _callbacks
 from mujoco.rollout import Rollout
 
 from meta_rl.tasks import check_count
@@ -32,9 +35,8 @@ class MujocoBatch:
     A physics state is a row of ``mjSTATE_FULLPHYSICS``: time, ``qpos``, ``qvel`` and, where the
     model has them, activations. It is all that a step depends on: MuJoCo's solver starts each step
     anew, and not from the accelerations of the step before. A rollout cannot read those, and a
-    guess of them made no robot measurably faster and only Humanoid more exact, by a third. A
-    converged solver gives the same next state, up to rounding; the one robot whose solver stops
-    early (Humanoid: 50 iterations of PGS) stays within 1e-6 of Gymnasium's next state.
+    guess of them made no robot measurably faster. The next state is Gymnasium's, up to the
+    tolerance of the solver (relative deviation below 1e-6: `benchmarks/physics_equality.py`).
 
     Args:
         xml_file: A file that Gymnasium ships (``"half_cheetah.xml"``), or a path that starts with
@@ -43,7 +45,8 @@ class MujocoBatch:
         nthread: Threads of the pool, which starts at the first step of more than one robot; as many
             as the process has cores by default.
         sensors: What :meth:`sense` measures, in this order.
-        chunk_size: Robots that a thread takes at a time; by default a tenth of its share.
+        chunk_size: Robots that a thread takes at a time; by default about 16, and a tenth of its
+            share in large batches.
 
     Attributes:
         model: The compiled ``MjModel``, with textures of one pixel: a copy per task stays small.
@@ -69,6 +72,7 @@ class MujocoBatch:
         self.nthread = check_count("nthread", count_cores() if nthread is None else nthread)
         self.chunk_size = chunk_size and check_count("chunk_size", chunk_size)
         self.model = compile_model(self.xml_file)
+        _leave_out_idle_work(self.model)
         self.sensing_model = _sensing_model(self.xml_file, sensors) if sensors else None
         self.dt = self.model.opt.timestep * self.frame_skip
         self.init_qpos = self.model.qpos0.copy()
@@ -159,18 +163,19 @@ class MujocoBatch:
         if (nthread, sensing) not in self._data:
             data = [mujoco.MjData(models[0]) for _ in range(nthread or 1)]  # one for each thread
             self._data[nthread, sensing] = data
-        self._pools[nthread].rollout(
-            models,
-            self._data[nthread, sensing],
-            np.ascontiguousarray(physics),
-            controls,
-            control_spec=CONTROL,
-            skip_checks=True,
-            nstep=1 if sensing else self.frame_skip,
-            state=states,
-            sensordata=sensordata,
-            chunk_size=self.chunk_size,
-        )
+        with _profiler_off():
+            self._pools[nthread].rollout(
+                models,
+                self._data[nthread, sensing],
+                np.ascontiguousarray(physics),
+                controls,
+                control_spec=CONTROL,
+                skip_checks=True,
+                nstep=1 if sensing else self.frame_skip,
+                state=states,
+                sensordata=sensordata,
+                chunk_size=self.chunk_size or _chunk_size(len(physics), self.nthread),
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         # Threads cannot be pickled or copied: a copy starts its own.
@@ -255,6 +260,53 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _find_clock() -> ctypes.c_void_p | None:
+    """MuJoCo's ``mjcb_time``, a documented global of its C library; ``None`` where it hides."""
+    try:
+        return ctypes.c_void_p.in_dll(ctypes.CDLL(_callbacks.__file__), "mjcb_time")
+    except (OSError, ValueError):
+        return None
+
+
+_CLOCK = _find_clock()
+
+
+@contextlib.contextmanager
+def _profiler_off() -> Iterator[None]:
+    """Take the clock from MuJoCo's profiler, which nobody reads here: 5 % of a step of an Ant."""
+    clock = None if _CLOCK is None else _CLOCK.value
+    if _CLOCK is None or clock is None:
+        yield
+        return
+    _CLOCK.value = None
+    try:
+        yield
+    finally:
+        _CLOCK.value = clock
+
+
+def _chunk_size(num: int, nthread: int) -> int:
+    """As many chunks for every thread, of 16 robots or, of large batches, a tenth of its share.
+
+    Threads lose time where they meet (small chunks) and where one is left with the last chunk.
+    """
+    chunks_per_thread = min(max(num // (16 * nthread), 1), 10)
+    return -(-num // (nthread * chunks_per_thread))
+
+
+def _leave_out_idle_work(model: mujoco.MjModel) -> None:
+    """Switch off what costs time and cannot change where a rollout goes, beyond rounding.
+
+    A robot's constraints are one problem: looking for islands of them finds one. A rollout has no
+    accelerations to start the solver from, so that comparing them with the unconstrained ones is
+    idle; the Newton solver converges from either. The slow solver of Humanoid (PGS) keeps them.
+    """
+    # MuJoCo 3.3.0 looks for islands only where it is asked to.
+    model.opt.disableflags |= int(getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", 0))
+    if model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON:
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
 
 
 def _sensing_model(xml_file: str, sensors: Sequence[Sensor]) -> mujoco.MjModel:

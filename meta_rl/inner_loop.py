@@ -1,0 +1,210 @@
+"""The inner loop: gradient steps on one task, and the meta-gradient through them.
+
+Pure functions over dictionaries of parameters, written for **one** task and batched over tasks by
+``torch.func.vmap``; supervised and reinforcement learners share them. No module is ever overwritten
+and restored: adapted parameters (*fast weights*) are values.
+
+A ``loss(params, data)`` gives a scalar for one task, ``data`` being any nest of tensors. Parameters
+of a module come from ``dict(module.named_parameters())``, and ``torch.func.functional_call(module,
+params, inputs)`` uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.func import grad, vjp, vmap
+from torch.utils._pytree import tree_leaves
+
+from meta_rl.tasks import check_count
+
+Params: TypeAlias = dict[str, Tensor]
+"""Parameters by name; with a leading task axis where they are fast weights of a meta-batch."""
+
+Loss: TypeAlias = Callable[[Params, Any], Tensor]
+"""``loss(params, data) -> scalar``, for one task."""
+
+StepSize: TypeAlias = float | Tensor | Mapping[str, Any]
+"""One for all parameters, or by name (numbers, or tensors like the parameters or scalar: Meta-SGD);
+parameters that a mapping leaves out are not adapted (ANIL)."""
+
+
+def adapt(
+    loss: Loss,
+    params: Params,
+    support: Any,
+    *,
+    lr: StepSize,
+    num_steps: int = 1,
+    first_order: bool = False,
+) -> Params:
+    """Gradient steps on the support data of one task.
+
+    ``params <- params - lr * grad loss(params, support)`` (Finn et al., "Model-Agnostic
+    Meta-Learning for Fast Adaptation of Deep Networks", 2017, equation 1), ``num_steps`` times. The
+    result is differentiable with respect to ``params`` and ``lr``.
+
+    Args:
+        loss: Of the inner loop.
+        params: To start from; not written to.
+        support: What the loss takes; the same for every step.
+        lr: The step size α.
+        num_steps: Steps; 0 gives the parameters back.
+        first_order: Treat the gradients as constants (FOMAML): the derivative of the result with
+            respect to ``params`` is then the identity.
+
+    Returns:
+        The adapted parameters, by the same names.
+
+    Raises:
+        ValueError: A step size for an unknown parameter, or a negative number of steps.
+    """
+    step_sizes = _by_name(lr, params)
+    adapted = {name: params[name] for name in step_sizes}
+    fixed = {name: value for name, value in params.items() if name not in step_sizes}
+
+    def loss_of_adapted(values: Params) -> Tensor:
+        return loss({**fixed, **values}, support)
+
+    for _ in range(check_count("num_steps", num_steps, least=0)):
+        gradients = grad(loss_of_adapted)(adapted)
+        if first_order:
+            gradients = {name: gradient.detach() for name, gradient in gradients.items()}
+        adapted = {
+            name: value - step_sizes[name] * gradients[name] for name, value in adapted.items()
+        }
+    return {name: adapted.get(name, value) for name, value in params.items()}
+
+
+def adapt_tasks(
+    loss: Loss,
+    params: Params,
+    support: Any,
+    *,
+    stacked: bool = False,
+    chunk_size: int | None = None,
+    **adapt_kwargs: Any,
+) -> Params:
+    """:func:`adapt` for a whole meta-batch of tasks at once.
+
+    Args:
+        loss: Of the inner loop, for one task.
+        params: Shared by the tasks or, if ``stacked``, each with a leading task axis.
+        support: A nest of tensors with a leading task axis, ``[M, ...]``.
+        stacked: Whether the parameters are fast weights already.
+        chunk_size: Tasks at a time; all by default. Fewer need less memory and, with convolutions
+            on a CPU, less time.
+        **adapt_kwargs: For :func:`adapt`. Step sizes are shared by the tasks.
+
+    Returns:
+        Fast weights: parameters with a leading task axis, ``[M, ...]``.
+
+    Raises:
+        ValueError: As :func:`adapt`, or tensors of different numbers of tasks.
+    """
+    num_tasks = count_support(support)
+    if stacked and count_support(params) != num_tasks:
+        raise ValueError(
+            f"support data of {num_tasks} tasks, but fast weights of {count_support(params)}"
+        )
+
+    def one_task(task_params: Params, task_support: Any) -> Params:
+        return adapt(loss, task_params, task_support, **adapt_kwargs)
+
+    in_dims = (0 if stacked else None, 0)
+    return vmap(one_task, in_dims, chunk_size=chunk_size, randomness="different")(params, support)
+
+
+def meta_loss(
+    inner_loss: Loss,
+    outer_loss: Loss,
+    params: Params,
+    support: Any,
+    query: Any,
+    *,
+    chunk_size: int | None = None,
+    **adapt_kwargs: Any,
+) -> Tensor:
+    """The loss on the query data of every task, after adaptation to its support data.
+
+    Its mean is what MAML minimises; ``meta_loss(...).mean().backward()`` gives the exact
+    meta-gradient, second derivatives included unless ``first_order``.
+
+    Args:
+        inner_loss: Of the inner loop, for one task.
+        outer_loss: Of the adapted parameters on the query data, for one task.
+        params: The initial parameters, shared by the tasks.
+        support: A nest of tensors with a leading task axis, ``[M, ...]``.
+        query: Likewise.
+        chunk_size: Tasks at a time; all by default.
+        **adapt_kwargs: For :func:`adapt`: ``lr``, ``num_steps``, ``first_order``.
+
+    Returns:
+        ``[M]``.
+
+    Raises:
+        ValueError: As :func:`adapt`, or tensors of different numbers of tasks.
+    """
+    num_tasks, num_queries = count_support(support), count_support(query)
+    if num_tasks != num_queries:
+        raise ValueError(f"support data of {num_tasks} tasks, but query data of {num_queries}")
+
+    def one_task(task_support: Any, task_query: Any) -> Tensor:
+        adapted = adapt(inner_loss, params, task_support, **adapt_kwargs)
+        return outer_loss(adapted, task_query)
+
+    return vmap(one_task, chunk_size=chunk_size, randomness="different")(support, query)
+
+
+def hessian_vector_product(loss: Loss, params: Params, data: Any, vector: Params) -> Params:
+    """``∇² loss(params, data) v`` for one task, by differentiating the gradient once more.
+
+    Args:
+        loss: Of one task, twice differentiable.
+        params: Where the Hessian is taken.
+        data: What the loss takes.
+        vector: v, by the names of the parameters.
+    """
+
+    def gradient(values: Params) -> Params:
+        return grad(loss)(values, data)
+
+    _, pull_back = vjp(gradient, params)
+    return pull_back(vector)[0]  # a Hessian is symmetric
+
+
+def count_support(data: Any) -> int:
+    """The length of the leading task axis of a nest of tensors.
+
+    Raises:
+        ValueError: No tensors, no tasks, or leading axes of different lengths.
+    """
+    leaves = [leaf for leaf in tree_leaves(data) if isinstance(leaf, Tensor)]
+    lengths = {len(leaf) if leaf.dim() else 0 for leaf in leaves}
+    if len(lengths) != 1 or 0 in lengths:
+        shapes = [tuple(leaf.shape) for leaf in leaves]
+        raise ValueError(f"expected tensors with one leading task axis, got shapes {shapes}")
+    return lengths.pop()
+
+
+def detached(params: Mapping[str, Tensor]) -> Params:
+    """The same values outside any graph."""
+    return {name: value.detach() for name, value in params.items()}
+
+
+def _by_name(lr: StepSize, params: Params) -> dict[str, Any]:
+    """The step size of every parameter that is adapted."""
+    if not isinstance(lr, Mapping):
+        return dict.fromkeys(params, lr)
+    unknown = sorted(set(lr) - set(params))
+    if unknown:
+        raise ValueError(f"step sizes for {unknown}, but the parameters are {sorted(params)}")
+    return dict(lr)
+
+
+def is_finite(values: Any) -> bool:
+    """Whether no tensor in the nest holds a nan or an infinity."""
+    return all(bool(torch.isfinite(leaf).all()) for leaf in tree_leaves(values))
