@@ -174,15 +174,17 @@ class Watched:
 
     Attributes:
         episodes: Each ``[T, N, ...]``.
+        tasks: Of the sub-environments.
     """
 
-    def __init__(self, learner: PEARL) -> None:
-        self.learner = learner
+    def __init__(self, learner: PEARL, env: Any) -> None:
+        self.learner, self.env = learner, env
         self.generator, self.rng = learner.generator, learner.rng
         self.episodes: list[list[np.ndarray]] = [[]]
 
     def predict(self, observation: np.ndarray, *args: Any, **kwargs: Any) -> Any:
         """As the learner's."""
+        self.tasks = self.env.unwrapped.tasks
         self.episodes[-1].append(observation.copy())
         return self.learner.predict(observation, *args, **kwargs)
 
@@ -195,11 +197,9 @@ class Watched:
 def draw_trajectories(training: Training, model: PEARL, path: Path, num_tasks: int = 10) -> None:
     """Paths of the point on held-out goals: first episode, and after more and more of them."""
     env = make_task_vec(training.env_id, num_tasks, **training.env_kwargs)
-    test = env.unwrapped.task_split.test
-    rng = np.random.default_rng(np.random.SeedSequence(1000).spawn(3)[0])
-    goals = test.sample_tasks(num_tasks, rng)  # those of the evaluation with this seed
-    watched = Watched(model)
+    watched = Watched(model, env)
     evaluate_adaptation(watched, env, num_tasks, seed=1000, deterministic=True)
+    goals = watched.tasks
     paths = [np.stack(episode) for episode in watched.episodes if episode]
     shown = [0, training.args.explored, len(paths) - 1]
     figure = Figure(figsize=(4.0 * len(shown), 2.9), layout="constrained")

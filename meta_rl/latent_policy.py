@@ -157,6 +157,7 @@ class LatentActorCritic(BasePolicy):
             self.log_temperature.requires_grad_(False).fill_(math.log(entropy_coefficient))
         self.critic_optimizer = torch.optim.Adam(critics, lr=rate, fused=True)
         self.optimizer = torch.optim.Adam(others, lr=rate, fused=True)
+        self._pairs: tuple[list[Tensor], list[Tensor]]
         self._pairs = [*self.target.parameters()], [*self.followed.parameters()]
 
     @torch.no_grad()

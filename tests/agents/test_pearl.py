@@ -547,7 +547,7 @@ class TestProbe:
     """Only the context tells the sign of the task: 1/2 before it, 1 after it."""
 
     def test_context_reveals_the_task(self) -> None:
-        values = probed(PEARL, 16, test_latent="mean")
+        values = probed(PEARL, 24, test_latent="mean")
         assert 0.3 < values[:, 0].mean() < 0.7
         assert values[:, 1:].min() == 1.0
 
