@@ -268,15 +268,17 @@ class PolicyGradientAgent(MetaAlgorithm):
         real = _by_task(torch.as_tensor(mask, device=self.device), per_task)
         if not bool(real.all()):
             parts, real = _packed(parts, real)
-        with torch.inference_mode():
-            if state is None:
-                old = self.policy.outputs(self.policy.parameters_by_name(), parts[0])
-            else:
-                old = self.policy.outputs_of_tasks(state.params, parts[0])
-            log_probs = self.policy.log_prob(old, parts[1])
-        # Inference tensors cannot enter a graph.
-        old = tuple(part.clone() for part in old)
-        return Batch(*parts, real.float(), old, log_probs.clone())
+        params = self.policy.parameters_by_name() if state is None else state.params
+        in_dims = (None if state is None else 0, 0, 0)
+        chunk_size = tasks_at_a_time(real)
+        with torch.no_grad():
+            old, log_probs = vmap(self._acted, in_dims, chunk_size=chunk_size)(params, *parts[:2])
+        return Batch(*parts, real.float(), old, log_probs)
+
+    def _acted(self, params: Params, obs: Tensor, actions: Tensor) -> tuple[Outputs, Tensor]:
+        """What the policy of one task gave, and the log-probabilities of its actions."""
+        outputs = self.policy.outputs(params, obs)
+        return outputs, self.policy.log_prob(outputs, actions)
 
     def _advantages(self, rollout: Rollout, mask: np.ndarray) -> tuple[Tensor, Tensor]:
         """Advantages, normalised by task, ``[T, N]``, and flat observations ``[T, N, O]``."""
@@ -340,7 +342,7 @@ class PolicyGradientAgent(MetaAlgorithm):
             *(params, batch),
             lr=lr,
             stacked=stacked,
-            chunk_size=tasks_at_a_time(batch),
+            chunk_size=tasks_at_a_time(batch.mask),
         )
         params = {name: value.detach() for name, value in params.items()}
         check_finite("an inner gradient", params, place)
@@ -508,7 +510,7 @@ def over_tasks(function: Any, *args: Any, shared: int = 1, chunk_size: int | Non
     in_dims = (*[None] * shared, *[0] * (len(args) - shared))
     if chunk_size is None:
         batch = next(arg for arg in args if isinstance(arg, Batch))
-        chunk_size = tasks_at_a_time(batch)
+        chunk_size = tasks_at_a_time(batch.mask)
     return vmap(function, in_dims, chunk_size=chunk_size)(*args)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -52,6 +52,9 @@ def collect_rollout(
     num_steps: int,
     observations: Any,
     on_step: Callable[[], bool] | None = None,
+    *,
+    on_done: Callable[[np.ndarray], None] | None = None,
+    info_names: Sequence[str] = (),
 ) -> tuple[Rollout, Any]:
     """Step every sub-environment ``num_steps`` times; episodes that end begin again.
 
@@ -61,12 +64,15 @@ def collect_rollout(
         num_steps: T.
         observations: The latest observations: of the reset, or of the rollout before.
         on_step: Called after every step; ``False`` stops, and the rollout ends there.
+        on_done: Called after every step, before ``on_step``, with the episodes that it ended, bool
+            ``[N]``.
+        info_names: Infos that the steps give, to keep in ``extras``.
 
     Returns:
         The rollout and the observations that follow it.
 
     Raises:
-        ValueError: Another autoreset mode, or a count below one.
+        ValueError: Another autoreset mode, a count below one, or infos that the steps do not give.
     """
     _check_same_step(env)
     steps: list[tuple[Any, ...]] = []
@@ -76,14 +82,33 @@ def collect_rollout(
         following, rewards, terminated, truncated, infos = env.step(actions)
         successors = true_successors(following, terminated | truncated, infos)
         steps.append((observations, actions, rewards, terminated, truncated, successors))
-        extras.append(extra)
+        extras.append({**extra, **_named_infos(infos, terminated | truncated, info_names)})
         observations = following
+        if on_done is not None:
+            on_done(terminated | truncated)
         if on_step is not None and not on_step():
             break
     parts = [stack_batches([step[i] for step in steps]) for i in range(6)]
     rollout = Rollout(*parts)
     rollout.extras = {name: stack_batches([extra[name] for extra in extras]) for name in extras[0]}
     return rollout, observations
+
+
+def _named_infos(
+    infos: dict[str, Any], done: np.ndarray, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Infos of the step, ``[N]``; Gymnasium moves those of ended episodes to ``final_info``."""
+    final = infos.get("final_info", {}) if done.any() else {}
+    found = {}
+    for name in names:
+        if name not in infos and name not in final:
+            given = sorted(k for k in infos if not k.startswith(("_", "final")))
+            raise ValueError(f"the environment's infos have no {name!r}; they have {given}")
+        values = np.array(infos[name] if name in infos else final[name])
+        if name in final:
+            values[done] = np.asarray(final[name])[done]
+        found[name] = values
+    return found
 
 
 def collect_episodes(

@@ -115,6 +115,34 @@ def test_bad_counts_are_refused(num_steps: Any) -> None:
 
 
 @pytest.mark.parametrize("adapt", [False, True])
+def test_ends_and_infos_are_told(adapt: bool) -> None:
+    """Of every step, and before ``on_step``; infos that there are none of are refused."""
+    env, observations = start(adapt=adapt)
+    told: list[tuple[str, Any]] = []
+
+    def on_step() -> bool:
+        told.append(("step", None))
+        return True
+
+    rollout, _ = collect_rollout(
+        env,
+        by_count,
+        4,
+        observations,
+        on_step,
+        on_done=lambda done: told.append(("done", done.tolist())),
+        info_names=["reward_place"],
+    )
+    assert [what for what, _ in told] == ["done", "step"] * 4
+    ended = (rollout.terminated | rollout.truncated).tolist()
+    assert [done for _, done in told[::2]] == ended
+    expected = 10.0 * rollout.observations[..., 0] + rollout.observations[..., 1]
+    np.testing.assert_array_equal(rollout.extras["reward_place"], expected)
+    with pytest.raises(ValueError, match=r"infos have no 'reward_x'; they have .*'reward_"):
+        collect_rollout(env, by_count, 1, observations, info_names=["reward_x"])
+
+
+@pytest.mark.parametrize("adapt", [False, True])
 def test_episodes_are_those_of_the_steps(adapt: bool) -> None:
     """One of each length 1, 3 and 4; what goes on after an end is masked."""
     env, observations = start(adapt=adapt)

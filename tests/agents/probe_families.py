@@ -203,6 +203,23 @@ class HiddenTarget(Probe):
         return -np.square(action - params).sum(axis=1)
 
 
+class HiddenSign(Probe):
+    """One continuous action, which pays 1 where it has the sign of the task, otherwise 0.
+
+    The best is 1/2 before anything is known of the task and 1 after a single step, whose action and
+    reward tell the sign.
+    """
+
+    episodes_per_trial = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(-2.0, 2.0, (1,), np.float32)
+
+    def earned(self, steps: np.ndarray, action: Any, params: Tasks) -> Any:
+        return (action[:, 0] > 0) == (params[:, 0] > 0)
+
+
 class ThreeActions(ActionReward):
     """Another action space, for checkpoints that do not fit."""
 

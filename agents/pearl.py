@@ -1,0 +1,465 @@
+"""PEARL: off-policy meta-reinforcement learning by probabilistic context variables."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor, nn
+
+from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.context import Belief, RecurrentEncoder
+from meta_rl.latent_actor import LatentActor
+from meta_rl.latent_losses import LatentLosses
+from meta_rl.latent_policy import LatentActorCritic
+from meta_rl.latent_state import LatentInference
+from meta_rl.rollout import Rollout, collect_rollout
+from meta_rl.task_batch import task_batch
+from meta_rl.task_replay import TaskReplay, as_rows
+from meta_rl.tasks import FiniteTasks, Tasks, check_count, count_tasks, take_tasks
+
+
+class PEARL(LatentInference, MetaAlgorithm):
+    """PEARL (Rakelly et al., 2019): soft actor-critic on an inferred latent task variable.
+
+    An encoder turns transitions of a task, the context, into a Gaussian posterior over a latent z;
+    actor and critics read z beside the observation. The critics' loss trains the encoder, with an
+    information bottleneck (KL divergence from the unit normal). Exploration is by posterior
+    sampling: z is drawn at the start of an episode and held through it, first from the prior.
+
+    An iteration draws training tasks, forgets their context, and collects from all of them at once:
+    first with z from the prior, then with z from the posterior, which is inferred again after every
+    stretch of an episode's length; then, with the posterior, transitions that are for the critics
+    alone. The updates draw from the replay of all training tasks.
+
+    Training tasks are a list: that of the family, or ``num_train_tasks`` draws where its training
+    distribution has none.
+
+    Differences from the paper's code are listed in ``docs/agents/pearl.md``.
+
+    Letters: M tasks of an update, B transitions of each, C transitions of context, L latent.
+
+    Args:
+        policy: ``"MlpPolicy"``: :class:`meta_rl.latent_policy.LatentActorCritic`.
+        env: An environment id, or a batch of task environments.
+        learning_rate: Of Adam, for all networks: a number, or a function of the remaining progress.
+        meta_batch_size: Tasks that data are collected from in an iteration, where ``env`` is an id.
+        envs_per_task: Sub-environments of each; they share the steps below.
+        num_train_tasks: Length of the list that is drawn from a continuous training distribution.
+        initial_steps: Steps on every training task before the first update.
+        initial_actions: In these, actions of the untrained ``"policy"`` or, where that finds no
+            reward, ``"held"``: uniform in the action space, and the same through an episode.
+        prior_steps: Steps per task and iteration with z from the prior; for the context, too.
+        posterior_steps: Further ones with z from the posterior; for the context, too.
+        extra_steps: Further ones with z from the posterior, which are for the critics alone.
+        updates_per_iteration: Gradient steps.
+        tasks_per_update: M, drawn with replacement.
+        batch_size: B.
+        context_size: C, in an update and when the posterior is inferred while collecting.
+        buffer_size: Transitions over all training tasks (:class:`meta_rl.task_replay.TaskReplay`).
+        save_replay: Save the buffer with the agent, so that a resumed run equals an undisturbed
+            one; otherwise a resumed run begins with ``initial_steps`` again.
+        discount: Of the rewards.
+        reward_scale: Of the rewards that the critics learn from.
+        training_reward: Info that the critics learn from in place of the reward (the dense reward
+            of sparse point navigation); context and evaluation have the reward.
+        entropy_coefficient: Weight of the entropy, or ``"auto"``: learned, such that the entropy is
+            minus the number of action dimensions (Haarnoja et al., 2018b).
+        kl_weight: Of the information bottleneck.
+        target_rate: Of the target network, in each update.
+        policy_regularization: Of the squared means and log standard deviations before squashing.
+        exploration_episodes: Episodes of a trial, at the least, that are acted with z from the
+            prior, whatever was seen; 0 for none once there is a transition.
+        test_latent: Of the posterior, act on a ``"sample"`` or on the ``"mean"``.
+        compile_losses: Compile the two losses by ``torch.compile``, which a GPU gains from.
+        env_kwargs: For the environment, where ``env`` is an id.
+        policy_kwargs: ``latent_size``, ``hidden_sizes``, ``encoder`` (``"product"``,
+            ``"recurrent"``), ``encoder_sizes``, ``next_observation``, ``value_network``.
+        stats_window_size: Episodes in the logged means.
+        tensorboard_log: Folder of TensorBoard events.
+        verbose: 0 none, 1 the training log.
+        seed: Of all randomness.
+        device: Of the networks and of the buffer.
+
+    Raises:
+        ValueError: Unknown names, no environment (only :meth:`load` does without), counts out of
+            range, a buffer that does not hold an iteration, or steps that ``envs_per_task`` does
+            not divide.
+
+    Example:
+        >>> from meta_rl.agents.pearl import PEARL
+        >>> model = PEARL(env="meta_rl/HalfCheetahVel-v0", seed=0).learn(350_000)
+        >>> meta_rl.evaluate_adaptation(model, "meta_rl/HalfCheetahVel-v0", 30, 3)
+    """
+
+    policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": LatentActorCritic}
+    policy: LatentActorCritic
+
+    def __init__(
+        self,
+        policy: str | type[LatentActorCritic] = "MlpPolicy",
+        env: GymEnv | VectorEnv | str | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        *,
+        meta_batch_size: int = 5,
+        envs_per_task: int = 1,
+        num_train_tasks: int = 100,
+        initial_steps: int = 2000,
+        initial_actions: str = "policy",
+        prior_steps: int = 400,
+        posterior_steps: int = 0,
+        extra_steps: int = 600,
+        updates_per_iteration: int = 2000,
+        tasks_per_update: int = 16,
+        batch_size: int = 256,
+        context_size: int = 100,
+        buffer_size: int = 3_000_000,
+        save_replay: bool = True,
+        discount: float = 0.99,
+        reward_scale: float = 5.0,
+        training_reward: str | None = None,
+        entropy_coefficient: float | str = 1.0,
+        kl_weight: float = 0.1,
+        target_rate: float = 0.005,
+        policy_regularization: float = 1e-3,
+        exploration_episodes: int = 0,
+        test_latent: str = "sample",
+        compile_losses: bool = False,
+        env_kwargs: dict[str, Any] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            meta_batch_size=meta_batch_size,
+            envs_per_task=envs_per_task,
+            env_kwargs=env_kwargs,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            supported_action_spaces=(spaces.Box,),
+        )
+        self.num_train_tasks = num_train_tasks
+        self.train_tasks: Tasks = None
+        self.initial_steps = initial_steps
+        self.initial_actions = initial_actions
+        self.prior_steps = prior_steps
+        self.posterior_steps = posterior_steps
+        self.extra_steps = extra_steps
+        self.updates_per_iteration = updates_per_iteration
+        self.tasks_per_update = tasks_per_update
+        self.batch_size = batch_size
+        self.context_size = context_size
+        self.buffer_size = buffer_size
+        self.save_replay = save_replay
+        self.discount = discount
+        self.reward_scale = reward_scale
+        self.training_reward = training_reward
+        self.entropy_coefficient = entropy_coefficient
+        self.kl_weight = kl_weight
+        self.target_rate = target_rate
+        self.policy_regularization = policy_regularization
+        self.exploration_episodes = exploration_episodes
+        self.test_latent = test_latent
+        self.compile_losses = compile_losses
+        self._check_settings()
+        if _init_setup_model:
+            self._setup_model()
+
+    def _check_settings(self) -> None:
+        counts = ("num_train_tasks", "initial_steps", "prior_steps", "updates_per_iteration")
+        for name in (*counts, "tasks_per_update", "batch_size", "context_size", "buffer_size"):
+            setattr(self, name, check_count(name, getattr(self, name)))
+        for name in ("posterior_steps", "extra_steps", "exploration_episodes"):
+            setattr(self, name, check_count(name, getattr(self, name), least=0))
+        for name in ("initial_steps", "prior_steps", "posterior_steps", "extra_steps"):
+            if getattr(self, name) % self.envs_per_task:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is no multiple of "
+                    f"envs_per_task={self.envs_per_task}"
+                )
+        for name, most in (
+            *(("discount", 1.0), ("target_rate", 1.0), ("reward_scale", math.inf)),
+            *(("kl_weight", math.inf), ("policy_regularization", math.inf)),
+        ):
+            if not 0.0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} has to be in [0, {most:g}], got {getattr(self, name)}")
+        self._check_choices()
+
+    def _check_choices(self) -> None:
+        coefficient = self.entropy_coefficient
+        if coefficient != "auto" and (isinstance(coefficient, str) or not coefficient > 0.0):
+            raise ValueError(
+                f"entropy_coefficient: 'auto' or a number above 0, got {coefficient!r}"
+            )
+        for name, known in (
+            ("test_latent", ("sample", "mean")),
+            ("initial_actions", ("policy", "held")),
+        ):
+            if getattr(self, name) not in known:
+                choices = " or ".join(map(repr, known))
+                raise ValueError(f"{name}: {choices}, got {getattr(self, name)!r}")
+
+    def _make_networks(self) -> None:
+        self._freeze_tasks()
+        make_policy: Any = self.policy_class
+        kwargs = {"generator": self.generator, **self.policy_kwargs, **self._policy_overrides()}
+        policy = make_policy(self.observation_space, self.action_space, **kwargs).to(self.device)
+        self.policy = policy
+        policy.make_optimizers(self.lr_schedule(1), self.entropy_coefficient)
+        self._make_replay()
+        self._make_losses()
+
+    def _make_losses(self) -> None:
+        self.losses = LatentLosses(
+            self.policy,
+            self.replay.columns,
+            reward_scale=self.reward_scale,
+            discount=self.discount,
+            policy_regularization=self.policy_regularization,
+            learn_temperature=self.entropy_coefficient == "auto",
+        )
+        self._critic_loss, self._actor_loss = self.losses.critic_loss, self.losses.actor_loss
+        if self.compile_losses:
+            self._critic_loss = torch.compile(self._critic_loss)
+            self._actor_loss = torch.compile(self._actor_loss)
+
+    def _policy_overrides(self) -> dict[str, Any]:
+        return {}
+
+    def _freeze_tasks(self) -> None:
+        """The list of training tasks: the family's, or drawn once."""
+        if self.train_tasks is not None:  # a loaded agent's
+            return
+        train = task_batch(self.task_env).task_split.train
+        self.task_space = train.space
+        if isinstance(train, FiniteTasks):
+            self.train_tasks = train.tasks
+        else:
+            self.train_tasks = train.sample_tasks(self.num_train_tasks, self.rng)
+
+    def _make_replay(self) -> None:
+        num_tasks = count_tasks(self.train_tasks)
+        self.replay = TaskReplay(
+            num_tasks,
+            self.buffer_size,
+            self.policy.observation_size,
+            self.policy.action_size,
+            self.device,
+        )
+        columns = -(-self.meta_batch_size // num_tasks)  # of the same task, at most
+        steps = self.prior_steps + self.posterior_steps + self.extra_steps
+        least = columns * max(steps, self.initial_steps)
+        if self.replay.capacity < least:
+            raise ValueError(
+                f"buffer_size={self.buffer_size} is too small: {num_tasks} tasks with up to "
+                f"{least} steps of each in an iteration need {num_tasks * least}"
+            )
+
+    def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:
+        """As :meth:`MetaAlgorithm.set_env`; another family brings its own tasks, and no replay."""
+        family = self.family
+        super().set_env(env, force_reset)
+        if self.family != family:
+            self.train_tasks = None
+            self._freeze_tasks()
+            self._make_replay()
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        names = ["policy", "policy.optimizer", "policy.critic_optimizer"]
+        return [*names, "replay"] if self.save_replay else names, []
+
+    def _excluded_save_params(self) -> list[str]:
+        made = ["replay", "losses", "_critic_loss", "_actor_loss"]
+        return [*super()._excluded_save_params(), *made]
+
+    def collect_rollouts(self, callback: BaseCallback) -> bool:
+        """Collect from training tasks: with z from the prior, then from the posterior."""
+        callback.on_rollout_start()
+        if self.replay.is_empty and not self._collect_first(callback):
+            return False
+        num_tasks = count_tasks(self.train_tasks)
+        passes = -(-self.meta_batch_size // num_tasks)
+        drawn = np.concatenate([self.rng.permutation(num_tasks) for _ in range(passes)])
+        work = self._begin(drawn[: self.meta_batch_size])
+        rollouts: dict[str, list[Rollout]] = {"prior": [], "posterior": []}
+        for kind, steps, to_context in (
+            ("prior", self.prior_steps, True),
+            ("posterior", self.posterior_steps, True),
+            ("posterior", self.extra_steps, False),
+        ):
+            for stretch in self._stretches(kind, steps // self.envs_per_task):
+                rollout, going_on = self._collect(work, kind, stretch, to_context, callback)
+                if not going_on:
+                    return False
+                rollouts[kind].append(rollout)
+        self._log_rollouts(rollouts)
+        callback.on_rollout_end()
+        return True
+
+    def _stretches(self, kind: str, steps: int) -> list[int]:
+        """Whole for the prior; for the posterior, which is inferred anew each time, by episodes."""
+        if kind == "prior" or steps == 0:
+            return [steps] if steps else []
+        horizon = task_batch(self.task_env).horizon
+        return [min(horizon, steps - begin) for begin in range(0, steps, horizon)]
+
+    def _collect_first(self, callback: BaseCallback) -> bool:
+        """The first transitions of every training task; the last batch is filled up."""
+        num_tasks = count_tasks(self.train_tasks)
+        batches = -(-num_tasks // self.meta_batch_size)
+        order = np.arange(batches * self.meta_batch_size) % num_tasks
+        steps = self.initial_steps // self.envs_per_task
+        for tasks in order.reshape(batches, -1):
+            if not self._collect(self._begin(tasks), "initial", steps, True, callback)[1]:
+                return False
+        return True
+
+    def _begin(self, tasks: np.ndarray) -> LatentActor:
+        """Set training tasks ``[M]``, forget their contexts, and begin an episode on each."""
+        task_batch(self.task_env).set_tasks(take_tasks(self.train_tasks, tasks))
+        observations, _ = self.task_env.reset(seed=int(self.rng.integers(2**31)))
+        self.replay.begin_context(tasks)
+        return LatentActor(self.policy, np.repeat(tasks, self.envs_per_task), observations)
+
+    @torch.no_grad()
+    def _collect(
+        self, work: LatentActor, kind: str, num_steps: int, to_context: bool, callback: BaseCallback
+    ) -> tuple[Rollout, bool]:
+        """Act on a stretch and store it; z is drawn anew where an episode begins."""
+        tasks = torch.from_numpy(work.tasks).to(self.device)
+        belief = self.first_belief(tasks)
+        if kind == "posterior":
+            belief = self.policy.encoder.update(belief, self.sample_context(tasks))
+        work.follow(*self.policy.encoder.posterior(belief))
+        held = kind == "initial" and self.initial_actions == "held"
+        going_on = True
+
+        def on_step() -> bool:
+            nonlocal going_on
+            self.num_timesteps += self.n_envs
+            going_on = callback.on_step()
+            return going_on
+
+        names = [] if self.training_reward is None else [self.training_reward]
+        rollout, work.observations = collect_rollout(
+            self.task_env,
+            work.act_held if held else work.act,
+            num_steps,
+            work.observations,
+            on_step,
+            on_done=work.on_done,
+            info_names=names,
+        )
+        self._store(work.tasks, rollout, to_context)
+        return rollout, going_on
+
+    def _store(self, tasks: np.ndarray, rollout: Rollout, to_context: bool) -> None:
+        rewards = rollout.rewards
+        learned_from = (
+            rewards if self.training_reward is None else rollout.extras[self.training_reward]
+        )
+        actions = rollout.extras["scaled_actions"]
+        rows = as_rows(rollout, actions, rewards, learned_from).to(self.device)
+        finite = rows.isfinite().all(dim=2).all(dim=0).cpu().numpy()
+        if not finite.all():
+            self._stop("an observation, action or reward", tasks[~finite])
+        self.replay.add(tasks, rows, to_context)
+
+    def _stop(self, what: str, tasks: np.ndarray) -> NoReturn:
+        """Nothing is saved from here on: the latest checkpoint is of before."""
+        which = [f"{i} ({take_tasks(self.train_tasks, int(i))})" for i in np.unique(tasks)]
+        shown = ", ".join(which[:3]) + (f" and {len(which) - 3} more" if len(which) > 3 else "")
+        raise FloatingPointError(
+            f"{what} is not finite in iteration {self._num_iterations + 1}, update "
+            f"{self._n_updates}, on training task {shown}"
+        )
+
+    def _log_rollouts(self, rollouts: dict[str, list[Rollout]]) -> None:
+        """Mean returns of an episode, and of a trial that is made of such."""
+        means = {}
+        for kind, parts in rollouts.items():
+            if parts:
+                ended = sum((part.terminated | part.truncated).sum() for part in parts)
+                means[kind] = sum(part.rewards.sum() for part in parts) / max(ended, 1)
+                self.logger.record(f"rollout/{kind}_return", means[kind])
+        episodes = task_batch(self.task_env).episodes_per_trial
+        explored = min(max(self.exploration_episodes, 1), episodes)
+        later = means.get("posterior", means["prior"])
+        trial = explored * means["prior"] + (episodes - explored) * later
+        self.logger.record("rollout/trial_return", trial)
+
+    def first_belief(self, tasks: Tensor) -> Belief:
+        """What is known of training tasks (int64 ``[M]``) before any transition."""
+        return self.policy.encoder.initial_belief(len(tasks))
+
+    def sample_context(self, tasks: Tensor) -> Tensor:
+        """Recent transitions of tasks ``[M]``, as the encoder reads them: ``[M, C, D]``."""
+        in_order = isinstance(self.policy.encoder, RecurrentEncoder)
+        rows = self.replay.sample_context(
+            tasks, self.context_size, self.generator, in_order=in_order
+        )
+        return rows[..., : self.policy.context_size]
+
+    def train(self) -> None:
+        """Gradient steps, each on a meta-batch of training tasks."""
+        self._update_learning_rate([self.policy.critic_optimizer, self.policy.optimizer])
+        reports = []
+        for _ in range(self.updates_per_iteration):
+            report = self.update()
+            reports.append(torch.stack(list(report.values())))
+        for name, value in zip(report, torch.stack(reports).mean(dim=0).tolist(), strict=True):
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def update(self) -> dict[str, Tensor]:
+        """One gradient step of everything; gives means to report."""
+        policy, num = self.policy, self.tasks_per_update
+        tasks = torch.randint(
+            self.replay.num_tasks, (num,), generator=self.generator, device=self.device
+        )
+        rows = self.replay.sample(tasks, self.batch_size, self.generator)
+        context = self.sample_context(tasks)
+        noise = policy.noise(num, policy.latent_size)
+        action_noise = policy.noise(2, num * self.batch_size, policy.action_size)
+
+        belief = self.first_belief(tasks)
+        losses, latents, kl = self._critic_loss(rows, context, belief, noise, action_noise[0])
+        loss = losses.mean() + self.kl_weight * kl.sum()
+        self._step(policy.critic_optimizer, loss, losses, tasks)
+
+        losses, report = self._actor_loss(rows, latents.detach(), action_noise[1])
+        self._step(policy.optimizer, losses.mean(), losses, tasks)
+        policy.move_target(self.target_rate)
+        self._n_updates += 1
+        return {"critic_loss": loss.detach(), "kl": kl.detach().mean(), **report}
+
+    def _step(
+        self, optimizer: torch.optim.Optimizer, loss: Tensor, losses: Tensor, tasks: Tensor
+    ) -> None:
+        """A step of Adam, unless a loss ``[M]`` or a gradient is not finite."""
+        optimizer.zero_grad()
+        loss.backward()
+        moved = optimizer.param_groups[0]["params"]
+        norm = nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
+        if not (norm + loss.detach()).isfinite():
+            bad = ~losses.detach().isfinite()
+            what, which = ("the loss", tasks[bad]) if bad.any() else ("the gradient", tasks)
+            self._stop(what, which.cpu().numpy())
+        optimizer.step()

@@ -1,0 +1,105 @@
+"""Where a meta-iteration of MAML-TRPO spends its time.
+
+40 tasks, 20 episodes of each before and after adaptation, 200 steps of HalfCheetahVel: 320,000
+environment steps. MuJoCo's part is the time inside ``mujoco.rollout``.
+
+    python benchmarks/maml_profile.py
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+import meta_rl.agents.maml_trpo as maml_trpo
+from meta_rl.agents.maml_trpo import MAMLTRPO
+from meta_rl.provenance import package_versions, write_atomically
+
+PARTS = {  # what is timed, and where it is found
+    "MuJoCo": ("batch", "_roll_out"),
+    "steps of the environment": ("env", "step"),
+    "episodes (steps and acting)": ("agent", "_run_episodes"),
+    "advantages and old policies": ("agent", "as_batch"),
+    "inner steps": ("agent", "_step_inner"),
+    "meta-gradient": ("agent", "task_gradients"),
+    "trust-region step without it": ("module", "trust_region_step"),
+}
+
+
+@dataclass
+class Args:
+    """Settings of the run."""
+
+    env: str = "HalfCheetahVel"
+    """Environment, of robots."""
+    iterations: int = 5
+    """Iterations that are timed, after one that is not."""
+    out: Path = Path(__file__).parent / "results"
+    """Folder of maml_profile.json and .md."""
+
+
+def main(args: Args) -> None:
+    """Measure, and write the table."""
+    model = MAMLTRPO(env=args.env, seed=0)
+    env: Any = model.task_env
+    owners = {
+        "batch": env.unwrapped.definition.batch,
+        "env": env,
+        "agent": model,
+        "module": maml_trpo,
+    }
+    spent: dict[str, float] = defaultdict(float)
+
+    def timed(name: str, function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*args, **kwargs)
+            spent[name] += time.perf_counter() - began
+            return result
+
+        return call
+
+    for name, (owner, attribute) in PARTS.items():
+        setattr(owners[owner], attribute, timed(name, getattr(owners[owner], attribute)))
+    model.learn(1)  # a whole iteration
+    steps = model.num_timesteps
+    rows = []
+    for _ in range(args.iterations):
+        spent.clear()
+        began = time.perf_counter()
+        model.learn(1, reset_num_timesteps=True)
+        rows.append({**spent, "all": time.perf_counter() - began})
+    medians = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
+    share = [row["MuJoCo"] / row["all"] for row in rows]
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
+    lines = [
+        "# A meta-iteration of MAML-TRPO",
+        "",
+        f"`python benchmarks/maml_profile.py`: {args.env}, {steps:,} environment steps, "
+        f"{torch.get_num_threads()} threads; medians of {args.iterations} iterations, in seconds.",
+        "",
+        "| part | seconds |",
+        "|---|---|",
+        *(f"| {name} | {medians[name]:.2f} |" for name in (*PARTS, "all")),
+        "",
+        f"MuJoCo's share: **{np.median(share):.0%}** ({min(share):.0%} to {max(share):.0%}).",
+        "",
+        f"{versions}.",
+        "",
+    ]
+    print("\n".join(lines))
+    content = {"iterations": rows, "steps": steps, "versions": package_versions()}
+    write_atomically(args.out / "maml_profile.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(args.out / "maml_profile.md", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,226 @@
+"""Networks of soft actor-critic that read a latent task variable beside the observation."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+
+from meta_rl.context import ENCODERS, mlp
+
+LOG_STD_RANGE = (-20.0, 2.0)
+
+
+class TwinNetwork(nn.Module):
+    """Two networks of one shape, evaluated together.
+
+    Args:
+        sizes: Of the layers, from the input to the output.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        pairs = list(itertools.pairwise(sizes))
+        self.weights = nn.ParameterList([torch.empty(2, before, after) for before, after in pairs])
+        self.biases = nn.ParameterList([torch.empty(2, 1, after) for _, after in pairs])
+
+    def forward(self, inputs: Tensor, frozen: bool = False) -> Tensor:
+        """``[N, I]`` to ``[2, N, outputs]``; frozen, only the inputs get a gradient."""
+        hidden = inputs.expand(2, *inputs.shape)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if frozen:
+                weight, bias = weight.detach(), bias.detach()
+            hidden = torch.baddbmm(bias, hidden.relu_() if layer else hidden, weight)
+        return hidden
+
+
+class LatentActorCritic(BasePolicy):
+    """Actor, twin critics, value network and context encoder of PEARL (Rakelly et al., 2019).
+
+    Actions inside are scaled to [-1, 1]; the actor is a normal distribution squashed by tanh
+    (Haarnoja et al., 2018, appendix C).
+
+    Letters: N rows, O observation, A action, L latent.
+
+    Args:
+        observation_space: ``Box``.
+        action_space: Bounded ``Box``.
+        latent_size: L.
+        hidden_sizes: ReLU layers of actor, critics and value network.
+        encoder: ``"product"`` (permutation-invariant), ``"recurrent"``, or ``"none"``: z is always
+            0, which is soft actor-critic without context.
+        encoder_sizes: ReLU layers of the encoder.
+        next_observation: Of each transition, for the encoder: the context of tasks that differ in
+            their dynamics.
+        value_network: Bootstrap from a value network, as in the paper, otherwise from the critics'
+            own targets, as in later soft actor-critic.
+        generator: Draws the first weights and, later, latents and actions.
+
+    Attributes:
+        log_temperature: Logarithm of the weight of the entropy.
+        critic_optimizer: Of critics and encoder, beside ``optimizer`` of the others.
+
+    Raises:
+        ValueError: Observations that are no ``Box``, unbounded actions, an unknown encoder.
+    """
+
+    critic_optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box,
+        *,
+        latent_size: int = 5,
+        hidden_sizes: Sequence[int] = (300, 300, 300),
+        encoder: str = "product",
+        encoder_sizes: Sequence[int] = (200, 200, 200),
+        next_observation: bool = False,
+        value_network: bool = True,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        self._check(observation_space, action_space, encoder)
+        self.generator = generator
+        self.latent_size = latent_size
+        self.next_observation = next_observation
+        self.observation_size = obs = math.prod(observation_space.shape)
+        self.action_size = act = math.prod(action_space.shape)
+        self.context_size = obs + act + 1 + (obs if next_observation else 0)
+        policy_sizes = [obs + latent_size, *hidden_sizes]
+        critic_sizes = [obs + act + latent_size, *hidden_sizes, 1]
+        self.actor = mlp([*policy_sizes, 2 * act])
+        self.critics = TwinNetwork(critic_sizes)
+        self.value = mlp([*policy_sizes, 1]) if value_network else None
+        self.target = mlp([*policy_sizes, 1]) if value_network else TwinNetwork(critic_sizes)
+        self.encoder = ENCODERS[encoder](self.context_size, latent_size, list(encoder_sizes))
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self._initialise()
+        self.target.load_state_dict(self.followed.state_dict())
+        self.target.requires_grad_(False)
+
+    @property
+    def followed(self) -> nn.Module:
+        """The network that the target follows."""
+        return self.critics if self.value is None else self.value
+
+    @staticmethod
+    def _check(observation_space: spaces.Space, action_space: spaces.Box, encoder: str) -> None:
+        if not isinstance(observation_space, spaces.Box):
+            raise ValueError(f"observations have to be in a Box, not in {observation_space}")
+        if not action_space.is_bounded():
+            raise ValueError(f"actions have to be bounded, not in {action_space}")
+        if encoder not in ENCODERS:
+            near = difflib.get_close_matches(encoder, ENCODERS, n=1) or ENCODERS
+            raise ValueError(f"unknown encoder {encoder!r}: {', '.join(near)} exist")
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Uniform within 1/sqrt(inputs); output layers within 0.003, as in the paper's code.
+
+        Not the encoder's: with outputs that small, latents of all tasks begin alike, and it takes
+        critics and encoder long to discover that they could differ.
+        """
+        for network in filter(None, [self.actor, self.critics, self.value, self.encoder]):
+            weights = []
+            for name, parameter in network.named_parameters():
+                if "bias" in name:
+                    nn.init.zeros_(parameter)
+                else:
+                    weights.append(parameter)
+            for weight in weights:
+                small = weight is weights[-1] and network is not self.encoder
+                bound = 3e-3 if small else 1.0 / math.sqrt(weight.shape[1])
+                weight.uniform_(-bound, bound, generator=self.generator)
+
+    def make_optimizers(self, rate: float, entropy_coefficient: float | str) -> None:
+        """Fused Adam for critics and encoder, and for actor, value network and temperature.
+
+        Args:
+            rate: Learning rate.
+            entropy_coefficient: Fixes the temperature; ``"auto"`` has it learned.
+        """
+        critics = [*self.critics.parameters(), *self.encoder.parameters()]
+        others = [*self.actor.parameters(), *(self.value.parameters() if self.value else ())]
+        if isinstance(entropy_coefficient, str):
+            others.append(self.log_temperature)
+        else:
+            self.log_temperature.requires_grad_(False).fill_(math.log(entropy_coefficient))
+        self.critic_optimizer = torch.optim.Adam(critics, lr=rate, fused=True)
+        self.optimizer = torch.optim.Adam(others, lr=rate, fused=True)
+        self._pairs: tuple[list[Tensor], list[Tensor]]
+        self._pairs = [*self.target.parameters()], [*self.followed.parameters()]
+
+    @torch.no_grad()
+    def move_target(self, rate: float) -> None:
+        """Move the target network by ``rate`` of the way."""
+        targets, followed = self._pairs
+        torch._foreach_lerp_(targets, followed, rate)
+
+    @property
+    def temperature(self) -> Tensor:
+        """Weight of the entropy, without a gradient."""
+        return self.log_temperature.detach().exp()
+
+    def actions(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw actions.
+
+        Args:
+            inputs: Observation and latent, ``[N, O + L]``.
+            noise: Unit normal, ``[N, A]``; zeros give the mode of the unsquashed normal.
+
+        Returns:
+            Actions ``[N, A]`` in (-1, 1), their log-probabilities ``[N]``, and mean and logarithm
+            of the standard deviation before squashing, ``[N, A]`` each.
+        """
+        mean, log_std = self.actor(inputs).chunk(2, dim=-1)
+        log_std = log_std.clamp(*LOG_STD_RANGE)
+        raw = mean + log_std.exp() * noise
+        # log(1 - tanh(u)²) = 2 (log 2 - u - softplus(-2u)), which does not overflow.
+        squash = 2.0 * (math.log(2.0) - raw - nn.functional.softplus(-2.0 * raw))
+        normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)
+        return raw.tanh(), (normal - squash).sum(dim=-1), mean, log_std
+
+    def noise(self, *shape: int) -> Tensor:
+        """Unit normal draws with the agent's generator."""
+        return torch.randn(*shape, generator=self.generator, device=self.device)
+
+    @torch.no_grad()
+    def act(
+        self, observations: np.ndarray, latents: Tensor, deterministic: bool = False
+    ) -> np.ndarray:
+        """Actions in [-1, 1].
+
+        Args:
+            observations: ``[N, ...]``.
+            latents: ``[N, L]``.
+            deterministic: Take the mode of the unsquashed normal.
+        """
+        num = len(observations)
+        obs = torch.as_tensor(observations.reshape(num, -1), dtype=torch.float32)
+        inputs = torch.cat([obs.to(self.device), latents], dim=1)
+        mean, log_std = self.actor(inputs).chunk(2, dim=-1)
+        if not deterministic:
+            mean = mean + log_std.clamp(*LOG_STD_RANGE).exp() * self.noise(*mean.shape)
+        scaled: np.ndarray = mean.tanh().cpu().numpy()
+        return scaled.reshape(num, *(self.action_space.shape or ()))
+
+    def unscaled(self, actions: np.ndarray) -> np.ndarray:
+        """Actions in [-1, 1] as the environment takes them."""
+        space: Any = self.action_space
+        return np.clip(self.unscale_action(actions), space.low, space.high).astype(space.dtype)
+
+    def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        """Actions with a latent drawn from the prior; the agent's ``predict`` carries one on."""
+        latents = self.noise(len(observation), self.latent_size)
+        actions = self.act(observation.cpu().numpy(), latents, deterministic)
+        return torch.as_tensor(self.unscaled(actions))

@@ -1,0 +1,152 @@
+"""Adapting to tasks by inferring a latent variable, and acting on it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from meta_rl.context import Belief
+from meta_rl.latent_policy import LatentActorCritic
+from meta_rl.rollout import Rollout
+from meta_rl.task_replay import as_rows
+
+
+class LatentState(NamedTuple):
+    """What PEARL knows of N tasks; every leaf has them as its leading axis.
+
+    Attributes:
+        latent: The z that is acted on, float32 ``[N, L]``.
+        episodes: Episodes that were adapted to, int64 ``[N]``.
+        belief: The encoder's belief: natural parameters of the posterior, or a memory.
+    """
+
+    latent: np.ndarray
+    episodes: np.ndarray
+    belief: tuple[np.ndarray, ...]
+
+
+class LatentInference:
+    """``adapt`` and ``predict`` of agents that act on a latent task variable.
+
+    Attributes:
+        policy: The networks.
+        device: Of the networks.
+        exploration_episodes: Episodes of a trial, at the least, with z from the prior.
+        test_latent: Of the posterior, act on a ``"sample"`` or on the ``"mean"``.
+    """
+
+    policy: LatentActorCritic
+    device: torch.device
+    observation_space: Any
+    exploration_episodes: int
+    test_latent: str
+
+    def initial_state(self, num: int) -> LatentState:
+        """Before anything is known of ``num`` tasks: z drawn from the prior."""
+        with torch.no_grad():
+            belief = tuple(part.cpu().numpy() for part in self.policy.encoder.initial_belief(num))
+        return self._drawn(LatentState(np.empty(0), np.zeros(num, dtype=np.int64), belief))
+
+    @torch.no_grad()
+    def _drawn(self, state: LatentState) -> LatentState:
+        """The state with z drawn anew: from the prior while exploring, then from the posterior."""
+        encoder = self.policy.encoder
+        belief = self._as_belief(state)
+        episodes = torch.as_tensor(state.episodes, device=self.device)
+        exploring = ((episodes < self.exploration_episodes) | (belief[-1] == 0))[:, None]
+        mean, variance = encoder.posterior(belief)
+        if self.test_latent == "mean":
+            variance = torch.zeros_like(variance)
+        prior_mean, prior_variance = encoder.prior(belief)
+        mean = torch.where(exploring, prior_mean, mean)
+        variance = torch.where(exploring, prior_variance, variance)
+        latents = mean + variance.sqrt() * self.policy.noise(*mean.shape)
+        return state._replace(latent=latents.cpu().numpy())
+
+    def _as_belief(self, state: LatentState) -> Belief:
+        return tuple(torch.as_tensor(part, device=self.device) for part in state.belief)
+
+    def posterior(self, state: LatentState) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance of z, given all that was adapted to: ``[N, L]`` each."""
+        with torch.no_grad():
+            mean, variance = self.policy.encoder.posterior(self._as_belief(state))
+        return mean.cpu().numpy(), variance.cpu().numpy()
+
+    @torch.no_grad()
+    def adapt(self, rollout: Rollout, state: LatentState | None = None) -> LatentState:
+        """Update the posterior with the transitions of a rollout, and draw z from it.
+
+        Args:
+            rollout: Of N tasks, any number of steps; those outside its mask are left out.
+            state: What was known before; nothing by default.
+
+        Returns:
+            The new state; ``state`` is not changed.
+
+        Raises:
+            ValueError: A state of another number of tasks.
+        """
+        num_steps, num = rollout.rewards.shape
+        state = self.initial_state(num) if state is None else self._checked(state, num)
+        actions = np.asarray(self.policy.scale_action(rollout.actions), dtype=np.float32)
+        rows = as_rows(rollout, actions, rollout.rewards, rollout.rewards).to(self.device)
+        context = rows[..., : self.policy.context_size].transpose(0, 1)
+        real = np.ones((num_steps, num), dtype=bool) if rollout.mask is None else rollout.mask
+        mask = None if rollout.mask is None else torch.from_numpy(real.T).to(self.device)
+        belief = self.policy.encoder.update(self._as_belief(state), context, mask)
+        ended = ((rollout.terminated | rollout.truncated) & real).sum(axis=0)
+        return self._drawn(
+            LatentState(
+                state.latent,
+                state.episodes + ended,
+                tuple(part.cpu().numpy() for part in belief),
+            )
+        )
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Act with the state's z, which is drawn anew where an episode starts.
+
+        Args:
+            observation: ``[N, ...]``, or one observation.
+            state: A :class:`LatentState`, by :meth:`adapt` or by the call before; ``None`` before
+                anything is known.
+            episode_start: Bool ``[N]``; ``None`` keeps z.
+            deterministic: Take the mode of the action's normal distribution (z may still be a
+                sample: see ``test_latent``).
+
+        Returns:
+            Actions in the action space, and the state with the z that was acted on.
+
+        Raises:
+            ValueError: Observations of another shape, or a state for another number of them.
+        """
+        array = np.asarray(observation, dtype=np.float32)
+        shape = self.observation_space.shape
+        single = array.shape == shape
+        batch = array[None] if single else array
+        if batch.shape[1:] != shape:
+            expected = f"(N, {', '.join(map(str, shape or ()))})"
+            raise ValueError(f"observation: expected shape {expected}, got {array.shape}")
+        if state is None:
+            state = self.initial_state(len(batch))
+        elif episode_start is not None and np.any(episode_start):
+            state = self._checked(state, len(batch))
+            anew = np.reshape(episode_start, (-1, 1))
+            state = state._replace(latent=np.where(anew, self._drawn(state).latent, state.latent))
+        latents = torch.as_tensor(self._checked(state, len(batch)).latent, device=self.device)
+        actions = self.policy.unscaled(self.policy.act(batch, latents, deterministic))
+        return (actions[0] if single else actions), state
+
+    def _checked(self, state: LatentState, num: int) -> LatentState:
+        if not isinstance(state, LatentState) or len(state.episodes) != num:
+            size = len(state.episodes) if isinstance(state, LatentState) else type(state).__name__
+            raise ValueError(f"state: expected a LatentState of {num} tasks, got {size}")
+        return state

@@ -1,0 +1,224 @@
+"""Replay of many tasks: one tensor, out of which a whole meta-batch is one gather."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meta_rl.rollout import Rollout
+from meta_rl.tasks import check_count
+
+LARGE = 2 * 2**30
+"""Bytes from which on a buffer warns of what it takes."""
+
+
+class TaskReplay:
+    """Transitions of each task in a ring of its own, and the recent ones that are its context.
+
+    A row holds, side by side, ``observation | action | context reward | next observation | reward |
+    terminal``, so that what an encoder reads and what a critic reads are slices of one row. The
+    context reward is what the learner will see at test time; the reward is what it is trained on,
+    which may be another (PEARL on sparse point navigation).
+
+    The context of a task is the stretch of its ring that was added since :meth:`begin_context`
+    (Rakelly et al., 2019, section 5.3: context from recently collected data, reinforcement learning
+    from all of them). It is no copy: a start and a length.
+
+    Letters: M tasks of a meta-batch, B transitions of each, D numbers in a row.
+
+    Args:
+        num_tasks: Training tasks.
+        buffer_size: Transitions over all tasks; each task has an equal share.
+        observation_size: O.
+        action_size: A.
+        device: Of the tensor.
+
+    Attributes:
+        capacity: Transitions that each task's ring holds.
+        nbytes: What the tensor takes; the system gives the memory as rows are written.
+
+    Raises:
+        ValueError: Counts below one, or fewer transitions than tasks.
+    """
+
+    def __init__(
+        self,
+        num_tasks: int,
+        buffer_size: int,
+        observation_size: int,
+        action_size: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.num_tasks = check_count("num_tasks", num_tasks)
+        self.capacity = check_count("buffer_size", buffer_size, least=num_tasks) // num_tasks
+        sizes = [observation_size, action_size, 1, observation_size, 1, 1]
+        ends = [0, *np.cumsum(sizes).tolist()]
+        self.columns = [slice(a, b) for a, b in itertools.pairwise(ends)]
+        self.row_size = ends[-1]
+        self.nbytes = 4 * self.num_tasks * self.capacity * self.row_size
+        if self.nbytes > LARGE:
+            warnings.warn(
+                f"the replay buffer takes up to {self.nbytes / 2**30:.1f} GiB: {self.num_tasks} "
+                f"tasks x {self.capacity:,} transitions x {self.row_size} numbers; a smaller "
+                "buffer_size takes less",
+                stacklevel=2,
+            )
+        self.device = torch.device(device)
+        self.data = torch.zeros(self.num_tasks * self.capacity, self.row_size, device=device)
+        self.written = np.zeros(self.num_tasks, dtype=np.int64)  # ever
+        self.context_start = np.zeros(self.num_tasks, dtype=np.int64)  # counted like `written`
+        self.context_length = np.zeros(self.num_tasks, dtype=np.int64)
+        self._counts_changed()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether some task has no transition yet."""
+        return bool((self.written == 0).any())
+
+    def begin_context(self, tasks: np.ndarray) -> None:
+        """Forget the context of the tasks ``[M]`` (not their transitions)."""
+        self.context_start[tasks] = self.written[tasks]
+        self.context_length[tasks] = 0
+        self._counts_changed()
+
+    def add(self, tasks: np.ndarray, rows: Tensor, to_context: bool) -> None:
+        """Append transitions; the oldest of a full ring are overwritten.
+
+        Args:
+            tasks: Of each column, ``[N]``; a task may have several columns, which are appended one
+                behind the other.
+            rows: ``[T, N, D]``.
+            to_context: Make them a part of the tasks' contexts.
+
+        Raises:
+            ValueError: More than a ring holds, or an addition to a context after transitions that
+                do not belong to it.
+        """
+        steps, num_columns, _ = rows.shape
+        same = tasks[:, None] == tasks[None]
+        earlier = np.tril(same, -1).sum(axis=1)  # columns of the same task to the left
+        added = steps * same.sum(axis=1)
+        if added.max() > self.capacity:
+            raise ValueError(
+                f"{added.max()} transitions of a task at once, but each of {self.num_tasks} tasks "
+                f"has room for {self.capacity}: make buffer_size larger"
+            )
+        ends = self.context_start + self.context_length
+        if to_context and (ends[tasks] != self.written[tasks]).any():
+            raise ValueError("a context goes on only before other transitions of its task come")
+        first = self.written[tasks] + earlier * steps
+        place = (first[:, None] + np.arange(steps)) % self.capacity + tasks[:, None] * self.capacity
+        flat = torch.from_numpy(place.reshape(-1)).to(self.device)
+        self.data[flat] = rows.transpose(0, 1).reshape(steps * num_columns, -1)
+        self.written[tasks] += added
+        if to_context:
+            self.context_length[tasks] += added
+        lost = np.maximum(self.written - self.capacity - self.context_start, 0)  # overwritten
+        self.context_start += lost
+        self.context_length = np.maximum(self.context_length - lost, 0)
+        self._counts_changed()
+
+    def sample(self, tasks: Tensor, num: int, generator: torch.Generator) -> Tensor:
+        """Draw from all transitions of each task, with replacement.
+
+        Args:
+            tasks: int64 ``[M]``, on the device.
+            num: Of each task, B.
+            generator: On the device.
+
+        Returns:
+            Rows ``[M, B, D]``.
+        """
+        return self._gather(tasks, self._draw(self._sizes[tasks], num, generator))
+
+    def sample_context(
+        self, tasks: Tensor, num: int, generator: torch.Generator, *, in_order: bool = False
+    ) -> Tensor:
+        """Draw from the context of each task.
+
+        Args:
+            tasks: int64 ``[M]``, on the device.
+            num: Of each task.
+            generator: On the device.
+            in_order: A stretch of transitions as they were collected, for recurrent encoders (as
+                long as the shortest of these contexts, at most); otherwise independent draws, with
+                replacement.
+
+        Returns:
+            Rows ``[M, num, D]``.
+        """
+        lengths = self._context_lengths[tasks]
+        if in_order:
+            num = min(num, int(lengths.min()))
+            offsets = torch.arange(num, device=self.device)
+            drawn = self._draw(lengths - num + 1, 1, generator) + offsets
+        else:
+            drawn = self._draw(lengths, num, generator)
+        return self._gather(tasks, (self._context_starts[tasks, None] + drawn) % self.capacity)
+
+    def _draw(self, sizes: Tensor, num: int, generator: torch.Generator) -> Tensor:
+        """Whole numbers below ``sizes`` ``[M]``: ``[M, num]``."""
+        drawn = torch.rand(len(sizes), num, generator=generator, device=self.device)
+        return torch.minimum((drawn * sizes[:, None]).long(), sizes[:, None] - 1)  # if rounded up
+
+    def _gather(self, tasks: Tensor, places: Tensor) -> Tensor:
+        flat = (places + tasks[:, None] * self.capacity).view(-1)
+        return self.data.index_select(0, flat).view(*places.shape, self.row_size)
+
+    def _counts_changed(self) -> None:
+        self._sizes = torch.from_numpy(np.minimum(self.written, self.capacity)).to(self.device)
+        self._context_starts = torch.from_numpy(self.context_start.copy()).to(self.device)
+        self._context_lengths = torch.from_numpy(self.context_length.copy()).to(self.device)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was written, and nothing of what is still free."""
+        filled = int(min(self.written.max(), self.capacity))
+        counts = np.stack([self.written, self.context_start, self.context_length])
+        data = self.data.view(self.num_tasks, self.capacity, -1)[:, :filled]
+        return {"data": data.clone(), "counts": torch.from_numpy(counts)}
+
+    def load_state_dict(self, state: dict[str, Tensor], strict: bool = True) -> None:
+        """Take over what :meth:`state_dict` gave.
+
+        Raises:
+            RuntimeError: Of another size (as torch's modules do).
+        """
+        data, counts = state["data"], state["counts"].cpu().numpy()
+        num_tasks, filled, row_size = data.shape
+        fits = (num_tasks, row_size) == (self.num_tasks, self.row_size)
+        wrapped = counts[0].max() > filled  # a full ring: positions depend on its size
+        if not fits or filled > self.capacity or (wrapped and filled != self.capacity):
+            raise RuntimeError(
+                f"a replay buffer of {num_tasks} tasks x {filled} rows of {row_size} does not fit "
+                f"into {self.num_tasks} x {self.capacity} rows of {self.row_size}"
+            )
+        self.data.view(self.num_tasks, self.capacity, -1)[:, :filled] = data
+        self.written, self.context_start, self.context_length = counts.copy()
+        self._counts_changed()
+
+
+def as_rows(
+    rollout: Rollout, actions: np.ndarray, rewards: np.ndarray, training_rewards: np.ndarray
+) -> Tensor:
+    """Rows ``[T, N, D]`` of a rollout.
+
+    Args:
+        rollout: Its observations and its terminal states.
+        actions: As the critics read them, ``[T, N, A]``.
+        rewards: Of the context, ``[T, N]``.
+        training_rewards: ``[T, N]``.
+    """
+    parts = [
+        rollout.observations,
+        actions,
+        rewards,
+        rollout.next_observations,
+        training_rewards,
+        rollout.terminated,
+    ]
+    flat = [np.asarray(part, dtype=np.float32).reshape(*rewards.shape, -1) for part in parts]
+    return torch.from_numpy(np.concatenate(flat, axis=-1))
