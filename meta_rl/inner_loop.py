@@ -214,9 +214,10 @@ def meta_gradient(
         adapted = adapt(inner_loss, values, task_support, **adapt_kwargs)
         return outer_loss(adapted, task_query)
 
-    gradients, losses = vmap(
+    of_tasks: Any = vmap(
         grad_and_value(one_task), (None, 0, 0), chunk_size=chunk_size, randomness="different"
-    )(params, support, query)
+    )
+    gradients, losses = of_tasks(params, support, query)
     return {name: gradient.mean(dim=0) for name, gradient in gradients.items()}, losses
 
 
@@ -233,7 +234,7 @@ def hessian_vector_product(loss: Loss, params: Params, data: Any, vector: Params
     def gradient(values: Params) -> Params:
         return grad(loss)(values, data)
 
-    _, pull_back = vjp(gradient, params)
+    pull_back: Any = vjp(gradient, params)[1]
     return pull_back(vector)[0]  # a Hessian is symmetric
 
 

@@ -273,7 +273,8 @@ class PolicyGradientAgent(MetaAlgorithm):
         chunk_size = tasks_at_a_time(real)
         with torch.no_grad():
             old, log_probs = vmap(self._acted, in_dims, chunk_size=chunk_size)(params, *parts[:2])
-        return Batch(*parts, real.float(), old, log_probs)
+        obs, actions, advantages = parts
+        return Batch(obs, actions, advantages, real.float(), old, log_probs)
 
     def _acted(self, params: Params, obs: Tensor, actions: Tensor) -> tuple[Outputs, Tensor]:
         """What the policy of one task gave, and the log-probabilities of its actions."""
@@ -424,15 +425,17 @@ class PolicyGradientAgent(MetaAlgorithm):
 
     def _check_observation(self, batch: Any, state: FastWeights | None) -> None:
         space = self.observation_space
-        parts = {"observation": space} if space.shape is not None else dict(space.spaces)
-        values = {"observation": batch} if space.shape is not None else batch
+        if isinstance(space, spaces.Dict):
+            parts, values = dict(space.spaces), batch
+        else:
+            parts, values = {"observation": space}, {"observation": batch}
         if not isinstance(values, dict) or not parts.keys() <= values.keys():
             raise ValueError(f"observation: expected a dict of {sorted(parts)}")
         counts = set()
         for key, part in parts.items():
             shape = np.shape(values[key])
             if shape[1:] != part.shape or not shape:
-                raise ValueError(f"{key}: expected shape {('N', *part.shape)}, got {shape}")
+                raise ValueError(f"{key}: expected shape {('N', *(part.shape or ()))}, got {shape}")
             counts.add(shape[0])
         if len(counts) != 1:
             raise ValueError(f"observation: parts of different lengths, {sorted(counts)}")
