@@ -14,10 +14,10 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
-from meta_rl.advantages import generalized_advantages
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.policies import RecurrentActorCritic
 from meta_rl.previous_step import AppendPreviousStep
+from meta_rl.returns import generalized_advantages
 from meta_rl.rollout import Rollout, collect_rollout
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
@@ -181,6 +181,9 @@ class RL2(MetaAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_batch"]
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Run whole trials on fresh training tasks."""

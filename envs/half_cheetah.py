@@ -186,7 +186,8 @@ class HalfCheetahDir(_HalfCheetah):
     ## Description
     A planar robot with six joints is to run fast in a direction that it does not see: the task.
     Source: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", 2017;
-    PEARL, ProMP and VariBAD have the same with dt = 0.05 s, as here (MAML: 0.01 s).
+    PEARL, ProMP and VariBAD have the same with dt = 0.05 s, as here (MAML: 0.01 s, which is
+    ``HalfCheetahDirMAML-v0``).
 
     ## Action Space
     ``Box(-1, 1, (6,))``: torques at the joints.
@@ -257,6 +258,50 @@ class HalfCheetahDir(_HalfCheetah):
             "reward_forward": self.forward_reward_weight * along,
             "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
         }
+
+
+class HalfCheetahDirMAML(HalfCheetahDir):
+    """HalfCheetahDir with the timing of the MAML paper.
+
+    ## Description
+    As ``HalfCheetahDir-v0``, but one step of MuJoCo per step (dt = 0.01 s, so an episode is 2 s and
+    not 10 s): Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+    2017. Its code takes the velocity of the torso's centre of mass at the end of the step; here it
+    is the displacement of the torso over dt. Returns are not comparable with those of
+    ``HalfCheetahDir-v0``.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: as in ``HalfCheetahDir-v0`` (MAML adds the position of the torso).
+
+    ## Rewards
+    * ``reward_forward``: ``forward_reward_weight * direction * v``.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+
+    ## Starting State
+    As in HalfCheetah-v5.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; never terminated.
+
+    ## Arguments
+    Those of ``HalfCheetahDir-v0``, but ``frame_skip`` is 1.
+
+    ## Task distribution
+    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), nothing between. There are only two tasks:
+    validation and test equal train, as in all the sources.
+
+    ## Adaptation
+    After every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
+    """
+
+    def __init__(self, **robot: Any) -> None:
+        super().__init__(**{"frame_skip": 1, **robot})
 
 
 class HalfCheetahCripple(_HalfCheetah):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.mujoco_batch import MujocoBatch, Sensor
-from meta_rl.mujoco_picture import RobotCamera
+from meta_rl.mujoco_picture import RobotCamera, RobotWindow, Scene
 from meta_rl.tasks import (
     FiniteTasks,
     SampledTasks,
@@ -49,8 +49,8 @@ class Robot(TaskFuncEnv):
         exclude_current_positions_from_observation: Leave out the coordinates of the root that the
             physics do not depend on.
         nthread: Threads that step the batch; all cores by default.
-        width: Of a rendered frame, in pixels.
-        height: Of a rendered frame, in pixels.
+        width: Of a rendered frame or a window, in pixels.
+        height: Of a rendered frame or a window, in pixels.
         sensors: Compiled into the model for :attr:`RobotState.sensors`.
 
     Raises:
@@ -175,16 +175,27 @@ class Robot(TaskFuncEnv):
         if self._camera is None:
             size = self.width, self.height
             self._camera = RobotCamera(self.batch.xml_file, *size, **self.camera)
+        return tuple(self._camera.draw(*scene) for scene in self._scenes(state, params))
+
+    def open_window(self) -> RobotWindow:
+        """A window with the robot and its goal, in which the mouse turns the camera.
+
+        Raises:
+            RuntimeError: There is no screen.
+        """
+        size = self.width, self.height
+        return RobotWindow(self._scenes, self.batch.xml_file, *size, **self.camera)
+
+    def _scenes(self, state: RobotState, params: Tasks) -> Iterable[Scene]:
         qpos = self.qpos(state)
         nothing = [None] * len(qpos)
         arrows, points = self.goal_arrows(params), self.goal_points(params)
-        scenes = zip(
+        return zip(
             qpos,
             nothing if arrows is None else arrows,
             nothing if points is None else points,
             strict=True,
         )
-        return tuple(self._camera.draw(*scene) for scene in scenes)
 
     def close(self) -> None:
         """End the threads, and release what draws."""

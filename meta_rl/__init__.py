@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meta_rl.tasks import TaskDistribution as TaskDistribution
     from meta_rl.tasks import TaskSplit as TaskSplit
     from meta_rl.tasks import UniformTasks as UniformTasks
+    from meta_rl.window import frame_grid as frame_grid
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ _HOME = {
     "UniformTasks": "tasks",
     "check_task_env": "checks",
     "evaluate_adaptation": "evaluation",
+    "frame_grid": "window",
     "make_task_vec": "making",
     "sb3_env": "sb3",
 }

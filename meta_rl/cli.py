@@ -26,7 +26,11 @@ from meta_rl.registration import NAMESPACE
 from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation
 from meta_rl.tuned import find_settings
 
-ALGORITHMS = {"rl2": "meta_rl.agents.rl2:RL2"}
+ALGORITHMS = {
+    "maml_trpo": "meta_rl.agents.maml_trpo:MAMLTRPO",
+    "promp": "meta_rl.agents.promp:ProMP",
+    "rl2": "meta_rl.agents.rl2:RL2",
+}
 """Algorithms by their name on the command line: the one place where agents meet environments."""
 
 SCHEDULES = ("learning_rate", "entropy_coefficient")
@@ -61,7 +65,7 @@ class Train:
     """Meta-train an agent on the training tasks, then evaluate it on held-out ones."""
 
     algo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGO")]
-    """Algorithm: rl2."""
+    """Algorithm: maml_trpo, promp, rl2."""
     tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
     """Environment (`meta-rl envs` lists them) or the name of shipped settings."""
     param: Annotated[
@@ -81,8 +85,9 @@ class Train:
     """Go on from the last checkpoint in the run folder."""
     device: str = "auto"
     """Of the networks: auto, cpu, cuda."""
-    eval_tasks: int = 1000
-    """Held-out tasks of the evaluation at the end; 0 for none."""
+    eval_tasks: int | None = None
+    """Held-out tasks of the evaluation at the end; 0 for none; by default 1,000 (or 50, of 20
+    episodes each, for MAML)."""
     checkpoint_interval: float = 30.0
     """Seconds between checkpoints; 0 for one at every iteration."""
     quiet: bool = False
@@ -95,8 +100,8 @@ class Evaluate:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
-    num_tasks: int = 1000
-    """Held-out tasks."""
+    num_tasks: int | None = None
+    """Held-out tasks; by default 1,000 (or 50, of 20 episodes each, for MAML)."""
     num_episodes: int | None = None
     """Episodes on each task; as many as in training by default."""
     split: str = "test"
@@ -137,6 +142,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nmeta-rl: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -177,7 +185,7 @@ def train(command: Train) -> RunFolder:
         model.set_logger(folder.logger(model.num_timesteps, verbose=0))
         callbacks = [
             Checkpoints(folder.checkpoint, command.checkpoint_interval),
-            Validation(config, num_tasks=200),
+            Validation(config, num_tasks=max(10, 200 // model.envs_per_task)),
         ]
         model.learn(
             remaining,
@@ -187,11 +195,17 @@ def train(command: Train) -> RunFolder:
         )
         model.save(folder.checkpoint)
         model.logger.close()
-    if command.eval_tasks:
-        result = evaluate_adaptation(model, config.env_id, command.eval_tasks, **config.env_kwargs)
+    num_tasks = _num_tasks(model) if command.eval_tasks is None else command.eval_tasks
+    if num_tasks:
+        result = evaluate_adaptation(model, config.env_id, num_tasks, **config.env_kwargs)
         _report(result, folder)
     print(f"run folder: {folder.path}")
     return folder
+
+
+def _num_tasks(model: MetaAlgorithm) -> int:
+    """Tasks of an evaluation: fewer where every task takes many episodes at a time."""
+    return max(40, 1000 // model.envs_per_task)
 
 
 def _make_or_resume(
@@ -329,7 +343,7 @@ def evaluate(command: Evaluate) -> EvaluationResult:
     result = evaluate_adaptation(
         model,
         config.env_id,
-        command.num_tasks,
+        _num_tasks(model) if command.num_tasks is None else command.num_tasks,
         command.num_episodes,
         split=command.split,
         seed=command.seed,

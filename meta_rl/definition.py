@@ -7,6 +7,7 @@ it; see docs/environments.md for the contract.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
 from meta_rl.tasks import Tasks, TaskSplit, count_tasks
+from meta_rl.window import PictureWindow, Window
 
 
 class TaskFuncEnv(FuncEnv):
@@ -90,8 +92,21 @@ class TaskFuncEnv(FuncEnv):
         """
 
     def render_frames(self, state: Any, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """One frame per sub-environment, for the modes that ``metadata`` declares."""
+        """One frame per sub-environment, for the modes that ``metadata`` declares.
+
+        A family that declares ``"rgb_array"`` (uint8 ``[height, width, 3]``) and ``"render_fps"``
+        has ``render_mode="human"`` too: see :meth:`open_window`.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not render")
+
+    def open_window(self) -> Window:
+        """What shows one sub-environment on the screen, for ``render_mode="human"``.
+
+        By default, the frames of :meth:`render_frames`.
+        """
+        return PictureWindow(
+            partial(self.render_frames, render_mode="rgb_array"), type(self).__name__
+        )
 
     def close(self) -> None:
         """Release what the definition holds (threads, windows)."""

@@ -16,7 +16,7 @@ from scipy import stats
 
 from meta_rl.making import as_task_vec, family_name, make_task_vec
 from meta_rl.provenance import package_versions, write_atomically
-from meta_rl.rollout import Rollout, stack_batches, true_successors
+from meta_rl.rollout import masked_rollout, true_successors
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import TaskSplit, check_count, take_tasks
 
@@ -212,7 +212,7 @@ def evaluate_adaptation(
     *,
     seed: int = 0,
     split: str = "test",
-    envs_per_task: int = 1,
+    envs_per_task: int | None = None,
     deterministic: bool = False,
     max_envs: int = 4096,
     **env_kwargs: Any,
@@ -240,7 +240,8 @@ def evaluate_adaptation(
         num_episodes: Episodes on each task; by default ``episodes_per_trial`` of the environment.
         seed: Of tasks, environment and learner.
         split: Part of the task split.
-        envs_per_task: Sub-environments of each task; the result is their mean.
+        envs_per_task: Sub-environments of each task, whose episodes the learner adapts to together;
+            the result is their mean. By default the learner's own number (20 for MAML), else 1.
         deterministic: Take the most likely actions.
         max_envs: Sub-environments at a time, where ``env`` is an id.
         **env_kwargs: For the environment, where ``env`` is an id.
@@ -259,6 +260,8 @@ def evaluate_adaptation(
         from meta_rl.few_shot.evaluation import evaluate_few_shot
 
         return evaluate_few_shot(learner, env, num_tasks, seed=seed, split=split)
+    if envs_per_task is None:
+        envs_per_task = getattr(learner, "envs_per_task", 1)
     envs_per_task = check_count("envs_per_task", envs_per_task)
     if isinstance(env, str):
         at_once = max(1, min(num_tasks, max_envs // envs_per_task))
@@ -287,12 +290,13 @@ def evaluate_adaptation(
             # The last chunk is filled up with tasks of the first, whose values are dropped.
             index = (chunk * at_once + np.arange(at_once)) % num_tasks
             base.set_tasks(take_tasks(tasks, index))
-            earned = _run_trials(learner, env, episodes, int(env_seed >> 1), deterministic)
+            trials = _Trials(learner, env, envs_per_task, deterministic)
+            earned = trials.run(episodes, int(env_seed >> 1))
             values.append(earned.reshape(at_once, envs_per_task, -1).mean(axis=1))
     base.set_tasks(None)
     return EvaluationResult(
         values=np.concatenate(values)[:num_tasks],
-        unit="pull" if base.adaptation_unit == "step" else "episode",
+        unit="pull" if adapts_by_step(learner, env) else "episode",
         learner=type(learner).__name__,
         environment=family_name(env),
         split=split,
@@ -303,68 +307,80 @@ def evaluate_adaptation(
     )
 
 
-def _run_trials(
-    learner: Any, env: VectorEnv, num_episodes: int, seed: int, deterministic: bool
-) -> np.ndarray:
-    """One trial in every sub-environment; gives ``[N, points]``."""
-    observations, _ = env.reset(seed=seed)
-    tell = getattr(learner, "adapt_to_tasks", None)
-    state = None if tell is None else tell(task_batch(env).tasks)
-    columns: list[np.ndarray] = []
-    for episode in range(num_episodes):
-        if episode:
-            observations, _ = env.reset()
-        earned, state = _run_episode(learner, env, observations, state, deterministic)
-        columns.extend(earned)
-    return np.stack(columns, axis=1)
+class _Trials:
+    """One trial in every sub-environment."""
+
+    def __init__(
+        self, learner: Any, env: VectorEnv, envs_per_task: int, deterministic: bool
+    ) -> None:
+        self.learner = learner
+        self.env = env
+        self.envs_per_task = envs_per_task
+        self.deterministic = deterministic
+        self.by_step = adapts_by_step(learner, env)
+
+    def run(self, num_episodes: int, seed: int) -> np.ndarray:
+        """Run them; gives ``[N, points]``."""
+        observations, _ = self.env.reset(seed=seed)
+        tell = getattr(self.learner, "adapt_to_tasks", None)
+        state = None if tell is None else tell(task_batch(self.env).tasks)
+        columns: list[np.ndarray] = []
+        for episode in range(num_episodes):
+            if episode:
+                observations, _ = self.env.reset()
+            earned, state = self._run_episode(observations, state)
+            columns.extend(earned)
+        return np.stack(columns, axis=1)
+
+    def _run_episode(self, observations: Any, state: Any) -> tuple[list[np.ndarray], Any]:
+        """One episode in every sub-environment, and what the learner makes of it.
+
+        Sub-environments whose episode has ended idle along until the last one ends: nothing of that
+        reaches the learner or the result.
+        """
+        active = np.ones(self.env.num_envs, dtype=bool)
+        start = active
+        columns: list[np.ndarray] = []
+        steps: list[tuple[Any, ...]] = []
+        while active.any():
+            actions, following_state = self.learner.predict(
+                observations, state=state, episode_start=start, deterministic=self.deterministic
+            )
+            state = _where(active, following_state, state)
+            following, rewards, terminated, truncated, infos = self.env.step(actions)
+            done = terminated | truncated
+            successors = true_successors(following, done, infos)
+            step = (observations, actions, rewards, terminated, truncated, successors, active)
+            steps.append(step)
+            observations, start = following, done
+            columns.append(np.where(active, rewards, 0.0))
+            if self.by_step:
+                state = _where(active, self._adapted(steps, state), state)
+                steps = []
+            active = active & ~done
+        if not self.by_step:
+            state = self._adapted(steps, state)
+            columns = [np.sum(columns, axis=0)]
+        return columns, state
+
+    def _adapted(self, steps: list[tuple[Any, ...]], state: Any) -> Any:
+        adapt = getattr(self.learner, "adapt", None)
+        if adapt is None:
+            return state
+        rollout = masked_rollout(steps)
+        rollout.envs_per_task = self.envs_per_task
+        return adapt(rollout, state)
 
 
-def _run_episode(
-    learner: Any, env: VectorEnv, observations: Any, state: Any, deterministic: bool
-) -> tuple[list[np.ndarray], Any]:
-    """One episode in every sub-environment, and what the learner makes of it.
-
-    Sub-environments whose episode has ended idle along until the last one ends: nothing of that
-    reaches the learner or the result.
-    """
+def adapts_by_step(learner: Any, env: VectorEnv) -> bool:
+    """Whether a learner adapts after every step (a pull of a bandit), and not after an episode."""
     by_step = task_batch(env).adaptation_unit == "step"
-    adapt = getattr(learner, "adapt", None) or (lambda rollout, state: state)
-    active = np.ones(env.num_envs, dtype=bool)
-    start = active
-    columns: list[np.ndarray] = []
-    steps: list[tuple[Any, ...]] = []
-    while active.any():
-        actions, following_state = learner.predict(
-            observations, state=state, episode_start=start, deterministic=deterministic
-        )
-        state = _where(active, following_state, state)
-        following, rewards, terminated, truncated, infos = env.step(actions)
-        done = terminated | truncated
-        successors = true_successors(following, done, infos)
-        steps.append((observations, actions, rewards, terminated, truncated, successors, active))
-        observations, start = following, done
-        columns.append(np.where(active, rewards, 0.0))
-        if by_step:
-            state = _where(active, adapt(_as_rollout(steps), state), state)
-            steps = []
-        active = active & ~done
-    if not by_step:
-        state = adapt(_as_rollout(steps), state)
-        columns = [np.sum(columns, axis=0)]
-    return columns, state
-
-
-def _as_rollout(steps: list[tuple[Any, ...]]) -> Rollout:
-    parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
-    mask = parts.pop()
-    rollout = Rollout(*parts)
-    rollout.mask = None if mask.all() else mask
-    return rollout
+    return by_step and getattr(learner, "adapts_by_step", True)
 
 
 def _where(active: np.ndarray, new: Any, old: Any) -> Any:
     """The new state where ``active``, the old one elsewhere; leaves have a leading task axis."""
-    if old is None or new is None or active.all():
+    if old is None or new is None or new is old or active.all():
         return new
     if isinstance(new, dict):
         return {key: _where(active, new[key], old[key]) for key in new}

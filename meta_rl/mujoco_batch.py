@@ -32,9 +32,8 @@ class MujocoBatch:
     A physics state is a row of ``mjSTATE_FULLPHYSICS``: time, ``qpos``, ``qvel`` and, where the
     model has them, activations. It is all that a step depends on: MuJoCo's solver starts each step
     anew, and not from the accelerations of the step before. A rollout cannot read those, and a
-    guess of them made no robot measurably faster and only Humanoid more exact, by a third. A
-    converged solver gives the same next state, up to rounding; the one robot whose solver stops
-    early (Humanoid: 50 iterations of PGS) stays within 1e-6 of Gymnasium's next state.
+    guess of them made no robot measurably faster. The next state is Gymnasium's, up to the
+    tolerance of the solver (relative deviation below 1e-6: `benchmarks/physics_equality.py`).
 
     Args:
         xml_file: A file that Gymnasium ships (``"half_cheetah.xml"``), or a path that starts with
@@ -43,7 +42,8 @@ class MujocoBatch:
         nthread: Threads of the pool, which starts at the first step of more than one robot; as many
             as the process has cores by default.
         sensors: What :meth:`sense` measures, in this order.
-        chunk_size: Robots that a thread takes at a time; by default a tenth of its share.
+        chunk_size: Robots that a thread takes at a time; by default a tenth of its share, and at
+            least 12, as threads lose time where they meet.
 
     Attributes:
         model: The compiled ``MjModel``, with textures of one pixel: a copy per task stays small.
@@ -69,6 +69,7 @@ class MujocoBatch:
         self.nthread = check_count("nthread", count_cores() if nthread is None else nthread)
         self.chunk_size = chunk_size and check_count("chunk_size", chunk_size)
         self.model = compile_model(self.xml_file)
+        _leave_out_idle_work(self.model)
         self.sensing_model = _sensing_model(self.xml_file, sensors) if sensors else None
         self.dt = self.model.opt.timestep * self.frame_skip
         self.init_qpos = self.model.qpos0.copy()
@@ -169,7 +170,7 @@ class MujocoBatch:
             nstep=1 if sensing else self.frame_skip,
             state=states,
             sensordata=sensordata,
-            chunk_size=self.chunk_size,
+            chunk_size=self.chunk_size or _chunk_size(len(physics), self.nthread),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -255,6 +256,23 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _chunk_size(num: int, nthread: int) -> int:
+    """Measured with 64 HalfCheetahs and Ants on two threads: chunks of 8 to 16 are the fastest."""
+    return max(min(12, -(-num // nthread)), num // (10 * nthread))
+
+
+def _leave_out_idle_work(model: mujoco.MjModel) -> None:
+    """Switch off what costs time and cannot change where a rollout goes, beyond rounding.
+
+    A robot's constraints are one problem: looking for islands of them finds one. A rollout has no
+    accelerations to start the solver from, so that comparing them with the unconstrained ones is
+    idle; the Newton solver converges from either. The slow solver of Humanoid (PGS) keeps them.
+    """
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+    if model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON:
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
 
 
 def _sensing_model(xml_file: str, sensors: Sequence[Sensor]) -> mujoco.MjModel:

@@ -1,4 +1,7 @@
-"""Pictures of MuJoCo robots, with the goal drawn in the scene, on machines with no screen too."""
+"""Pictures of MuJoCo robots, with the goal drawn in the scene, and windows that show them.
+
+Pictures work on machines with no screen too; a window needs one.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import importlib
 import os
 import platform
 import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import glfw
 import mujoco
 import numpy as np
 
@@ -16,6 +21,9 @@ from meta_rl.mujoco_batch import compile_model
 GOAL_COLOUR = np.array([0.1, 0.7, 0.2, 0.8], dtype=np.float32)
 BACKENDS = ("egl", "osmesa", "glfw")  # of MuJoCo, in the order in which they are tried on Linux
 MAX_GEOMS = 1000
+
+Scene = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+"""Positions of the joints ``[nq]``; the goal as an arrow ``[3]``, as a point ``[3]``, in m."""
 
 
 class RobotCamera:
@@ -28,7 +36,7 @@ class RobotCamera:
         distance: Of the camera from what it looks at, in m.
         elevation: Of the camera's direction, in degrees: -90 looks down.
         azimuth: Of the camera's direction, in degrees: 90 looks along y.
-        track: Follow the model's first body; otherwise look at the origin.
+        track: Look at the robot's centre of mass; otherwise at the origin.
 
     Raises:
         RuntimeError: No OpenGL backend works here; says what can be done.
@@ -55,14 +63,8 @@ class RobotCamera:
         self._options, self._perturb = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._camera = mujoco.MjvCamera()
-        self._camera.distance, self._camera.elevation = distance, elevation
-        self._camera.azimuth = azimuth
-        if track:
-            self._camera.type = mujoco.mjtCamera.mjCAMERA_TRACKING
-            self._camera.trackbodyid = 1
-        else:
-            self._camera.lookat[:] = 0.0
+        self._camera, self._track = mujoco.MjvCamera(), track
+        _aim(self._camera, distance, elevation, azimuth)
 
     def draw(
         self, qpos: np.ndarray, arrow: np.ndarray | None = None, point: np.ndarray | None = None
@@ -75,10 +77,9 @@ class RobotCamera:
             point: A position ``[3]`` in m, drawn as a ball.
         """
         self._gl.make_current()
-        self.data.qpos[:] = qpos
-        mujoco.mj_kinematics(self.model, self.data)
-        mujoco.mj_comPos(self.model, self.data)  # where the camera and the lights are
-        mujoco.mj_camlight(self.model, self.data)
+        _pose(self.model, self.data, qpos)
+        if self._track:
+            _follow(self._camera, self.data)
         mujoco.mjv_updateScene(
             self.model,
             self.data,
@@ -88,10 +89,9 @@ class RobotCamera:
             mujoco.mjtCatBit.mjCAT_ALL,
             self._scene,
         )
-        if arrow is not None:
-            self._add_arrow(self.data.xpos[1] + np.array([0.0, 0.0, 0.6]), arrow)
-        if point is not None:
-            self._add_ball(point)
+        for marker in goal_markers(self.data, arrow, point):
+            mujoco.mjv_initGeom(self._scene.geoms[self._scene.ngeom], **marker)
+            self._scene.ngeom += 1
         mujoco.mjr_render(self._view, self._scene, self._context)
         frame = np.empty((self._view.height, self._view.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(frame, None, self._view, self._context)
@@ -102,20 +102,137 @@ class RobotCamera:
         self._context.free()
         self._gl.free()
 
-    def _add_arrow(self, start: np.ndarray, vector: np.ndarray) -> None:
-        if np.linalg.norm(vector) > 1e-6:  # else there is no direction to draw
-            geom = self._add(mujoco.mjtGeom.mjGEOM_ARROW, np.zeros(3), np.zeros(3))
-            kind = mujoco.mjtGeom.mjGEOM_ARROW
-            mujoco.mjv_connector(geom, kind, 0.08, start, start + vector)
 
-    def _add_ball(self, point: np.ndarray) -> None:
-        self._add(mujoco.mjtGeom.mjGEOM_SPHERE, np.array([0.15, 0.0, 0.0]), point)
+class RobotWindow:
+    """Shows one robot on the screen: Gymnasium's own window, with its keys and its mouse.
 
-    def _add(self, kind: mujoco.mjtGeom, size: np.ndarray, position: np.ndarray) -> Any:
-        geom = self._scene.geoms[self._scene.ngeom]
-        mujoco.mjv_initGeom(geom, kind, size, position, np.eye(3).ravel(), GOAL_COLOUR)
-        self._scene.ngeom += 1
-        return geom
+    Args:
+        scenes: The scenes of a batch, of its states and tasks; the first is shown.
+        xml_file: A path to the model.
+        width: Of the window, in pixels.
+        height: Of the window, in pixels.
+        distance: As in :class:`RobotCamera`, and the others too; the mouse changes it.
+        elevation: Of the camera's direction.
+        azimuth: Of the camera's direction.
+        track: Whether to look at the robot.
+
+    Raises:
+        RuntimeError: There is no screen.
+    """
+
+    def __init__(
+        self,
+        scenes: Callable[[Any, Any], Iterable[Scene]],
+        xml_file: str,
+        width: int,
+        height: int,
+        *,
+        distance: float,
+        elevation: float,
+        azimuth: float,
+        track: bool,
+    ) -> None:
+        try:
+            check_screen()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f'render_mode="human" opens a window, but there is {error}. '
+                'render_mode="rgb_array" needs none'
+            ) from None
+        from gymnasium.envs.mujoco.mujoco_rendering import WindowViewer
+
+        self._scenes, self._track = scenes, track
+        self.model = compile_model(xml_file, textures=True)
+        self.data = mujoco.MjData(self.model)
+        self._viewer = WindowViewer(self.model, self.data, width, height, MAX_GEOMS)
+        _aim(self._viewer.cam, distance, elevation, azimuth)
+
+    def show(self, state: Any, tasks: Any) -> None:
+        """Show the first robot of a batch."""
+        qpos, arrow, point = next(iter(self._scenes(state, tasks)))
+        self._viewer.make_context_current()
+        # Gymnasium's window would end the process where the user closes it.
+        glfw.set_window_should_close(self._viewer.window, False)
+        _pose(self.model, self.data, qpos)
+        if self._track:
+            _follow(self._viewer.cam, self.data)
+        for marker in goal_markers(self.data, arrow, point):
+            self._viewer.add_marker(**marker)
+        self._viewer.render()
+
+    def close(self) -> None:
+        """Close the window."""
+        self._viewer.free()
+
+
+def goal_markers(
+    data: mujoco.MjData, arrow: np.ndarray | None, point: np.ndarray | None
+) -> list[dict[str, Any]]:
+    """What to draw for the goal, as arguments of ``mjv_initGeom``.
+
+    Args:
+        data: Of the robot, posed.
+        arrow: A vector ``[3]`` in m, drawn above the first body; none if it has no length.
+        point: A position ``[3]`` in m, drawn as a ball.
+    """
+    markers = []
+    if arrow is not None and np.linalg.norm(arrow) > 1e-6:
+        start = data.xpos[1] + np.array([0.0, 0.0, 0.6])
+        kind, geom = mujoco.mjtGeom.mjGEOM_ARROW, mujoco.MjvGeom()
+        mujoco.mjv_initGeom(geom, kind, np.zeros(3), np.zeros(3), np.eye(3).ravel(), GOAL_COLOUR)
+        mujoco.mjv_connector(geom, kind, 0.08, start, start + arrow)
+        markers.append(_marker(kind, geom.size, geom.pos, geom.mat))
+    if point is not None:
+        markers.append(
+            _marker(mujoco.mjtGeom.mjGEOM_SPHERE, np.array([0.15, 0.0, 0.0]), point, np.eye(3))
+        )
+    return markers
+
+
+def _marker(kind: Any, size: Any, position: Any, frame: Any) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "size": np.array(size, dtype=np.float64),
+        "pos": np.array(position, dtype=np.float64),
+        "mat": np.array(frame, dtype=np.float64).ravel(),
+        "rgba": GOAL_COLOUR,
+    }
+
+
+def _aim(camera: mujoco.MjvCamera, distance: float, elevation: float, azimuth: float) -> None:
+    """Set a camera that looks at the origin."""
+    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+    camera.distance, camera.elevation, camera.azimuth = distance, elevation, azimuth
+    camera.lookat[:] = 0.0
+
+
+def _follow(camera: mujoco.MjvCamera, data: mujoco.MjData) -> None:
+    """Look at the robot's centre of mass.
+
+    MuJoCo's own tracking camera lags behind, in 3.3 at least: a frame would show where the last one
+    was taken, of another sub-environment even.
+    """
+    camera.lookat[:] = data.subtree_com[1]
+
+
+def _pose(model: mujoco.MjModel, data: mujoco.MjData, qpos: np.ndarray) -> None:
+    """All that a picture needs of the positions."""
+    data.qpos[:] = qpos
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)  # where the camera and the lights are
+    mujoco.mj_camlight(model, data)
+
+
+def check_screen() -> None:
+    """Raise where no window can be opened.
+
+    Raises:
+        RuntimeError: No screen that GLFW finds.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of GLFW, which says the same
+        if not glfw.init() or glfw.get_primary_monitor() is None:
+            raise RuntimeError("no screen (on Linux, DISPLAY or WAYLAND_DISPLAY names one)")
 
 
 def make_gl_context(width: int, height: int) -> Any:
@@ -131,10 +248,10 @@ def make_gl_context(width: int, height: int) -> Any:
     failures = []
     for backend in backends:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of glfw, where there is no screen
-                context = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
-                context.make_current()
+            if backend == "glfw":
+                check_screen()  # without one, it makes a context that breaks later
+            context = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
+            context.make_current()
         except Exception as error:  # each backend fails in a way of its own
             failures.append(f"{backend}: {type(error).__name__}: {error}")
         else:

@@ -45,8 +45,8 @@ class AppendPreviousStep(VectorWrapper):
         super().__init__(env)
         if env.metadata.get("autoreset_mode") is AutoresetMode.NEXT_STEP:
             raise ValueError("AppendPreviousStep needs SAME_STEP or DISABLED autoreset")
-        self._encode_obs = _Encoder(env.single_observation_space)
-        self._encode_action = _Encoder(env.single_action_space)
+        self._encode_obs = FlatEncoder(env.single_observation_space)
+        self._encode_action = FlatEncoder(env.single_action_space)
         self.observation_size = self._encode_obs.size
         size = self.observation_size + self._encode_action.size + 3
         self._single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
@@ -97,14 +97,21 @@ class AppendPreviousStep(VectorWrapper):
         latest[:, : self.observation_size] = self._encode_obs.encoded(observations)
 
 
-class _Encoder:
-    """Flattens a batch of a space's elements to float32 ``[N, size]``: one call, no loop."""
+class FlatEncoder:
+    """Flattens a batch of a space's elements to float32 ``[N, size]``: one call, no loop.
+
+    Args:
+        space: ``Box``, ``Discrete`` (one-hot), ``MultiBinary``, or a ``Dict`` of these.
+
+    Raises:
+        ValueError: Another space.
+    """
 
     size: int
 
     def __init__(self, space: spaces.Space) -> None:
         if isinstance(space, spaces.Dict):
-            self.parts = {key: _Encoder(part) for key, part in space.spaces.items()}
+            self.parts = {key: FlatEncoder(part) for key, part in space.spaces.items()}
             self.size = sum(part.size for part in self.parts.values())
         elif isinstance(space, spaces.Discrete | spaces.Box | spaces.MultiBinary):
             self.size = spaces.flatdim(space)
@@ -113,6 +120,7 @@ class _Encoder:
         self.space = space
 
     def encoded(self, batch: Any) -> np.ndarray:
+        """Elements ``[N, ...]`` as float32 ``[N, size]``."""
         if isinstance(self.space, spaces.Dict):
             return np.concatenate([p.encoded(batch[k]) for k, p in self.parts.items()], axis=1)
         batch = np.asarray(batch)

@@ -25,6 +25,7 @@ ENVIRONMENTS: dict[str, str] = {
     "GridNavigation-v0": "meta_rl.envs.grid_navigation:GridNavigation",
     "HalfCheetahCripple-v0": "meta_rl.envs.half_cheetah:HalfCheetahCripple",
     "HalfCheetahDir-v0": "meta_rl.envs.half_cheetah:HalfCheetahDir",
+    "HalfCheetahDirMAML-v0": "meta_rl.envs.half_cheetah:HalfCheetahDirMAML",
     "HalfCheetahVel-v0": "meta_rl.envs.half_cheetah:HalfCheetahVel",
     "HalfCheetahVelMAML-v0": "meta_rl.envs.half_cheetah:HalfCheetahVelMAML",
     "HopperRandParams-v0": "meta_rl.envs.random_dynamics:HopperRandParams",

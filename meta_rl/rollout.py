@@ -32,6 +32,7 @@ class Rollout:
             observation and not the first of the next episode.
         mask: ``[T, N]``, bool: which steps are real; ``None`` where all are (no padding).
         extras: More arrays ``[T, N, ...]`` by name (log-probabilities, values, ...).
+        envs_per_task: Neighbouring sub-environments that share a task, B; ``N = M * B``.
     """
 
     observations: Any
@@ -42,6 +43,7 @@ class Rollout:
     next_observations: Any
     mask: np.ndarray | None = None
     extras: dict[str, Any] = field(default_factory=dict)
+    envs_per_task: int = 1
 
 
 def collect_rollout(
@@ -66,11 +68,7 @@ def collect_rollout(
     Raises:
         ValueError: Another autoreset mode, or a count below one.
     """
-    if env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
-        raise ValueError(
-            f"rollouts need SAME_STEP autoreset, not {env.metadata.get('autoreset_mode')}: the "
-            "other modes put dummy steps into the data or need resets in between"
-        )
+    _check_same_step(env)
     steps: list[tuple[Any, ...]] = []
     extras: list[dict[str, np.ndarray]] = []
     for _ in range(check_count("num_steps", num_steps)):
@@ -88,6 +86,57 @@ def collect_rollout(
     return rollout, observations
 
 
+def collect_episodes(
+    env: VectorEnv,
+    act: Act,
+    observations: Any,
+    on_step: Callable[[], bool] | None = None,
+) -> Rollout:
+    """Run one episode in every sub-environment.
+
+    Those whose episode has ended idle along until the last one ends: the mask leaves that out.
+
+    Args:
+        env: A batch with ``SAME_STEP`` autoreset.
+        act: The policy; what it remembers between the steps is its own.
+        observations: Of the reset.
+        on_step: Called after every step; ``False`` stops, and the rollout ends there.
+
+    Returns:
+        Padded to the longest episode.
+
+    Raises:
+        ValueError: Another autoreset mode.
+    """
+    _check_same_step(env)
+    active = np.ones(env.num_envs, dtype=bool)
+    steps: list[tuple[Any, ...]] = []
+    extras: list[dict[str, np.ndarray]] = []
+    while active.any():
+        actions, extra = act(observations)
+        following, rewards, terminated, truncated, infos = env.step(actions)
+        done = terminated | truncated
+        successors = true_successors(following, done, infos)
+        steps.append((observations, actions, rewards, terminated, truncated, successors, active))
+        extras.append(extra)
+        observations, active = following, active & ~done
+        if on_step is not None and not on_step():
+            break
+    return masked_rollout(steps, extras)
+
+
+def masked_rollout(
+    steps: list[tuple[Any, ...]], extras: list[dict[str, np.ndarray]] | None = None
+) -> Rollout:
+    """A rollout of steps as tuples of its first six fields and the mask, each a batch."""
+    parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
+    mask = parts.pop()
+    rollout = Rollout(*parts, mask=None if mask.all() else mask)
+    if extras:
+        rollout.extras = {name: stack_batches([e[name] for e in extras]) for name in extras[0]}
+    return rollout
+
+
 def true_successors(observations: Any, done: np.ndarray, infos: dict[str, Any]) -> Any:
     """The observations that follow a step: the last of the old episode where one ended.
 
@@ -99,6 +148,14 @@ def true_successors(observations: Any, done: np.ndarray, infos: dict[str, Any]) 
     if not done.any():
         return observations
     return _replaced(observations, done, infos["final_obs"])
+
+
+def _check_same_step(env: VectorEnv) -> None:
+    if env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
+        raise ValueError(
+            f"rollouts need SAME_STEP autoreset, not {env.metadata.get('autoreset_mode')}: the "
+            "other modes put dummy steps into the data or need resets in between"
+        )
 
 
 def _replaced(observations: Any, done: np.ndarray, final: Any) -> Any:

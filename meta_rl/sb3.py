@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
+from meta_rl.append_task import AppendTask
 from meta_rl.making import make_task_vec
 from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.rollout import true_successors
@@ -25,6 +26,7 @@ def sb3_env(
     *,
     resample_tasks: bool = True,
     previous_step: bool = False,
+    append_task: bool = False,
     **kwargs: Any,
 ) -> TaskVecEnvView:
     """Task environments for Stable-Baselines3's own algorithms, callbacks and evaluation.
@@ -35,12 +37,15 @@ def sb3_env(
         resample_tasks: Draw a new task after every trial; otherwise only at seeded resets.
         previous_step: Append the previous action, reward and done flag to the observation, as RL²
             needs it (:class:`meta_rl.previous_step.AppendPreviousStep`).
+        append_task: Append the task, for an oracle (:class:`meta_rl.append_task.AppendTask`).
         **kwargs: For the family and for :class:`meta_rl.TaskVectorEnv` (``split=...``).
 
     Raises:
         ValueError: Unknown id, or a count below one.
     """
     env = make_task_vec(env_id, num_envs, resample_tasks=resample_tasks, **kwargs)
+    if append_task:
+        env = AppendTask(env)
     return TaskVecEnvView(AppendPreviousStep(env) if previous_step else env)
 
 

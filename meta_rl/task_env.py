@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,11 +28,12 @@ from meta_rl.tasks import (
     repeat_tasks,
     take_tasks,
 )
+from meta_rl.window import Window
 
 Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
 
 # What gymnasium.make finds at the class; an environment has the render modes of its family.
-ANY_METADATA: dict[str, Any] = {"render_modes": ["rgb_array"]}
+ANY_METADATA: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}
 
 
 class TaskVectorEnv(TaskBatch):
@@ -74,9 +76,7 @@ class TaskVectorEnv(TaskBatch):
         self.num_envs = check_count("num_envs", num_envs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.definition.metadata, "autoreset_mode": self.autoreset_mode}
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(f"render_mode {render_mode!r}: {self.metadata['render_modes']} exist")
-        self.render_mode = render_mode
+        self.render_mode = _check_render_mode(render_mode, self.metadata["render_modes"])
         self.task_split: TaskSplit = self.definition.task_split
         self.horizon = self.definition.horizon
         self.episodes_per_trial = self.definition.episodes_per_trial
@@ -212,7 +212,7 @@ class TaskVectorEnv(TaskBatch):
         return observations, rewards, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
-        """One frame per sub-environment, where the family renders."""
+        """One frame per sub-environment; :func:`meta_rl.frame_grid` makes one picture of them."""
         if self.render_mode is None:
             raise ValueError("render() needs a render_mode, given when the environment is made")
         if self._state is None:
@@ -295,7 +295,8 @@ class TaskEnv(gym.Env):
 
     Args:
         definition: A family's definition, its class, or ``"module:Class"``.
-        render_mode: One of ``metadata["render_modes"]``.
+        render_mode: One of ``metadata["render_modes"]``. ``"human"`` shows every step in a window,
+            at the speed of ``metadata["render_fps"]``; every family with ``"rgb_array"`` has it.
         **kwargs: ``split`` and ``resample_tasks`` as in :class:`TaskVectorEnv`; the rest goes to
             the definition.
     """
@@ -305,12 +306,21 @@ class TaskEnv(gym.Env):
     def __init__(
         self, definition: Definition, *, render_mode: str | None = None, **kwargs: Any
     ) -> None:
+        in_window = render_mode == "human"
         self._batch = TaskVectorEnv(
-            definition, 1, autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode, **kwargs
+            definition,
+            1,
+            autoreset_mode=AutoresetMode.DISABLED,
+            render_mode=None if in_window else render_mode,
+            **kwargs,
         )
         self.definition = self._batch.definition
-        self.metadata = dict(self.definition.metadata)
-        self.render_mode = render_mode
+        modes = self.definition.metadata["render_modes"]
+        modes = ["human", *modes] if "rgb_array" in modes else modes
+        self.metadata = {**self.definition.metadata, "render_modes": modes}
+        self.render_mode = _check_render_mode(render_mode, modes)
+        self._window: Window | None = None
+        self._shown = 0.0
         self.task_split = self._batch.task_split
         self.observation_space = self._batch.single_observation_space
         self.action_space = self._batch.single_action_space
@@ -368,6 +378,8 @@ class TaskEnv(gym.Env):
         observations, _ = self._batch.reset(seed=seed, options=options)
         if seed is not None:
             self._np_random = self._batch.np_random
+        if self.render_mode == "human":
+            self._show()
         return _single(observations), {"task": self.task}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -377,16 +389,35 @@ class TaskEnv(gym.Env):
         )
         info = {key: value[0] for key, value in infos.items() if not key.startswith("_")}
         done = bool(terminated[0]), bool(truncated[0])
+        if self.render_mode == "human":
+            self._show()
         return _single(observations), float(rewards[0]), *done, info
 
     def render(self) -> Any:
-        """The current frame, where the family renders."""
+        """The current frame; ``None`` with ``"human"``, which shows it in its window."""
+        if self.render_mode == "human":
+            return self._show()
         frames = self._batch.render()
         return None if frames is None else frames[0]
 
     def close(self) -> None:
-        """Release what the definition holds (threads, windows)."""
+        """Close the window, and release what the definition holds (threads, cameras)."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
         self._batch.close()
+
+    def _show(self) -> None:
+        if self._window is None:
+            self._window = self.definition.open_window()
+        wait = self._shown + 1.0 / self.metadata["render_fps"] - time.monotonic()
+        time.sleep(max(wait, 0.0))
+        self._window.show(self._batch._state, self._batch._tasks)
+        self._shown = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A window cannot be pickled or copied: a copy opens its own.
+        return {**self.__dict__, "_window": None}
 
 
 def build_definition(definition: Definition, kwargs: dict[str, Any]) -> TaskFuncEnv:
@@ -407,6 +438,12 @@ def build_definition(definition: Definition, kwargs: dict[str, Any]) -> TaskFunc
     if not isinstance(built, TaskFuncEnv):
         raise TypeError(f"expected a TaskFuncEnv, its class or 'module:Class', got {definition!r}")
     return built
+
+
+def _check_render_mode(render_mode: str | None, modes: list[str]) -> str | None:
+    if render_mode is not None and render_mode not in modes:
+        raise ValueError(f"render_mode {render_mode!r}: {modes} exist")
+    return render_mode
 
 
 def _merged(mask: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ ROBOTS = {
     "HalfCheetahVel": "HalfCheetah-v5",
     "HalfCheetahVelMAML": "HalfCheetah-v5",
     "HalfCheetahDir": "HalfCheetah-v5",
+    "HalfCheetahDirMAML": "HalfCheetah-v5",
     "AntVel": "Ant-v5",
     "AntDir": "Ant-v5",
     "AntForwardBackward": "Ant-v5",

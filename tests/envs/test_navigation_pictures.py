@@ -179,7 +179,7 @@ def _at(tasks: Any, index: list[int]) -> Any:
 def test_gymnasium_makes_environments_that_render(family: Any) -> None:
     """As gymnasium.make does it, without a warning (warnings are errors here)."""
     env = gym.make(f"meta_rl/{family.__name__}-v0", render_mode="rgb_array")
-    assert env.metadata["render_modes"] == ["rgb_array"]
+    assert env.metadata["render_modes"] == ["human", "rgb_array"]
     assert env.render_mode == "rgb_array"
     env.reset(seed=0)
     frame = env.render()

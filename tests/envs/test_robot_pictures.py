@@ -6,13 +6,15 @@ import importlib.util
 import pickle
 from typing import Any
 
+import glfw
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.mujoco.mujoco_env import expand_model_path
 
 import meta_rl
 from meta_rl import mujoco_picture
-from meta_rl.mujoco_picture import make_gl_context
+from meta_rl.mujoco_picture import RobotCamera, make_gl_context
 
 WIDTH, HEIGHT = 160, 120
 
@@ -85,6 +87,27 @@ def test_no_arrow_for_standing_still() -> None:
 
 
 @pytest.mark.usefixtures("_drawing")
+def test_a_frame_does_not_depend_on_those_before() -> None:
+    """Of a robot that has run ten metres away from the camera's last place."""
+    camera = RobotCamera(
+        expand_model_path("hopper.xml"),
+        WIDTH,
+        HEIGHT,
+        distance=4.0,
+        elevation=-20.0,
+        azimuth=90.0,
+        track=True,
+    )
+    qpos = camera.data.qpos.copy()
+    first = camera.draw(qpos, arrow=np.array([1.0, 0.0, 0.0]))
+    far = qpos.copy()
+    far[0] = 10.0
+    camera.draw(far)
+    np.testing.assert_array_equal(camera.draw(qpos, arrow=np.array([1.0, 0.0, 0.0])), first)
+    camera.close()
+
+
+@pytest.mark.usefixtures("_drawing")
 def test_a_batch_has_a_frame_for_each_and_can_be_copied() -> None:
     env = meta_rl.make_task_vec(
         "HalfCheetahDir", 2, render_mode="rgb_array", width=WIDTH, height=HEIGHT, nthread=1
@@ -94,6 +117,14 @@ def test_a_batch_has_a_frame_for_each_and_can_be_copied() -> None:
     assert green(left)[0] < green(right)[0]
     pickle.loads(pickle.dumps(env.definition)).close()
     env.close()
+
+
+def test_glfw_without_a_screen_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes a context all the same, which breaks when something is drawn."""
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.setattr(glfw, "init", lambda: False)
+    with pytest.raises(RuntimeError, match=r"set MUJOCO_GL=egl.*glfw: RuntimeError: no screen"):
+        make_gl_context(8, 8)
 
 
 def test_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +138,9 @@ def test_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_drawing")
 def test_videos(tmp_path: Any) -> None:
     env = gym.make("meta_rl/HalfCheetahVel-v0", render_mode="rgb_array", horizon=3, nthread=1)
-    env = gym.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda _: True)
+    env = gym.wrappers.RecordVideo(env, str(tmp_path / "videos"), episode_trigger=lambda _: True)
     env.reset(seed=0)
     for _ in range(3):
         env.step(env.action_space.sample())
     env.close()
-    assert list(tmp_path.glob("*.mp4"))
+    assert list(tmp_path.glob("videos/*.mp4"))

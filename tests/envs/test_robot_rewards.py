@@ -44,8 +44,9 @@ def test_half_cheetah_is_paid_for_its_velocity(name: str) -> None:
     assert list(terms) == ["reward_forward", "reward_ctrl"]
 
 
-def test_half_cheetah_is_paid_for_its_direction() -> None:
-    terms = terms_of("HalfCheetahDir", [[-1.0], [1.0]], velocity=2.0)
+@pytest.mark.parametrize("name", ["HalfCheetahDir", "HalfCheetahDirMAML"])
+def test_half_cheetah_is_paid_for_its_direction(name: str) -> None:
+    terms = terms_of(name, [[-1.0], [1.0]], velocity=2.0)
     np.testing.assert_allclose(terms["reward_forward"], [-2.0, 2.0])
     np.testing.assert_allclose(terms["reward_ctrl"], [-0.075] * 2)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from meta_rl.advantages import generalized_advantages
+from meta_rl.returns import generalized_advantages
 
 REWARDS = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
 VALUES = np.array([[0.5, 0.5], [1.0, 1.0], [1.5, 1.5]])

@@ -1,0 +1,249 @@
+"""MAML with trust-region policy optimisation as the outer update (Finn et al., 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.type_aliases import GymEnv
+from torch import Tensor
+from torch.func import grad, grad_and_value, jvp, vjp
+
+from meta_rl.inner_loop import Params
+from meta_rl.policy_gradient import Batch, PolicyGradientAgent, over_tasks
+from meta_rl.task_policy import TaskPolicy
+from meta_rl.tasks import check_count
+from meta_rl.trust_region import trust_region_step
+
+
+class MAMLTRPO(PolicyGradientAgent):
+    """Model-agnostic meta-learning of a policy's initial parameters.
+
+    Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+    2017, algorithm 3. The objective is the mean over tasks of the return *after* adaptation; the
+    outer update is a TRPO step on its importance-weighted surrogate, under a bound on the mean
+    divergence of the adapted policies from those that sampled.
+
+    Its gradient is exact, through the inner loop (``first_order`` leaves the second derivatives
+    out). So are the products with the Hessian of the divergence: at the old parameters the gradient
+    of the divergence with respect to the adapted ones vanishes, hence ``H v = Jᵀ F J v`` with the
+    inner loop's Jacobian J and the Fisher matrix F of the adapted policy. They are computed on
+    ``curvature_fraction`` of the steps, as TRPO proposes; the line search uses all of them.
+
+    Args:
+        policy: ``"MlpPolicy"``: :class:`meta_rl.task_policy.TaskPolicy`.
+        env: An environment id, or a batch of task environments.
+        meta_batch_size: Tasks at a time, M, where ``env`` is an id.
+        envs_per_task: Episodes of each task for a gradient step, B.
+        inner_lr: Step size α of the inner loop.
+        num_inner_steps: Inner steps that are trained through; 0 trains one policy for all tasks
+            (the pre-trained baseline), which still adapts by gradient steps afterwards.
+        later_inner_lr: Step size of the steps after those; half of ``inner_lr`` by default.
+        inner_loss: ``"log_likelihood"`` or ``"likelihood_ratio"``.
+        first_order: Treat inner gradients as constants.
+        exploration_coefficient: Of E-MAML's term, which credits what was sampled before adaptation
+            with the return after it (Stadie et al., "Some Considerations on Learning to Explore via
+            Meta-Reinforcement Learning", 2018, section 4.1); 0 for none.
+        max_kl: Bound δ on the mean divergence.
+        cg_iterations: Of conjugate gradients.
+        cg_damping: Added to the diagonal of the Hessian.
+        max_backtracks: Of the line search.
+        backtrack_factor: What a try of the line search is shorter than the one before.
+        curvature_fraction: Part of the steps that Hessian-vector products are computed on.
+        task_chunk: Tasks that are differentiated at a time; all by default.
+        discount: Of rewards.
+        gae_lambda: Of the advantage estimate.
+        env_kwargs: For the environment, where ``env`` is an id.
+        policy_kwargs: ``hidden_sizes``, ``activation``, ``log_std_init``.
+        stats_window_size: Episodes in the logged means.
+        tensorboard_log: Folder of TensorBoard events.
+        verbose: 0 none, 1 the training log.
+        seed: Of all randomness.
+        device: Of the networks.
+
+    Raises:
+        ValueError: Unknown names, counts below one, numbers outside their ranges, or no environment
+            (only :meth:`load` does without).
+
+    Example:
+        >>> from meta_rl.agents.maml_trpo import MAMLTRPO
+        >>> model = MAMLTRPO(env="meta_rl/PointNavigation-v0", inner_lr=0.5, seed=0)
+        >>> model.learn(3_200_000)
+        >>> meta_rl.evaluate_adaptation(model, "meta_rl/PointNavigation-v0", num_tasks=40)
+    """
+
+    def __init__(
+        self,
+        policy: str | type[TaskPolicy] = "MlpPolicy",
+        env: GymEnv | VectorEnv | str | None = None,
+        *,
+        meta_batch_size: int = 40,
+        envs_per_task: int = 20,
+        inner_lr: float = 0.1,
+        num_inner_steps: int = 1,
+        later_inner_lr: float | None = None,
+        inner_loss: str = "log_likelihood",
+        first_order: bool = False,
+        exploration_coefficient: float = 0.0,
+        max_kl: float = 0.01,
+        cg_iterations: int = 10,
+        cg_damping: float = 1e-5,
+        max_backtracks: int = 15,
+        backtrack_factor: float = 0.8,
+        curvature_fraction: float = 0.1,
+        task_chunk: int | None = None,
+        discount: float = 0.99,
+        gae_lambda: float = 1.0,
+        env_kwargs: dict[str, Any] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            0.0,  # there is no outer optimiser
+            meta_batch_size=meta_batch_size,
+            envs_per_task=envs_per_task,
+            inner_lr=inner_lr,
+            num_inner_steps=num_inner_steps,
+            later_inner_lr=later_inner_lr,
+            inner_loss=inner_loss,
+            first_order=first_order,
+            discount=discount,
+            gae_lambda=gae_lambda,
+            env_kwargs=env_kwargs,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+        )
+        self.exploration_coefficient = exploration_coefficient
+        self.max_kl = max_kl
+        self.cg_iterations = check_count("cg_iterations", cg_iterations)
+        self.cg_damping = cg_damping
+        self.max_backtracks = check_count("max_backtracks", max_backtracks, least=0)
+        self.backtrack_factor = backtrack_factor
+        self.curvature_fraction = curvature_fraction
+        self.task_chunk = task_chunk and check_count("task_chunk", task_chunk)
+        self._check_range("max_kl", above=0.0)
+        self._check_range("exploration_coefficient", least=0.0)
+        self._check_range("cg_damping", least=0.0)
+        self._check_range("backtrack_factor", above=0.0, most=1.0)
+        self._check_range("curvature_fraction", above=0.0, most=1.0)
+        if _init_setup_model:
+            self._setup_model()
+
+    def train(self) -> None:
+        """A trust-region step on the returns after adaptation."""
+        params = self.policy.parameters_by_name()
+        credit = self._credit()
+        gradients, objectives = self.task_gradients(params, credit)
+        self._check_finite("a gradient", gradients)
+        before = objectives.mean().item()
+
+        def improvement(candidate: Params) -> tuple[float, float]:
+            after, divergence = self.evaluate(candidate, credit)
+            return after - before, divergence
+
+        step = trust_region_step(
+            params,
+            {name: gradient.mean(dim=0) for name, gradient in gradients.items()},
+            self.curvature(params),
+            improvement,
+            max_kl=self.max_kl,
+            num_iterations=self.cg_iterations,
+            damping=self.cg_damping,
+            max_backtracks=self.max_backtracks,
+            backtrack_factor=self.backtrack_factor,
+        )
+        self._install(step.params)
+        self._n_updates += 1
+        self.logger.record("train/kl", step.kl)
+        self.logger.record("train/surrogate_improvement", step.improvement)
+        self.logger.record("train/backtracks", step.backtracks)
+        self.logger.record("train/step_accepted", float(step.accepted))
+        if not self.policy.is_discrete:
+            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    @torch.no_grad()
+    def _install(self, params: Params) -> None:
+        """Make the outer update's result the policy's own parameters."""
+        for name, parameter in self.policy.named_parameters():
+            parameter.copy_(params[name])
+
+    def objective(
+        self, params: Params, supports: list[Batch], query: Batch, credit: Tensor
+    ) -> Tensor:
+        """What one task contributes: the surrogate of its adapted policy, and E-MAML's term."""
+        return self._objective(params, self.adapted(params, supports), supports, query, credit)
+
+    def _objective(
+        self, params: Params, fast: Params, supports: list[Batch], query: Batch, credit: Tensor
+    ) -> Tensor:
+        value = self.surrogate(fast, query)
+        if self.exploration_coefficient and supports:
+            first = supports[0]
+            log_probs = self.policy.log_prob(self.policy.outputs(params, first.obs), first.actions)
+            value = value + self.exploration_coefficient * credit * first.mean(log_probs)
+        return value
+
+    def task_gradients(self, params: Params, credit: Tensor) -> tuple[Params, Tensor]:
+        """Each task's objective, ``[M]``, and its gradient in the initial parameters, [M, …]."""
+        supports, query = self.supports_and_query()
+        return over_tasks(
+            grad_and_value(self.objective),
+            *(params, supports, query, credit),
+            chunk_size=self.task_chunk,
+        )
+
+    def curvature(self, params: Params) -> Any:
+        """Products with the Hessian of the mean divergence of the adapted policies."""
+        num_steps = self._query.mask.shape[1]
+        # The same steps for every product, and another draw for every update.
+        order = torch.randperm(num_steps, generator=self.generator, device=self.device)
+        chosen = order[: max(1, round(self.curvature_fraction * num_steps))]
+        supports, query = self.supports_and_query(chosen)
+
+        def of_one_task(vector: Params, supports: list[Batch], query: Batch) -> Params:
+            def inner(values: Params) -> Params:
+                return self.adapted(values, supports)
+
+            fast, along = jvp(inner, (params,), (vector,))
+            bent = jvp(grad(lambda values: self.kl(values, query)), (fast,), (along,))[1]
+            return vjp(inner, params)[1](bent)[0]
+
+        def product(vector: Params) -> Params:
+            products = over_tasks(of_one_task, vector, supports, query, chunk_size=self.task_chunk)
+            self._check_finite("a Hessian-vector product", products)
+            return {name: value.mean(dim=0) for name, value in products.items()}
+
+        return product
+
+    def evaluate(self, params: Params, credit: Tensor) -> tuple[float, float]:
+        """The mean objective with these initial parameters, and the mean divergence."""
+
+        def of_one_task(
+            supports: list[Batch], query: Batch, credit: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            fast = self.adapted(params, supports)
+            return self._objective(params, fast, supports, query, credit), self.kl(fast, query)
+
+        supports, query = self.supports_and_query()
+        objectives, divergences = over_tasks(
+            of_one_task, supports, query, credit, shared=0, chunk_size=self.task_chunk
+        )
+        return objectives.mean().item(), divergences.mean().item()
+
+    def _credit(self) -> Tensor:
+        """Returns after adaptation, standardised over the meta-batch, ``[M]``."""
+        returns = torch.as_tensor(self._query_returns, device=self.device).float()
+        return (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)

@@ -1,0 +1,90 @@
+"""The task-conditioned oracle: an ordinary agent that sees the task."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.previous_step import FlatEncoder
+from meta_rl.rollout import Rollout
+from meta_rl.tasks import Tasks
+
+
+class Predictor(Protocol):
+    """An agent of Stable-Baselines3."""
+
+    observation_space: spaces.Space
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> Any:
+        """Actions, and a state that is not used."""
+
+
+class TaskConditionedOracle:
+    """A bound for learners that have to find the task out: one policy that is told it.
+
+    Train any agent of Stable-Baselines3 on ``meta_rl.sb3_env(..., append_task=True)``, and wrap it
+    to evaluate it on held-out tasks.
+
+    Args:
+        model: The trained agent.
+        task_space: ``task_split.space`` of the environment.
+
+    Raises:
+        ValueError: The agent was not trained with the task in its observation.
+
+    Example:
+        >>> env = meta_rl.sb3_env("meta_rl/HalfCheetahVel-v0", num_envs=64, append_task=True)
+        >>> model = PPO("MlpPolicy", env).learn(2_000_000)
+        >>> oracle = TaskConditionedOracle(model, env.task_env.get_wrapper_attr("task_split").space)
+        >>> meta_rl.evaluate_adaptation(oracle, "meta_rl/HalfCheetahVel-v0")
+    """
+
+    def __init__(self, model: Predictor, task_space: spaces.Space) -> None:
+        self.model = model
+        self.encoder = FlatEncoder(task_space)
+        shape = model.observation_space.shape
+        if shape is None or len(shape) != 1 or shape[0] <= self.encoder.size:
+            raise ValueError(
+                f"observations in {model.observation_space} have no room for a task of "
+                f"{self.encoder.size} numbers: train with sb3_env(..., append_task=True)"
+            )
+
+    def adapt_to_tasks(self, tasks: Tasks) -> np.ndarray:
+        """What the evaluator tells oracles: the tasks, flat, ``[N, K]``."""
+        return self.encoder.encoded(tasks)
+
+    def adapt(self, rollout: Rollout, state: np.ndarray) -> np.ndarray:
+        """Nothing is left to learn."""
+        return state
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: np.ndarray | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Act, seeing the task.
+
+        Args:
+            observation: ``[N, O]``.
+            state: From :meth:`adapt_to_tasks`.
+            episode_start: Not used.
+            deterministic: Take the most likely action.
+
+        Raises:
+            ValueError: The tasks were not told.
+        """
+        if state is None:
+            raise ValueError("an oracle has to be told the tasks: state = adapt_to_tasks(tasks)")
+        flat = np.asarray(observation, dtype=np.float32).reshape(len(observation), -1)
+        seen = np.concatenate([flat, state], axis=1)
+        return self.model.predict(seen, deterministic=deterministic)[0], state

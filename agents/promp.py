@@ -1,0 +1,158 @@
+"""Proximal Meta-Policy Search (Rothfuss et al., 2019)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor
+from torch.func import grad
+
+from meta_rl.inner_loop import Params, adapt
+from meta_rl.policy_gradient import Batch, PolicyGradientAgent, over_tasks
+from meta_rl.task_policy import TaskPolicy
+from meta_rl.tasks import check_count
+
+
+class ProMP(PolicyGradientAgent):
+    """MAML with a low-variance curvature estimate and a proximal outer update.
+
+    Rothfuss, Lee, Clavera, Asfour and Abbeel, "ProMP: Proximal Meta-Policy Search", 2019,
+    algorithm 1. The inner objective is the likelihood ratio (equation 6), so that the gradient of
+    the meta-objective credits what was sampled before adaptation. The outer objective is clipped as
+    in PPO (equation 9), less a penalty on the divergence of the policies of the inner loop from
+    those that sampled (equation 8); it is raised by a few steps of Adam on the same data.
+
+    Args:
+        policy: ``"MlpPolicy"``: :class:`meta_rl.task_policy.TaskPolicy`.
+        env: An environment id, or a batch of task environments.
+        learning_rate: Of Adam: a number, or a function of the remaining progress (1 to 0).
+        meta_batch_size: Tasks at a time, M, where ``env`` is an id.
+        envs_per_task: Episodes of each task for a gradient step, B.
+        inner_lr: Step size α of the inner loop.
+        num_inner_steps: Inner steps that are trained through.
+        later_inner_lr: Step size of the steps after those; half of ``inner_lr`` by default.
+        num_outer_steps: Steps of Adam on the data of an iteration.
+        clip_range: ε of the probability ratio after adaptation.
+        inner_kl_coefficient: η of the penalty.
+        task_chunk: Tasks that are differentiated at a time; all by default.
+        discount: Of rewards.
+        gae_lambda: Of the advantage estimate.
+        env_kwargs: For the environment, where ``env`` is an id.
+        policy_kwargs: ``hidden_sizes``, ``activation``, ``log_std_init``.
+        stats_window_size: Episodes in the logged means.
+        tensorboard_log: Folder of TensorBoard events.
+        verbose: 0 none, 1 the training log.
+        seed: Of all randomness.
+        device: Of the networks.
+
+    Raises:
+        ValueError: Unknown names, counts below one, numbers outside their ranges, or no environment
+            (only :meth:`load` does without).
+    """
+
+    def __init__(
+        self,
+        policy: str | type[TaskPolicy] = "MlpPolicy",
+        env: GymEnv | VectorEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-3,
+        *,
+        meta_batch_size: int = 40,
+        envs_per_task: int = 20,
+        inner_lr: float = 0.1,
+        num_inner_steps: int = 1,
+        later_inner_lr: float | None = None,
+        num_outer_steps: int = 5,
+        clip_range: float = 0.3,
+        inner_kl_coefficient: float = 5e-4,
+        task_chunk: int | None = None,
+        discount: float = 0.99,
+        gae_lambda: float = 1.0,
+        env_kwargs: dict[str, Any] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            meta_batch_size=meta_batch_size,
+            envs_per_task=envs_per_task,
+            inner_lr=inner_lr,
+            num_inner_steps=check_count("num_inner_steps", num_inner_steps),
+            later_inner_lr=later_inner_lr,
+            inner_loss="likelihood_ratio",
+            first_order=False,
+            discount=discount,
+            gae_lambda=gae_lambda,
+            env_kwargs=env_kwargs,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+        )
+        self.num_outer_steps = check_count("num_outer_steps", num_outer_steps)
+        self.clip_range = clip_range
+        self.inner_kl_coefficient = inner_kl_coefficient
+        self.task_chunk = task_chunk and check_count("task_chunk", task_chunk)
+        self._check_range("clip_range", above=0.0)
+        self._check_range("inner_kl_coefficient", least=0.0)
+        if _init_setup_model:
+            self._setup_model()
+
+    def _make_networks(self) -> None:
+        super()._make_networks()
+        self.policy.optimizer = torch.optim.Adam(
+            self.policy.parameters(), lr=self.lr_schedule(1), fused=True
+        )
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+    def train(self) -> None:
+        """Steps of Adam on the clipped objective after adaptation."""
+        self._update_learning_rate(self.policy.optimizer)
+        supports, query = self.supports_and_query()
+        for _ in range(self.num_outer_steps):
+            params = self.policy.parameters_by_name()
+            gradients, (objectives, divergences) = over_tasks(
+                grad(self.objective, has_aux=True),
+                *(params, supports, query),
+                chunk_size=self.task_chunk,
+            )
+            self._check_finite("a gradient", gradients)
+            for name, parameter in self.policy.named_parameters():
+                parameter.grad = -gradients[name].mean(dim=0)  # Adam descends
+            self.policy.optimizer.step()
+            self._n_updates += 1
+        self.logger.record("train/objective", objectives.mean().item())
+        self.logger.record("train/inner_kl", divergences.mean().item())
+        if not self.policy.is_discrete:
+            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def objective(
+        self, params: Params, supports: list[Batch], query: Batch
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Equation 10 for one task; and again, with the mean divergence in the inner loop."""
+        divergence = torch.zeros((), device=query.obs.device)
+        for support in supports:
+            divergence = divergence + self.kl(params, support)
+            params = adapt(self.inner_loss, params, support, lr=self.inner_lr)
+        divergence = divergence / len(supports)
+        outputs = self.policy.outputs(params, query.obs)
+        log_probs = self.policy.log_prob(outputs, query.actions)
+        ratio = (log_probs - query.old_log_probs).exp()
+        clipped = ratio.clamp(1.0 - self.clip_range, 1.0 + self.clip_range)
+        surrogate = query.mean(torch.min(ratio * query.advantages, clipped * query.advantages))
+        objective = surrogate - self.inner_kl_coefficient * divergence
+        return objective, (objective, divergence)

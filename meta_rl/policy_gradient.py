@@ -1,0 +1,467 @@
+"""What gradient-based meta-RL agents share: their data, and the inner policy-gradient step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor
+from torch.func import vmap
+
+from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.inner_loop import Params, adapt, adapt_tasks
+from meta_rl.returns import discounted_returns, generalized_advantages, linear_baseline
+from meta_rl.rollout import Rollout, collect_episodes
+from meta_rl.task_batch import task_batch
+from meta_rl.task_policy import Outputs, TaskPolicy
+from meta_rl.tasks import check_count
+
+INNER_LOSSES = ("log_likelihood", "likelihood_ratio")
+
+
+class Batch(NamedTuple):
+    """Steps of a meta-batch, by task, in any order; a slice along the task axis is one task's.
+
+    Attributes:
+        obs: Flat observations, ``[M, S, O]``.
+        actions: As :meth:`TaskPolicy.log_prob` takes them, ``[M, S, A]`` or, discrete, ``[M, S]``.
+        advantages: ``[M, S]``.
+        mask: 1 where a step is real and 0 where it fills up, ``[M, S]``.
+        old: What the policy that acted gave, ``[M, S, ...]`` each; not part of any graph.
+        old_log_probs: Of the actions, ``[M, S]``.
+    """
+
+    obs: Tensor
+    actions: Tensor
+    advantages: Tensor
+    mask: Tensor
+    old: Outputs
+    old_log_probs: Tensor
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the real steps, for one task: ``[S]`` to a scalar."""
+        return (values * self.mask).sum() / self.mask.sum()
+
+
+class FastWeights(NamedTuple):
+    """The state of a gradient-based agent: what :meth:`PolicyGradientAgent.adapt` learned.
+
+    Attributes:
+        params: Parameters of each task's policy, ``[M, ...]`` each.
+        num_steps: Gradient steps so far, ``[M]``.
+    """
+
+    params: Params
+    num_steps: Tensor
+
+
+class PolicyGradientAgent(MetaAlgorithm):
+    """A policy that adapts by gradient steps on its own episodes; subclasses say how it is trained.
+
+    An iteration samples ``envs_per_task`` episodes of every task with the initial parameters, takes
+    a step of the vanilla policy gradient on them, samples again with the fast weights, and so on
+    ``num_inner_steps`` times (Finn et al., 2017, algorithm 3). All tasks adapt and act at once.
+
+    A fixed horizon is an end like any other: the value after it is 0, and the baseline knows the
+    time. Advantages are normalised by task.
+
+    Args:
+        policy: ``"MlpPolicy"``: :class:`meta_rl.task_policy.TaskPolicy`.
+        env: An environment id, or a batch of task environments.
+        learning_rate: Of the outer optimiser, where the algorithm has one.
+        meta_batch_size: Tasks at a time, M, where ``env`` is an id.
+        envs_per_task: Episodes of each task for a gradient step, B.
+        inner_lr: Step size α of the inner loop.
+        num_inner_steps: Inner steps that are trained through; 0 trains one policy for all tasks
+            (the pre-trained baseline), which still adapts by gradient steps afterwards.
+        later_inner_lr: Step size of the steps after those; by default half of ``inner_lr``, as in
+            the evaluation of the MAML paper.
+        inner_loss: ``"log_likelihood"`` (Finn et al., 2017) or ``"likelihood_ratio"``, whose
+            second derivative keeps the effect of the step on what is sampled (Rothfuss et al.,
+            "ProMP: Proximal Meta-Policy Search", 2019, equation 6).
+        first_order: Treat inner gradients as constants.
+        discount: Of rewards.
+        gae_lambda: Of the advantage estimate.
+        env_kwargs: For the environment, where ``env`` is an id.
+        policy_kwargs: ``hidden_sizes``, ``activation``, ``log_std_init``.
+        stats_window_size: Episodes in the logged means.
+        tensorboard_log: Folder of TensorBoard events.
+        verbose: 0 none, 1 the training log.
+        seed: Of all randomness.
+        device: Of the networks.
+
+    Raises:
+        ValueError: Unknown names, counts below one, numbers outside their ranges, or no environment
+            (only :meth:`load` does without).
+    """
+
+    policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": TaskPolicy}
+    policy: TaskPolicy
+    adapts_by_step = False
+
+    def __init__(
+        self,
+        policy: str | type[TaskPolicy],
+        env: GymEnv | VectorEnv | str | None,
+        learning_rate: float | Schedule,
+        *,
+        meta_batch_size: int,
+        envs_per_task: int,
+        inner_lr: float,
+        num_inner_steps: int,
+        later_inner_lr: float | None,
+        inner_loss: str,
+        first_order: bool,
+        discount: float,
+        gae_lambda: float,
+        **base: Any,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            meta_batch_size=meta_batch_size,
+            envs_per_task=envs_per_task,
+            supported_action_spaces=(spaces.Discrete, spaces.Box),
+            **base,
+        )
+        self.inner_lr = inner_lr
+        self.num_inner_steps = check_count("num_inner_steps", num_inner_steps, least=0)
+        self.later_inner_lr = inner_lr / 2 if later_inner_lr is None else later_inner_lr
+        if inner_loss not in INNER_LOSSES:
+            raise ValueError(f"inner_loss {inner_loss!r}: {', '.join(INNER_LOSSES)} exist")
+        self.inner_loss_kind = inner_loss
+        self.first_order = first_order
+        self.discount = discount
+        self.gae_lambda = gae_lambda
+        self._check_range("inner_lr", above=0.0)
+        self._check_range("later_inner_lr", above=0.0)
+        for name in ("discount", "gae_lambda"):
+            self._check_range(name, least=0.0, most=1.0)
+
+    def _check_range(
+        self, name: str, above: float | None = None, least: float = -np.inf, most: float = np.inf
+    ) -> None:
+        value = getattr(self, name)
+        if above is not None and not value > above:
+            raise ValueError(f"{name} has to be above {above:g}, got {value}")
+        if not least <= value <= most:
+            raise ValueError(f"{name} has to be in [{least:g}, {most:g}], got {value}")
+
+    def _make_networks(self) -> None:
+        make_policy: Any = self.policy_class
+        kwargs = {"generator": self.generator, **self.policy_kwargs}
+        self.policy = make_policy(self.observation_space, self.action_space, **kwargs)
+        self.policy.to(self.device)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy"], []
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_supports", "_query", "_query_returns"]
+
+    def collect_rollouts(self, callback: BaseCallback) -> bool:
+        """Sample, adapt and sample again, on fresh training tasks."""
+        callback.on_rollout_start()
+        observations = self.begin_tasks()
+        self._supports: list[Batch] = []
+        state: FastWeights | None = None
+        returns = []
+        for step in range(self.num_inner_steps + 1):
+            if step:
+                observations = self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
+            rollout, going_on = self._run_episodes(observations, state, callback)
+            if not going_on:
+                return False
+            returns.append(self._check_rewards(rollout))
+            batch = self.as_batch(rollout, state)
+            if step < self.num_inner_steps:
+                self._supports.append(batch)
+                state = self._step_inner(batch, state)
+        self._query, self._query_returns = batch, returns[-1]
+        self._log_returns(returns)
+        callback.on_rollout_end()
+        return True
+
+    def _run_episodes(
+        self, observations: Any, state: FastWeights | None, callback: BaseCallback
+    ) -> tuple[Rollout, bool]:
+        going_on = True
+        parameters = self.policy.parameters_by_name() if state is None else state.params
+
+        def act(observations: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+            return self._act(observations, parameters, stacked=state is not None), {}
+
+        def on_step() -> bool:
+            nonlocal going_on
+            self.num_timesteps += self.n_envs
+            going_on = callback.on_step()
+            return going_on
+
+        with torch.inference_mode():
+            rollout = collect_episodes(self.task_env, act, observations, on_step)
+        rollout.envs_per_task = self.envs_per_task
+        return rollout, going_on
+
+    def _act(
+        self, observations: Any, params: Params, *, stacked: bool, deterministic: bool = False
+    ) -> np.ndarray:
+        """Actions ``[N, ...]``; with fast weights of M tasks, N is M equal blocks."""
+        obs = self.policy.flat(observations)
+        if not stacked:
+            return self.policy.draw(self.policy.outputs(params, obs), deterministic)
+        by_task = obs.unflatten(0, (len(next(iter(params.values()))), -1))
+        outputs = self.policy.outputs_of_tasks(params, by_task)
+        return self.policy.draw(tuple(o.flatten(0, 1) for o in outputs), deterministic)
+
+    def _check_rewards(self, rollout: Rollout) -> np.ndarray:
+        """Mean returns of the tasks, ``[M]``.
+
+        Raises:
+            FloatingPointError: A reward is not finite; names the task and the iteration.
+        """
+        mask = 1.0 if rollout.mask is None else rollout.mask
+        returns = (rollout.rewards * mask).sum(axis=0).reshape(-1, rollout.envs_per_task)
+        self._check_finite("a reward", torch.from_numpy(returns))
+        return returns.mean(axis=1)
+
+    def _check_finite(self, what: str, values: Any) -> None:
+        """Stop where a task's values are not finite.
+
+        Args:
+            what: For the message.
+            values: A tensor ``[M, ...]``, or a dictionary of them.
+
+        Raises:
+            FloatingPointError: Names the task and the iteration.
+        """
+        for value in values.values() if isinstance(values, dict) else [values]:
+            broken = ~torch.isfinite(value).flatten(1).all(dim=1)
+            if bool(broken.any()):
+                index = int(broken.int().argmax())
+                tasks = task_batch(self.task_env).tasks if self.env is not None else None
+                task = None if tasks is None else _task_at(tasks, index * self.envs_per_task)
+                raise FloatingPointError(
+                    f"{what} is not finite: task {index} ({task}) of the meta-batch in iteration "
+                    f"{self._num_iterations + 1}"
+                )
+
+    def as_batch(self, rollout: Rollout, state: FastWeights | None) -> Batch:
+        """The steps of a rollout by task, with advantages, and what the policy gave there."""
+        mask = np.ones_like(rollout.terminated) if rollout.mask is None else rollout.mask
+        advantages, obs = self._advantages(rollout, mask)
+        actions = self.policy.as_units(rollout.actions)
+        per_task = rollout.envs_per_task
+        parts = [_by_task(part, per_task) for part in (obs, actions, advantages)]
+        real = _by_task(torch.as_tensor(mask, device=self.device), per_task)
+        if not bool(real.all()):
+            parts, real = _packed(parts, real)
+        with torch.inference_mode():
+            if state is None:
+                old = self.policy.outputs(self.policy.parameters_by_name(), parts[0])
+            else:
+                old = self.policy.outputs_of_tasks(state.params, parts[0])
+            log_probs = self.policy.log_prob(old, parts[1])
+        # Inference tensors cannot enter a graph.
+        old = tuple(part.clone() for part in old)
+        return Batch(*parts, real.float(), old, log_probs.clone())
+
+    def _advantages(self, rollout: Rollout, mask: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Advantages, normalised by task, ``[T, N]``, and flat observations ``[T, N, O]``."""
+        num_steps, num_envs = mask.shape
+        real = torch.as_tensor(mask, device=self.device)
+        rewards = torch.as_tensor(rollout.rewards, device=self.device).float() * real
+        flat = self.policy.flat(_merged(rollout.observations)).unflatten(0, (num_steps, num_envs))
+        ends = torch.as_tensor(rollout.terminated | rollout.truncated, device=self.device)
+        ends[-1] = True
+        returns = discounted_returns(rewards, ends, self.discount)
+        times = torch.arange(num_steps, device=self.device)[:, None].expand(-1, num_envs)
+        per_task = rollout.envs_per_task
+        values = linear_baseline(
+            *(_by_task(part, per_task) for part in (flat, times, returns, real))
+        )
+        values = values.unflatten(1, (num_steps, per_task)).transpose(0, 1).flatten(1)
+        following = torch.cat([values[1:], torch.zeros_like(values[:1])]) * ~ends
+        advantages = generalized_advantages(
+            rewards, values, following, ends, self.discount, self.gae_lambda
+        )
+        return _normalised(advantages, real, per_task), flat
+
+    def inner_loss(self, params: Params, support: Batch) -> Tensor:
+        """The vanilla policy gradient's objective, negated, for one task."""
+        outputs = self.policy.outputs(params, support.obs)
+        log_probs = self.policy.log_prob(outputs, support.actions)
+        if self.inner_loss_kind == "likelihood_ratio":
+            return -support.mean((log_probs - support.old_log_probs).exp() * support.advantages)
+        return -support.mean(log_probs * support.advantages)
+
+    def adapted(self, params: Params, supports: list[Batch]) -> Params:
+        """The inner loop of one task: a gradient step on each of its batches in turn."""
+        for support in supports:
+            params = adapt(
+                self.inner_loss, params, support, lr=self.inner_lr, first_order=self.first_order
+            )
+        return params
+
+    def surrogate(self, params: Params, query: Batch) -> Tensor:
+        """The importance-weighted objective of one task, at adapted parameters."""
+        outputs = self.policy.outputs(params, query.obs)
+        log_probs = self.policy.log_prob(outputs, query.actions)
+        return query.mean((log_probs - query.old_log_probs).exp() * query.advantages)
+
+    def kl(self, params: Params, query: Batch) -> Tensor:
+        """Mean divergence of one task's policy from the one that acted."""
+        return query.mean(self.policy.kl(query.old, self.policy.outputs(params, query.obs)))
+
+    def _step_inner(self, batch: Batch, state: FastWeights | None) -> FastWeights:
+        """One inner step of every task."""
+        num_tasks = len(batch.mask)
+        if state is None:
+            params, stacked = self.policy.parameters_by_name(), False
+            done = torch.zeros(num_tasks, dtype=torch.int64)
+        else:
+            params, stacked, done = state.params, True, state.num_steps
+        trained = int(done.max()) < max(self.num_inner_steps, 1)
+        lr = self.inner_lr if trained else self.later_inner_lr
+        params = adapt_tasks(self.inner_loss, params, batch, lr=lr, stacked=stacked)
+        params = {name: value.detach() for name, value in params.items()}
+        self._check_finite("an inner gradient", params)
+        return FastWeights(params, done + 1)
+
+    def adapt(self, rollout: Rollout, state: FastWeights | None = None) -> FastWeights:
+        """One policy-gradient step for every task, on the episodes that are given.
+
+        Args:
+            rollout: Episodes that the policy with this state played, one in each column;
+                ``rollout.envs_per_task`` neighbouring columns share a task.
+            state: What was adapted before; ``None`` starts from the meta-trained parameters.
+
+        Returns:
+            The fast weights, leaves ``[M, ...]``.
+
+        Raises:
+            FloatingPointError: A reward or gradient is not finite.
+            ValueError: A state for another number of tasks.
+        """
+        num_tasks = rollout.rewards.shape[1] // rollout.envs_per_task
+        if state is not None and len(state.num_steps) != num_tasks:
+            raise ValueError(
+                f"a state of {len(state.num_steps)} tasks, but a rollout of {num_tasks} "
+                f"({rollout.rewards.shape[1]} columns, {rollout.envs_per_task} for each task)"
+            )
+        self._check_rewards(rollout)
+        return self._step_inner(self.as_batch(rollout, state), state)
+
+    def predict(
+        self,
+        observation: Any,
+        state: FastWeights | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, FastWeights | None]:
+        """Act, with the adapted parameters of each task.
+
+        Args:
+            observation: ``[N, ...]``, or one observation.
+            state: From :meth:`adapt`; N has to be M equal blocks. ``None`` acts as before
+                adaptation.
+            episode_start: Not used.
+            deterministic: Take the most likely action.
+
+        Returns:
+            Actions inside the action space, and the state as it was.
+
+        Raises:
+            ValueError: Observations of another shape, or a number of them that the tasks of the
+                state do not divide.
+        """
+        space = self.observation_space
+        single = not isinstance(space, spaces.Dict) and np.shape(observation) == space.shape
+        batch = np.asarray(observation)[None] if single else observation
+        params = self.policy.parameters_by_name() if state is None else state.params
+        with torch.inference_mode():
+            self._check_observation(batch, state)
+            actions = self._act(
+                batch, params, stacked=state is not None, deterministic=deterministic
+            )
+        return (actions[0] if single else actions), state
+
+    def _check_observation(self, batch: Any, state: FastWeights | None) -> None:
+        space = self.observation_space
+        if not isinstance(space, spaces.Dict) and np.shape(batch)[1:] != space.shape:
+            raise ValueError(f"observation: expected shape (N, *{space.shape}), {np.shape(batch)}")
+        num = len(next(iter(batch.values()))) if isinstance(batch, dict) else len(batch)
+        if state is not None and num % len(state.num_steps):
+            raise ValueError(
+                f"{num} observations are no equal blocks for {len(state.num_steps)} tasks"
+            )
+
+    def _log_returns(self, returns: list[np.ndarray]) -> None:
+        for step, values in enumerate(returns):
+            self.logger.record(f"rollout/return_after_{step}_steps", values.mean())
+        self.logger.record("rollout/trial_return", float(np.sum([r.mean() for r in returns])))
+
+    @abstractmethod
+    def train(self) -> None:
+        """The outer update, on ``_supports`` and ``_query``."""
+
+    def supports_and_query(self, index: Any = slice(None)) -> tuple[list[Batch], Batch]:
+        """The data of the latest iteration, or the steps at ``index`` of each task."""
+        supports = [take_steps(batch, index) for batch in self._supports]
+        return supports, take_steps(self._query, index)
+
+
+def take_steps(batch: Batch, index: Any) -> Batch:
+    """The steps at ``index``, of every task."""
+    parts = [part[:, index] for part in batch[:4]]
+    old = tuple(part[:, index] for part in batch.old)
+    return Batch(*parts, old, batch.old_log_probs[:, index])
+
+
+def over_tasks(function: Any, *args: Any, shared: int = 1, chunk_size: int | None = None) -> Any:
+    """``vmap`` over the task axis of all arguments but the first ``shared``."""
+    in_dims = (*[None] * shared, *[0] * (len(args) - shared))
+    return vmap(function, in_dims, chunk_size=chunk_size)(*args)
+
+
+def _by_task(values: Tensor, per_task: int) -> Tensor:
+    """``[T, M * B, ...]`` as ``[M, T * B, ...]``."""
+    return values.unflatten(1, (-1, per_task)).transpose(0, 1).flatten(1, 2)
+
+
+def _packed(parts: list[Tensor], real: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The same, with the real steps first and no more filling than the longest task needs."""
+    longest = int(real.sum(dim=1).max())
+    order = real.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
+    tasks = torch.arange(len(real), device=real.device)[:, None]
+    return [part[tasks, order] for part in parts], real[tasks, order]
+
+
+def _normalised(advantages: Tensor, real: Tensor, per_task: int) -> Tensor:
+    """To mean 0 and standard deviation 1 over the real steps of each task, ``[T, N]``."""
+    by_task = advantages.unflatten(1, (-1, per_task))
+    weight = real.unflatten(1, (-1, per_task)).float()
+    total = weight.sum(dim=(0, 2), keepdim=True)
+    mean = (by_task * weight).sum(dim=(0, 2), keepdim=True) / total
+    centred = (by_task - mean) * weight
+    spread = (centred.square().sum(dim=(0, 2), keepdim=True) / total).sqrt()
+    return (centred / (spread + 1e-8)).flatten(1)
+
+
+def _merged(observations: Any) -> Any:
+    """``[T, N, ...]`` as ``[T * N, ...]``."""
+    if isinstance(observations, dict):
+        return {key: _merged(value) for key, value in observations.items()}
+    return observations.reshape(-1, *observations.shape[2:])
+
+
+def _task_at(tasks: Any, index: int) -> Any:
+    if isinstance(tasks, dict):
+        return {key: _task_at(value, index) for key, value in tasks.items()}
+    return tasks[index]

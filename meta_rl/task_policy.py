@@ -1,0 +1,197 @@
+"""A feed-forward policy as a pure function of its parameters: one network, many fast weights."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal
+from torch.func import functional_call, vmap
+
+from meta_rl.inner_loop import Params, detached
+from meta_rl.previous_step import FlatEncoder
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+MIN_LOG_STD = math.log(1e-6)
+
+Outputs = tuple[Tensor, ...]
+"""What the network gives for steps ``[..., S]``: logits ``[..., S, A]``; or means and logarithms of
+standard deviations, ``[..., S, A]`` each."""
+
+
+class TaskPolicy(BasePolicy):
+    """A multi-layer perceptron whose parameters are an argument.
+
+    Discrete actions are categorical. Continuous ones are a Gaussian with a standard deviation that
+    does not depend on the observation, in units in which the bounds of the action space are -1 and
+    1, and clipped to them. The probability of a clipped action is that of all the values that are
+    clipped to it (Fujita and Maeda, "Clipped Action Policy Gradient", 2018): so actions as the
+    environment saw them are enough to learn from, and the policy gradient has the same mean as
+    that of the Gaussian, with less variance.
+
+    Args:
+        observation_space: ``Box``, ``Discrete``, ``MultiBinary`` or a ``Dict`` of these.
+        action_space: ``Discrete`` or ``Box``.
+        hidden_sizes: Of the layers.
+        activation: ``"relu"`` or ``"tanh"``.
+        log_std_init: First logarithm of the standard deviation.
+        generator: Draws the first weights and, later, the actions.
+
+    Raises:
+        ValueError: Another activation.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete | spaces.Box,
+        *,
+        hidden_sizes: Sequence[int] = (100, 100),
+        activation: str = "relu",
+        log_std_init: float = 0.0,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r}: {', '.join(ACTIVATIONS)} exist")
+        self.encoder = FlatEncoder(observation_space)
+        self.is_discrete = isinstance(action_space, spaces.Discrete)
+        num_outputs = spaces.flatdim(action_space)
+        sizes = [self.encoder.size, *hidden_sizes]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(sizes):
+            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+        self.network = nn.Sequential(*layers, nn.Linear(sizes[-1], num_outputs))
+        if isinstance(action_space, spaces.Box):
+            self.log_std = nn.Parameter(torch.full((num_outputs,), float(log_std_init)))
+            self._bound_actions(action_space)
+        self.generator = generator
+        for layer in self.network:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def _bound_actions(self, space: spaces.Box) -> None:
+        """What a unit of the Gaussian is: half the width of the bounds, where there are some."""
+        low, high = space.low.ravel(), space.high.ravel()
+        bounded = np.isfinite(low) & np.isfinite(high)
+        self.low = np.where(bounded, low, -np.inf).astype(np.float32)
+        self.high = np.where(bounded, high, np.inf).astype(np.float32)
+        self.centre = np.where(bounded, (low + high) / 2, 0.0).astype(np.float32)
+        self.half_width = np.where(bounded, (high - low) / 2, 1.0).astype(np.float32)
+        self.is_bounded = bool(bounded.any())
+        limit = torch.from_numpy(np.where(bounded, 1.0, np.inf).astype(np.float32))
+        self.limit: Tensor
+        self.register_buffer("limit", limit, persistent=False)
+
+    def parameters_by_name(self) -> Params:
+        """The network's own parameters, outside any graph."""
+        return detached(dict(self.named_parameters()))
+
+    def forward(self, obs: Tensor, *args: Any) -> Outputs:
+        """The outputs for flat observations ``[..., S, O]``."""
+        outputs = self.network(obs)
+        if self.is_discrete:
+            return (outputs,)
+        return outputs, self.log_std.clamp(min=MIN_LOG_STD).expand_as(outputs)
+
+    def outputs(self, params: Params, obs: Tensor) -> Outputs:
+        """The outputs with these parameters of one task: flat observations ``[S, O]``."""
+        return functional_call(self, params, (obs,))
+
+    def outputs_of_tasks(self, params: Params, obs: Tensor) -> Outputs:
+        """The outputs with fast weights ``[M, ...]``: flat observations ``[M, S, O]``."""
+        return vmap(self.outputs)(params, obs)
+
+    def distribution(self, outputs: Outputs) -> Distribution:
+        """The policy before clipping, from :meth:`outputs`."""
+        if self.is_discrete:
+            return Categorical(logits=outputs[0], validate_args=False)
+        means, log_std = outputs
+        return Independent(Normal(means, log_std.exp(), validate_args=False), 1)
+
+    def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
+        """Log-probabilities ``[..., S]`` of actions in units of the Gaussian, ``[..., S, A]``."""
+        if self.is_discrete:
+            return self.distribution(outputs).log_prob(actions)
+        means, log_std = outputs
+        scaled = (actions - means) * (-log_std).exp()
+        inside = -0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)
+        if not self.is_bounded:
+            return inside.sum(dim=-1)
+        # (high - mean) / std has a negative sign at the upper bound: log(1 - Φ(z)) = log Φ(-z).
+        beyond = log_normal_cdf(torch.where(actions > 0, -scaled, scaled))
+        return torch.where(actions.abs() >= self.limit, beyond, inside).sum(dim=-1)
+
+    def kl(self, old: Outputs, new: Outputs) -> Tensor:
+        """``KL(old ‖ new)`` of the policies before clipping, ``[..., S]``; clipping lowers it."""
+        if self.is_discrete:
+            log_old, log_new = old[0].log_softmax(dim=-1), new[0].log_softmax(dim=-1)
+            return (log_old.exp() * (log_old - log_new)).sum(dim=-1)
+        shift = (old[0] - new[0]).square() + (2.0 * old[1]).exp()
+        return (new[1] - old[1] + 0.5 * shift * (-2.0 * new[1]).exp() - 0.5).sum(dim=-1)
+
+    def draw(self, outputs: Outputs, deterministic: bool = False) -> np.ndarray:
+        """Actions as the environment takes them, ``[..., *action shape]``."""
+        if self.is_discrete:
+            return self._draw_discrete(outputs[0], deterministic)
+        values = outputs[0]
+        if not deterministic:
+            noise = torch.randn(values.shape, generator=self.generator, device=values.device)
+            values = values + outputs[1].exp() * noise
+        actions = self.centre + self.half_width * values.cpu().numpy()
+        actions = actions.clip(self.low, self.high).astype(self.action_space.dtype, copy=False)
+        return actions.reshape(*actions.shape[:-1], *self.action_space.shape)
+
+    def _draw_discrete(self, logits: Tensor, deterministic: bool) -> np.ndarray:
+        if deterministic:
+            chosen = logits.argmax(dim=-1)
+        else:
+            chances = logits.softmax(dim=-1).flatten(end_dim=-2)
+            drawn = torch.multinomial(chances, 1, generator=self.generator)
+            chosen = drawn.view(logits.shape[:-1])
+        start = int(self.action_space.start)  # type: ignore[attr-defined]
+        return (chosen.cpu().numpy() + start).astype(self.action_space.dtype, copy=False)
+
+    def as_units(self, actions: np.ndarray) -> Tensor:
+        """Actions as the environment took them, as :meth:`log_prob` wants them, on the device.
+
+        Args:
+            actions: ``[..., *action shape]``.
+
+        Returns:
+            Float32 ``[..., A]`` in units of the Gaussian; clipped ones are exactly -1 or 1.
+            Numbers from 0 on, for discrete actions.
+        """
+        if self.is_discrete:
+            start = int(self.action_space.start)  # type: ignore[attr-defined]
+            return torch.as_tensor(actions.astype(np.int64) - start, device=self.device)
+        shape = self.action_space.shape
+        assert shape is not None
+        flat = actions.reshape(*actions.shape[: actions.ndim - len(shape)], -1)
+        units = (flat - self.centre) / self.half_width
+        units = np.where(flat >= self.high, 1.0, np.where(flat <= self.low, -1.0, units))
+        return torch.as_tensor(units.astype(np.float32), device=self.device)
+
+    def flat(self, observations: Any) -> Tensor:
+        """Observations ``[N, ...]`` as the network takes them, float32 ``[N, O]`` on the device."""
+        return torch.as_tensor(self.encoder.encoded(observations), device=self.device)
+
+    def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        """Not used: the agent predicts, with the parameters of its state."""
+        raise NotImplementedError("predict with the agent: it knows the adapted parameters")
+
+
+def log_normal_cdf(x: Tensor) -> Tensor:
+    """``log Φ(x)`` to float precision; ``torch.special.log_ndtr`` has no rule for vmap (2.13)."""
+    z = x.clamp(max=0.0) * -math.sqrt(0.5)
+    tail = torch.special.erfcx(z).log() - z.square() - math.log(2.0)
+    body = torch.log1p(-0.5 * torch.erfc(x.clamp(min=0.0) * math.sqrt(0.5)))
+    return torch.where(x < 0.0, tail, body)

@@ -1,0 +1,130 @@
+"""Trust-region steps: a natural gradient by conjugate gradients, and a line search.
+
+Parameters are dictionaries of tensors; nothing is written into a module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, cg
+from torch import Tensor
+
+from meta_rl.inner_loop import Params
+
+
+@dataclass(frozen=True)
+class TrustRegionStep:
+    """Where a step ended.
+
+    Attributes:
+        params: The new parameters; the old ones where no step was accepted.
+        accepted: Whether the line search found a step that improves within the bound.
+        kl: The mean KL divergence of the step that was taken; 0 where none was.
+        improvement: By how much the surrogate objective rose.
+        backtracks: How often the step was shortened.
+    """
+
+    params: Params
+    accepted: bool
+    kl: float
+    improvement: float
+    backtracks: int
+
+
+def natural_direction(
+    gradient: Tensor,
+    curvature: Callable[[Tensor], Tensor],
+    *,
+    num_iterations: int = 10,
+    damping: float = 1e-5,
+) -> tuple[Tensor, float]:
+    """Solve ``(H + damping I) x = gradient`` by conjugate gradients (scipy's).
+
+    Args:
+        gradient: Flat, ``[P]``.
+        curvature: ``v -> H v``, H symmetric and positive semidefinite: of the KL divergence.
+        num_iterations: At most; each takes one product.
+        damping: Added to the diagonal of H.
+
+    Returns:
+        x ``[P]``, and ``x·(H + damping I)x``.
+    """
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        v = torch.as_tensor(vector.reshape(-1), dtype=gradient.dtype, device=gradient.device)
+        return (curvature(v) + damping * v).double().cpu().numpy()
+
+    size = gradient.numel()
+    operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    solution, _ = cg(operator, gradient.double().cpu().numpy(), rtol=1e-10, maxiter=num_iterations)
+    return torch.as_tensor(solution).to(gradient), float(solution @ product(solution))
+
+
+def trust_region_step(
+    params: Params,
+    gradient: Params,
+    curvature: Callable[[Params], Params],
+    evaluate: Callable[[Params], tuple[float, float]],
+    *,
+    max_kl: float,
+    num_iterations: int = 10,
+    damping: float = 1e-5,
+    max_backtracks: int = 15,
+    backtrack_factor: float = 0.8,
+) -> TrustRegionStep:
+    """One step of TRPO (Schulman et al., "Trust Region Policy Optimization", 2015, appendix C).
+
+    The natural gradient is scaled to the bound by its quadratic model, then shortened until the
+    surrogate objective rises and the true divergence keeps the bound.
+
+    Args:
+        params: The old parameters; not written to.
+        gradient: Of the objective, by the same names.
+        curvature: Products with the Hessian of the mean KL divergence at ``params``.
+        evaluate: ``params -> (objective, kl)``; the objective less its old value.
+        max_kl: The bound δ.
+        num_iterations: Of conjugate gradients.
+        damping: Added to the diagonal of the Hessian.
+        max_backtracks: Tries of the line search, less one.
+        backtrack_factor: What a try is shorter than the one before.
+
+    Raises:
+        FloatingPointError: The direction is not finite.
+    """
+    flat = flatten(gradient)
+    if not bool(flat.any()):
+        return TrustRegionStep(params, False, 0.0, 0.0, 0)
+    direction, squared_length = natural_direction(
+        flat,
+        lambda vector: flatten(curvature(unflatten(vector, params))),
+        num_iterations=num_iterations,
+        damping=damping,
+    )
+    if not math.isfinite(squared_length):
+        raise FloatingPointError("the natural gradient is not finite")
+    if squared_length <= 0.0:  # the solve broke down: no direction of ascent
+        return TrustRegionStep(params, False, 0.0, 0.0, 0)
+    full_step = unflatten(direction * math.sqrt(2.0 * max_kl / squared_length), params)
+    for backtracks in range(max_backtracks + 1):
+        scale = backtrack_factor**backtracks
+        candidate = {name: value + scale * full_step[name] for name, value in params.items()}
+        improvement, kl = evaluate(candidate)
+        if improvement > 0.0 and kl <= max_kl:  # false for nan
+            return TrustRegionStep(candidate, True, kl, improvement, backtracks)
+    return TrustRegionStep(params, False, 0.0, 0.0, max_backtracks)
+
+
+def flatten(values: Params) -> Tensor:
+    """All entries as one vector, ``[P]``, in the order of the names."""
+    return torch.cat([value.reshape(-1) for value in values.values()])
+
+
+def unflatten(vector: Tensor, like: Params) -> Params:
+    """The parts of a vector, with the names and shapes of ``like``."""
+    parts = vector.split([value.numel() for value in like.values()])
+    return {n: part.view_as(like[n]) for n, part in zip(like, parts, strict=True)}
