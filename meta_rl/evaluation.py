@@ -229,7 +229,7 @@ def evaluate_adaptation(
     ``rng`` or ``generator`` is seeded here and put back afterwards, so that an evaluation in the
     middle of training changes nothing.
 
-    Supervised few-shot tasks are evaluated by :func:`meta_rl.few_shot.evaluation.evaluate_few_shot`.
+    Supervised tasks are evaluated by :func:`meta_rl.few_shot.evaluation.evaluate_few_shot`.
 
     Args:
         learner: With ``predict(observation, state, episode_start, deterministic)``; for supervised

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from meta_rl.few_shot.learner import FewShotLearner as FewShotLearner
     from meta_rl.few_shot.maml import MAML as MAML
     from meta_rl.few_shot.matching import MatchingNet as MatchingNet
+    from meta_rl.few_shot.networks import FewShotNetwork as FewShotNetwork
     from meta_rl.few_shot.networks import conv4 as conv4
     from meta_rl.few_shot.networks import koch_network as koch_network
     from meta_rl.few_shot.networks import omniglot_mlp as omniglot_mlp
@@ -38,6 +39,7 @@ _HOME = {
     "ClassTasks": "tasks",
     "Clinc150": "clinc150",
     "FewShotLearner": "learner",
+    "FewShotNetwork": "networks",
     "FewShotSplit": "tasks",
     "FewShotTasks": "tasks",
     "FineTune": "baselines",

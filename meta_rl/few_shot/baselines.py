@@ -14,7 +14,7 @@ from meta_rl.few_shot.protonet import squared_distances
 from meta_rl.inner_loop import Params, StepSize
 
 
-class _Untrained(FewShotLearner):
+class Untrained(FewShotLearner):
     """A learner without meta-training."""
 
     def learn(self, tasks: Any, num_iterations: int = 0, **settings: Any) -> Self:
@@ -26,7 +26,7 @@ class _Untrained(FewShotLearner):
         return {}
 
 
-class FromScratch(_Untrained, GradientLearner):
+class FromScratch(Untrained, GradientLearner):
     """Train on the support set of each task, from the network's first weights.
 
     Nothing is meta-learned: :meth:`learn` does nothing.
@@ -162,8 +162,9 @@ class FineTune(GradientLearner):
 
     def extra_state(self) -> dict[str, Any]:
         """How many classes there are."""
-        classes = self.module["classes"] if "classes" in self.module else None
-        return {"num_labels": getattr(classes, "out_features", None)}
+        if "classes" not in self.module:
+            return {"num_labels": None}
+        return {"num_labels": self.module["classes"].out_features}
 
     def load_extra_state(self, extra: dict[str, Any]) -> None:
         """Make a head for them."""
@@ -171,7 +172,7 @@ class FineTune(GradientLearner):
             self._make_classes(extra["num_labels"])
 
 
-class NearestNeighbour(_Untrained, EmbeddingLearner):
+class NearestNeighbour(Untrained, EmbeddingLearner):
     """The label of the nearest support example, by pixels or by words. Nothing is learned.
 
     Args:
@@ -221,5 +222,3 @@ class _Counts(nn.Module):
 def powers_of_two(last: int) -> list[int]:
     """1, 2, 4, ... and the last."""
     return sorted({2**k for k in range(last.bit_length()) if 2**k < last} | {last})
-
-

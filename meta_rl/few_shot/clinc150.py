@@ -27,7 +27,11 @@ UTTERANCES = Source(
     f"{HOME}/data_full.json",
     "sha256:36923c3705a59e08fe9c3883d8bc2dd966ef93e22cb78ac41171782a698d56e0",
 )
-DOMAINS = Source("clinc150/domains.json", f"{HOME}/domains.json", "sha256:b947b579d3b8e74b06f93b01083d8efaff2888b43a3e362533bd88a6e1211b3a")
+DOMAINS = Source(
+    "clinc150/domains.json",
+    f"{HOME}/domains.json",
+    "sha256:b947b579d3b8e74b06f93b01083d8efaff2888b43a3e362533bd88a6e1211b3a",
+)
 SPLIT = {
     "train": ("banking", "home", "kitchen_and_dining", "meta", "small_talk", "work"),
     "validation": ("auto_and_commute", "utility"),
@@ -169,4 +173,6 @@ def _utterances(content: dict[str, list[list[str]]]) -> tuple[dict[str, list[str
     for part in ("train", "val", "test"):
         for text, intent in content[part]:
             by_intent.setdefault(intent, []).append(text)
-    return by_intent, [text for part in ("train", "val", "test") for text, _ in content[f"oos_{part}"]]
+    return by_intent, [
+        text for part in ("train", "val", "test") for text, _ in content[f"oos_{part}"]
+    ]

@@ -67,6 +67,25 @@ def evaluate_few_shot(
     )
 
 
+def final_scores(learner: Any, tasks: Any, num_tasks: int, *, seed: int = 0) -> np.ndarray:
+    """Scores after all of the adaptation only, ``[num_tasks]``; the tasks are those of ``seed``.
+
+    Args:
+        learner: As for :func:`evaluate_few_shot`.
+        tasks: A distribution of tasks.
+        num_tasks: Tasks.
+        seed: Of the tasks and of the learner.
+    """
+    streams = np.random.SeedSequence(seed).spawn(2)
+    scores = []
+    with seeded(learner, streams[1]):
+        for batch in _batches(tasks, num_tasks, np.random.default_rng(streams[0])):
+            batch = batch.to(getattr(learner, "device", "cpu"))
+            state = learner.adapt(batch.support)
+            scores.append(_score(learner.predict(batch.query_x, state), batch.query_y))
+    return torch.cat(scores).cpu().numpy().astype(np.float64)
+
+
 def _batches(distribution: Any, num: int, rng: np.random.Generator) -> Iterator[FewShotTasks]:
     """Tasks in batches; a list is drawn at once, as its draws are without replacement."""
     if isinstance(distribution, FrozenTasks):
@@ -92,7 +111,7 @@ def _score(predicted: Tensor, y: Tensor) -> Tensor:
     """Accuracy, or mean squared error, of each task, ``[M]``."""
     if y.is_floating_point():
         return functional.mse_loss(predicted, y, reduction="none").flatten(1).mean(dim=1)
-    return (predicted == y).to(torch.float32).mean(dim=1)
+    return (predicted == y).to(torch.float64).mean(dim=1)
 
 
 def out_of_scope_auroc(
@@ -105,8 +124,9 @@ def out_of_scope_auroc(
 ) -> np.ndarray:
     """How well confidence tells queries of a task's classes from inputs of no class.
 
-    Confidence is the largest class probability; the area under the ROC curve is the probability that
-    a query of the task has more of it than an input out of scope (ties count half): 0.5 is chance.
+    Confidence is the largest class probability; the area under the ROC curve is the probability
+    that a query of the task has more of it than an input out of scope (ties count half): 0.5 is
+    chance.
 
     Args:
         learner: With ``scores(inputs, state)``.

@@ -72,6 +72,14 @@ class FewShotLearner(ABC):
 
     settings: dict[str, Any]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """What the constructor takes: ``__new__`` would hide it from ``inspect.signature``."""
+        super().__init_subclass__(**kwargs)
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
+
+    __signature__: ClassVar[inspect.Signature]
+
     def __init__(
         self,
         network: nn.Module,
@@ -139,7 +147,8 @@ class FewShotLearner(ABC):
             state: From :meth:`adapt`; ``None`` predicts without having learned the task.
 
         Returns:
-            Labels ``[M, Q]`` or values ``[M, Q, D]``; without the task axis where the inputs had none.
+            Labels ``[M, Q]`` or values ``[M, Q, D]``; without the task axis where the inputs had
+            none.
 
         Raises:
             ValueError: Inputs of another shape, or of another number of tasks than the state.
@@ -219,7 +228,7 @@ class FewShotLearner(ABC):
     def update(self, batch: Any) -> dict[str, Tensor]:
         """One outer update; gives numbers to log, such as ``loss`` and ``accuracy``."""
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: Any) -> None:  # noqa: B027
         """What has to be known of the training tasks before the first iteration."""
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -271,8 +280,9 @@ class FewShotLearner(ABC):
             log.add(self.update(self.draw(train)))
             self.module.eval()
             self.num_iterations += 1
+            go_on = [one(self) for one in callbacks]
             log.write_if_due()
-            if any([one(self) is False for one in callbacks]):
+            if any(answer is False for answer in go_on):
                 break
         self.module.eval()
         return self
@@ -322,7 +332,7 @@ class FewShotLearner(ABC):
         """What a checkpoint has to keep besides parameters, optimiser and generators."""
         return {}
 
-    def load_extra_state(self, extra: dict[str, Any]) -> None:
+    def load_extra_state(self, extra: dict[str, Any]) -> None:  # noqa: B027
         """Take back what :meth:`extra_state` gave."""
 
     def save(self, path: str | Path) -> Path:

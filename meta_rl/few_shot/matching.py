@@ -23,10 +23,10 @@ class MatchingNet(EmbeddingLearner):
     Args:
         network: An embedding, such as ``conv4()``.
         metric: ``"cosine"``, as in the paper, or ``"euclidean"`` (negative squared distance).
-        scale: First value of the learned factor on similarities. The paper has none, but cosines lie
-            in [-1, 1], where a softmax over few examples stays nearly flat.
-        fce: Full-context embeddings: the support set is embedded as a whole by a bidirectional LSTM,
-            queries by an LSTM that attends to it (appendix A of the paper).
+        scale: First value of the learned factor on similarities. The paper has none, but cosines
+            lie in [-1, 1], where a softmax over few examples stays nearly flat.
+        fce: Full-context embeddings: the support set is embedded as a whole by a bidirectional
+            LSTM, queries by an LSTM that attends to it (appendix A of the paper).
         fce_steps: Of the attention LSTM.
         meta_lr: Of Adam; or first and last value.
         meta_batch_size: Tasks of an update.
@@ -100,8 +100,8 @@ class FullContext(nn.Module):
     """Embeddings in the context of the whole support set (appendix A of the paper).
 
     ``g(x_i) = h→_i + h←_i + g'(x_i)`` with a bidirectional LSTM over the support set, in its order;
-    ``f(x)`` by an LSTM that sees ``f'(x)`` at every step, with a skip connection, and that adds to its
-    hidden state what it reads from the support set by attention.
+    ``f(x)`` by an LSTM that sees ``f'(x)`` at every step, with a skip connection, and that adds to
+    its hidden state what it reads from the support set by attention.
 
     Args:
         features: Of the embeddings, D.

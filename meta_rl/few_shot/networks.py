@@ -1,7 +1,7 @@
 """Networks of the few-shot literature.
 
-A network with ``ways`` classifies; without, it gives an embedding. All of them are pure functions of
-their parameters, so that gradient-based learners can batch them over tasks with ``torch.func``:
+A network with ``ways`` classifies; without, it gives an embedding. All of them are pure functions
+of their parameters, so that gradient-based learners can batch them over tasks with ``torch.func``:
 
 * ``norm="task"``: batch normalisation by the statistics of the batch at hand, always, as in MAML's
   code. The batch is the support set or the query set of **one** task: predictions on a query depend
@@ -9,13 +9,15 @@ their parameters, so that gradient-based learners can batch them over tasks with
 * ``norm="running"``: ordinary batch normalisation. In training by the batch, which may hold many
   tasks; afterwards by running means, so that every query stands alone. For embeddings.
 
-First weights are drawn with the generator that is passed in; without one, from the system's entropy.
+First weights are drawn with the generator that is passed in; without one, from the system's
+entropy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,20 @@ from torch.nn import functional
 from meta_rl.tasks import check_count
 
 NORMS = ("task", "running", "none")
+P = ParamSpec("P")
+
+
+def _keeps_global_generator(
+    make: Callable[P, FewShotNetwork],
+) -> Callable[P, FewShotNetwork]:
+    """PyTorch's layers draw weights when they are made, which are then replaced."""
+
+    @wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> FewShotNetwork:
+        with torch.random.fork_rng(devices=[]):
+            return make(*args, **kwargs)
+
+    return made
 
 
 class FewShotNetwork(nn.Module):
@@ -35,7 +51,8 @@ class FewShotNetwork(nn.Module):
         num_outputs: Of the head; ``None`` for no head.
         ways: Classes; ``None`` for regression and for embeddings.
         input_shape: Of one input; ``None`` for an axis of any length.
-        recipe: Name of the function that makes this network, and its arguments, for checkpoints.
+        recipe: Name of the function that makes this network, and its arguments, for checkpoints;
+            ``None`` for a network of your own.
         generator: Of the first weights.
     """
 
@@ -47,7 +64,7 @@ class FewShotNetwork(nn.Module):
         *,
         ways: int | None,
         input_shape: tuple[int | None, ...],
-        recipe: tuple[str, dict[str, Any]],
+        recipe: tuple[str, dict[str, Any]] | None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -85,6 +102,7 @@ def draw_weights(network: nn.Module, generator: torch.Generator | None = None) -
             nn.init.normal_(module.weight, std=0.1, generator=generator)
 
 
+@_keeps_global_generator
 def conv4(
     ways: int | None = None,
     *,
@@ -95,7 +113,7 @@ def conv4(
     norm: str | None = None,
     generator: torch.Generator | None = None,
 ) -> FewShotNetwork:
-    """Four blocks of 3 × 3 convolution, batch normalisation, ReLU and halving (Vinyals et al., 2016).
+    """Four blocks of 3 × 3 convolution, batch normalisation, ReLU, halving (Vinyals et al., 2016).
 
     Args:
         ways: Classes of a classifier; ``None`` for an embedding.
@@ -136,6 +154,7 @@ def conv4(
     )
 
 
+@_keeps_global_generator
 def omniglot_mlp(
     ways: int | None = None,
     *,
@@ -173,6 +192,7 @@ def omniglot_mlp(
     )
 
 
+@_keeps_global_generator
 def sinusoid_mlp(
     *, hidden: Sequence[int] = (40, 40), generator: torch.Generator | None = None
 ) -> FewShotNetwork:
@@ -198,13 +218,12 @@ def sinusoid_mlp(
     )
 
 
-def koch_network(
-    *, size: int = 105, generator: torch.Generator | None = None
-) -> FewShotNetwork:
+@_keeps_global_generator
+def koch_network(*, size: int = 105, generator: torch.Generator | None = None) -> FewShotNetwork:
     """The twin of Koch et al., "Siamese neural networks for one-shot image recognition", 2015.
 
-    Convolutions of 64 filters 10 × 10, 128 of 7 × 7, 128 of 4 × 4 and 256 of 4 × 4, with ReLU and 2 × 2
-    max-pooling between, then 4,096 units with a sigmoid. An embedding; for
+    Convolutions of 64 filters 10 × 10, 128 of 7 × 7, 128 of 4 × 4 and 256 of 4 × 4, with ReLU, and
+    2 × 2 max-pooling between, then 4,096 units with a sigmoid. An embedding; for
     :class:`meta_rl.few_shot.Siamese`.
 
     Args:
@@ -233,6 +252,7 @@ def koch_network(
     )
 
 
+@_keeps_global_generator
 def text_encoder(
     vocabulary_size: int,
     ways: int | None = None,
@@ -320,5 +340,3 @@ RECIPES: dict[str, Callable[..., FewShotNetwork]] = {
 def has_convolutions(network: nn.Module) -> bool:
     """Whether the network is slower on a CPU when it is batched over tasks than task by task."""
     return any(isinstance(module, nn.Conv2d) for module in network.modules())
-
-

@@ -47,7 +47,10 @@ IMAGES = {
         "md5:6b91aef0f799c5bb55b94e3f2daec811",
     ),
 }
-CONTENTS = {"background": "b11afd925e2b0cfcc853b608f8d4f9338d3d6835cec794a6a5b7ebc68184bab4", "evaluation": "fb37f0c0907846d9b7039995405ae9ace15b3d96497efa6e26b46e9d0ab6043c"}
+CONTENTS = {
+    "background": "b11afd925e2b0cfcc853b608f8d4f9338d3d6835cec794a6a5b7ebc68184bab4",
+    "evaluation": "fb37f0c0907846d9b7039995405ae9ace15b3d96497efa6e26b46e9d0ab6043c",
+}
 """Digests of the images in the zip files, which may have been packed anew."""
 RUNS = Source(
     "omniglot/all_runs.zip",
@@ -92,8 +95,8 @@ class Omniglot(FewShotSplit):
     """Few-shot classification of Omniglot characters.
 
     Images are inverted (ink 1, paper 0), resized with an anti-aliasing filter, and given out as
-    floats ``[1, size, size]``. All are decoded once, kept in the user's cache folder, and held as one
-    uint8 tensor.
+    floats ``[1, size, size]``. All are decoded once, kept in the user's cache folder, and held as
+    one uint8 tensor.
 
     Args:
         root: Folder that holds ``omniglot/``, or into which it is downloaded; without it,
@@ -106,8 +109,8 @@ class Omniglot(FewShotSplit):
         train_queries: Likewise.
         split: ``"vinyals"``: 1028 training, 172 validation and 423 test characters (Vinyals et al.,
             "Matching networks for one shot learning", 2016, in the division of the
-            pytorch-meta project). ``"lake"``: 25 and 5 background alphabets for training and validation,
-            the 20 evaluation alphabets, from which Lake's runs come, for testing.
+            pytorch-meta project). ``"lake"``: 25 background alphabets for training, 5 for
+            validation, the 20 evaluation alphabets, from which Lake's runs come, for testing.
         rotations: Turn the training classes by multiples of 90 degrees; never the others.
         within_alphabet: All classes of a task come from one alphabet.
         size: Of the images, in pixels.
@@ -270,8 +273,7 @@ def _read_image(archive: zipfile.ZipFile, name: str, size: int) -> np.ndarray:
         raise ValueError(f"{archive.filename}: {name} is damaged: {error}") from error
     if image.size != (FULL_SIZE, FULL_SIZE):
         raise ValueError(
-            f"{archive.filename}: {name} has {image.size} pixels, expected "
-            f"{(FULL_SIZE, FULL_SIZE)}"
+            f"{archive.filename}: {name} has {image.size} pixels, expected {(FULL_SIZE, FULL_SIZE)}"
         )
     # A one-bit image would be resized without a filter: to grey first.
     grey = image.convert("L")
@@ -280,9 +282,7 @@ def _read_image(archive: zipfile.ZipFile, name: str, size: int) -> np.ndarray:
     return 255 - np.asarray(grey, dtype=np.uint8)
 
 
-def lake_runs(
-    root: str | Path | None = None, size: int = 28, download: bool = True
-) -> FrozenTasks:
+def lake_runs(root: str | Path | None = None, size: int = 28, download: bool = True) -> FrozenTasks:
     """Lake's official one-shot classification: 20 runs, 20 ways within an alphabet, 20 queries.
 
     Train on the ``"lake"`` split: the runs' characters belong to the evaluation alphabets, of which

@@ -156,9 +156,7 @@ def _as_label(label: Any) -> Any:
     return label
 
 
-def _split_labels(
-    labels: list[Any], fractions: Sequence[float], seed: int
-) -> dict[str, list[Any]]:
+def _split_labels(labels: list[Any], fractions: Sequence[float], seed: int) -> dict[str, list[Any]]:
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions are three positive numbers that sum to 1, got {fractions}")
     order = np.random.default_rng(seed).permutation(len(labels))

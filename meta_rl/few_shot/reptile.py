@@ -40,10 +40,10 @@ class ReptileState(NamedTuple):
 class Reptile(GradientLearner):
     """Learn each task with Adam (β₁ = 0, as in the paper) and move a fraction of the way there.
 
-    Training tasks need more support data than test tasks: the paper's 5-way 1-shot results come from
-    10 shots in training (``train_shots`` of the data set). Query data of training tasks are not
-    used. As in the authors' code, Adam's running squares go on from task to task; here, where tasks
-    are learned side by side, from the mean over the last meta-batch.
+    Training tasks need more support data than test tasks: the paper's 5-way 1-shot results come
+    from 10 shots in training (``train_shots`` of the data set). Query data of training tasks are
+    not used. As in the authors' code, Adam's running squares go on from task to task; here, where
+    tasks are learned side by side, from the mean over the last meta-batch.
 
     Args:
         network: A classifier with ``ways``, or a network for regression.
@@ -100,9 +100,7 @@ class Reptile(GradientLearner):
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """Learn the tasks, then φ ← φ + ε (mean of the learned parameters − φ)."""
         x, y = self.check_support(batch.support)
-        state, loss = self._learn(
-            x, y, self._fresh(x), self.num_steps, self.inner_batch_size
-        )
+        state, loss = self._learn(x, y, self._fresh(x), self.num_steps, self.inner_batch_size)
         means = {name: value.mean(dim=0) for name, value in state.params.items()}
         self.guard("loss", loss)
         self.guard("learned parameters", means)
@@ -146,7 +144,7 @@ class Reptile(GradientLearner):
         self, x: Tensor, y: Tensor, state: ReptileState, num_steps: int, batch_size: int
     ) -> tuple[ReptileState, Tensor]:
         """Adam on minibatches, which go through the support set pass by pass."""
-        minibatches = self._minibatches(*y.shape[:2], num_steps, batch_size)
+        minibatches = self._minibatches(y.shape[0], y.shape[1], num_steps, batch_size)
         step = vmap(self._adam_step, (0, 0, 0, 0, 0), chunk_size=self.chunk_size)
         params, moments = state.params, state.moments
         rows = torch.arange(len(y), device=self.device)[:, None]
@@ -176,10 +174,12 @@ class Reptile(GradientLearner):
             name: DECAY * moments[name] + (1 - DECAY) * gradient**2
             for name, gradient in gradients.items()
         }
-        correction = 1 - DECAY**count
+        correction = 1 - DECAY ** count.to(torch.float64)  # of float32, 1 - 0.999 is coarse
         params = {
             name: value
-            - self.lr * gradients[name] / ((moments[name] / correction).sqrt() + EPSILON)
+            - self.lr
+            * gradients[name]
+            / ((moments[name] / correction).to(value.dtype).sqrt() + EPSILON)
             for name, value in params.items()
         }
         return params, moments, loss
@@ -201,7 +201,6 @@ class Reptile(GradientLearner):
         each = vmap(alone, (None, None, 0))
         forward = vmap(each, chunk_size=self.chunk_size)
         return forward(state.params, state.support_x, inputs)
-
 
     def scored_steps(self) -> list[int]:
         """A few on the way: plain predictions cost as much as many steps."""

@@ -27,8 +27,8 @@ class Siamese(EmbeddingLearner):
     a class has several, by the best of them.
 
     Args:
-        network: An embedding, such as ``koch_network()`` or ``conv4()``; of another one than Koch's,
-            a sigmoid is taken of the embedding, as in the paper's last layer.
+        network: An embedding, such as ``koch_network()`` or ``conv4()``; of another one than
+            Koch's, a sigmoid is taken of the embedding, as in the paper's last layer.
         augment: Distort the images of training pairs by random affine maps (see
             :func:`distort_images`). Only for images.
         weight_decay: L2 penalty on all that is learned.
@@ -60,7 +60,7 @@ class Siamese(EmbeddingLearner):
             raise ValueError("Siamese needs a network with an attribute num_features")
         self.augment = augment
         self.weight_decay = weight_decay
-        self.squash = getattr(network, "recipe", ("",))[0] != "koch_network"
+        self.squash = (getattr(network, "recipe", None) or [""])[0] != "koch_network"
         self.module["similarity"] = _Similarity(features).to(self.device)
 
     def make_optimizer(self) -> torch.optim.Optimizer:

@@ -108,9 +108,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ValueError(f"{path} is no readable zip file: {error}; delete it to get it anew") from (
-            error
-        )
+        raise ValueError(
+            f"{path} is no readable zip file: {error}; delete it to get it anew"
+        ) from (error)
 
 
 def contents_digest(archive: zipfile.ZipFile, names: Sequence[str]) -> str:

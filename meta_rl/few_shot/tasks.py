@@ -132,7 +132,8 @@ class ClassPool:
         groups: The group of each class, such as its alphabet, ``[C]``, numbered from 0.
 
     Raises:
-        ValueError: Sizes that do not sum to N, empty classes, or images to turn that are no squares.
+        ValueError: Sizes that do not sum to N, empty classes, or images to turn that are not
+            square.
     """
 
     def __init__(
@@ -189,8 +190,8 @@ class ClassTasks:
     """Few-shot classification: ``ways`` classes, ``shots`` support examples of each.
 
     A meta-batch is drawn by index arithmetic and **one** gather. The classes of a task differ, and
-    their numbers (0 to ``ways - 1``) are assigned at random in every task. Support data come shot by
-    shot (one example of each class, then the next); query data are shuffled, so that their order
+    their numbers (0 to ``ways - 1``) are assigned at random in every task. Support data come shot
+    by shot (one example of each class, then the next); query data are shuffled, so that their order
     tells nothing. Where the pool has turned classes, each class of a task gets a turn of its own
     (as in MAML's code), and no class meets its turned self.
 
@@ -253,12 +254,11 @@ class ClassTasks:
         for part, number in (("support", self.shots), ("query", self.queries)):
             shape = (self.ways * number, *self.pool.example_shape)
             if examples.dtype == torch.uint8:
-                box = spaces.Box(0.0, 1.0, shape, np.float32)
+                parts[f"{part}_x"] = spaces.Box(0.0, 1.0, shape, np.float32)
             elif examples.is_floating_point():
-                box = spaces.Box(-np.inf, np.inf, shape, np.float32)
+                parts[f"{part}_x"] = spaces.Box(-np.inf, np.inf, shape, np.float32)
             else:
-                box = spaces.Box(0, int(examples.max()), shape, np.int64)
-            parts[f"{part}_x"] = box
+                parts[f"{part}_x"] = spaces.Box(0, int(examples.max()), shape, np.int64)
             parts[f"{part}_y"] = spaces.MultiDiscrete([self.ways] * (self.ways * number))
         return spaces.Dict(parts)
 
@@ -275,7 +275,8 @@ class ClassTasks:
         index = index.reshape(num_tasks, ways, each).swapaxes(1, 2)
         split = self.shots * ways
         order = rng.permuted(
-            np.broadcast_to(np.arange(self.queries * ways), (num_tasks, self.queries * ways)), axis=1
+            np.broadcast_to(np.arange(self.queries * ways), (num_tasks, self.queries * ways)),
+            axis=1,
         )
         index = index.reshape(num_tasks, -1)
         query_index = np.take_along_axis(index[:, split:], order, axis=1)
