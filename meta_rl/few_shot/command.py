@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,19 @@ def train_into(
     config: RunConfig,
     checkpoint_interval: float = 30.0,
     progress_bar: bool = False,
+    callbacks: Sequence[Callable[[Any], bool | None]] = (),
 ) -> None:
-    """Train up to the iterations of the configuration, with log and checkpoints in the folder."""
+    """Train up to the iterations of the configuration, with log and checkpoints in the folder.
+
+    Args:
+        folder: Of the run.
+        learner: Fresh, or from the run's checkpoint.
+        tasks: Of the run.
+        config: Of the run.
+        checkpoint_interval: Seconds between checkpoints.
+        progress_bar: Show one.
+        callbacks: More of them, such as one that stops the training.
+    """
     remaining = config.total_timesteps - learner.num_iterations
     if remaining > 0:
         logger = folder.logger(learner.num_iterations, 0, STEPS)
@@ -136,6 +147,7 @@ def train_into(
             callback=[
                 _Validation(tasks, config.total_timesteps),
                 _Checkpoints(folder.checkpoint, checkpoint_interval),
+                *callbacks,
             ],
             log_interval=max(1, min(100, config.total_timesteps // 20)),
             reset_num_iterations=False,

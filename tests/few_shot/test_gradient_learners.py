@@ -41,7 +41,8 @@ def by_hand(first_order: bool) -> tuple[float, float, float]:
     """Loss, its derivative with respect to w, and with respect to α, of ``y = w x``.
 
     One step on ``(w x - y)²`` gives ``w' = w - 2 α x (w x - y)``; the query loss is
-    ``(w' q - t)²``, hence ``d/dw = 2 q (w' q - t) (1 - 2 α x²)``, without the last factor in first order, and
+    ``(w' q - t)²``, hence
+    ``d/dw = 2 q (w' q - t) (1 - 2 α x²)``, without the last factor in first order, and
     ``d/dα = 2 q (w' q - t) (-2 x (w x - y))``. All are means over the two tasks.
     """
     loss = dw = dalpha = 0.0
