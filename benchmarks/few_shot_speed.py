@@ -108,11 +108,9 @@ def main(args: Args) -> None:
             pipelines[f"DataLoader, {workers} workers"] = iter(loader)
         steps: dict[str, Callable[[], object]] = {
             "Omniglot": lambda: tasks.train.sample_tasks(args.meta_batch_size, rng),
-            **{
-                name: (lambda batches=batches: next(batches)) for name, batches in pipelines.items()
-            },
+            **{name: (lambda stream=stream: next(stream)) for name, stream in pipelines.items()},
         }
-        rates = {name: [] for name in steps}  # type: dict[str, list[float]]
+        rates: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(args.repeats):
             for name, step in steps.items():
                 rates[name].append(rate(step, args.seconds))

@@ -2,8 +2,8 @@
 
 Trains with the shipped settings and evaluates on held-out tasks. Trainings keep checkpoints in
 their run folders: run the same command again and a training that was cut off, or stopped by
-``--max-minutes``, goes on; one that is finished is only evaluated. Each result is written as soon as
-it is there, beside those of earlier calls.
+``--max-minutes``, goes on; one that is finished is only evaluated. Each result is written as soon
+as it is there, beside those of earlier calls.
 
     python benchmarks/few_shot_tables.py --list
     python benchmarks/few_shot_tables.py --settings maml/Sinusoid-10s protonet/Omniglot-5w1s
@@ -104,6 +104,7 @@ class StopWatch:
         self.limit = limit
 
     def __call__(self, learner: Any) -> bool:
+        """Whether there is time left."""
         elapsed = time.monotonic() - self.began
         if time.monotonic() - self.noted > 30:
             self.note()
@@ -182,9 +183,9 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Few-shot learners beside their papers",
         "",
-        "By `python benchmarks/few_shot_tables.py`. Shipped settings; means over held-out test tasks "
-        "with 95 % bootstrap intervals, in % for accuracies. Iterations done, of those wanted; where "
-        "fewer, the same command goes on.",
+        "By `python benchmarks/few_shot_tables.py`. Shipped settings; means over held-out test "
+        "tasks with 95 % bootstrap intervals, in % for accuracies. Iterations done, of those "
+        "wanted; where fewer, the same command goes on.",
         "",
         "| learner and tasks | before | after | paper | wanted | test tasks | seed | iterations | "
         "wall time | further |",

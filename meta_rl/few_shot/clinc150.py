@@ -18,7 +18,13 @@ import torch
 from torch import Tensor
 
 from meta_rl.few_shot.sources import Source, obtain
-from meta_rl.few_shot.tasks import ClassPool, FewShotSplit, class_split
+from meta_rl.few_shot.tasks import (
+    ClassPool,
+    ClassTasks,
+    FewShotSplit,
+    FewShotTasks,
+    class_split,
+)
 from meta_rl.tasks import check_count
 
 HOME = "https://raw.githubusercontent.com/clinc/oos-eval/master/data"
@@ -87,6 +93,51 @@ def words(text: str) -> list[str]:
     return re.findall(r"[\w']+", text.lower())
 
 
+class UnknownWords(ClassTasks):
+    """Texts in which, in every task anew, some of the known words are taken for unknown ones.
+
+    In a new domain many words are unknown. Meta-training has to meet that: in a task, each known
+    word gets, with the given probability, the number of an unknown word instead, the same wherever
+    it occurs in this task.
+
+    Args:
+        pool: Of the texts.
+        vocabulary: That the texts were encoded with.
+        probability: Of a word to be taken for unknown.
+        **sizes: As for :class:`ClassTasks`.
+
+    Raises:
+        ValueError: As :class:`ClassTasks`, or a probability outside [0, 1].
+    """
+
+    def __init__(
+        self, pool: ClassPool, vocabulary: Vocabulary, probability: float, **sizes: Any
+    ) -> None:
+        super().__init__(pool, **sizes)
+        if not 0 <= probability <= 1:
+            raise ValueError(f"a probability lies in [0, 1], got {probability}")
+        self.vocabulary = vocabulary
+        self.probability = probability
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
+        """Draw tasks, on the device of the pool."""
+        batch = super().sample_tasks(num_tasks, rng)
+        known = 1 + len(self.vocabulary.known)
+        shape = (num_tasks, known)
+        unknown = known + rng.integers(self.vocabulary.num_hashes, size=shape)
+        replaced = rng.random(shape) < self.probability
+        replaced[:, PADDING] = False
+        numbers = np.where(replaced, unknown, np.arange(known))
+        table = torch.from_numpy(numbers).to(batch.support_x.device)
+
+        def renumbered(x: Tensor) -> Tensor:
+            return table.gather(1, x.flatten(1)).view_as(x)
+
+        return batch._replace(
+            support_x=renumbered(batch.support_x), query_x=renumbered(batch.query_x)
+        )
+
+
 class Clinc150(FewShotSplit):
     """Few-shot intent classification on held-out domains.
 
@@ -102,6 +153,8 @@ class Clinc150(FewShotSplit):
         train_ways: Another number for training tasks.
         train_shots: Likewise.
         train_queries: Likewise.
+        unknown_words: Probability of a word to be taken for unknown, in each training task anew;
+            see :class:`UnknownWords`.
         num_hashes: Numbers for words that do not occur in the training domains.
         length: Words of an utterance.
         device: Of the utterances.
@@ -129,6 +182,7 @@ class Clinc150(FewShotSplit):
         train_ways: int | None = None,
         train_shots: int | None = None,
         train_queries: int | None = None,
+        unknown_words: float = 0.3,
         num_hashes: int = 2048,
         length: int = 28,
         device: torch.device | str = "cpu",
@@ -154,7 +208,16 @@ class Clinc150(FewShotSplit):
             name="Clinc150",
             train={"ways": train_ways, "shots": train_shots, "queries": train_queries},
         )
-        super().__init__(tasks.train, tasks.validation, tasks.test)
+        train = UnknownWords(
+            tasks.train.pool,
+            vocabulary,
+            unknown_words,
+            ways=tasks.train.ways,
+            shots=tasks.train.shots,
+            queries=tasks.train.queries,
+            name="Clinc150",
+        )
+        super().__init__(train, tasks.validation, tasks.test)
         encoded = vocabulary.encode(out_of_scope).to(device=device, dtype=torch.int64)
         self.__dict__.update(vocabulary=vocabulary, out_of_scope=encoded)  # dataclass is frozen
 

@@ -140,6 +140,30 @@ def test_whole_domains_are_held_out(root: Path) -> None:
         Clinc150(root, ways=5, shots=1, queries=1, train_ways=5)
 
 
+def test_words_of_a_training_task_are_taken_for_unknown(root: Path) -> None:
+    """The same word keeps its number within a task, and loses it with the given probability."""
+    plain, hidden = (
+        Clinc150(root, ways=3, shots=2, queries=2, length=5, unknown_words=probability)
+        for probability in (0.0, 0.5)
+    )
+    known = len(plain.vocabulary.known)
+    before, after = (t.train.sample_tasks(100, np.random.default_rng(0)) for t in (plain, hidden))
+    assert (before.support_y == after.support_y).all()
+    for part in ("support_x", "query_x"):
+        old, new = getattr(before, part), getattr(after, part)
+        assert (old <= known).all()
+        assert ((new == old) | (new > known)).all()
+        assert (new[old == 0] == 0).all()
+    changed = 0
+    for old, new in zip(before.support_x.tolist(), after.support_x.tolist(), strict=True):
+        pairs = {pair for a, b in zip(old, new, strict=True) for pair in zip(a, b, strict=True)}
+        assert len({a for a, _ in pairs}) == len(pairs)
+        changed += sum(a != b for a, b in pairs) / len(pairs)
+    assert 0.3 < changed / 100 < 0.55  # half of the words, but never the padding
+    with pytest.raises(ValueError, match=r"a probability lies in \[0, 1\]"):
+        Clinc150(root, ways=3, shots=1, queries=1, unknown_words=2.0)
+
+
 def test_a_broken_file_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = root / "clinc150" / "data_full.json"
     file.write_text("{")
