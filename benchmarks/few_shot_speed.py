@@ -118,7 +118,7 @@ def main(args: Args) -> None:
     lines = [
         "# Speed of drawing meta-batches",
         "",
-        f"By `python benchmarks/few_shot_speed.py`: meta-batches of {args.meta_batch_size} tasks, 5 "
+        f"By `python benchmarks/few_shot_speed.py`: batches of {args.meta_batch_size} tasks, 5 "
         "ways, 1 shot, 15 queries of Omniglot, one thread; median (and range) of "
         f"{args.repeats} turns of {args.seconds:g} s.",
         "",

@@ -287,8 +287,9 @@ def text_encoder(
 class _TextBody(nn.Module):
     """The weighted mean of the words' embeddings, beside that of features of three words in a row.
 
-    The plain mean carries words that were never trained, by their random embeddings, so that the
-    same word is recognised again.
+    Both are scaled to learned lengths, so that the length of a text does not matter. The first
+    carries words that were never trained, by their random embeddings: the same word is recognised
+    again. At the beginning it outweighs the second, which knows nothing yet.
     """
 
     def __init__(self, vocabulary_size: int, dim: int, hidden: int) -> None:
@@ -296,6 +297,7 @@ class _TextBody(nn.Module):
         self.embedding = nn.Embedding(vocabulary_size, dim)
         self.context = nn.Linear(3 * dim, hidden)
         self.importance = nn.Linear(dim, 1)
+        self.lengths = nn.Parameter(torch.tensor([4.0, 1.0]))
 
     def forward(self, tokens: Tensor) -> Tensor:
         words = self.embedding(tokens)  # [N, L, D]
@@ -306,7 +308,11 @@ class _TextBody(nn.Module):
         context = torch.relu(self.context(torch.cat([before, words, after], dim=-1)))
         scores = self.importance(words).masked_fill(present == 0, -torch.inf)
         weights = torch.softmax(scores, dim=-2)
-        return torch.cat([(weights * words).sum(-2), (weights * context).sum(-2)], dim=-1)
+        pooled = [
+            functional.normalize((weights * features).sum(-2), dim=-1) * length
+            for features, length in zip((words, context), self.lengths.unbind(), strict=True)
+        ]
+        return torch.cat(pooled, dim=-1)
 
 
 class _MeanOverPositions(nn.Module):
