@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
-from torch.func import grad, grad_and_value, jvp, vjp
+from torch.func import grad_and_value
 
-from meta_rl.inner_loop import Params
-from meta_rl.policy_gradient import Batch, PolicyGradientAgent, over_tasks
+from meta_rl.inner_loop import Params, hessian_vector_product
+from meta_rl.policy_gradient import Batch, PolicyGradientAgent, check_finite, over_tasks
 from meta_rl.task_policy import TaskPolicy
 from meta_rl.tasks import check_count
 from meta_rl.trust_region import trust_region_step
@@ -51,7 +52,7 @@ class MAMLTRPO(PolicyGradientAgent):
         max_backtracks: Of the line search.
         backtrack_factor: What a try of the line search is shorter than the one before.
         curvature_fraction: Part of the steps that Hessian-vector products are computed on.
-        task_chunk: Tasks that are differentiated at a time; all by default.
+        task_chunk: Tasks that are differentiated at a time; by default chosen by their size.
         discount: Of rewards.
         gae_lambda: Of the advantage estimate.
         env_kwargs: For the environment, where ``env`` is an id.
@@ -91,7 +92,7 @@ class MAMLTRPO(PolicyGradientAgent):
         cg_damping: float = 1e-5,
         max_backtracks: int = 15,
         backtrack_factor: float = 0.8,
-        curvature_fraction: float = 0.1,
+        curvature_fraction: float = 0.05,
         task_chunk: int | None = None,
         discount: float = 0.99,
         gae_lambda: float = 1.0,
@@ -132,7 +133,7 @@ class MAMLTRPO(PolicyGradientAgent):
         self.max_backtracks = check_count("max_backtracks", max_backtracks, least=0)
         self.backtrack_factor = backtrack_factor
         self.curvature_fraction = curvature_fraction
-        self.task_chunk = task_chunk and check_count("task_chunk", task_chunk)
+        self.task_chunk = None if task_chunk is None else check_count("task_chunk", task_chunk)
         self._check_range("max_kl", above=0.0)
         self._check_range("exploration_coefficient", least=0.0)
         self._check_range("cg_damping", least=0.0)
@@ -146,7 +147,7 @@ class MAMLTRPO(PolicyGradientAgent):
         params = self.policy.parameters_by_name()
         credit = self._credit()
         gradients, objectives = self.task_gradients(params, credit)
-        self._check_finite("a gradient", gradients)
+        check_finite("a gradient", gradients, self.place_in_training)
         before = objectives.mean().item()
 
         def improvement(candidate: Params) -> tuple[float, float]:
@@ -205,28 +206,40 @@ class MAMLTRPO(PolicyGradientAgent):
             chunk_size=self.task_chunk,
         )
 
-    def curvature(self, params: Params) -> Any:
+    def curvature(self, params: Params) -> Callable[[Params], Params]:
         """Products with the Hessian of the mean divergence of the adapted policies."""
-        num_steps = self._query.mask.shape[1]
         # The same steps for every product, and another draw for every update.
-        order = torch.randperm(num_steps, generator=self.generator, device=self.device)
-        chosen = order[: max(1, round(self.curvature_fraction * num_steps))]
-        supports, query = self.supports_and_query(chosen)
+        supports, query = self.part_of_steps(self.curvature_fraction)
 
-        def of_one_task(vector: Params, supports: list[Batch], query: Batch) -> Params:
-            def inner(values: Params) -> Params:
-                return self.adapted(values, supports)
-
-            fast, along = jvp(inner, (params,), (vector,))
-            bent = jvp(grad(lambda values: self.kl(values, query)), (fast,), (along,))[1]
-            return vjp(inner, params)[1](bent)[0]
+        def of_one_task(
+            vector: Params, start: Params, path: list[Params], supports: list[Batch], query: Batch
+        ) -> Params:
+            *before, fast = [start, *path]  # parameters before each inner step, and after all
+            for values, support in zip(before, supports, strict=True):
+                vector = self._inner_jacobian(vector, values, support)
+            vector = hessian_vector_product(self.kl, fast, query, vector)
+            for values, support in zip(reversed(before), reversed(supports), strict=True):
+                vector = self._inner_jacobian(vector, values, support)
+            return vector
 
         def product(vector: Params) -> Params:
-            products = over_tasks(of_one_task, vector, supports, query, chunk_size=self.task_chunk)
-            self._check_finite("a Hessian-vector product", products)
+            products = over_tasks(
+                of_one_task,
+                *(vector, params, self._path, supports, query),
+                shared=2,
+                chunk_size=self.task_chunk,
+            )
+            check_finite("a Hessian-vector product", products, self.place_in_training)
             return {name: value.mean(dim=0) for name, value in products.items()}
 
         return product
+
+    def _inner_jacobian(self, vector: Params, params: Params, support: Batch) -> Params:
+        """``(I - α ∇²L) v``: the Jacobian of one inner step, which is symmetric."""
+        if self.first_order:
+            return vector
+        bent = hessian_vector_product(self.inner_loss, params, support, vector)
+        return {name: value - self.inner_lr * bent[name] for name, value in vector.items()}
 
     def evaluate(self, params: Params, credit: Tensor) -> tuple[float, float]:
         """The mean objective with these initial parameters, and the mean divergence."""

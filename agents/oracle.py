@@ -36,6 +36,7 @@ class TaskConditionedOracle:
     Args:
         model: The trained agent.
         task_space: ``task_split.space`` of the environment.
+        observation_space: Of a single environment without the task, where it is not a ``Box``.
 
     Raises:
         ValueError: The agent was not trained with the task in its observation.
@@ -47,9 +48,15 @@ class TaskConditionedOracle:
         >>> meta_rl.evaluate_adaptation(oracle, "meta_rl/HalfCheetahVel-v0")
     """
 
-    def __init__(self, model: Predictor, task_space: spaces.Space) -> None:
+    def __init__(
+        self,
+        model: Predictor,
+        task_space: spaces.Space,
+        observation_space: spaces.Space | None = None,
+    ) -> None:
         self.model = model
         self.encoder = FlatEncoder(task_space)
+        self.encode_obs = None if observation_space is None else FlatEncoder(observation_space)
         shape = model.observation_space.shape
         if shape is None or len(shape) != 1 or shape[0] <= self.encoder.size:
             raise ValueError(
@@ -67,7 +74,7 @@ class TaskConditionedOracle:
 
     def predict(
         self,
-        observation: np.ndarray,
+        observation: Any,
         state: np.ndarray | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
@@ -75,16 +82,26 @@ class TaskConditionedOracle:
         """Act, seeing the task.
 
         Args:
-            observation: ``[N, O]``.
+            observation: ``[N, ...]``.
             state: From :meth:`adapt_to_tasks`.
             episode_start: Not used.
             deterministic: Take the most likely action.
 
         Raises:
-            ValueError: The tasks were not told.
+            ValueError: The tasks were not told, or observations that the agent was not trained on.
         """
         if state is None:
             raise ValueError("an oracle has to be told the tasks: state = adapt_to_tasks(tasks)")
-        flat = np.asarray(observation, dtype=np.float32).reshape(len(observation), -1)
+        if self.encode_obs is not None:
+            observation = self.encode_obs.encoded(observation)
+        elif isinstance(observation, dict):
+            raise ValueError("observations in a Dict need observation_space=")
+        flat = np.asarray(observation, dtype=np.float32).reshape(len(state), -1)
         seen = np.concatenate([flat, state], axis=1)
+        if seen.shape[1:] != self.model.observation_space.shape:
+            raise ValueError(
+                f"observation and task are {seen.shape[1]} numbers, but the agent was trained on "
+                f"{self.model.observation_space}; observations other than a Box need "
+                "observation_space="
+            )
         return self.model.predict(seen, deterministic=deterministic)[0], state

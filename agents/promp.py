@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import grad
 
 from meta_rl.inner_loop import Params, adapt
-from meta_rl.policy_gradient import Batch, PolicyGradientAgent, over_tasks
+from meta_rl.policy_gradient import Batch, PolicyGradientAgent, check_finite, over_tasks
 from meta_rl.task_policy import TaskPolicy
 from meta_rl.tasks import check_count
 
@@ -37,7 +37,7 @@ class ProMP(PolicyGradientAgent):
         num_outer_steps: Steps of Adam on the data of an iteration.
         clip_range: ε of the probability ratio after adaptation.
         inner_kl_coefficient: η of the penalty.
-        task_chunk: Tasks that are differentiated at a time; all by default.
+        task_chunk: Tasks that are differentiated at a time; by default chosen by their size.
         discount: Of rewards.
         gae_lambda: Of the advantage estimate.
         env_kwargs: For the environment, where ``env`` is an id.
@@ -103,7 +103,7 @@ class ProMP(PolicyGradientAgent):
         self.num_outer_steps = check_count("num_outer_steps", num_outer_steps)
         self.clip_range = clip_range
         self.inner_kl_coefficient = inner_kl_coefficient
-        self.task_chunk = task_chunk and check_count("task_chunk", task_chunk)
+        self.task_chunk = None if task_chunk is None else check_count("task_chunk", task_chunk)
         self._check_range("clip_range", above=0.0)
         self._check_range("inner_kl_coefficient", least=0.0)
         if _init_setup_model:
@@ -129,7 +129,7 @@ class ProMP(PolicyGradientAgent):
                 *(params, supports, query),
                 chunk_size=self.task_chunk,
             )
-            self._check_finite("a gradient", gradients)
+            check_finite("a gradient", gradients, self.place_in_training)
             for name, parameter in self.policy.named_parameters():
                 parameter.grad = -gradients[name].mean(dim=0)  # Adam descends
             self.policy.optimizer.step()

@@ -4,8 +4,8 @@
   relative deviation of our next state from Gymnasium's, ``‖ours - theirs‖ / ‖theirs‖`` over time,
   positions and velocities.
 * Trajectories: the same deviation over the steps of an episode, from one first state with the same
-  actions. Rounding differs, because our solver starts each step anew; contacts amplify the
-  difference, by a factor of ten in about ten steps where the motion is chaotic (HalfCheetah,
+  actions. Our solver starts each step anew, and answers within its tolerance; contacts amplify
+  the difference, by a factor of ten in about ten steps where the motion is chaotic (HalfCheetah,
   Ant), and not where it falls and rests or has no contacts.
 
     python benchmarks/physics_equality.py

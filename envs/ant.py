@@ -33,7 +33,7 @@ class _Ant(FallingRobot):
     gaussian_velocity_noise = True
     camera: ClassVar[dict[str, Any]] = {
         **FallingRobot.camera,
-        "distance": 7.0,
+        "distance": 5.0,
         "elevation": -35.0,
     }
     episodes_per_trial = 2
@@ -357,6 +357,8 @@ class AntGoal(_Ant):
     ## Version History
     * v0: initial.
     """
+
+    camera: ClassVar[dict[str, Any]] = {**_Ant.camera, "distance": 7.0}  # goals are 3 m away
 
     def __init__(
         self, goal_radius: float = 3.0, num_train_tasks: int | None = 150, **robot: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,18 +166,11 @@ class GaussianBandit(_Bandit):
         self.reward_std = float(reward_std)
         self.mean_std = float(mean_std)
         space = spaces.Box(-np.inf, np.inf, (self.num_arms,), np.float64)
-
-        def normal(spread: float) -> SampledTasks:
-            return SampledTasks(
-                space, lambda num, rng: rng.normal(0.0, spread, (num, self.num_arms))
-            )
-
-        self.task_split = held_out_split(
-            normal(self.mean_std),
-            num_test=NUM_TEST_TASKS,
-            seed=2016,
-            ood=normal(2 * self.mean_std),
+        train, ood = (
+            SampledTasks(space, partial(_normal_means, self.num_arms, spread))
+            for spread in (self.mean_std, 2 * self.mean_std)
         )
+        self.task_split = held_out_split(train, num_test=NUM_TEST_TASKS, seed=2016, ood=ood)
 
     def reward_terms(
         self,
@@ -189,3 +183,7 @@ class GaussianBandit(_Bandit):
         """A draw from the arm that was pulled. Numpy only: it draws."""
         means = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
         return {"reward_pull": means + self.reward_std * rng.standard_normal(len(params))}
+
+
+def _normal_means(num_arms: int, spread: float, num: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.normal(0.0, spread, (num, num_arms))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
@@ -114,7 +115,8 @@ class DarkRoom(_DarkRoom):
         params: Tasks,
     ) -> dict[str, Any]:
         """1 on the goal."""
-        return {"reward_goal": np.where(same_cell(next_state.position, params), 1.0, 0.0)}
+        at_goal = same_cell(next_state.position, params)
+        return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
 
     def terminal(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
         """On the goal, where that is asked for."""
@@ -232,9 +234,10 @@ class DarkKeyToDoor(_DarkRoom):
         params: Tasks,
     ) -> dict[str, Any]:
         """1 for the key and 1 for the door, once each."""
+        xp = array_namespace(next_state.has_key)
         return {
-            "reward_key": np.where(next_state.has_key & ~state.has_key, 1.0, 0.0),
-            "reward_door": np.where(next_state.door_open & ~state.door_open, 1.0, 0.0),
+            "reward_key": xp.where(next_state.has_key & ~state.has_key, 1.0, 0.0),
+            "reward_door": xp.where(next_state.door_open & ~state.door_open, 1.0, 0.0),
         }
 
     def terminal(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:

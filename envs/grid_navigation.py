@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace, device
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
@@ -34,12 +35,23 @@ def moved(position: Any, action: Any, size: int) -> Any:
         action: Index into ``MOVES``, ``[N]``.
         size: Cells along each side of the grid.
     """
-    return np.clip(position + MOVES[action], 0, size - 1)
+    return (position + steps(MOVES, action)).clip(0, size - 1)
+
+
+def steps(moves: np.ndarray, action: Any) -> Any:
+    """What the actions add to x and y, int ``[N, 2]``.
+
+    Args:
+        moves: One row for each kind of action.
+        action: Index of a row, ``[N]``.
+    """
+    xp = array_namespace(action)
+    return xp.take(xp.asarray(moves, device=device(action)), action, axis=0)
 
 
 def same_cell(position: Any, cell: Any) -> Any:
     """Where the positions are the cells, bool ``[N]``."""
-    return np.all(position == cell, axis=-1)
+    return array_namespace(position).all(position == cell, axis=-1)
 
 
 def all_cells(size: int) -> np.ndarray:
@@ -135,7 +147,8 @@ class GridNavigation(TaskFuncEnv):
 
     def observation(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
         """The position: x and y."""
-        return state.position.astype(np.float32)
+        xp = array_namespace(state.position)
+        return xp.astype(state.position, xp.float32)
 
     def reward_terms(
         self,
@@ -147,9 +160,10 @@ class GridNavigation(TaskFuncEnv):
     ) -> dict[str, Any]:
         """1 on the goal, -0.1 elsewhere."""
         at_goal = same_cell(next_state.position, params)
+        xp = array_namespace(at_goal)
         return {
-            "reward_goal": np.where(at_goal, 1.0, 0.0),
-            "reward_step": np.where(at_goal, 0.0, -0.1),
+            "reward_goal": xp.where(at_goal, 1.0, 0.0),
+            "reward_step": xp.where(at_goal, 0.0, -0.1),
         }
 
     def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, device
 from gymnasium import spaces
 
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
@@ -355,7 +356,9 @@ class HalfCheetahCripple(_HalfCheetah):
 
     def control(self, action: Any, params: Tasks) -> Any:
         """The actions, with 0 for the dead motor."""
-        return action * (np.arange(6) != params[:, None])
+        xp = array_namespace(action)
+        joints = xp.arange(action.shape[1], device=device(action))
+        return xp.where(joints == params[:, None], 0.0, action)
 
     def reward_terms(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
@@ -84,6 +84,7 @@ class HumanoidDir(FallingRobot):
     """
 
     num_excluded_positions = 2
+    camera: ClassVar[dict[str, Any]] = {**FallingRobot.camera, "distance": 5.0, "elevation": -30.0}
     episodes_per_trial = 2
 
     def __init__(

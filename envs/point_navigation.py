@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
@@ -60,15 +61,16 @@ class PlanarPoint(TaskFuncEnv):
         self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> PointState:
         """Move by ``MAX_STEP`` times the action, clipped to [-1, 1]."""
-        return PointState(state.position + MAX_STEP * np.clip(action, -1.0, 1.0))
+        return PointState(state.position + MAX_STEP * action.clip(-1.0, 1.0))
 
     def observation(self, state: PointState, rng: np.random.Generator, params: Tasks) -> Any:
         """The position."""
-        return state.position.copy()
+        return array_namespace(state.position).asarray(state.position, copy=True)
 
     def distance(self, state: PointState, params: Tasks) -> Any:
         """Euclidean distance to the goal, ``[N]``."""
-        return np.linalg.vector_norm(state.position - self.goals(params), axis=-1)
+        xp = array_namespace(state.position)
+        return xp.linalg.vector_norm(state.position - self.goals(params), axis=-1)
 
     def reward_terms(
         self,
@@ -208,7 +210,8 @@ class PointNavigation(PlanarPoint):
 
     def terminal(self, state: PointState, rng: np.random.Generator, params: Tasks) -> Any:
         """Whether the point is at the goal."""
-        return np.all(np.abs(state.position - params) < self.goal_tolerance, axis=-1)
+        xp = array_namespace(state.position)
+        return xp.all(xp.abs(state.position - params) < self.goal_tolerance, axis=-1)
 
 
 class PointRobot(PlanarPoint):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.tasks import SampledTasks, Tasks
@@ -123,7 +124,7 @@ class ReacherGoal(Robot):
     def fingertip(self, state: RobotState) -> Any:
         """Position of the fingertip, ``[N, 2]`` in m."""
         qpos = self.qpos(state)
-        xp = qpos.__array_namespace__()
+        xp = array_namespace(qpos)
         shoulder, elbow = qpos[:, 0], qpos[:, 0] + qpos[:, 1]
         x = LINKS[0] * xp.cos(shoulder) + LINKS[1] * xp.cos(elbow)
         y = LINKS[0] * xp.sin(shoulder) + LINKS[1] * xp.sin(elbow)
@@ -132,7 +133,7 @@ class ReacherGoal(Robot):
     def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
         """Angles, their velocities and the fingertip; nothing of the goal."""
         angles = self.qpos(state)[:, :2]
-        xp = angles.__array_namespace__()
+        xp = array_namespace(angles)
         parts = [xp.cos(angles), xp.sin(angles), self.qvel(state)[:, :2], self.fingertip(state)]
         return xp.concat(parts, axis=1)
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
@@ -131,7 +132,7 @@ class Robot(TaskFuncEnv):
 
     def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
         """Positions (without the excluded ones) and clipped velocities, ``[N, ...]``."""
-        xp = state.physics.__array_namespace__()
+        xp = array_namespace(state.physics)
         velocities = self.qvel(state).clip(-self.velocity_limit, self.velocity_limit)
         return xp.concat([self.qpos(state)[:, self._skipped :], velocities], axis=1)
 
@@ -153,8 +154,9 @@ class Robot(TaskFuncEnv):
         self, state: RobotState, action: Any, next_state: RobotState, params: Tasks
     ) -> dict[str, Any]:
         """``x_position`` in m and ``x_velocity`` in m/s, ``[N]`` each, as in Gymnasium."""
+        xp = array_namespace(next_state.physics)
         return {
-            "x_position": self.qpos(next_state)[:, 0].copy(),
+            "x_position": xp.asarray(self.qpos(next_state)[:, 0], copy=True),
             "x_velocity": self.velocity(state, next_state)[:, 0],
         }
 
@@ -253,8 +255,9 @@ class FallingRobot(Robot):
 
 def control_cost(weight: float, action: Any) -> Any:
     """``-weight ‖a‖²``, ``[N]``; actions are not clipped first, as in Gymnasium."""
-    action = action.astype(np.float64)
-    return -weight * (action * action).sum(axis=1)
+    xp = array_namespace(action)
+    action = xp.astype(action, xp.float64)
+    return -weight * xp.sum(action * action, axis=1)
 
 
 def is_within(values: Any, limits: Range) -> Any:
@@ -264,18 +267,19 @@ def is_within(values: Any, limits: Range) -> Any:
 
 def directions(angles: Any) -> Any:
     """Unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians; 0 is the x axis, π/2 is y."""
-    xp = angles.__array_namespace__()
+    xp = array_namespace(angles)
     return xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
 
 
 def along_x(lengths: Any) -> Any:
     """Vectors ``[N, 3]`` along the x axis, of lengths ``[N, 1]``."""
-    return lengths * np.array([1.0, 0.0, 0.0])
+    xp = array_namespace(lengths)
+    return xp.concat([lengths, xp.zeros_like(lengths), xp.zeros_like(lengths)], axis=1)
 
 
 def in_plane(vectors: Any, height: float = 0.0) -> Any:
     """Vectors ``[N, 3]`` of vectors in the plane, ``[N, 2]``, at a height in m."""
-    xp = vectors.__array_namespace__()
+    xp = array_namespace(vectors)
     return xp.concat([vectors, xp.full_like(vectors[:, :1], height)], axis=1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
@@ -95,7 +96,8 @@ class SparsePointNavigation(PlanarPoint):
 
     def sparse_reward(self, distance: Any) -> Any:
         """1 minus the distance within the radius, otherwise 0; ``[N]``."""
-        return np.where(distance <= self.goal_radius, 1.0 - distance, 0.0)
+        xp = array_namespace(distance)
+        return xp.where(distance <= self.goal_radius, 1.0 - distance, 0.0)
 
     def reward_terms(
         self,

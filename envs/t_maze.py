@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
 
 from . import map_picture as picture
+from .grid_navigation import steps
 
 MOVES = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
 """What the actions add to x and y: right, up, left, down."""
@@ -129,20 +131,22 @@ class TMaze(TaskFuncEnv):
         self, state: MazeState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> MazeState:
         """Move by one cell where there is one: the corridor, and both sides of the junction."""
-        target = state.position + MOVES[action]
+        xp = array_namespace(state.position)
+        target = state.position + steps(MOVES, action)
         x, y = target[:, 0], target[:, 1]
         in_corridor = (y == 0) & (x >= 0) & (x <= self.junction)
-        at_side = (np.abs(y) == 1) & (x == self.junction)
-        position = np.where((in_corridor | at_side)[:, None], target, state.position)
+        at_side = (xp.abs(y) == 1) & (x == self.junction)
+        position = xp.where((in_corridor | at_side)[:, None], target, state.position)
         shown = (position[:, 0] == 0) & ~state.cue_gone
         return MazeState(position, state.steps + 1, shown, state.cue_gone | shown)
 
     def observation(self, state: MazeState, rng: np.random.Generator, params: Tasks) -> Any:
         """The x (or whether it is the junction's), the y and the cue."""
         x, y = state.position[:, 0], state.position[:, 1]
-        where = x == self.junction if self.ambiguous_position else x
-        cue = np.where(state.cue_shown, params[:, 0], 0)
-        return np.stack([where, y, cue], axis=1).astype(np.float32)
+        xp = array_namespace(state.position)
+        where = xp.astype(x == self.junction, x.dtype) if self.ambiguous_position else x
+        cue = xp.where(state.cue_shown, params[:, 0], 0)
+        return xp.astype(xp.stack([where, y, cue], axis=1), xp.float32)
 
     def reward_terms(
         self,
@@ -156,9 +160,10 @@ class TMaze(TaskFuncEnv):
         last = next_state.steps >= self.horizon
         at_goal = next_state.position[:, 1] == params[:, 0]
         behind = next_state.position[:, 0] < next_state.steps - self.oracle_length
+        xp = array_namespace(last)
         return {
-            "reward_goal": np.where(last & at_goal, self.goal_reward, 0.0),
-            "reward_penalty": np.where(~last & behind, self.penalty, 0.0),
+            "reward_goal": xp.where(last & at_goal, self.goal_reward, 0.0),
+            "reward_penalty": xp.where(~last & behind, self.penalty, 0.0),
         }
 
     def render_frames(self, state: MazeState, params: Tasks, render_mode: str) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, device
 from gymnasium import spaces
 
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
@@ -83,7 +84,9 @@ class WindNavigation(PlanarPoint):
 
     def goals(self, params: Tasks) -> Any:
         """Always the same."""
-        return np.broadcast_to(np.asarray(GOAL), params.shape)
+        xp = array_namespace(params)
+        goal = xp.asarray(GOAL, dtype=params.dtype, device=device(params))
+        return xp.broadcast_to(goal, params.shape)
 
     def transition(
         self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
@@ -102,7 +105,7 @@ class WindNavigation(PlanarPoint):
     ) -> dict[str, Any]:
         """1 at the goal."""
         at_goal = self.distance(next_state, params) <= self.goal_radius
-        return {"reward_goal": np.where(at_goal, 1.0, 0.0)}
+        return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
 
     def goal_radius_drawn(self) -> float:
         """The zone that pays."""

@@ -379,7 +379,11 @@ def adapts_by_step(learner: Any, env: VectorEnv) -> bool:
 
 
 def _where(active: np.ndarray, new: Any, old: Any) -> Any:
-    """The new state where ``active``, the old one elsewhere; leaves have a leading task axis."""
+    """The new state where ``active``, the old one elsewhere.
+
+    Leaves have a leading task axis: of the sub-environments, or of the tasks that equal blocks of
+    them share, which go on until the last of the block has finished.
+    """
     if old is None or new is None or new is old or active.all():
         return new
     if isinstance(new, dict):
@@ -387,6 +391,7 @@ def _where(active: np.ndarray, new: Any, old: Any) -> Any:
     if isinstance(new, tuple):
         leaves = (_where(active, n, o) for n, o in zip(new, old, strict=True))
         return type(new)(*leaves) if hasattr(new, "_fields") else tuple(leaves)
+    active = active.reshape(len(new), -1).any(axis=1)
     if isinstance(new, torch.Tensor):
         mask = torch.as_tensor(active, device=new.device)
         return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad, vjp, vmap
 from torch.utils._pytree import tree_leaves
 
 from meta_rl.tasks import check_count
@@ -105,7 +105,11 @@ def adapt_tasks(
     Raises:
         ValueError: As :func:`adapt`, or tensors of different numbers of tasks.
     """
-    count_support(support)
+    num_tasks = count_support(support)
+    if stacked and count_support(params) != num_tasks:
+        raise ValueError(
+            f"support data of {num_tasks} tasks, but fast weights of {count_support(params)}"
+        )
 
     def one_task(task_params: Params, task_support: Any) -> Params:
         return adapt(loss, task_params, task_support, **adapt_kwargs)
@@ -153,6 +157,23 @@ def meta_loss(
         return outer_loss(adapted, task_query)
 
     return vmap(one_task, chunk_size=chunk_size, randomness="different")(support, query)
+
+
+def hessian_vector_product(loss: Loss, params: Params, data: Any, vector: Params) -> Params:
+    """``∇² loss(params, data) v`` for one task, by differentiating the gradient once more.
+
+    Args:
+        loss: Of one task, twice differentiable.
+        params: Where the Hessian is taken.
+        data: What the loss takes.
+        vector: v, by the names of the parameters.
+    """
+
+    def gradient(values: Params) -> Params:
+        return grad(loss)(values, data)
+
+    _, pull_back = vjp(gradient, params)
+    return pull_back(vector)[0]  # a Hessian is symmetric
 
 
 def count_support(data: Any) -> int:

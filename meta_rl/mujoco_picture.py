@@ -144,7 +144,7 @@ class RobotWindow:
         self._scenes, self._track = scenes, track
         self.model = compile_model(xml_file, textures=True)
         self.data = mujoco.MjData(self.model)
-        self._viewer = WindowViewer(self.model, self.data, width, height, MAX_GEOMS)
+        self._viewer: Any = WindowViewer(self.model, self.data, width, height, MAX_GEOMS)
         _aim(self._viewer.cam, distance, elevation, azimuth)
 
     def show(self, state: Any, tasks: Any) -> None:

@@ -45,7 +45,7 @@ class TaskPolicy(BasePolicy):
         generator: Draws the first weights and, later, the actions.
 
     Raises:
-        ValueError: Another activation.
+        ValueError: Another activation, or actions that are bounded on one side only.
     """
 
     def __init__(
@@ -81,11 +81,14 @@ class TaskPolicy(BasePolicy):
     def _bound_actions(self, space: spaces.Box) -> None:
         """What a unit of the Gaussian is: half the width of the bounds, where there are some."""
         low, high = space.low.ravel(), space.high.ravel()
-        bounded = np.isfinite(low) & np.isfinite(high)
+        bounded = np.isfinite(low)
+        if (bounded != np.isfinite(high)).any():
+            raise ValueError(f"actions have to be bounded on both sides or on none, not {space}")
         self.low = np.where(bounded, low, -np.inf).astype(np.float32)
         self.high = np.where(bounded, high, np.inf).astype(np.float32)
-        self.centre = np.where(bounded, (low + high) / 2, 0.0).astype(np.float32)
-        self.half_width = np.where(bounded, (high - low) / 2, 1.0).astype(np.float32)
+        low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        self.centre = ((low + high) / 2).astype(np.float32)
+        self.half_width = ((high - low) / 2).astype(np.float32)
         self.is_bounded = bool(bounded.any())
         limit = torch.from_numpy(np.where(bounded, 1.0, np.inf).astype(np.float32))
         self.limit: Tensor

@@ -1,7 +1,9 @@
-"""Advantage estimates.
+"""Returns, advantages and the linear baseline.
 
 Numbers worked by hand; lambda 1 gives the discounted return less the value, lambda 0 the one-step
-errors; nothing flows back over an end; numpy and torch agree; arguments are not written to.
+errors; nothing flows back over an end; numpy and torch agree; arguments are not written to. The
+baseline equals a ridge regression by hand and numpy's least squares, for each task alone, whatever
+fills up the batch.
 """
 
 from __future__ import annotations
@@ -10,13 +12,34 @@ import numpy as np
 import pytest
 import torch
 
-from meta_rl.returns import generalized_advantages
+from meta_rl.returns import discounted_returns, generalized_advantages, linear_baseline
 
 REWARDS = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
 VALUES = np.array([[0.5, 0.5], [1.0, 1.0], [1.5, 1.5]])
 # The first column runs on to the end, the second one ends after its second step.
 NEXT_VALUES = np.array([[1.0, 1.0], [1.5, 0.0], [0.0, 0.0]])
 ENDS = np.array([[False, False], [False, True], [True, True]])
+
+
+def test_returns_worked_by_hand() -> None:
+    """Discount 1/2: 1 + 2/2 + 3/4 = 2.75; where the second step ends, 1 + 2/2 = 2, and 2 and 3."""
+    kept = REWARDS.copy()
+    returns = discounted_returns(REWARDS, ENDS, 0.5)
+    assert returns.T.tolist() == [[2.75, 3.5, 3.0], [2.0, 2.0, 3.0]]
+    tensors = discounted_returns(torch.as_tensor(REWARDS), torch.as_tensor(ENDS), 0.5)
+    assert tensors.T.tolist() == returns.T.tolist()
+    np.testing.assert_array_equal(REWARDS, kept)
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
+def test_returns_are_sums_up_to_the_end(discount: float) -> None:
+    rewards, _, _, ends = random_arrays()
+    returns = discounted_returns(rewards, ends, discount)
+    for n in range(4):
+        for t in range(7):
+            end = next((s for s in range(t, 7) if ends[s, n]), 6)
+            powers = discount ** np.arange(end - t + 1)
+            assert returns[t, n] == pytest.approx((powers * rewards[t : end + 1, n]).sum())
 
 
 def test_numbers_worked_by_hand() -> None:
@@ -79,3 +102,84 @@ def test_integer_rewards_of_one_step() -> None:
     one = np.ones((1, 1))
     advantages = generalized_advantages(np.array([[2]]), one, one, one > 2, 0.5, 1.0)
     assert advantages.tolist() == [[1.5]]
+
+
+def task_steps(num_tasks: int = 3, num_steps: int = 40) -> list[torch.Tensor]:
+    """Observations ``[M, S, 2]``, times, returns and a full mask, ``[M, S]``."""
+    rng = np.random.default_rng(0)
+    observations = rng.standard_normal((num_tasks, num_steps, 2))
+    times = np.tile(10 * np.arange(num_steps) % 200, (num_tasks, 1))
+    returns = 10.0 * rng.standard_normal((num_tasks, num_steps))
+    mask = np.ones((num_tasks, num_steps), dtype=bool)
+    return [torch.as_tensor(part) for part in (observations, times, returns, mask)]
+
+
+def features_of(observations: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """As the paper writes them, for one task."""
+    t = times[:, None] / 100.0
+    return np.hstack([observations, observations**2, t, t**2, t**3, np.ones_like(t)])
+
+
+def test_baseline_is_a_ridge_regression() -> None:
+    """``(XᵀX + 1e-5 I)⁻¹ Xᵀ y`` for each task alone, and so close to numpy's least squares."""
+    observations, times, returns, mask = task_steps()
+    values = linear_baseline(observations, times, returns, mask)
+    for task in range(3):
+        x, y = features_of(observations[task].numpy(), times[task].numpy()), returns[task].numpy()
+        ridge = np.linalg.solve(x.T @ x + 1e-5 * np.eye(x.shape[1]), x.T @ y)
+        np.testing.assert_allclose(values[task].numpy(), x @ ridge, rtol=1e-6, atol=1e-6)
+        free = x @ np.linalg.lstsq(x, y, rcond=None)[0]
+        np.testing.assert_allclose(values[task].numpy(), free, atol=1e-2)
+        # At its minimum, half the regression's loss rises in every direction.
+        residual = x.T @ (values[task].numpy() - y) + 1e-5 * ridge
+        np.testing.assert_allclose(residual, 0.0, atol=1e-6)
+
+
+def test_baseline_of_one_constant() -> None:
+    """Three steps of zeros at time 0 with the mean return 3: 9 / (3 + 1e-5), by hand."""
+    zeros = torch.zeros(1, 3, 2)
+    returns = torch.tensor([[1.0, 2.0, 6.0]], dtype=torch.float64)
+    values = linear_baseline(zeros, torch.zeros(1, 3), returns, torch.ones(1, 3, dtype=bool))
+    assert values.tolist()[0] == pytest.approx([9 / (3 + 1e-5)] * 3, rel=1e-9)
+
+
+def test_baseline_finds_what_it_can_express() -> None:
+    """A return that is a combination of its features, of every kind."""
+    observations, times, _, mask = task_steps()
+    x, y, t = observations[..., 0], observations[..., 1], times / 100.0
+    returns = 2.0 * x - y + 0.5 * x**2 - y**2 + 3.0 - 4.0 * t + 20.0 * t**2 - 9.0 * t**3
+    values = linear_baseline(observations, times, returns, mask)
+    torch.testing.assert_close(values, returns, rtol=0, atol=1e-3)
+
+
+def test_baseline_clips_observations() -> None:
+    """At 10: what is beyond counts as 10."""
+    observations, times, returns, mask = task_steps()
+    observations[:, ::3] *= 100.0
+    clipped = observations.clamp(-10, 10)
+    assert (clipped != observations).any()
+    torch.testing.assert_close(
+        linear_baseline(observations, times, returns, mask),
+        linear_baseline(clipped, times, returns, mask),
+    )
+
+
+def test_baseline_does_not_see_what_fills_up() -> None:
+    """A task of fewer steps has the values of its steps alone, and 0 elsewhere."""
+    observations, times, returns, mask = task_steps()
+    mask[1, ::3] = False
+    values = linear_baseline(observations, times, returns, mask)
+    kept = [part[1:2, mask[1]] for part in (observations, times, returns, mask)]
+    torch.testing.assert_close(values[1:2, mask[1]], linear_baseline(*kept))
+    assert (values[1, ~mask[1]] == 0).all()
+    other = returns.clone()
+    other[1, ~mask[1]] += 1000.0
+    torch.testing.assert_close(linear_baseline(observations, times, other, mask), values)
+
+
+def test_baseline_gives_the_kind_of_the_returns() -> None:
+    observations, times, returns, mask = task_steps()
+    values = linear_baseline(observations.float(), times, returns.float(), mask)
+    assert values.dtype == torch.float32
+    expected = linear_baseline(observations, times, returns, mask)
+    torch.testing.assert_close(values, expected.float(), rtol=1e-3, atol=1e-3)

@@ -1,8 +1,8 @@
 """Rollouts: arrays equal hand-worked steps, time-major.
 
 Successors of ended episodes are their last observations, natively and adapted, flat and as dicts; a
-rollout goes on where the one before stopped; extras are stacked; ``on_step`` stops early; other
-autoreset modes and bad counts are refused.
+rollout goes on where the one before stopped; extras are stacked; ``on_step`` stops early; episodes
+of different length are masked; other autoreset modes and bad counts are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode
 
 from meta_rl import TaskEnv, TaskVectorEnv
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.rollout import collect_rollout, stack_batches, true_successors
+from meta_rl.rollout import collect_episodes, collect_rollout, stack_batches, true_successors
 
 from .families import Corridor, PushedCorridor
 
@@ -112,3 +112,59 @@ def test_bad_counts_are_refused(num_steps: Any) -> None:
     env, observations = start()
     with pytest.raises(ValueError, match="num_steps has to be a whole number of at least 1"):
         collect_rollout(env, by_count, num_steps, observations)
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+def test_episodes_are_those_of_the_steps(adapt: bool) -> None:
+    """One of each length 1, 3 and 4; what goes on after an end is masked."""
+    env, observations = start(adapt=adapt)
+    rollout = collect_episodes(env, by_count, observations)
+    assert rollout.mask is not None
+    assert rollout.mask.T.tolist() == [
+        [True, False, False, False],
+        [True, True, True, False],
+        [True, True, True, True],
+    ]
+    real = np.where(rollout.mask, rollout.rewards, 0.0)
+    assert real.T.tolist() == [[10, 0, 0, 0], [30, 31.5, 33, 0], [50, 51.5, 53, 54]]
+    assert rollout.observations[rollout.mask][:, 1].tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
+    assert rollout.next_observations[rollout.mask][:, 1].tolist() == [1, 1, 1, 2, 2, 3, 3, 4]
+    assert rollout.terminated[[0, 2], [0, 1]].all()
+    assert rollout.truncated[3].tolist() == [False, False, True]
+    assert (rollout.terminated | rollout.truncated)[rollout.mask].sum() == 3
+    assert rollout.extras["double"].tolist() == (2 * rollout.actions).tolist()
+    assert rollout.envs_per_task == 1
+
+
+def test_episodes_of_one_length_have_no_mask() -> None:
+    env = TaskVectorEnv(Corridor, 2)
+    rollout = collect_episodes(env, by_count, env.reset(options={"task": [3, 3]})[0])
+    assert rollout.mask is None
+    assert rollout.rewards.shape == (3, 2)
+
+
+def test_episodes_of_dict_observations() -> None:
+    env, observations = start(PushedCorridor)
+
+    def act(observations: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return np.zeros((3, 2), dtype=np.float32), {}
+
+    rollout = collect_episodes(env, act, observations)
+    assert rollout.observations["steps"][rollout.mask].tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
+    assert rollout.next_observations["steps"][rollout.mask].tolist() == [1, 1, 1, 2, 2, 3, 3, 4]
+    assert rollout.extras == {}
+
+
+def test_episodes_stop_when_asked() -> None:
+    env, observations = start()
+    calls = iter([True, False])
+    rollout = collect_episodes(env, by_count, observations, lambda: next(calls))
+    assert rollout.rewards.shape == (2, 3)
+    assert rollout.mask.tolist() == [[True] * 3, [False, True, True]]
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_episodes_in_other_autoreset_modes_are_refused(mode: AutoresetMode) -> None:
+    env = TaskVectorEnv(Corridor, 3, autoreset_mode=mode)
+    with pytest.raises(ValueError, match="rollouts need SAME_STEP"):
+        collect_episodes(env, by_count, env.reset(seed=0)[0])

@@ -1,9 +1,9 @@
 """Task families with known optima and values: the probe that an agent fails names its broken part.
 
 The first five follow the probe environments of rejax, with tasks: constant reward, reward that
-depends on the observation, delayed reward, reward that depends on the action, and on both. The last
-two are for meta-learning: the right action is known from an earlier reward only, and the memory has
-to carry it over pulls, or over the end of an episode.
+depends on the observation, delayed reward, reward that depends on the action, and on both. Others
+are for meta-learning: the right action is known from an earlier reward only, and the memory has to
+carry it over pulls, or over the end of an episode; or a gradient step has to find it.
 """
 
 from __future__ import annotations
@@ -172,6 +172,35 @@ class RememberedEpisode(Probe):
 
     def earned(self, steps: np.ndarray, action: Any, params: Tasks) -> Any:
         return (action == params) & (steps == 0)
+
+
+class HiddenAction(Probe):
+    """Which of two actions pays 1 is the task, and cannot be seen.
+
+    The best is 1/2 before adaptation, and 1 after it.
+    """
+
+    episodes_per_trial = 2
+    tasks = TWO_TASKS
+
+    def earned(self, steps: np.ndarray, action: Any, params: Tasks) -> Any:
+        return action == params
+
+
+class HiddenTarget(Probe):
+    """Where to go is the task, in [-1, 1], and cannot be seen: minus the squared distance.
+
+    The best is -1/3 before adaptation, at the mean of the tasks, and 0 after it.
+    """
+
+    episodes_per_trial = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(-2.0, 2.0, (1,), np.float32)
+
+    def earned(self, steps: np.ndarray, action: Any, params: Tasks) -> Any:
+        return -np.square(action - params).sum(axis=1)
 
 
 class ThreeActions(ActionReward):

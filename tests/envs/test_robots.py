@@ -259,6 +259,32 @@ def test_models_are_scaled_exactly_as_the_task_says(name: str, consistent: bool)
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_dynamics_do_not_drift_over_resets(name: str) -> None:
+    """1,000 episodes on fresh tasks later, a task is what it was in a fresh environment."""
+
+    def step_of(env: Any) -> np.ndarray:
+        task = take_tasks(env.task_split.test.tasks, [0])
+        env.reset(seed=5, options={"task": task})
+        return env.step(np.ones(env.action_space.shape, dtype=np.float32))[0]
+
+    env, fresh = (
+        meta_rl.make_task_vec(name, 4, nthread=1, horizon=1, resample_tasks=True).unwrapped
+        for _ in range(2)
+    )
+    untouched = copy.copy(env.definition.batch.model)
+    env.reset(seed=0)
+    seen = set()
+    for _ in range(250):  # times four episodes; a new task after every second
+        env.step(np.zeros(env.action_space.shape, dtype=np.float32))
+        seen |= set(env.tasks["body_mass"][:, 0])
+    assert len(seen) > 30
+    np.testing.assert_array_equal(step_of(env), step_of(fresh))
+    for field in ("body_mass", "body_inertia", "geom_friction", "dof_damping"):
+        kept = getattr(env.definition.batch.model, field)
+        np.testing.assert_array_equal(kept, getattr(untouched, field))
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_scaled_dynamics_equal_gymnasium_with_the_same_values(name: str) -> None:
     """One step of each of five tasks, from states that the unscaled robot visits."""
     definition = make_definition(name)

@@ -1,0 +1,315 @@
+"""MAML-TRPO beside its paper (Finn et al., 2017) and beside the baselines of the paper.
+
+For every setting and seed: MAML; one policy pre-trained on all tasks; a random initial policy; each
+adapts by gradient steps on held-out tasks, with the halved step size after the first step as in the
+paper's evaluation. The oracle is the known optimum, where there is one, else PPO of
+Stable-Baselines3 that sees the task. Trainings keep their checkpoints in run folders: run the same
+command again and a training that was cut off goes on, one that is finished is only evaluated, and
+a larger ``--timesteps`` continues it. Each result is written as soon as it is there.
+
+    python benchmarks/maml_curves.py PointNavigation --seeds 0 1 2
+    python benchmarks/maml_curves.py HalfCheetahVel --learners maml --timesteps 200000000
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from matplotlib.figure import Figure
+from stable_baselines3 import PPO
+
+import meta_rl
+from meta_rl.agents.maml_trpo import MAMLTRPO
+from meta_rl.agents.navigation import navigation_oracles
+from meta_rl.agents.oracle import TaskConditionedOracle
+from meta_rl.cli import Train, train
+from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
+from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.runs import RunFolder
+from meta_rl.tuned import find_settings
+
+NUM_STEPS = 3  # gradient steps of the evaluation
+NUM_TASKS = 40
+
+PAPER: dict[str, dict[str, list[float]]] = {  # figure data of the authors: after 0 to 3 steps
+    "PointNavigation": {
+        "maml": [-40.4, -11.7, -3.33, -3.23],
+        "random": [-82.7, -58.0, -53.8, -46.8],
+        "oracle": [-2.29],
+    },
+    "HalfCheetahVelMAML": {
+        "maml": [-129.5, -78.6, -66.6, -60.8],
+        "pretrained": [-158.0, -135.4, -128.5, -133.6],
+        "random": [-254.8, -254.3, -246.8, -230.8],
+        "oracle": [-54.5],
+    },
+    "HalfCheetahDirMAML": {
+        "maml": [-50.7, 293.2, 313.5, 315.7],
+        "pretrained": [-43.0, -24.8, -12.9, 19.6],
+        "random": [-35.7, 21.8, 62.3, 86.2],
+        "oracle": [442.7],
+    },
+    "AntDir": {"maml": [8.7, 499.2, 500.7, 499.1], "oracle": [524.8]},
+}
+
+LEARNERS = ("maml", "pretrained", "random", "oracle")
+
+
+@dataclass
+class Args:
+    """Settings of the run."""
+
+    setting: Annotated[str, tyro.conf.Positional]
+    """Name of a shipped setting of maml_trpo."""
+    learners: tuple[str, ...] = LEARNERS
+    """Which of maml, pretrained, random, oracle."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the trainings; the evaluation has seed 1000."""
+    timesteps: int | None = None
+    """Environment steps of MAML; the shipped number by default."""
+    oracle_timesteps: int = 3_000_000
+    """Environment steps of the oracle."""
+    runs: Path = Path("runs/maml_curves")
+    """Folder of the run folders."""
+    out: Path = Path(__file__).parent / "results"
+    """Folder of maml_SETTING.json, .md and .png."""
+    threads: int = 2
+    """Of torch; MuJoCo takes all cores of the process."""
+
+
+def run_meta_training(name: str, seed: int, args: Args, timesteps: int | None) -> dict[str, Any]:
+    """Train, or go on with it, and evaluate on held-out tasks."""
+    began = time.monotonic()
+    folder = train(
+        Train(
+            algo="maml_trpo",
+            tasks=name,
+            seed=seed,
+            total_timesteps=timesteps,
+            out=args.runs / f"{name}-seed{seed}",
+            resume=True,
+            eval_tasks=0,
+            quiet=True,
+            checkpoint_interval=60.0,
+        )
+    )
+    seconds = _recorded_seconds(folder, time.monotonic() - began)
+    config = folder.config()
+    model = MAMLTRPO.load(folder.checkpoint)
+    return {
+        "timesteps": model.num_timesteps,
+        "seconds": seconds,
+        "curve": _thinned(folder.learning_curve()),
+        "evaluation": _evaluated(model, config.env_id, config.env_kwargs),
+    }
+
+
+def run_random(name: str, seed: int, args: Args) -> dict[str, Any]:
+    """A policy that was never trained, which adapts by the same steps."""
+    _, env_id, settings = find_settings("maml_trpo", name)
+    env_kwargs = settings.pop("env", {})
+    settings.pop("total_timesteps")
+    policy_kwargs = settings.pop("policy", {})
+    model = MAMLTRPO(
+        env=env_id, env_kwargs=env_kwargs, policy_kwargs=policy_kwargs, seed=seed, **settings
+    )
+    return {"timesteps": 0, "seconds": 0.0, "evaluation": _evaluated(model, env_id, env_kwargs)}
+
+
+def run_oracle(name: str, seed: int, args: Args) -> dict[str, Any]:
+    """The known optimum, where there is one; else PPO that sees the task."""
+    _, env_id, settings = find_settings("maml_trpo", name)
+    env_kwargs = settings.pop("env", {})
+    if name in navigation_oracles():
+        result = evaluate_adaptation(
+            navigation_oracles()[name], env_id, NUM_TASKS, 1, seed=1000, envs_per_task=20
+        )
+        return {"timesteps": 0, "seconds": 0.0, "evaluation": _summary(result)}
+    env = meta_rl.sb3_env(env_id, 64, append_task=True, **env_kwargs)
+    file = args.runs / f"{name}-oracle-seed{seed}.zip"
+    began = time.monotonic()
+    if file.exists():
+        model, seconds = PPO.load(file), 0.0
+    else:
+        model = PPO(
+            "MlpPolicy",
+            env,
+            n_steps=200,
+            batch_size=1600,
+            n_epochs=8,
+            gamma=0.97,
+            gae_lambda=0.95,
+            learning_rate=lambda remaining: 1e-3 * remaining,
+            policy_kwargs={"net_arch": [128, 128]},
+            seed=seed,
+            device="cpu",
+        ).learn(args.oracle_timesteps)
+        seconds = time.monotonic() - began
+        model.save(file)
+    oracle = TaskConditionedOracle(model, env.task_env.get_wrapper_attr("task_split").space)
+    result = evaluate_adaptation(
+        oracle, env_id, NUM_TASKS, 1, seed=1000, envs_per_task=20, **env_kwargs
+    )
+    return {"timesteps": model.num_timesteps, "seconds": seconds, "evaluation": _summary(result)}
+
+
+def _evaluated(model: MAMLTRPO, env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
+    return _summary(
+        evaluate_adaptation(model, env_id, NUM_TASKS, NUM_STEPS + 1, seed=1000, **env_kwargs)
+    )
+
+
+def _summary(result: EvaluationResult) -> dict[str, Any]:
+    summary = result.summary()
+    return {
+        "mean": summary["mean"].tolist(),
+        "interval": summary["mean_interval"].tolist(),
+        "iqm": summary["iqm"].tolist(),
+        "values": result.values.round(3).tolist(),
+        "num_tasks": result.num_tasks,
+        "envs_per_task": result.envs_per_task,
+    }
+
+
+def _thinned(curve: dict[str, list[float]], points: int = 100) -> dict[str, list[float]]:
+    """Steps, and returns of the training's tasks after each number of inner steps."""
+    names = ["time/total_timesteps", *sorted(n for n in curve if n.startswith("rollout/return"))]
+    rows = np.array([curve[name] for name in names])
+    width = max(1, rows.shape[1] // points)
+    rows = rows[:, : rows.shape[1] // width * width]
+    means = rows.reshape(len(names), -1, width).mean(axis=2)
+    return {name: row.round(2).tolist() for name, row in zip(names, means, strict=True)}
+
+
+def _recorded_seconds(folder: RunFolder, seconds: float) -> float:
+    """Wall time of training over all its parts, kept in the run folder."""
+    file = folder.path / "train_seconds.json"
+    parts = json.loads(file.read_text()) if file.exists() else []
+    if seconds > 10.0:  # less: there was nothing left to train
+        parts.append(seconds)
+        write_atomically(file, json.dumps(parts))
+    return float(sum(parts))
+
+
+def as_markdown(setting: str, rows: list[dict[str, Any]]) -> str:
+    """The committed table."""
+    seeds = sorted({row["seed"] for row in rows})
+    lines = [
+        f"# MAML-TRPO on {setting}",
+        "",
+        f"`python benchmarks/maml_curves.py {setting} --seeds {' '.join(map(str, seeds))}`",
+        "",
+        f"Mean return of {NUM_TASKS} held-out tasks, 20 episodes each, after 0 to {NUM_STEPS}",
+        "gradient steps (20 episodes a step), with 95 % bootstrap intervals over the tasks.",
+        "",
+        "| learner | seed | before | 1 step | 2 steps | 3 steps | steps | wall time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    paper = PAPER.get(setting, {})
+    for learner in LEARNERS:
+        for row in (r for r in rows if r["learner"] == learner):
+            figures = row["evaluation"]
+            cells = [
+                f"{mean:.1f} ({low:.1f} to {high:.1f})"
+                for mean, (low, high) in zip(figures["mean"], figures["interval"], strict=True)
+            ]
+            cells += [""] * (NUM_STEPS + 1 - len(cells))
+            lines.append(
+                f"| {learner} | {row['seed']} | {' | '.join(cells)} | {row['timesteps'] / 1e6:.1f} "
+                f"M | {row['seconds'] / 60:.0f} min |"
+            )
+        if learner in paper:
+            cells = [f"{value:g}" for value in paper[learner]]
+            cells += [""] * (NUM_STEPS + 1 - len(cells))
+            lines.append(f"| *{learner} in the paper* | | {' | '.join(cells)} | | |")
+    lines += ["", *_gain(rows)]
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
+    return "\n".join([*lines, f"{versions}.", ""])
+
+
+def _gain(rows: list[dict[str, Any]]) -> list[str]:
+    """The part of the oracle's lead over an initial policy that three steps make up."""
+    means = {
+        learner: np.mean([r["evaluation"]["mean"] for r in rows if r["learner"] == learner], axis=0)
+        for learner in {r["learner"] for r in rows}
+    }
+    if not {"maml", "oracle", "random"} <= set(means):
+        return []
+    after, oracle = means["maml"][-1], means["oracle"][0]
+    parts = [
+        f"{(after - start) / (oracle - start):.2f} of the oracle's improvement over {which}"
+        for which, start in (
+            ("the untrained policy", means["random"][0]),
+            ("the meta-trained policy before adaptation", means["maml"][0]),
+        )
+    ]
+    return [f"After {NUM_STEPS} steps MAML has {' and '.join(parts)}.", ""]
+
+
+def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
+    """Learning curves of MAML, and adaptation of all learners on held-out tasks."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    learning, adaptation = figure.subplots(1, 2)
+    for row in (r for r in rows if r["learner"] == "maml"):
+        steps = np.array(row["curve"]["time/total_timesteps"]) / 1e6
+        for after, style in ((0, ":"), (1, "-")):
+            values = row["curve"][f"rollout/return_after_{after}_steps"]
+            label = f"seed {row['seed']}, after {after} step{'s' if after != 1 else ''}"
+            learning.plot(steps, values, style, label=label)
+    learning.set(xlabel="million environment steps", ylabel="return, training tasks")
+    learning.set_title(f"MAML-TRPO on {setting}")
+    learning.legend()
+    for index, learner in enumerate(LEARNERS):
+        for row in (r for r in rows if r["learner"] == learner):
+            mean, interval = row["evaluation"]["mean"], np.array(row["evaluation"]["interval"]).T
+            colour = f"C{index}"
+            if learner == "oracle":
+                adaptation.axhline(mean[0], color=colour, linestyle="--", label=learner)
+                continue
+            at = np.arange(len(mean))
+            adaptation.plot(at, mean, "o-", color=colour, label=f"{learner}, seed {row['seed']}")
+            adaptation.fill_between(at, *interval, color=colour, alpha=0.2, linewidth=0)
+    paper = PAPER.get(setting, {}).get("maml")
+    if paper:
+        adaptation.plot(range(len(paper)), paper, "k+", markersize=10, label="maml in the paper")
+    adaptation.set(xlabel="gradient steps", ylabel="return", xticks=range(NUM_STEPS + 1))
+    adaptation.set_title(f"{NUM_TASKS} held-out tasks")
+    adaptation.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main(args: Args) -> None:
+    """Fill the table, learner by learner."""
+    torch.set_num_threads(args.threads)
+    name = args.setting
+    runs: dict[str, Callable[[int], dict[str, Any]]] = {
+        "maml": lambda seed: run_meta_training(name, seed, args, args.timesteps),
+        "pretrained": lambda seed: run_meta_training(f"{name}-pretrained", seed, args, None),
+        "random": lambda seed: run_random(name, seed, args),
+        "oracle": lambda seed: run_oracle(name, seed, args),
+    }
+    file = args.out / f"maml_{name}.json"
+    for learner in args.learners:
+        if learner not in runs:
+            raise SystemExit(f"unknown learner {learner!r}: {', '.join(LEARNERS)} exist")
+        for seed in args.seeds:
+            row = {"learner": learner, "seed": seed, **runs[learner](seed)}
+            rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+            rows = [r for r in rows if (r["learner"], r["seed"]) != (learner, seed)] + [row]
+            rows.sort(key=lambda r: (LEARNERS.index(r["learner"]), r["seed"]))
+            write_atomically(file, json.dumps(rows) + "\n")
+            write_atomically(args.out / f"maml_{name}.md", as_markdown(name, rows))
+            plot(name, rows, args.out / f"maml_{name}.png")
+            print(f"{name}, {learner}, seed {seed}: {row['evaluation']['mean']}", flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,98 @@
+"""The documentation is that of the code.
+
+The pages of the families are those that their docstrings give, with the headings of Gymnasium and
+two more, each with a picture where the family renders; relative links lead somewhere; the tutorial
+runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+from meta_rl.registration import ENVIRONMENTS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+HEADINGS = [
+    "Description",
+    "Action Space",
+    "Observation Space",
+    "Rewards",
+    "Starting State",
+    "Episode End",
+    "Arguments",
+    "Task distribution",
+    "Adaptation",
+    "Version History",
+]
+MARKDOWN = [
+    *sorted(ROOT.glob("*.md")),
+    *(path for path in sorted(DOCS.rglob("*.md"))),
+    *sorted((ROOT / "benchmarks").rglob("*.md")),
+]
+
+
+def test_pages_are_up_to_date() -> None:
+    """Otherwise run ``python docs/pages.py``."""
+    expected = runpy.run_path(str(DOCS / "pages.py"))["pages"]()
+    written = {
+        path.name: path.read_text(encoding="utf-8") for path in DOCS.glob("environments/*.md")
+    }
+    assert written.keys() == expected.keys()
+    for name, text in expected.items():
+        assert written[name] == text, name
+    assert len(expected) == len(ENVIRONMENTS) + 1
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_every_family_has_the_headings(name: str) -> None:
+    docstring = inspect.getdoc(pkgutil.resolve_name(ENVIRONMENTS[name])) or ""
+    assert re.findall(r"^## (.*)$", docstring, re.MULTILINE) == HEADINGS
+
+
+def test_every_family_that_renders_has_a_picture() -> None:
+    pictures = {path.stem for path in DOCS.glob("environments/*.png")}
+    named = {
+        path.stem
+        for path in DOCS.glob("environments/*.md")
+        if f"({path.stem}.png)" in path.read_text()
+    }
+    assert pictures == named
+    assert len(pictures) == len(ENVIRONMENTS) - 3  # bandits and tabular MDPs have none
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    for link in links:
+        if "://" not in link:
+            assert (path.parent / link).exists(), link
+
+
+def test_the_tutorial_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its family keeps the promises, and |u| of a uniform u in [-1, 1] is 0.5 ± 0.29 on average."""
+    monkeypatch.syspath_prepend(str(DOCS / "examples"))
+    tutorial = importlib.import_module("my_family")
+    try:
+        assert tutorial.main() == pytest.approx(-0.5, abs=4 * 0.29 / 100)
+        with pytest.raises(ValueError, match="outside Box"):
+            gym.make("examples/HiddenNumber-v0").reset(options={"task": [2.0]})
+    finally:
+        del gym.registry["examples/HiddenNumber-v0"], sys.modules["my_family"]
+
+
+def test_the_documentation_shows_the_tutorial() -> None:
+    code = (DOCS / "examples" / "my_family.py").read_text(encoding="utf-8")
+    block = (DOCS / "environments.md").read_text(encoding="utf-8")
+    block = block[block.index("class HiddenNumber") :]
+    shown = block[: block.index("    def initial")].rstrip()
+    assert shown in code
