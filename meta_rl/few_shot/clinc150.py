@@ -208,13 +208,15 @@ class Clinc150(FewShotSplit):
             name="Clinc150",
             train={"ways": train_ways, "shots": train_shots, "queries": train_queries},
         )
+        plain = tasks.train
+        assert isinstance(plain, ClassTasks)
         train = UnknownWords(
-            tasks.train.pool,
+            plain.pool,
             vocabulary,
             unknown_words,
-            ways=tasks.train.ways,
-            shots=tasks.train.shots,
-            queries=tasks.train.queries,
+            ways=plain.ways,
+            shots=plain.shots,
+            queries=plain.queries,
             name="Clinc150",
         )
         super().__init__(train, tasks.validation, tasks.test)

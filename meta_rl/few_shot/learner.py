@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.few_shot.networks import RECIPES
+from meta_rl.few_shot.training_log import TrainingLog, progress
 from meta_rl.inner_loop import is_finite
 from meta_rl.tasks import check_count
 
@@ -273,8 +273,8 @@ class FewShotLearner(ABC):
         if verbose and not self.logger.output_formats:
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
         callbacks = [callback] if callable(callback) else list(callback)
-        log = _Log(self, log_interval)
-        for _ in _progress(num_iterations, progress_bar, self, log):
+        log = TrainingLog(self, log_interval)
+        for _ in progress(num_iterations, progress_bar, self, log):
             self._set_rates()
             self.module.train()
             log.add(self.update(self.draw(train)))
@@ -427,49 +427,6 @@ class FewShotLearner(ABC):
         self.generator.set_state(content["generator"].cpu())
         self.num_iterations = content["num_iterations"]
         self.total_iterations = content["total_iterations"]
-
-
-class _Log:
-    """Means of an update's numbers, written every so many iterations."""
-
-    def __init__(self, learner: FewShotLearner, interval: int | None) -> None:
-        self.learner = learner
-        self.interval = interval
-        self.numbers: dict[str, list[Tensor]] = {}
-        self.last: dict[str, Tensor] = {}
-        self.began = time.monotonic()
-        self.begin = learner.num_iterations
-
-    def add(self, numbers: dict[str, Tensor]) -> None:
-        self.last = {name: value.detach() for name, value in numbers.items()}
-        for name, value in self.last.items():
-            self.numbers.setdefault(name, []).append(value)
-
-    def write_if_due(self) -> None:
-        learner = self.learner
-        if self.interval is None or learner.num_iterations % self.interval:
-            return
-        for name, values in self.numbers.items():
-            learner.logger.record(f"train/{name}", float(torch.stack(values).mean()))
-        done = learner.num_iterations - self.begin
-        seconds = max(time.monotonic() - self.began, sys.float_info.epsilon)
-        learner.logger.record("time/iterations", learner.num_iterations)
-        learner.logger.record("time/iterations_per_second", done / seconds)
-        learner.logger.dump(step=learner.num_iterations)
-        self.numbers = {}
-
-
-def _progress(num: int, show: bool, learner: FewShotLearner, log: _Log) -> Iterator[int]:
-    if not show:
-        yield from range(num)
-        return
-    from tqdm.auto import tqdm
-
-    with tqdm(total=num, desc=type(learner).__name__, unit="it", mininterval=0.5) as bar:
-        for iteration in range(num):
-            yield iteration
-            if bar.update(1) and log.last:
-                bar.set_postfix({k: f"{float(v):.3f}" for k, v in log.last.items()}, refresh=False)
 
 
 def task_loss(outputs: Tensor, y: Tensor) -> Tensor:

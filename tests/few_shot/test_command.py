@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
-from meta_rl.cli import main
+from meta_rl.cli import Train, main
 from meta_rl.few_shot import MAML
-from meta_rl.few_shot.command import DATASETS, LEARNERS, find_dataset, numbers_in
+from meta_rl.few_shot.command import (
+    DATASETS,
+    LEARNERS,
+    few_shot_config,
+    find_dataset,
+    make_learner,
+    numbers_in,
+)
 from meta_rl.few_shot.networks import RECIPES
 from meta_rl.runs import RunFolder
 from meta_rl.tuned import settings_for
@@ -99,9 +107,15 @@ def test_names_tell_ways_and_shots() -> None:
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_shipped_settings_name_what_there_is(name: str) -> None:
+    """The learner and its network take every key; the data set takes its own, by its signature."""
+    stub = SimpleNamespace(test=SimpleNamespace(ways=5), vocabulary=range(20))
     for tasks, settings in settings_for(name).items():
         assert find_dataset(tasks) in DATASETS
         assert settings.get("network", "conv4") in RECIPES
+        config = few_shot_config(Train(name, tasks))
+        assert config.env_kwargs["shots"] in (1, 5, 10)
+        learner = make_learner(config, stub, "cpu")
+        assert type(learner).__name__ == LEARNERS[name].partition(":")[2]
 
 
 def snippet() -> str:
