@@ -391,11 +391,11 @@ def _where(active: np.ndarray, new: Any, old: Any) -> Any:
     if isinstance(new, tuple):
         leaves = (_where(active, n, o) for n, o in zip(new, old, strict=True))
         return type(new)(*leaves) if hasattr(new, "_fields") else tuple(leaves)
-    active = active.reshape(len(new), -1).any(axis=1)
+    tasks = np.any(active.reshape(len(new), -1), axis=1)
     if isinstance(new, torch.Tensor):
-        mask = torch.as_tensor(active, device=new.device)
+        mask = torch.as_tensor(tasks, device=new.device)
         return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
-    return np.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    return np.where(tasks.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 @contextlib.contextmanager

@@ -233,7 +233,7 @@ def hessian_vector_product(loss: Loss, params: Params, data: Any, vector: Params
     def gradient(values: Params) -> Params:
         return grad(loss)(values, data)
 
-    _, pull_back = vjp(gradient, params)
+    pull_back: Any = vjp(gradient, params)[1]
     return pull_back(vector)[0]  # a Hessian is symmetric
 
 

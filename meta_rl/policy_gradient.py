@@ -273,7 +273,8 @@ class PolicyGradientAgent(MetaAlgorithm):
         chunk_size = tasks_at_a_time(real)
         with torch.no_grad():
             old, log_probs = vmap(self._acted, in_dims, chunk_size=chunk_size)(params, *parts[:2])
-        return Batch(*parts, real.float(), old, log_probs)
+        obs, actions, advantages = parts
+        return Batch(obs, actions, advantages, real.float(), old, log_probs)
 
     def _acted(self, params: Params, obs: Tensor, actions: Tensor) -> tuple[Outputs, Tensor]:
         """What the policy of one task gave, and the log-probabilities of its actions."""
@@ -424,8 +425,10 @@ class PolicyGradientAgent(MetaAlgorithm):
 
     def _check_observation(self, batch: Any, state: FastWeights | None) -> None:
         space = self.observation_space
-        parts = {"observation": space} if space.shape is not None else dict(space.spaces)
-        values = {"observation": batch} if space.shape is not None else batch
+        parts: dict[str, Any] = {"observation": space}
+        values: Any = {"observation": batch}
+        if isinstance(space, spaces.Dict):
+            parts, values = dict(space.spaces), batch
         if not isinstance(values, dict) or not parts.keys() <= values.keys():
             raise ValueError(f"observation: expected a dict of {sorted(parts)}")
         counts = set()

@@ -156,7 +156,8 @@ def masked_rollout(
     """A rollout of steps as tuples of its first six fields and the mask, each a batch."""
     parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
     mask = parts.pop()
-    rollout = Rollout(*parts, mask=None if mask.all() else mask)
+    rollout = Rollout(*parts)
+    rollout.mask = None if mask.all() else mask
     if extras:
         rollout.extras = {name: stack_batches([e[name] for e in extras]) for name in extras[0]}
     return rollout
