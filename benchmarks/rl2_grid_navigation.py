@@ -93,7 +93,7 @@ def main(args: Args) -> None:
             "|---|---|---|---|---|---|---|",
             *rows,
             "",
-            f"Third episode: {third / optimum.values[:, 2].mean():.1%} of the Bayes-optimal return.",
+            f"Third episode: {third / optimum.values[:, 2].mean():.1%} of the optimal return.",
             "",
             f"{versions}.",
             "",
