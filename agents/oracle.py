@@ -44,7 +44,7 @@ class TaskConditionedOracle:
     Example:
         >>> env = meta_rl.sb3_env("meta_rl/HalfCheetahVel-v0", num_envs=64, append_task=True)
         >>> model = PPO("MlpPolicy", env).learn(2_000_000)
-        >>> oracle = TaskConditionedOracle(model, env.task_env.get_wrapper_attr("task_split").space)
+        >>> oracle = TaskConditionedOracle(model, task_batch(env.task_env).task_split.space)
         >>> meta_rl.evaluate_adaptation(oracle, "meta_rl/HalfCheetahVel-v0")
     """
 

@@ -34,6 +34,7 @@ from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import package_versions, write_atomically
 from meta_rl.runs import RunFolder
+from meta_rl.task_batch import task_batch
 from meta_rl.tuned import find_settings
 
 NUM_STEPS = 3  # gradient steps of the evaluation
@@ -154,7 +155,7 @@ def run_oracle(name: str, seed: int, args: Args) -> dict[str, Any]:
         ).learn(args.oracle_timesteps)
         seconds = time.monotonic() - began
         model.save(file)
-    oracle = TaskConditionedOracle(model, env.task_env.get_wrapper_attr("task_split").space)
+    oracle = TaskConditionedOracle(model, task_batch(env.task_env).task_split.space)
     result = evaluate_adaptation(
         oracle, env_id, NUM_TASKS, 1, seed=1000, envs_per_task=20, **env_kwargs
     )

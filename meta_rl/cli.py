@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
-import importlib
 import inspect
-import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 import tyro
 from matplotlib.figure import Figure
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
+from meta_rl.few_shot import command as few_shot
+from meta_rl.options import apply_params, check_device, check_flags, check_settings, find_class
 from meta_rl.registration import NAMESPACE
-from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation
+from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation, learning_columns
 from meta_rl.tuned import find_settings
 
 ALGORITHMS = {
@@ -31,6 +27,7 @@ ALGORITHMS = {
     "pearl": "meta_rl.agents.pearl:PEARL",
     "promp": "meta_rl.agents.promp:ProMP",
     "rl2": "meta_rl.agents.rl2:RL2",
+    **few_shot.LEARNERS,
 }
 """Algorithms by their name on the command line: the one place where agents meet environments."""
 
@@ -38,22 +35,6 @@ SCHEDULES = ("learning_rate", "entropy_coefficient")
 """Settings that may be functions of the remaining progress."""
 
 DEFAULT_TIMESTEPS = 1_000_000
-
-NO_SETTINGS = (
-    *("env", "env_kwargs", "policy_kwargs", "seed", "device", "_init_setup_model"),
-    *("observation_space", "action_space", "generator"),
-)
-"""Arguments of algorithms and networks that are given otherwise."""
-
-KINDS: dict[str, Any] = {
-    "int": Real,
-    "float": Real,
-    "bool": bool,
-    "str": str,
-    "None": type(None),
-    "Schedule": (list, tuple),
-}
-"""What a setting may be on the command line, by the parts of its annotation."""
 
 
 @dataclass
@@ -77,7 +58,7 @@ class Train:
     """Settings to change: of the algorithm (learning_rate=3e-4), of its networks
     (policy.hidden_size=64) or of the environment (env.horizon=100)."""
     total_timesteps: int | None = None
-    """Environment steps; the tuned number by default."""
+    """Environment steps, or iterations of a few-shot learner; the tuned number by default."""
     seed: int = 0
     """Of everything."""
     out: Path | None = None
@@ -173,7 +154,9 @@ def envs(command: Envs) -> None:
 
 def train(command: Train) -> RunFolder:
     """Train as the command says, or go on with it; gives the run folder."""
-    algorithm = find_algorithm(command.algo)
+    if command.algo in few_shot.LEARNERS:
+        return few_shot.train(command)
+    algorithm = find_class(ALGORITHMS, command.algo)
     config = run_config(command, algorithm)
     folder = RunFolder(
         command.out or Path("runs", f"{config.algorithm}-{config.tasks}-seed{config.seed}")
@@ -240,21 +223,6 @@ def _with_schedules(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: schedule(name, value) for name, value in kwargs.items()}
 
 
-def find_algorithm(name: str) -> type[MetaAlgorithm]:
-    """The class of an algorithm.
-
-    Raises:
-        ValueError: Unknown; lists the near matches.
-    """
-    if name not in ALGORITHMS:
-        near = difflib.get_close_matches(name.lower(), ALGORITHMS, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"{', '.join(ALGORITHMS)} exist"
-        raise ValueError(f"unknown algorithm {name!r}: {hint}")
-    module, _, attribute = ALGORITHMS[name].partition(":")
-    algorithm: type[MetaAlgorithm] = getattr(importlib.import_module(module), attribute)
-    return algorithm
-
-
 def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
     """The shipped settings for the tasks, changed by ``--param``.
 
@@ -265,58 +233,19 @@ def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
     env_kwargs = dict(settings.pop("env", {}))
     policy_kwargs = dict(settings.pop("policy", {}))
     total_timesteps = int(settings.pop("total_timesteps", DEFAULT_TIMESTEPS))
-    for text in itertools.chain.from_iterable(command.param):
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"--param takes k=v, got {text!r}")
-        part, _, key = name.rpartition(".")
-        if part not in ("", "env", "policy"):
-            raise ValueError(f"--param {name}: settings are k, env.k or policy.k")
-        {"": settings, "env": env_kwargs, "policy": policy_kwargs}[part][key] = _parsed(value)
+    apply_params(command.param, {"": settings, "env": env_kwargs, "policy": policy_kwargs})
     networks = algorithm.policy_aliases.get(str(settings.get("policy", "MlpPolicy")))
-    _check_settings(algorithm, "", settings)
-    _check_settings(networks, "policy.", policy_kwargs)
-    _check_settings(_env_maker(env_id), "env.", env_kwargs)
+    check_settings(algorithm, "", settings)
+    check_settings(networks, "policy.", policy_kwargs)
+    check_settings(_env_maker(env_id), "env.", env_kwargs)
     if policy_kwargs:
         settings["policy_kwargs"] = policy_kwargs
     if command.total_timesteps is not None:
         total_timesteps = command.total_timesteps
-    for flag in ("total_timesteps", "eval_tasks", "checkpoint_interval"):
-        value = getattr(command, flag)
-        if value is not None and value < 0:
-            raise ValueError(f"--{flag.replace('_', '-')} must not be negative, got {value}")
-    _check_device(command.device)
+    check_flags(command)
     return RunConfig(
         command.algo, tasks, env_id, env_kwargs, settings, total_timesteps, command.seed
     )
-
-
-def _check_device(device: str) -> None:
-    try:
-        if device != "auto":
-            torch.Generator(device)
-    except (RuntimeError, AssertionError) as error:
-        message = str(error).partition("\n")[0]
-        raise ValueError(f"--device {device}: auto, cpu or cuda; {message}") from error
-
-
-def _check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[str, Any]) -> None:
-    """Refuse names and kinds of values that ``owner`` does not take, as far as it tells."""
-    parameters = inspect.signature(owner).parameters if owner is not None else {}
-    if owner is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    known = [name for name in parameters if prefix == "env." or name not in NO_SETTINGS]
-    for name, value in given.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = (
-                f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
-            )
-            raise ValueError(f"{owner.__name__} has no setting {prefix + name!r}: {hint}")
-        kinds = str(parameters[name].annotation).split(" | ")
-        if set(kinds) <= set(KINDS) and not isinstance(value, tuple(KINDS[k] for k in kinds)):
-            allowed = " or ".join(kinds).replace("Schedule", "[first, last]")
-            raise ValueError(f"{prefix}{name} takes {allowed}, got {value!r}")
 
 
 def _env_maker(env_id: str) -> Callable[..., Any] | None:
@@ -327,21 +256,14 @@ def _env_maker(env_id: str) -> Callable[..., Any] | None:
     return definition if callable(definition) else None
 
 
-def _parsed(text: str) -> Any:
-    """A number, list, True, None, ...; a word where it is none of these."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return list(value) if isinstance(value, tuple) else value  # as the run folder has it
-
-
 def evaluate(command: Evaluate) -> EvaluationResult:
     """Evaluate a run's last checkpoint; writes ``evaluation.json`` and the picture."""
-    _check_device(command.device)
+    check_device(command.device)
     folder = RunFolder(command.run)
     config = folder.config()
-    model = find_algorithm(config.algorithm).load(folder.checkpoint, device=command.device)
+    if config.algorithm in few_shot.LEARNERS:
+        return few_shot.evaluate(command, folder)
+    model = find_class(ALGORITHMS, config.algorithm).load(folder.checkpoint, device=command.device)
     result = evaluate_adaptation(
         model,
         config.env_id,
@@ -388,10 +310,10 @@ def plot(command: Plot) -> Path:
         config = folder.config()
         label = f"{config.algorithm} {config.tasks} seed {config.seed}"
         curve = folder.learning_curve()
-        steps = curve["time/total_timesteps"]
-        learning.plot(steps, curve["rollout/trial_return"], label=label)
-        if "validation/trial_return" in curve:
-            points = np.array([steps, curve["validation/trial_return"]])
+        steps, trained, validated = learning_columns(curve)
+        learning.plot(steps, trained, label=label)
+        if validated is not None:
+            points = np.array([steps, validated])
             points = points[:, ~np.isnan(points[1])]
             learning.plot(*points, "k.", label=None)
         if folder.evaluation.exists():

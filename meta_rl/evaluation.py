@@ -18,7 +18,7 @@ from meta_rl.making import as_task_vec, family_name, make_task_vec
 from meta_rl.provenance import package_versions, write_atomically
 from meta_rl.rollout import masked_rollout, true_successors
 from meta_rl.task_batch import task_batch
-from meta_rl.tasks import check_count, take_tasks
+from meta_rl.tasks import TaskSplit, check_count, take_tasks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +45,8 @@ class EvaluationResult:
         strata: Which run each task was evaluated in, ``[num_tasks]``; intervals resample within a
             run. All 0 unless results were merged.
         versions: Of the packages.
+        measure: What the values are: a ``"return"``, ``"accuracy"`` or ``"mean squared error"``.
+        points: How many units came before each column; 0, 1, 2, ... where it is ``None``.
     """
 
     values: np.ndarray
@@ -57,6 +59,19 @@ class EvaluationResult:
     deterministic: bool
     strata: np.ndarray
     versions: dict[str, str] = field(default_factory=package_versions)
+    measure: str = "return"
+    points: list[int] | None = None
+
+    def __str__(self) -> str:
+        """One line: the mean before and after adaptation, with its interval."""
+        summary = self.summary()
+        last = self.values.shape[1] - 1 if self.points is None else self.points[-1]
+        low, high = summary["mean_interval"][-1]
+        return (
+            f"{self.learner} on {self.num_tasks:,} {self.split} tasks of {self.environment}: mean "
+            f"{self.measure} {summary['mean'][0]:.3f} before adaptation, {summary['mean'][-1]:.3f} "
+            f"(95 % interval {low:.3f} to {high:.3f}) after {last} {self.unit}s"
+        )
 
     @property
     def num_tasks(self) -> int:
@@ -134,12 +149,12 @@ class EvaluationResult:
             ax = Figure(figsize=(6.0, 4.0), layout="constrained").add_subplot()
         summary = self.summary()
         # Columns are numbered by what came before: pull 1 is made after 0 pulls.
-        before = np.arange(self.values.shape[1])
+        before = np.arange(self.values.shape[1]) if self.points is None else self.points
         (line,) = ax.plot(before, summary["mean"], label=label or self.learner, marker=".")
         low, high = summary["mean_interval"].T
         ax.fill_between(before, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         ax.set_xlabel(f"{self.unit}s of adaptation")
-        ax.set_ylabel("mean reward" if self.unit == "pull" else "mean return")
+        ax.set_ylabel("mean reward" if self.unit == "pull" else f"mean {self.measure}")
         ax.set_title(
             f"{self.environment.rpartition(':')[2]}, {self.num_tasks:,} {self.split} tasks"
         )
@@ -214,9 +229,13 @@ def evaluate_adaptation(
     ``rng`` or ``generator`` is seeded here and put back afterwards, so that an evaluation in the
     middle of training changes nothing.
 
+    Supervised tasks are evaluated by :func:`meta_rl.few_shot.evaluation.evaluate_few_shot`.
+
     Args:
-        learner: With ``predict(observation, state, episode_start, deterministic)``.
+        learner: With ``predict(observation, state, episode_start, deterministic)``; for supervised
+            tasks, with ``predict(inputs, state)``.
         env: An environment id, or a batch of task environments; the tasks set there are replaced.
+            Or supervised tasks: a split, or a distribution.
         num_tasks: Held-out tasks. Lists hold a finite number; more are met repeatedly.
         num_episodes: Episodes on each task; by default ``episodes_per_trial`` of the environment.
         seed: Of tasks, environment and learner.
@@ -235,6 +254,12 @@ def evaluate_adaptation(
             tasks.
     """
     num_tasks = check_count("num_tasks", num_tasks)
+    if isinstance(env, TaskSplit) or hasattr(env, "sample_tasks"):
+        if num_episodes is not None or env_kwargs:
+            raise ValueError("supervised tasks have no episodes and no arguments of environments")
+        from meta_rl.few_shot.evaluation import evaluate_few_shot
+
+        return evaluate_few_shot(learner, env, num_tasks, seed=seed, split=split)
     if envs_per_task is None:
         envs_per_task = getattr(learner, "envs_per_task", 1)
     envs_per_task = check_count("envs_per_task", envs_per_task)
@@ -259,7 +284,7 @@ def evaluate_adaptation(
     tasks = base.task_split[split].sample_tasks(num_tasks, np.random.default_rng(streams[0]))
     at_once = env.num_envs // envs_per_task
     values = []
-    with _seeded(learner, streams[1]):
+    with seeded(learner, streams[1]):
         env_seeds = streams[2].generate_state(-(-num_tasks // at_once))
         for chunk, env_seed in enumerate(env_seeds):
             # The last chunk is filled up with tasks of the first, whose values are dropped.
@@ -366,15 +391,15 @@ def _where(active: np.ndarray, new: Any, old: Any) -> Any:
     if isinstance(new, tuple):
         leaves = (_where(active, n, o) for n, o in zip(new, old, strict=True))
         return type(new)(*leaves) if hasattr(new, "_fields") else tuple(leaves)
-    active = np.any(active.reshape(len(new), -1), axis=1)
+    tasks = np.any(active.reshape(len(new), -1), axis=1)
     if isinstance(new, torch.Tensor):
-        mask = torch.as_tensor(active, device=new.device)
+        mask = torch.as_tensor(tasks, device=new.device)
         return torch.where(mask.view(-1, *[1] * (new.dim() - 1)), new, old)
-    return np.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    return np.where(tasks.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 @contextlib.contextmanager
-def _seeded(learner: Any, stream: np.random.SeedSequence) -> Iterator[None]:
+def seeded(learner: Any, stream: np.random.SeedSequence) -> Iterator[None]:
     """Seed the learner's generators, and put them back."""
     rng, generator = getattr(learner, "rng", None), getattr(learner, "generator", None)
     if isinstance(generator, torch.Generator):

@@ -425,10 +425,10 @@ class PolicyGradientAgent(MetaAlgorithm):
 
     def _check_observation(self, batch: Any, state: FastWeights | None) -> None:
         space = self.observation_space
+        parts: dict[str, Any] = {"observation": space}
+        values: Any = {"observation": batch}
         if isinstance(space, spaces.Dict):
             parts, values = dict(space.spaces), batch
-        else:
-            parts, values = {"observation": space}, {"observation": batch}
         if not isinstance(values, dict) or not parts.keys() <= values.keys():
             raise ValueError(f"observation: expected a dict of {sorted(parts)}")
         counts = set()

@@ -28,10 +28,10 @@ class RunConfig:
     Attributes:
         algorithm: Name of the algorithm, as on the command line.
         tasks: Name of the tasks, as on the command line.
-        env_id: Of the environment.
+        env_id: Of the environment, or the name of the data set.
         env_kwargs: Its arguments.
         algorithm_kwargs: Arguments of the algorithm's constructor.
-        total_timesteps: Environment steps.
+        total_timesteps: Environment steps, or iterations of a few-shot learner.
         seed: Of everything.
         versions: Of the packages, at the start.
         commit: Of the source tree, where it is one.
@@ -112,10 +112,18 @@ class RunFolder:
             config = replace(self.config(), total_timesteps=config.total_timesteps)
         write_atomically(self.config_file, json.dumps(asdict(config), indent=2) + "\n")
 
-    def logger(self, num_timesteps: int, verbose: int) -> Logger:
-        """TensorBoard and ``progress.csv``, going on after ``num_timesteps``."""
+    def logger(
+        self, num_timesteps: int, verbose: int, steps: str = "time/total_timesteps"
+    ) -> Logger:
+        """TensorBoard and ``progress.csv``, going on after ``num_timesteps``.
+
+        Args:
+            num_timesteps: Steps that the run begins with.
+            verbose: 1 also prints.
+            steps: The logged number that counts the steps.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        formats: list[KVWriter] = [AppendingCSV(self.progress, num_timesteps)]
+        formats: list[KVWriter] = [AppendingCSV(self.progress, num_timesteps, steps)]
         formats.append(TensorBoardOutputFormat(str(self.tensorboard)))
         if verbose:
             import sys
@@ -137,6 +145,25 @@ class RunFolder:
         return {name: [float(row[name] or "nan") for row in rows] for name in names}
 
 
+def learning_columns(
+    curve: dict[str, list[float]],
+) -> tuple[list[float], list[float], list[float] | None]:
+    """Steps, what training earned, and what validation earned, of a learning curve.
+
+    Raises:
+        ValueError: The curve has none of the usual names.
+    """
+    for steps, measure in (
+        ("time/total_timesteps", "trial_return"),
+        ("time/iterations", "accuracy"),
+        ("time/iterations", "loss"),
+    ):
+        trained = curve.get(f"rollout/{measure}", curve.get(f"train/{measure}"))
+        if steps in curve and trained is not None:
+            return curve[steps], trained, curve.get(f"validation/{measure}")
+    raise ValueError(f"a log without a learning curve; it has {', '.join(curve) or 'nothing'}")
+
+
 class AppendingCSV(KVWriter):
     """A CSV log that a resumed run goes on writing.
 
@@ -146,11 +173,12 @@ class AppendingCSV(KVWriter):
     Args:
         path: Of the file.
         num_timesteps: Steps that the run begins with.
+        steps: The logged number that counts the steps.
     """
 
     STEPS = "time/total_timesteps"
 
-    def __init__(self, path: Path, num_timesteps: int = 0) -> None:
+    def __init__(self, path: Path, num_timesteps: int = 0, steps: str = STEPS) -> None:
         self.path = path
         self.names: list[str] = []
         rows: list[dict[str, str]] = []
@@ -158,7 +186,7 @@ class AppendingCSV(KVWriter):
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self.names = list(reader.fieldnames or [])
-                rows = [r for r in reader if _number(r.get(self.STEPS)) <= num_timesteps]
+                rows = [r for r in reader if _number(r.get(steps)) <= num_timesteps]
         self._rewrite(rows)
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:

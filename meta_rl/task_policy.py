@@ -151,7 +151,9 @@ class TaskPolicy(BasePolicy):
             values = values + outputs[1].exp() * noise
         actions = self.centre + self.half_width * values.cpu().numpy()
         actions = actions.clip(self.low, self.high).astype(self.action_space.dtype, copy=False)
-        return actions.reshape(actions.shape[:-1] + (self.action_space.shape or ()))
+        shape = self.action_space.shape
+        assert shape is not None
+        return actions.reshape(*actions.shape[:-1], *shape)
 
     def _draw_discrete(self, logits: Tensor, deterministic: bool) -> np.ndarray:
         if deterministic:

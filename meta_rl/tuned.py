@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import tomllib
+from collections.abc import Callable
 from typing import Any
 
 from meta_rl.registration import NAMESPACE, find_env_id
@@ -16,13 +17,16 @@ def settings_for(algorithm: str) -> dict[str, dict[str, Any]]:
     return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def find_settings(algorithm: str, tasks: str) -> tuple[str, str, dict[str, Any]]:
+def find_settings(
+    algorithm: str, tasks: str, find: Callable[[str], str] = find_env_id
+) -> tuple[str, str, dict[str, Any]]:
     """The settings for tasks: tuned ones where they ship, none (the defaults) elsewhere.
 
     Args:
         algorithm: Its name on the command line.
         tasks: A name in the settings, or any environment id, with or without ``meta_rl/`` and the
             version.
+        find: What gives the environment's id (or the data set) of a name, and refuses unknown ones.
 
     Returns:
         The tasks' name, the environment id, and the settings: ``env`` and ``policy`` (arguments of
@@ -35,9 +39,9 @@ def find_settings(algorithm: str, tasks: str) -> tuple[str, str, dict[str, Any]]
     name = tasks.removeprefix(NAMESPACE).removesuffix("-v0")
     if name in known:
         settings = dict(known[name])
-        return name, find_env_id(settings.pop("env_id", name)), settings
+        return name, find(settings.pop("env_id", name)), settings
     try:
-        return name, find_env_id(tasks), {}
+        return name, find(tasks), {}
     except ValueError as error:
         near = difflib.get_close_matches(name, known, n=3)
         hint = f" (settings of {algorithm} exist for {', '.join(near)})" if near else ""

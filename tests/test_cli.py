@@ -425,10 +425,7 @@ class TestBadInput:
         ("arguments", "named"),
         [
             (["train", "rl3", "BernoulliBandit"], "unknown algorithm 'rl3': did you mean rl2?"),
-            (
-                ["train", "xyz", "BernoulliBandit"],
-                "unknown algorithm 'xyz': maml_trpo, pearl, promp",
-            ),
+            (["train", "xyz", "BernoulliBandit"], "unknown algorithm 'xyz': "),
             (["train", "rl2", "BernouliBandit"], "did you mean meta_rl/BernoulliBandit-v0"),
             (["train", "rl2", "Xyz"], "unknown environment 'Xyz'"),
             ([*TRAIN, "--total-timesteps", "-1"], "--total-timesteps must not be negative, got -1"),

@@ -1,0 +1,252 @@
+"""Few-shot learners beside the numbers of their papers.
+
+Trains with the shipped settings and evaluates on held-out tasks. Trainings keep checkpoints in
+their run folders: run the same command again and a training that was cut off, or stopped by
+``--max-minutes``, goes on; one that is finished is only evaluated. Each result is written as soon
+as it is there, beside those of earlier calls.
+
+    python benchmarks/few_shot_tables.py --list
+    python benchmarks/few_shot_tables.py --settings maml/Sinusoid-10s protonet/Omniglot-5w1s
+    python benchmarks/few_shot_tables.py --settings siamese/Omniglot-20w1s-lake --max-minutes 90
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from meta_rl.cli import Train
+from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
+from meta_rl.few_shot import lake_runs
+from meta_rl.few_shot.command import LEARNERS, few_shot_config, make_learner, make_tasks, train_into
+from meta_rl.few_shot.evaluation import out_of_scope_auroc
+from meta_rl.options import find_class
+from meta_rl.provenance import git_commit, package_versions, write_atomically
+from meta_rl.runs import RunFolder
+
+PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demanded of ours
+    "maml/Sinusoid-10s": ("", "< 0.8 after 1 step"),
+    "reptile/Sinusoid-10s": ("", ""),
+    "finetune/Sinusoid-10s": ("", ""),
+    "scratch/Sinusoid-10s": ("", ""),
+    "maml/Omniglot-5w1s": ("98.7 ± 0.4", "≥ 98.0"),
+    "maml/Omniglot-5w5s": ("99.9 ± 0.1", "≥ 99.3"),
+    "maml/Omniglot-5w1s-mlp": ("89.7 ± 1.1", "≥ 89"),
+    "maml/Omniglot-20w1s": ("95.8 ± 0.3", ""),
+    "reptile/Omniglot-5w1s": ("95.4 ± 0.1", "≥ 95"),
+    "reptile/Omniglot-5w5s": ("98.9 ± 0.1", "≥ 98.5"),
+    "reptile/Omniglot-5w1s-transductive": ("97.7 ± 0.0", "≥ 97.5"),
+    "reptile/Omniglot-5w5s-transductive": ("99.5 ± 0.1", "≥ 99.3"),
+    "protonet/Omniglot-5w1s": ("98.8", "≥ 98.5"),
+    "protonet/Omniglot-5w5s": ("99.7", "≥ 99.5"),
+    "protonet/Omniglot-20w1s": ("96.0", "≥ 95"),
+    "protonet/Omniglot-20w5s": ("98.9", ""),
+    "matching/Omniglot-5w1s": ("98.1", "≥ 97.8"),
+    "matching/Omniglot-5w1s-fce": ("97.9", ""),
+    "matching/Omniglot-5w5s": ("98.9", "≥ 98.7"),
+    "siamese/Omniglot-20w1s-lake": ("92.0 (Lake's runs)", "≥ 90"),
+    "siamese/Omniglot-20w1s-koch": ("92.0 (Lake's runs)", "≥ 90"),
+    "finetune/Omniglot-5w1s": ("", ""),
+    "finetune/Omniglot-5w5s": ("", ""),
+    "scratch/Omniglot-5w1s": ("", ""),
+    "scratch/Omniglot-5w5s": ("", ""),
+    "nearest/Omniglot-5w1s": ("", ""),
+    "nearest/Omniglot-5w5s": ("", ""),
+    **{
+        f"{learner}/Clinc150-5w{shots}s": ("", "")
+        for shots in (1, 5)
+        for learner in ("protonet", "matching", "maml", "finetune", "scratch", "nearest")
+    },
+}
+EVALUATION_SEED = 1000
+
+
+@dataclass
+class Args:
+    """Settings of the run."""
+
+    settings: tuple[str, ...] = ()
+    """Learner and shipped setting, as in maml/Omniglot-5w1s; all by default."""
+    seed: int = 0
+    """Of the training; the evaluation has seed 1000."""
+    num_tasks: int = 600
+    """Test tasks."""
+    iterations: int | None = None
+    """Outer updates; the tuned number by default."""
+    max_minutes: float = 90.0
+    """Of training in this call, for each setting; what is not done goes on in the next call."""
+    runs: Path = Path("runs/few_shot_tables")
+    """Folder of the run folders."""
+    out: Path = Path(__file__).parent / "results"
+    """Folder of few_shot_tables.json and few_shot_tables.md."""
+    device: str = "auto"
+    """Of the learners."""
+    threads: int = 1
+    """Of torch."""
+    list: bool = False
+    """List the settings, with the papers' numbers, and do nothing."""
+
+
+class StopWatch:
+    """Stops a training after so many seconds, and keeps the time of all calls in the run folder."""
+
+    def __init__(self, folder: RunFolder, limit: float) -> None:
+        self.file = folder.path / "seconds.json"
+        self.before = json.loads(self.file.read_text()) if self.file.exists() else 0.0
+        self.began = self.noted = time.monotonic()
+        self.limit = limit
+
+    def __call__(self, learner: Any) -> bool:
+        """Whether there is time left."""
+        elapsed = time.monotonic() - self.began
+        if time.monotonic() - self.noted > 30:
+            self.note()
+        return elapsed < self.limit
+
+    def note(self) -> float:
+        """Write the time of all calls; gives it."""
+        self.noted = time.monotonic()
+        seconds = self.before + self.noted - self.began
+        write_atomically(self.file, json.dumps(seconds))
+        return seconds
+
+
+def train_setting(name: str, args: Args) -> tuple[Any, Any, dict[str, Any]]:
+    """The trained learner, its tasks, and what there is to say about the training."""
+    algo, _, tasks_name = name.partition("/")
+    command = Train(
+        algo, tasks_name, total_timesteps=args.iterations, seed=args.seed, device=args.device
+    )
+    config = few_shot_config(command)
+    folder = RunFolder(args.runs / f"{algo}-{tasks_name}-seed{args.seed}")
+    folder.check(config, resume=True)
+    tasks = make_tasks(config)
+    if folder.checkpoint.exists():
+        learner = find_class(LEARNERS, algo).load(folder.checkpoint, device=args.device)
+    else:
+        learner = make_learner(config, tasks, args.device)
+    folder.begin(config, resume=True)
+    watch = StopWatch(folder, 60 * args.max_minutes)
+    train_into(folder, learner, tasks, config, callbacks=[watch])
+    about = {
+        "seed": args.seed,
+        "iterations": learner.num_iterations,
+        "iterations_wanted": config.total_timesteps,
+        "seconds": watch.note(),
+        "device": str(learner.device),
+        "threads": args.threads,
+        "commit": git_commit(),
+    }
+    return learner, tasks, about
+
+
+def described(result: EvaluationResult) -> dict[str, Any]:
+    """Means and intervals of an evaluation."""
+    summary = result.summary()
+    return {
+        "measure": result.measure,
+        "unit": result.unit,
+        "points": result.points,
+        "mean": summary["mean"].tolist(),
+        "interval": summary["mean_interval"].tolist(),
+        "num_tasks": result.num_tasks,
+    }
+
+
+def evaluate_setting(name: str, learner: Any, tasks: Any, args: Args) -> dict[str, Any]:
+    """On test tasks; Siamese networks on pairs and Lake's runs too, texts out of scope."""
+    row = described(evaluate_adaptation(learner, tasks, args.num_tasks, seed=EVALUATION_SEED))
+    if name.startswith(("siamese/", "nearest/Omniglot")):
+        size = tasks.test.pool.example_shape[-1]
+        runs = lake_runs(size=size)
+        row["lake"] = described(evaluate_adaptation(learner, runs, len(runs)))
+    if name.startswith("siamese/"):
+        rng = np.random.default_rng(EVALUATION_SEED)
+        row["pairs"] = learner.verify(tasks.test, args.num_tasks, rng)
+    if "Clinc150" in name:
+        areas = out_of_scope_auroc(
+            learner, tasks.test, tasks.out_of_scope, args.num_tasks, seed=EVALUATION_SEED
+        )
+        row["out_of_scope_auroc"] = float(areas.mean())
+    return row
+
+
+def markdown(rows: dict[str, dict[str, Any]]) -> str:
+    """The table of all results so far."""
+    lines = [
+        "# Few-shot learners beside their papers",
+        "",
+        "By `python benchmarks/few_shot_tables.py`. Shipped settings; means over held-out test "
+        "tasks with 95 % bootstrap intervals, in % for accuracies. Iterations done, of those "
+        "wanted; where fewer, the same command goes on.",
+        "",
+        "| learner and tasks | before | after | paper | wanted | test tasks | seed | iterations | "
+        "wall time | further |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for key, row in sorted(rows.items()):
+        name = key.rpartition("@")[0]
+        paper, wanted = PAPER.get(name, ("", ""))
+        lines.append(
+            f"| {name} | {_number(row, 0)} | {_after(row)} | {paper} | {wanted} | "
+            f"{row['num_tasks']} | {row['seed']} | {row['iterations']} of "
+            f"{row['iterations_wanted']} | {row['seconds'] / 60:.0f} min, {row['device']} | "
+            f"{_further(row)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _number(row: dict[str, Any], column: int) -> str:
+    percent = row["measure"] == "accuracy"
+    factor, digits = (100, 1) if percent else (1, 3)
+    low, high = (factor * bound for bound in row["interval"][column])
+    mean = factor * row["mean"][column]
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _after(row: dict[str, Any]) -> str:
+    last = len(row["points"]) - 1
+    first = f"{_number(row, 1)} after 1 {row['unit']}; " if last > 1 else ""
+    plural = "" if row["points"][last] == 1 else "s"
+    return f"{first}{_number(row, last)} after {row['points'][last]} {row['unit']}{plural}"
+
+
+def _further(row: dict[str, Any]) -> str:
+    found = []
+    if "lake" in row:
+        found.append(f"Lake's runs {_number(row['lake'], 1)}")
+    if "pairs" in row:
+        found.append(f"pairs {100 * row['pairs']:.1f}")
+    if "out_of_scope_auroc" in row:
+        found.append(f"AUROC out of scope {row['out_of_scope_auroc']:.3f}")
+    return "; ".join(found)
+
+
+def main(args: Args) -> None:
+    """Train and evaluate each setting."""
+    if args.list:
+        for name, (paper, wanted) in PAPER.items():
+            print(f"{name:40} paper: {paper or '-':20} wanted: {wanted or '-'}")
+        return
+    torch.set_num_threads(args.threads)
+    file = args.out / "few_shot_tables.json"
+    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": {}}
+    for name in args.settings or tuple(PAPER):
+        learner, tasks, about = train_setting(name, args)
+        row = about | evaluate_setting(name, learner, tasks, args)
+        content["rows"][f"{name}@{args.seed}"] = row
+        content["versions"] = package_versions()
+        write_atomically(file, json.dumps(content, indent=1) + "\n")
+        write_atomically(args.out / "few_shot_tables.md", markdown(content["rows"]))
+        print(f"{name}: {_number(row, 0)} before, {_after(row)} {_further(row)}", flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,224 @@
+"""Honest baselines: from scratch, fine-tuned from pre-training, and the nearest neighbour."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from meta_rl.few_shot.embedding import EmbeddingLearner, Memory
+from meta_rl.few_shot.gradient import GradientLearner, head_names
+from meta_rl.few_shot.learner import FewShotLearner, Rate, accuracy, task_loss
+from meta_rl.few_shot.protonet import squared_distances
+from meta_rl.inner_loop import Params, StepSize
+
+
+class Untrained(FewShotLearner):
+    """A learner without meta-training."""
+
+    def learn(self, tasks: Any, num_iterations: int = 0, **settings: Any) -> Self:
+        """Do nothing."""
+        return self
+
+    def update(self, batch: Any) -> dict[str, Tensor]:
+        """Do nothing."""
+        return {}
+
+
+class FromScratch(Untrained, GradientLearner):
+    """Train on the support set of each task, from the network's first weights.
+
+    Nothing is meta-learned: :meth:`learn` does nothing.
+
+    Args:
+        network: A classifier with ``ways``, or a network for regression.
+        lr: Step size.
+        eval_steps: Gradient steps on the whole support set.
+        chunk_size: As in :class:`GradientLearner`.
+        seed: As in :class:`FewShotLearner`.
+        device: Likewise.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float = 0.1,
+        *,
+        eval_steps: int = 50,
+        chunk_size: int | None = None,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        super().__init__(
+            network, lr, eval_steps=eval_steps, chunk_size=chunk_size, seed=seed, device=device
+        )
+
+    def scored_steps(self) -> list[int]:
+        """Powers of two."""
+        return powers_of_two(self.eval_steps)
+
+
+class FineTune(GradientLearner):
+    """Pre-train on all training classes at once, then fine-tune a new head, or all, on each task.
+
+    Pre-training is ordinary supervised learning: of all classes of the training pool, turned ones
+    counted apart; of regression tasks, of all points of all tasks. On a new task, the head of the
+    classes starts from zero.
+
+    Args:
+        network: A classifier with ``ways`` and a module ``head``, or a network for regression.
+        lr: Step size on the support set.
+        eval_steps: Gradient steps on the whole support set.
+        body: Fine-tune the body too.
+        batch_size: Examples of a step of pre-training.
+        chunk_size: As in :class:`GradientLearner`.
+        meta_lr: Of Adam in pre-training; or first and last value.
+        seed: As in :class:`FewShotLearner`.
+        device: Likewise.
+
+    Raises:
+        ValueError: Training tasks that do not tell the classes of their pool.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float = 0.1,
+        *,
+        eval_steps: int = 50,
+        body: bool = False,
+        batch_size: int = 128,
+        chunk_size: int | None = None,
+        meta_lr: Rate = 1e-3,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        super().__init__(
+            network,
+            lr,
+            eval_steps=eval_steps,
+            chunk_size=chunk_size,
+            meta_lr=meta_lr,
+            meta_batch_size=batch_size,
+            seed=seed,
+            device=device,
+        )
+        self.head = head_names(network)
+        self.body = body
+
+    def prepare(self, tasks: Any) -> None:
+        """Make the head of the training classes."""
+        if self.regression or "classes" in self.module:
+            return
+        if not hasattr(tasks, "sample_labelled"):
+            raise ValueError("pre-training needs tasks made of classes (ClassTasks)")
+        self._make_classes(tasks.num_labels)
+
+    def _make_classes(self, num_labels: int) -> None:
+        head = self.network.head
+        assert isinstance(head, nn.Linear)
+        with torch.random.fork_rng(devices=[]):
+            layer = nn.Linear(head.in_features, num_labels)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        self.module["classes"] = layer.to(self.device)
+
+    def draw(self, tasks: Any) -> Any:
+        """Single examples with their class; of regression tasks, their support data."""
+        if self.regression:
+            return tasks.sample_tasks(self.meta_batch_size, self.rng).support
+        return tasks.sample_labelled(self.meta_batch_size, self.rng)
+
+    def update(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """A step of supervised learning."""
+        x, y = batch
+        if self.regression:
+            loss = task_loss(self.network(x), y)
+            self.step(loss)
+            return {"loss": loss}
+        body = self.network.body
+        assert isinstance(body, nn.Module)
+        outputs = self.module["classes"](body(x))
+        loss = task_loss(outputs, y)
+        self.step(loss)
+        return {"loss": loss, "accuracy": accuracy(outputs, y)}
+
+    def initial_state(self, num_tasks: int) -> Params:
+        """The pre-trained parameters, with an empty head where there are classes."""
+        state = super().initial_state(num_tasks)
+        if not self.regression:
+            state |= {name: torch.zeros_like(state[name]) for name in self.head}
+        return state
+
+    def step_sizes(self) -> StepSize:
+        """Of what is fine-tuned."""
+        names = list(self.params) if self.body or self.regression else self.head
+        return dict.fromkeys(names, self.lr)
+
+    def scored_steps(self) -> list[int]:
+        """Powers of two."""
+        return powers_of_two(self.eval_steps)
+
+    def extra_state(self) -> dict[str, Any]:
+        """How many classes there are."""
+        if "classes" not in self.module:
+            return {"num_labels": None}
+        return {"num_labels": self.module["classes"].out_features}
+
+    def load_extra_state(self, extra: dict[str, Any]) -> None:
+        """Make a head for them."""
+        if extra["num_labels"] is not None:
+            self._make_classes(extra["num_labels"])
+
+
+class NearestNeighbour(Untrained, EmbeddingLearner):
+    """The label of the nearest support example, by pixels or by words. Nothing is learned.
+
+    Args:
+        vocabulary_size: Inputs are texts of word numbers, compared by the cosine of their words'
+            counts; ``None`` compares inputs by squared distance.
+        seed: Unused; as in :class:`FewShotLearner`.
+        device: As in :class:`FewShotLearner`.
+    """
+
+    unit: ClassVar[str] = "shot"
+
+    def __init__(
+        self,
+        vocabulary_size: int | None = None,
+        *,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        network = _Flat() if vocabulary_size is None else _Counts(vocabulary_size)
+        super().__init__(network, seed=seed, device=device)
+
+    def compare(self, queries: Tensor, memory: Memory) -> Tensor:
+        """Negative squared distance to the nearest example of each class."""
+        nearness = -squared_distances(queries, memory.keys)
+        member = memory.one_hot()[:, None] > 0
+        return nearness[..., None].masked_fill(~member, -torch.inf).amax(dim=2)
+
+
+class _Flat(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+
+class _Counts(nn.Module):
+    """How often each word occurs, scaled to length 1."""
+
+    def __init__(self, vocabulary_size: int) -> None:
+        super().__init__()
+        self.vocabulary_size = vocabulary_size
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        counts = torch.zeros(len(tokens), self.vocabulary_size, device=tokens.device)
+        counts.scatter_add_(1, tokens, (tokens != 0).to(counts.dtype))
+        return nn.functional.normalize(counts, dim=1)
+
+
+def powers_of_two(last: int) -> list[int]:
+    """1, 2, 4, ... and the last."""
+    return sorted({2**k for k in range(last.bit_length()) if 2**k < last} | {last})

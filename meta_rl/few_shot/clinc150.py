@@ -1,0 +1,243 @@
+"""CLINC150: intents of short utterances, as few-shot text classification.
+
+Larson et al., "An evaluation dataset for intent classification and out-of-scope prediction", EMNLP
+2019. 150 intents in 10 domains with 150 utterances each, and 1,200 utterances out of scope.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meta_rl.few_shot.sources import Source, obtain
+from meta_rl.few_shot.tasks import (
+    ClassPool,
+    ClassTasks,
+    FewShotSplit,
+    FewShotTasks,
+    class_split,
+)
+from meta_rl.tasks import check_count
+
+HOME = "https://raw.githubusercontent.com/clinc/oos-eval/master/data"
+UTTERANCES = Source(
+    "clinc150/data_full.json",
+    f"{HOME}/data_full.json",
+    "sha256:36923c3705a59e08fe9c3883d8bc2dd966ef93e22cb78ac41171782a698d56e0",
+)
+DOMAINS = Source(
+    "clinc150/domains.json",
+    f"{HOME}/domains.json",
+    "sha256:b947b579d3b8e74b06f93b01083d8efaff2888b43a3e362533bd88a6e1211b3a",
+)
+SPLIT = {
+    "train": ("banking", "home", "kitchen_and_dining", "meta", "small_talk", "work"),
+    "validation": ("auto_and_commute", "utility"),
+    "test": ("credit_cards", "travel"),
+}
+"""Domains of each part: whole domains are held out."""
+PADDING = 0
+
+
+class Vocabulary:
+    """Numbers for words: those of the training texts, and a hash for all others.
+
+    An unknown word always gets the same number, above those of the known ones: its embedding is
+    never trained, but a word that occurs twice is recognised.
+
+    Args:
+        texts: To take the words from.
+        num_hashes: Numbers for unknown words.
+        length: Words of a text that are kept; shorter texts are padded with 0.
+    """
+
+    def __init__(self, texts: list[str], num_hashes: int = 2048, length: int = 28) -> None:
+        counts = Counter(word for text in texts for word in words(text))
+        known = sorted(counts, key=lambda word: (-counts[word], word))
+        self.known = {word: index + 1 for index, word in enumerate(known)}
+        self.num_hashes = check_count("num_hashes", num_hashes)
+        self.length = check_count("length", length)
+
+    def __len__(self) -> int:
+        return 1 + len(self.known) + self.num_hashes
+
+    def encode(self, texts: list[str]) -> Tensor:
+        """Numbers of the words, ``[N, length]``, int32.
+
+        Raises:
+            ValueError: A text without words.
+        """
+        tokens = torch.full((len(texts), self.length), PADDING, dtype=torch.int32)
+        for row, text in enumerate(texts):
+            numbers = [self._number(word) for word in words(text)][: self.length]
+            if not numbers:
+                raise ValueError(f"no words in {text!r}")
+            tokens[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.int32)
+        return tokens
+
+    def _number(self, word: str) -> int:
+        unknown = 1 + len(self.known) + zlib.crc32(word.encode()) % self.num_hashes
+        return self.known.get(word, unknown)
+
+
+def words(text: str) -> list[str]:
+    """Words of a text, in lower case, without punctuation."""
+    return re.findall(r"[\w']+", text.lower())
+
+
+class UnknownWords(ClassTasks):
+    """Texts in which, in every task anew, some of the known words are taken for unknown ones.
+
+    In a new domain many words are unknown. Meta-training has to meet that: in a task, each known
+    word gets, with the given probability, the number of an unknown word instead, the same wherever
+    it occurs in this task.
+
+    Args:
+        pool: Of the texts.
+        vocabulary: That the texts were encoded with.
+        probability: Of a word to be taken for unknown.
+        **sizes: As for :class:`ClassTasks`.
+
+    Raises:
+        ValueError: As :class:`ClassTasks`, or a probability outside [0, 1].
+    """
+
+    def __init__(
+        self, pool: ClassPool, vocabulary: Vocabulary, probability: float, **sizes: Any
+    ) -> None:
+        super().__init__(pool, **sizes)
+        if not 0 <= probability <= 1:
+            raise ValueError(f"a probability lies in [0, 1], got {probability}")
+        self.vocabulary = vocabulary
+        self.probability = probability
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
+        """Draw tasks, on the device of the pool."""
+        batch = super().sample_tasks(num_tasks, rng)
+        known = 1 + len(self.vocabulary.known)
+        shape = (num_tasks, known)
+        unknown = known + rng.integers(self.vocabulary.num_hashes, size=shape)
+        replaced = rng.random(shape) < self.probability
+        replaced[:, PADDING] = False
+        numbers = np.where(replaced, unknown, np.arange(known))
+        table = torch.from_numpy(numbers).to(batch.support_x.device)
+
+        def renumbered(x: Tensor) -> Tensor:
+            return table.gather(1, x.flatten(1)).view_as(x)
+
+        return batch._replace(
+            support_x=renumbered(batch.support_x), query_x=renumbered(batch.query_x)
+        )
+
+
+class Clinc150(FewShotSplit):
+    """Few-shot intent classification on held-out domains.
+
+    Inputs are word numbers ``[length]``, padded with 0. Six domains (90 intents) are for training,
+    two (30) for validation, two (30) for testing.
+
+    Args:
+        root: Folder that holds ``clinc150/``, or into which it is downloaded; without it,
+            ``META_RL_DATA`` and the user's cache folder.
+        ways: Intents of a task.
+        shots: Support utterances of each intent.
+        queries: Query utterances of each intent; with the shots at most 150.
+        train_ways: Another number for training tasks.
+        train_shots: Likewise.
+        train_queries: Likewise.
+        unknown_words: Probability of a word to be taken for unknown, in each training task anew;
+            see :class:`UnknownWords`.
+        num_hashes: Numbers for words that do not occur in the training domains.
+        length: Words of an utterance.
+        device: Of the utterances.
+        download: Fetch missing files.
+
+    Attributes:
+        vocabulary: Of the training domains.
+        out_of_scope: Utterances that belong to no intent, ``[1200, length]``.
+
+    Raises:
+        FileNotFoundError: No data; says where it was looked for and how to get it.
+        ValueError: Other contents, or more ways or shots than there are.
+    """
+
+    vocabulary: Vocabulary
+    out_of_scope: Tensor
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        ways: int = 5,
+        shots: int = 1,
+        queries: int = 15,
+        *,
+        train_ways: int | None = None,
+        train_shots: int | None = None,
+        train_queries: int | None = None,
+        unknown_words: float = 0.3,
+        num_hashes: int = 2048,
+        length: int = 28,
+        device: torch.device | str = "cpu",
+        download: bool = True,
+    ) -> None:
+        by_intent, out_of_scope = _utterances(_read(UTTERANCES, root, download))
+        domains = _read(DOMAINS, root, download)
+        intents = {part: [i for d in SPLIT[part] for i in domains[d]] for part in SPLIT}
+        training = [text for intent in intents["train"] for text in by_intent[intent]]
+        vocabulary = Vocabulary(training, num_hashes, length)
+
+        def pool(part: str) -> ClassPool:
+            texts = [by_intent[intent] for intent in intents[part]]
+            tokens = vocabulary.encode([text for group in texts for text in group])
+            groups = np.repeat(np.arange(len(SPLIT[part])), [len(domains[d]) for d in SPLIT[part]])
+            return ClassPool(tokens, [len(group) for group in texts], groups=groups).to(device)
+
+        tasks = class_split(
+            {part: pool(part) for part in SPLIT},
+            ways,
+            shots,
+            queries,
+            name="Clinc150",
+            train={"ways": train_ways, "shots": train_shots, "queries": train_queries},
+        )
+        plain = tasks.train
+        assert isinstance(plain, ClassTasks)
+        train = UnknownWords(
+            plain.pool,
+            vocabulary,
+            unknown_words,
+            ways=plain.ways,
+            shots=plain.shots,
+            queries=plain.queries,
+            name="Clinc150",
+        )
+        super().__init__(train, tasks.validation, tasks.test)
+        encoded = vocabulary.encode(out_of_scope).to(device=device, dtype=torch.int64)
+        self.__dict__.update(vocabulary=vocabulary, out_of_scope=encoded)  # dataclass is frozen
+
+
+def _read(source: Source, root: str | Path | None, download: bool) -> Any:
+    path = obtain(source, root, download)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+
+
+def _utterances(content: dict[str, list[list[str]]]) -> tuple[dict[str, list[str]], list[str]]:
+    """Utterances by intent, and those out of scope; each listed once."""
+    by_intent: dict[str, list[str]] = {}
+    for part in ("train", "val", "test"):
+        for text, intent in content[part]:
+            by_intent.setdefault(intent, []).append(text)
+    return by_intent, [
+        text for part in ("train", "val", "test") for text, _ in content[f"oos_{part}"]
+    ]

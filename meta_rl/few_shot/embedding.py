@@ -1,0 +1,112 @@
+"""What learners that compare embeddings share: the support set as memory, learned shot by shot."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from meta_rl.few_shot.learner import FewShotLearner, accuracy, task_loss
+from meta_rl.few_shot.tasks import FewShotTasks
+
+
+class Memory(NamedTuple):
+    """An embedded support set.
+
+    Attributes:
+        keys: Embeddings, ``[M, S, D]``.
+        labels: ``[M, S]``.
+    """
+
+    keys: Tensor
+    labels: Tensor
+
+    @property
+    def ways(self) -> int:
+        """Classes: the largest label and one."""
+        return int(self.labels.max()) + 1
+
+    def one_hot(self) -> Tensor:
+        """``[M, S, W]``."""
+        classes = torch.arange(self.ways, device=self.labels.device)
+        return (self.labels[..., None] == classes).to(self.keys.dtype)
+
+
+class EmbeddingLearner(FewShotLearner):
+    """Embed the support set and compare queries with it; the state is a :class:`Memory`.
+
+    Adapting on from a state adds examples. Before adaptation nothing is known, and class 0 is
+    predicted.
+    """
+
+    unit: ClassVar[str] = "shot"
+
+    @abstractmethod
+    def compare(self, queries: Tensor, memory: Memory) -> Tensor:
+        """Logits ``[M, Q, W]`` of embedded queries ``[M, Q, D]``."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Embeddings ``[M, N, D]`` of inputs ``[M, N, ...]``, all in one batch."""
+        return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    @torch.no_grad()
+    def adapt(self, support: Any, state: Memory | None = None) -> Memory:
+        """Embed the support data, and add them to the state."""
+        x, y = self.check_support(support)
+        memory = Memory(self.embed(x), y)
+        if state is None:
+            return memory
+        if len(state.labels) != len(y):
+            raise ValueError(f"support data of {len(y)} tasks, but a state of {len(state.labels)}")
+        return Memory(*(torch.cat(parts, dim=1) for parts in zip(state, memory, strict=True)))
+
+    def outputs(self, inputs: Tensor, state: Memory | None) -> Tensor:
+        """Logits; without a state, the same for every class."""
+        if state is None:
+            return inputs.new_zeros((*inputs.shape[:2], 1), dtype=torch.float32)
+        if len(state.labels) != len(inputs):
+            raise ValueError(f"inputs of {len(inputs)} tasks, but a state of {len(state.labels)}")
+        return self.compare(self.embed(inputs), state)
+
+    def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
+        """An outer step on the loss of the queries, embedded in one batch with the support set."""
+        x, y = self.check_support(batch.support)
+        both = self.embed(torch.cat([x, batch.query_x], dim=1))
+        split = y.shape[1]
+        logits = self.compare(both[:, split:], Memory(both[:, :split], y))
+        loss = task_loss(logits, batch.query_y)
+        self.step(loss)
+        return {"loss": loss, "accuracy": accuracy(logits, batch.query_y)}
+
+    def adaptation_points(self, support: Any) -> Iterator[tuple[int, Memory]]:
+        """States after one example of each class, two examples, and so on."""
+        x, y = self.check_support(support)
+        state = None
+        for shot, index in enumerate(shots_of(y)):
+            rows = torch.arange(len(y), device=y.device)[:, None]
+            state = self.adapt((x[rows, index], y[rows, index]), state)
+            yield shot + 1, state
+
+
+def shots_of(labels: Tensor) -> list[Tensor]:
+    """Where the first, the second, ... example of each class lies.
+
+    Args:
+        labels: ``[M, S]``.
+
+    Returns:
+        For each shot the indices ``[M, W]`` of one example of each class; all examples at once,
+        ``[M, S]``, where the classes have different numbers of examples.
+    """
+    ways = int(labels.max()) + 1
+    member = labels[..., None] == torch.arange(ways, device=labels.device)
+    counts = member.sum(dim=1)
+    shots = int(counts.max())
+    if int(counts.min()) != shots:
+        return [torch.arange(labels.shape[1], device=labels.device).expand_as(labels)]
+    # By class and, within a class, in the order of the support set.
+    order = torch.argsort(labels, dim=1, stable=True).unflatten(1, (ways, shots))
+    return list(order.unbind(dim=2))

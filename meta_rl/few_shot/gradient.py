@@ -1,0 +1,157 @@
+"""What learners that adapt by gradient steps share: fast weights, batched over tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from meta_rl.few_shot.learner import FewShotLearner, Rate, task_loss
+from meta_rl.few_shot.networks import has_convolutions
+from meta_rl.inner_loop import Params, StepSize, adapt_tasks, count_support, detached
+from meta_rl.tasks import check_count
+
+
+class GradientLearner(FewShotLearner):
+    """Adaptation by gradient steps on the support set; the state is the adapted parameters.
+
+    Args:
+        network: A classifier with ``ways``, or a network for regression (``ways=None``).
+        lr: Step size of the adaptation.
+        eval_steps: Steps of :meth:`adapt`.
+        chunk_size: Tasks at a time; by default all, but one where convolutions run on a CPU, for
+            which a batch over tasks was measured to be no faster and often slower.
+        meta_lr: As in :class:`FewShotLearner`.
+        meta_batch_size: Likewise.
+        seed: Likewise.
+        device: Likewise.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float,
+        *,
+        eval_steps: int,
+        chunk_size: int | None = None,
+        meta_lr: Rate = 1e-3,
+        meta_batch_size: int = 32,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        super().__init__(
+            network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
+        )
+        if any(getattr(module, "track_running_stats", False) for module in network.modules()):
+            raise ValueError(
+                "adapting by gradient steps needs batch normalisation by the batch at hand: "
+                "norm='task', or track_running_stats=False"
+            )
+        if not isinstance(lr, int | float) or isinstance(lr, bool) or lr <= 0:
+            raise ValueError(f"lr has to be a positive number, got {lr!r}")
+        self.lr = float(lr)
+        self.eval_steps = check_count("eval_steps", eval_steps)
+        if chunk_size is None and self.device.type == "cpu" and has_convolutions(network):
+            chunk_size = 1
+        self.chunk_size = chunk_size
+
+    @property
+    def regression(self) -> bool:
+        """Whether the network has no classes."""
+        return getattr(self.network, "ways", 0) is None
+
+    @property
+    def params(self) -> Params:
+        """The parameters that adaptation starts from, by name."""
+        return dict(self.network.named_parameters())
+
+    def step_sizes(self) -> StepSize:
+        """Of the adaptation."""
+        return self.lr
+
+    def loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
+        """Of one task's data ``(x, y)``."""
+        return task_loss(functional_call(self.network, params, (data[0],)), data[1])
+
+    def initial_state(self, num_tasks: int) -> Params:
+        """Fast weights before any step, for each task."""
+        return {
+            name: value.detach().expand(num_tasks, *value.shape)
+            for name, value in self.params.items()
+        }
+
+    @torch.no_grad()
+    def gradient_steps(self, support: Any, state: Params, num_steps: int) -> Params:
+        """Go on from fast weights, without a graph."""
+        return detached(
+            adapt_tasks(
+                self.loss,
+                state,
+                support,
+                stacked=True,
+                chunk_size=self.chunk_size,
+                lr=self.step_sizes(),
+                num_steps=num_steps,
+                first_order=True,
+            )
+        )
+
+    def adapt(self, support: Any, state: Any = None, num_steps: int | None = None) -> Any:
+        """Take gradient steps on the support data.
+
+        Args:
+            support: ``(x [M, S, ...], y [M, S])``; or without the task axis.
+            state: To go on from; the meta-learned parameters by default.
+            num_steps: Steps; ``eval_steps`` by default.
+
+        Returns:
+            Adapted parameters by name, each with a leading task axis.
+
+        Raises:
+            ValueError: As :meth:`FewShotLearner.adapt`.
+        """
+        x, y = self.check_support(support)
+        state = self.initial_state(len(y)) if state is None else state
+        steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
+        return self.gradient_steps((x, y), state, steps)
+
+    @torch.no_grad()
+    def outputs(self, inputs: Tensor, state: Any) -> Tensor:
+        """Of the network, for each task with its own parameters."""
+        state = self.initial_state(len(inputs)) if state is None else state
+        if count_support(state) != len(inputs):
+            raise ValueError(
+                f"inputs of {len(inputs)} tasks, but a state of {count_support(state)}"
+            )
+
+        def forward(params: Params, x: Tensor) -> Tensor:
+            return functional_call(self.network, params, (x,))
+
+        return vmap(forward, chunk_size=self.chunk_size)(state, inputs)
+
+    def scored_steps(self) -> list[int]:
+        """After how many steps an evaluation scores; every step by default."""
+        return list(range(1, self.eval_steps + 1))
+
+    def adaptation_points(self, support: Any) -> Iterator[tuple[int, Any]]:
+        """States after one step, two steps, and so on."""
+        state, before = None, 0
+        for steps in self.scored_steps():
+            state = self.adapt(support, state, num_steps=steps - before)
+            before = steps
+            yield steps, state
+
+
+def head_names(network: nn.Module) -> list[str]:
+    """Parameters of the module ``head``.
+
+    Raises:
+        ValueError: The network has none.
+    """
+    names = [name for name, _ in network.named_parameters() if name.startswith("head.")]
+    if not names:
+        raise ValueError("the network has no parameters in a module named 'head'")
+    return names

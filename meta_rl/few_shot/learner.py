@@ -1,0 +1,468 @@
+"""The base of the supervised few-shot learners: ``adapt`` to support data, ``predict`` queries."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import os
+import pickle
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from stable_baselines3.common.logger import HumanOutputFormat, Logger
+from stable_baselines3.common.utils import get_device
+from torch import Tensor, nn
+from torch.nn import functional
+
+from meta_rl.few_shot.networks import RECIPES
+from meta_rl.few_shot.training_log import TrainingLog, progress
+from meta_rl.inner_loop import is_finite
+from meta_rl.tasks import check_count
+
+Callback = Callable[["FewShotLearner"], "bool | None"]
+"""Called after every iteration; ``False`` stops the training."""
+
+Rate = float | Sequence[float]
+"""A number, or two: from the first to the second, falling linearly over the training."""
+
+FORMAT = 1
+
+
+class FewShotLearner(ABC):
+    """Meta-training by a loop of :meth:`draw` and :meth:`update`; adaptation as a function.
+
+    What an iteration does depends on the parameters, the optimiser and the two generators, all of
+    which :meth:`save` keeps: a run that was killed and resumed ends as an undisturbed one.
+    Randomness comes from :attr:`rng` and :attr:`generator`; global generators are never used.
+
+    Inputs and states have a leading task axis, on every leaf. Data of one task without it are taken
+    too; the state then has a task axis of one.
+
+    Args:
+        network: One of :mod:`meta_rl.few_shot.networks`, or a module of your own from inputs
+            ``[N, ...]`` to ``[N, outputs]``.
+        meta_lr: Of Adam, for the outer update; or first and last value.
+        meta_batch_size: Tasks of an iteration, M.
+        seed: Of both generators; from the system's entropy by default.
+        device: Of the parameters and of the tasks: ``"auto"``, ``"cpu"``, ``"cuda"``.
+
+    Attributes:
+        num_iterations: Done so far.
+        module: All that is learned; the network is ``module["network"]``.
+
+    Raises:
+        ValueError: Counts below one, or rates that are not positive.
+    """
+
+    unit: ClassVar[str] = "step"
+    """What lies between two points of adaptation: ``"step"`` or ``"shot"``."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments: checkpoints keep them."""
+        self = super().__new__(cls)
+        given = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
+        no_settings = ("self", "network", "device")
+        self.settings = {key: value for key, value in given.items() if key not in no_settings}
+        return self
+
+    settings: dict[str, Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """What the constructor takes: ``__new__`` would hide it from ``inspect.signature``."""
+        super().__init_subclass__(**kwargs)
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        meta_lr: Rate = 1e-3,
+        meta_batch_size: int = 32,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        self.device = get_device(device)
+        self.module = nn.ModuleDict({"network": network}).to(self.device)
+        self.meta_lr = check_rate("meta_lr", meta_lr)
+        self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
+        self.ways: int | None = getattr(network, "ways", None)
+        self.num_iterations = 0
+        self.total_iterations = 0
+        self._example_dims = _dims(getattr(network, "input_shape", None))
+        sequence = np.random.SeedSequence(seed)
+        self.rng = np.random.default_rng(sequence)
+        self.generator = torch.Generator(self.device)
+        self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+        self.logger = Logger(None, [])
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.module.eval()  # training mode only within an update
+
+    @property
+    def network(self) -> nn.Module:
+        """What was given to the constructor."""
+        return self.module["network"]
+
+    # ------------------------------------------------------------------ adapting and predicting
+
+    @abstractmethod
+    def adapt(self, support: Any, state: Any = None) -> Any:
+        """Learn tasks from their support data.
+
+        Args:
+            support: Inputs and labels, ``(x [M, S, ...], y [M, S])``; or those of one task, without
+                the task axis.
+            state: Of an earlier adaptation, to go on from; ``None`` for a new task.
+
+        Returns:
+            The state, to be given to :meth:`predict`.
+
+        Raises:
+            ValueError: An empty support set, labels out of range or of another kind, or inputs of
+                another shape than the network takes.
+        """
+
+    @abstractmethod
+    def outputs(self, inputs: Tensor, state: Any) -> Tensor:
+        """Logits of the classes ``[M, Q, W]``, or values ``[M, Q, D]``, with a task axis."""
+
+    @property
+    def regression(self) -> bool:
+        """Whether targets are values rather than labels."""
+        return False
+
+    @torch.no_grad()
+    def predict(self, inputs: Any, state: Any = None) -> Tensor:
+        """Labels, or values, of queries.
+
+        Args:
+            inputs: ``[M, Q, ...]``, or ``[Q, ...]`` of one task.
+            state: From :meth:`adapt`; ``None`` predicts without having learned the task.
+
+        Returns:
+            Labels ``[M, Q]`` or values ``[M, Q, D]``; without the task axis where the inputs had
+            none.
+
+        Raises:
+            ValueError: Inputs of another shape, or of another number of tasks than the state.
+        """
+        outputs = self.scores(inputs, state)
+        return outputs if self.regression else outputs.argmax(dim=-1)
+
+    @torch.no_grad()
+    def scores(self, inputs: Any, state: Any = None) -> Tensor:
+        """As :meth:`predict`, but the logits of all classes: their softmax is the confidence."""
+        inputs = torch.as_tensor(inputs, device=self.device)
+        single = self._example_dims is not None and inputs.dim() == self._example_dims + 1
+        inputs = self._check_inputs(inputs[None] if single else inputs)
+        outputs = self.outputs(inputs, state)
+        return outputs[0] if single else outputs
+
+    def adaptation_points(self, support: Any) -> Iterator[tuple[int, Any]]:
+        """States to be scored in an evaluation, each with the number of steps or shots so far.
+
+        The default adapts once; point 0, before adaptation, is not among them.
+        """
+        yield 1, self.adapt(support)
+
+    def check_support(self, support: Any) -> tuple[Tensor, Tensor]:
+        """Support data on the device, with a task axis.
+
+        Raises:
+            ValueError: As :meth:`adapt`.
+        """
+        try:
+            x, y = support[:2] if hasattr(support, "support_x") else support
+        except (TypeError, ValueError) as error:
+            raise ValueError("support data are a pair (inputs, labels)") from error
+        x, y = (torch.as_tensor(part, device=self.device) for part in (x, y))
+        if y.is_floating_point() != self.regression:
+            kind = "values (floats)" if self.regression else "labels (whole numbers)"
+            raise ValueError(f"{type(self).__name__} learns {kind}, got targets of {y.dtype}")
+        if y.dim() == (2 if self.regression else 1):
+            x, y = x[None], y[None]
+        if y.dim() < 2 or x.shape[:2] != y.shape[:2]:
+            raise ValueError(f"inputs {tuple(x.shape)} and labels {tuple(y.shape)} do not match")
+        if y.shape[0] == 0 or y.shape[1] == 0:
+            raise ValueError("an empty support set: adaptation needs at least one example")
+        if not self.regression:
+            self._check_labels(y)
+        return self._check_inputs(x), y
+
+    def _check_labels(self, y: Tensor) -> None:
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or (self.ways is not None and high >= self.ways):
+            allowed = "0 and more" if self.ways is None else f"0 to {self.ways - 1}"
+            raise ValueError(f"labels have to be {allowed}, got {low} to {high}")
+
+    def _check_inputs(self, x: Tensor) -> Tensor:
+        """Inputs with a task axis; also learns their dimensions from a network of one's own."""
+        shape = getattr(self.network, "input_shape", None)
+        if self._example_dims is None:
+            self._example_dims = x.dim() - 2
+        fits = x.dim() == self._example_dims + 2 and all(
+            want in (None, have) for want, have in zip(shape or (), x.shape[2:], strict=False)
+        )
+        if not fits:
+            wanted = shape or f"{self._example_dims} dimensions"
+            raise ValueError(
+                f"inputs of shape {tuple(x.shape)} are no [tasks, examples, *{wanted}], as the "
+                "network takes"
+            )
+        return x.to(torch.float32).div(255) if x.dtype == torch.uint8 else x
+
+    # ------------------------------------------------------------------------------ meta-training
+
+    def draw(self, tasks: Any) -> Any:
+        """The data of an iteration, drawn with :attr:`rng`."""
+        return tasks.sample_tasks(self.meta_batch_size, self.rng)
+
+    @abstractmethod
+    def update(self, batch: Any) -> dict[str, Tensor]:
+        """One outer update; gives numbers to log, such as ``loss`` and ``accuracy``."""
+
+    def prepare(self, tasks: Any) -> None:  # noqa: B027
+        """What has to be known of the training tasks before the first iteration."""
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of all that is learned."""
+        return torch.optim.Adam(self.module.parameters(), lr=rate_at(self.meta_lr, 0.0))
+
+    def learn(
+        self,
+        tasks: Any,
+        num_iterations: int,
+        *,
+        callback: Callback | Sequence[Callback] = (),
+        log_interval: int | None = 100,
+        reset_num_iterations: bool = True,
+        progress_bar: bool = False,
+        verbose: int = 0,
+    ) -> Self:
+        """Meta-train.
+
+        Args:
+            tasks: A split, whose training tasks are used, or a distribution of tasks.
+            num_iterations: Outer updates.
+            callback: Called with the learner after each iteration; ``False`` stops.
+            log_interval: Iterations between two lines of the log; ``None`` for none.
+            reset_num_iterations: ``False`` goes on counting, and on with falling rates.
+            progress_bar: Show one.
+            verbose: 1 prints the log, where no logger was set.
+
+        Raises:
+            FloatingPointError: The loss or a gradient is no longer finite; the parameters are those
+                before.
+            ValueError: A negative number of iterations.
+        """
+        num_iterations = check_count("num_iterations", num_iterations, least=0)
+        train = getattr(tasks, "train", tasks)
+        train = train.to(self.device) if hasattr(train, "to") else train
+        if reset_num_iterations:
+            self.num_iterations = 0
+        self.total_iterations = self.num_iterations + num_iterations
+        self.prepare(train)
+        self.optimizer = self.optimizer or self.make_optimizer()
+        if verbose and not self.logger.output_formats:
+            self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
+        callbacks = [callback] if callable(callback) else list(callback)
+        log = TrainingLog(self, log_interval)
+        for _ in progress(num_iterations, progress_bar, self, log):
+            self._set_rates()
+            self.module.train()
+            log.add(self.update(self.draw(train)))
+            self.module.eval()
+            self.num_iterations += 1
+            go_on = [one(self) for one in callbacks]
+            log.write_if_due()
+            if any(answer is False for answer in go_on):
+                break
+        self.module.eval()
+        return self
+
+    @property
+    def progress(self) -> float:
+        """How much of the training is done, 0 to 1."""
+        return self.num_iterations / max(1, self.total_iterations)
+
+    def _set_rates(self) -> None:
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.meta_lr, self.progress)
+
+    def step(self, loss: Tensor) -> None:
+        """A gradient step on a loss.
+
+        Raises:
+            FloatingPointError: The loss or a gradient is not finite; nothing is changed.
+        """
+        assert self.optimizer is not None
+        self.optimizer.zero_grad()
+        self.guard("loss", loss)
+        loss.backward()
+        self.guard("gradient", [p.grad for p in self.module.parameters() if p.grad is not None])
+        self.optimizer.step()
+
+    def guard(self, what: str, values: Any) -> None:
+        """Stop where values are not finite.
+
+        Raises:
+            FloatingPointError: They are not.
+        """
+        if not is_finite(values):
+            raise FloatingPointError(
+                f"{type(self).__name__}: the {what} of iteration {self.num_iterations + 1} is not "
+                "finite; the parameters are those before. Lower the step sizes"
+            )
+
+    def set_logger(self, logger: Logger) -> None:
+        """Log to this Stable-Baselines3 logger."""
+        self.logger = logger
+
+    # --------------------------------------------------------------------------------- checkpoints
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep besides parameters, optimiser and generators."""
+        return {}
+
+    def load_extra_state(self, extra: dict[str, Any]) -> None:  # noqa: B027
+        """Take back what :meth:`extra_state` gave."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything that training needs to go on, atomically; gives the path."""
+        path = _with_suffix(Path(path))
+        recipe = getattr(self.network, "recipe", None)
+        content = {
+            "format": FORMAT,
+            "learner": type(self).__name__,
+            "settings": self.settings,
+            "network": recipe,
+            "module": self.module.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "generator": self.generator.get_state(),
+            "num_iterations": self.num_iterations,
+            "total_iterations": self.total_iterations,
+            "extra": self.extra_state(),
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with unfinished.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        network: nn.Module | None = None,
+        device: torch.device | str = "auto",
+    ) -> Self:
+        """Load what :meth:`save` wrote; nothing in the file is executed.
+
+        Args:
+            path: Of the file; ``.zip`` may be left out.
+            network: Of the same shape, where it is one of your own; ours are made anew.
+            device: Of the parameters.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: A corrupt checkpoint, or of another learner or network.
+        """
+        path = _with_suffix(Path(path))
+        if not path.is_file():
+            raise FileNotFoundError(f"no checkpoint {path}")
+        target = get_device(device)
+        try:
+            content = torch.load(path, map_location=target, weights_only=True)
+            made_by = content["learner"]
+        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, TypeError) as e:
+            raise ValueError(f"{path} is a corrupt checkpoint, or none of ours: {e}") from e
+        if made_by != cls.__name__:
+            raise ValueError(f"{path} is a checkpoint of {made_by}, not of {cls.__name__}")
+        learner = cls._made_from(content, network, target, path)
+        try:
+            learner._restore(content)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} does not fit this network: {error}") from error
+        return learner
+
+    @classmethod
+    def _made_from(
+        cls, content: dict[str, Any], network: nn.Module | None, device: torch.device, path: Path
+    ) -> Self:
+        settings = content["settings"]
+        if "network" not in inspect.signature(cls.__init__).parameters:
+            return cls(device=device, **settings)
+        if network is None:
+            if content["network"] is None:
+                raise ValueError(f"{path} has a network of your own: load(path, network=...)")
+            name, kwargs = content["network"]
+            network = RECIPES[name](**kwargs)
+        return cls(network, device=device, **settings)
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        self.load_extra_state(content["extra"])
+        self.module.load_state_dict(content["module"])
+        self.module.eval()
+        if content["optimizer"] is not None:
+            self.optimizer = self.make_optimizer()
+            self.optimizer.load_state_dict(content["optimizer"])
+        self.rng.bit_generator.state = content["rng"]
+        self.generator.set_state(content["generator"].cpu())
+        self.num_iterations = content["num_iterations"]
+        self.total_iterations = content["total_iterations"]
+
+
+def task_loss(outputs: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of logits ``[..., W]`` for labels, mean squared error of values for targets."""
+    if y.is_floating_point():
+        return functional.mse_loss(outputs, y)
+    return functional.cross_entropy(outputs.flatten(0, -2), y.flatten())
+
+
+def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
+    """Fraction of right labels."""
+    return (outputs.argmax(-1) == y).to(torch.float32).mean()
+
+
+def check_rate(name: str, rate: Any) -> Any:
+    """A rate, or two.
+
+    Raises:
+        ValueError: Not one or two numbers, or not positive (the last of two may be 0).
+    """
+    values = [rate] if isinstance(rate, int | float) else list(rate)
+    if len(values) not in (1, 2) or values[0] <= 0 or values[-1] < 0:
+        raise ValueError(f"{name} is a positive number, or [first, last], got {rate!r}")
+    return rate if isinstance(rate, int | float) else [float(value) for value in values]
+
+
+def rate_at(rate: Any, progress: float) -> float:
+    """The value of a rate when so much of the training is done, 0 to 1."""
+    if isinstance(rate, int | float):
+        return float(rate)
+    return float(rate[0] + (rate[-1] - rate[0]) * progress)
+
+
+def _dims(shape: tuple[Any, ...] | None) -> int | None:
+    return None if shape is None else len(shape)
+
+
+def _with_suffix(path: Path) -> Path:
+    return path if path.suffix else path.with_suffix(".zip")

@@ -1,0 +1,106 @@
+"""MAML: an initialisation from which a few gradient steps learn a task.
+
+Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", 2017
+(arXiv:1703.03400); ANIL: Raghu et al., "Rapid learning or feature reuse?", 2020 (arXiv:1909.09157);
+Meta-SGD: Li et al., "Meta-SGD: learning to learn quickly for few-shot learning", 2017
+(arXiv:1707.09835).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from meta_rl.few_shot.gradient import GradientLearner, head_names
+from meta_rl.few_shot.learner import Rate, accuracy, task_loss
+from meta_rl.few_shot.tasks import FewShotTasks
+from meta_rl.inner_loop import Params, StepSize, meta_loss
+from meta_rl.tasks import check_count
+
+
+class MAML(GradientLearner):
+    """Meta-learn the parameters by the loss on query data after steps on support data.
+
+    Args:
+        network: A classifier with ``ways``, or a network for regression.
+        lr: Step size α of the inner loop; with ``learn_lr``, its first value.
+        num_steps: Inner steps in training.
+        eval_steps: Inner steps of :meth:`adapt`; ``num_steps`` by default.
+        first_order: Ignore second derivatives (FOMAML).
+        anil: Adapt the module ``head`` only; the body is meta-learned, and fixed within a task.
+        learn_lr: Meta-learn a step size for every single parameter (Meta-SGD).
+        meta_lr: Of Adam, β in the paper; or first and last value.
+        meta_batch_size: Tasks of an outer update.
+        chunk_size: As in :class:`GradientLearner`.
+        seed: As in :class:`FewShotLearner`.
+        device: Likewise.
+
+    Raises:
+        ValueError: Counts below one, step sizes that are not positive, or ``anil`` without a head.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float = 0.01,
+        *,
+        num_steps: int = 1,
+        eval_steps: int | None = None,
+        first_order: bool = False,
+        anil: bool = False,
+        learn_lr: bool = False,
+        meta_lr: Rate = 1e-3,
+        meta_batch_size: int = 32,
+        chunk_size: int | None = None,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        self.num_steps = check_count("num_steps", num_steps)
+        super().__init__(
+            network,
+            lr,
+            eval_steps=self.num_steps if eval_steps is None else eval_steps,
+            chunk_size=chunk_size,
+            meta_lr=meta_lr,
+            meta_batch_size=meta_batch_size,
+            seed=seed,
+            device=device,
+        )
+        self.first_order = first_order
+        self.adapted = head_names(network) if anil else list(self.params)
+        self.learn_lr = learn_lr
+        if learn_lr:  # names of a ParameterList are numbers: those of parameters have dots
+            sizes = [torch.full_like(self.params[name], self.lr) for name in self.adapted]
+            self.module["step_sizes"] = nn.ParameterList(sizes)
+
+    def step_sizes(self) -> StepSize:
+        """By the name of the adapted parameters."""
+        if not self.learn_lr:
+            return dict.fromkeys(self.adapted, self.lr)
+        return dict(zip(self.adapted, self.module["step_sizes"].parameters(), strict=True))
+
+    def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
+        """An outer step on the mean query loss after adaptation."""
+
+        def outer(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
+            x, y = data
+            outputs = functional_call(self.network, params, (x,))
+            loss = task_loss(outputs, y)
+            right = loss.detach() if self.regression else accuracy(outputs, y)
+            return torch.stack([loss, right])
+
+        support = self.check_support(batch.support)
+        values = meta_loss(
+            self.loss,
+            outer,
+            self.params,
+            support,
+            batch.query,
+            chunk_size=self.chunk_size,
+            lr=self.step_sizes(),
+            num_steps=self.num_steps,
+            first_order=self.first_order,
+        ).mean(dim=0)
+        self.step(values[0])
+        return {"loss": values[0]} | ({} if self.regression else {"accuracy": values[1]})

@@ -1,0 +1,348 @@
+"""Networks of the few-shot literature.
+
+A network with ``ways`` classifies; without, it gives an embedding. All of them are pure functions
+of their parameters, so that gradient-based learners can batch them over tasks with ``torch.func``:
+
+* ``norm="task"``: batch normalisation by the statistics of the batch at hand, always, as in MAML's
+  code. The batch is the support set or the query set of **one** task: predictions on a query depend
+  on the other queries (they are transductive).
+* ``norm="running"``: ordinary batch normalisation. In training by the batch, which may hold many
+  tasks; afterwards by running means, so that every query stands alone. For embeddings.
+
+First weights are drawn with the generator that is passed in; without one, from the system's
+entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from meta_rl.tasks import check_count
+
+NORMS = ("task", "running", "none")
+P = ParamSpec("P")
+
+
+def _keeps_global_generator(
+    make: Callable[P, FewShotNetwork],
+) -> Callable[P, FewShotNetwork]:
+    """PyTorch's layers draw weights when they are made, which are then replaced."""
+
+    @wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> FewShotNetwork:
+        with torch.random.fork_rng(devices=[]):
+            return make(*args, **kwargs)
+
+    return made
+
+
+class FewShotNetwork(nn.Module):
+    """A body that embeds, and a linear head where there are classes.
+
+    Args:
+        body: Module from inputs ``[N, *input_shape]`` to features ``[N, num_features]``.
+        num_features: Of the body.
+        num_outputs: Of the head; ``None`` for no head.
+        ways: Classes; ``None`` for regression and for embeddings.
+        input_shape: Of one input; ``None`` for an axis of any length.
+        recipe: Name of the function that makes this network, and its arguments, for checkpoints;
+            ``None`` for a network of your own.
+        generator: Of the first weights.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        num_features: int,
+        num_outputs: int | None,
+        *,
+        ways: int | None,
+        input_shape: tuple[int | None, ...],
+        recipe: tuple[str, dict[str, Any]] | None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.head = nn.Identity() if num_outputs is None else nn.Linear(num_features, num_outputs)
+        self.num_features = num_features
+        self.ways = ways
+        self.input_shape = input_shape
+        self.recipe = recipe
+        draw_weights(self, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, values or embeddings, ``[N, outputs]``."""
+        return self.head(self.body(x))
+
+
+def draw_weights(network: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw first weights: Glorot for convolutions and linear layers, biases 0.
+
+    Embeddings are drawn from N(0, 0.1²). Layers of other kinds keep theirs.
+
+    Args:
+        network: Whose weights are replaced.
+        generator: Of the draws; seeded from the system's entropy by default.
+    """
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.1, generator=generator)
+
+
+@_keeps_global_generator
+def conv4(
+    ways: int | None = None,
+    *,
+    size: int = 28,
+    channels: int = 1,
+    hidden: int = 64,
+    pool: str = "max",
+    norm: str | None = None,
+    generator: torch.Generator | None = None,
+) -> FewShotNetwork:
+    """Four blocks of 3 × 3 convolution, batch normalisation, ReLU, halving (Vinyals et al., 2016).
+
+    Args:
+        ways: Classes of a classifier; ``None`` for an embedding.
+        size: Of the images, in pixels.
+        channels: Of the images.
+        hidden: Filters of each convolution.
+        pool: How sizes are halved: ``"max"`` (2 × 2) or ``"stride"`` (of the convolutions, with a
+            mean over positions at the end, as MAML has for Omniglot: a quarter of the work).
+        norm: ``"task"``, ``"running"`` or ``"none"``; by default ``"task"`` for classifiers and
+            ``"running"`` for embeddings.
+        generator: Of the first weights.
+
+    Raises:
+        ValueError: Counts below one, images of less than 16 pixels, or unknown choices.
+    """
+    size, hidden = check_count("size", size, least=16), check_count("hidden", hidden)
+    if pool not in ("max", "stride"):
+        raise ValueError(f"pool is 'max' or 'stride', got {pool!r}")
+    kind = norm or ("running" if ways is None else "task")
+    layers: list[nn.Module] = []
+    width, inputs = size, channels
+    for _ in range(4):
+        stride = 2 if pool == "stride" else 1
+        layers += [nn.Conv2d(inputs, hidden, 3, stride, padding=1), _norm(kind, hidden, 2)]
+        layers += [nn.ReLU(), *([nn.MaxPool2d(2)] if pool == "max" else [])]
+        width, inputs = (width + 1) // 2 if pool == "stride" else width // 2, hidden
+    layers.append(nn.Flatten() if pool == "max" else _MeanOverPositions())
+    num_features = hidden * width**2 if pool == "max" else hidden
+    settings = {"size": size, "channels": channels, "hidden": hidden, "pool": pool, "norm": kind}
+    return FewShotNetwork(
+        nn.Sequential(*layers),
+        num_features,
+        ways,
+        ways=_check_ways(ways),
+        input_shape=(channels, size, size),
+        recipe=("conv4", {"ways": ways, **settings}),
+        generator=generator,
+    )
+
+
+@_keeps_global_generator
+def omniglot_mlp(
+    ways: int | None = None,
+    *,
+    size: int = 28,
+    hidden: Sequence[int] = (256, 128, 64, 64),
+    norm: str | None = None,
+    generator: torch.Generator | None = None,
+) -> FewShotNetwork:
+    """Fully connected layers with batch normalisation and ReLU (Finn et al., 2017, Omniglot).
+
+    Args:
+        ways: Classes of a classifier; ``None`` for an embedding.
+        size: Of the images, in pixels.
+        hidden: Units of each layer.
+        norm: As for :func:`conv4`.
+        generator: Of the first weights.
+    """
+    kind = norm or ("running" if ways is None else "task")
+    layers: list[nn.Module] = [nn.Flatten()]
+    inputs = size**2
+    for units in hidden:
+        layers += [nn.Linear(inputs, units), _norm(kind, units, 1), nn.ReLU()]
+        inputs = units
+    return FewShotNetwork(
+        nn.Sequential(*layers),
+        inputs,
+        ways,
+        ways=_check_ways(ways),
+        input_shape=(1, size, size),
+        recipe=(
+            "omniglot_mlp",
+            {"ways": ways, "size": size, "hidden": list(hidden), "norm": kind},
+        ),
+        generator=generator,
+    )
+
+
+@_keeps_global_generator
+def sinusoid_mlp(
+    *, hidden: Sequence[int] = (40, 40), generator: torch.Generator | None = None
+) -> FewShotNetwork:
+    """Two layers of 40 ReLUs, for regression of functions of one number (Finn et al., 2017).
+
+    Args:
+        hidden: Units of each layer.
+        generator: Of the first weights.
+    """
+    layers: list[nn.Module] = []
+    inputs = 1
+    for units in hidden:
+        layers += [nn.Linear(inputs, units), nn.ReLU()]
+        inputs = units
+    return FewShotNetwork(
+        nn.Sequential(*layers),
+        inputs,
+        1,
+        ways=None,
+        input_shape=(1,),
+        recipe=("sinusoid_mlp", {"hidden": list(hidden)}),
+        generator=generator,
+    )
+
+
+@_keeps_global_generator
+def koch_network(*, size: int = 105, generator: torch.Generator | None = None) -> FewShotNetwork:
+    """The twin of Koch et al., "Siamese neural networks for one-shot image recognition", 2015.
+
+    Convolutions of 64 filters 10 × 10, 128 of 7 × 7, 128 of 4 × 4 and 256 of 4 × 4, with ReLU, and
+    2 × 2 max-pooling between, then 4,096 units with a sigmoid. An embedding; for
+    :class:`meta_rl.few_shot.Siamese`.
+
+    Args:
+        size: Of the images, in pixels; 105 in the paper, at least 69.
+        generator: Of the first weights.
+    """
+    size = check_count("size", size, least=69)
+    layers: list[nn.Module] = []
+    inputs, width = 1, size
+    for number, (filters, kernel) in enumerate(((64, 10), (128, 7), (128, 4), (256, 4))):
+        layers += [nn.Conv2d(inputs, filters, kernel), nn.ReLU()]
+        width -= kernel - 1
+        if number < 3:
+            layers.append(nn.MaxPool2d(2))
+            width //= 2
+        inputs = filters
+    layers += [nn.Flatten(), nn.Linear(inputs * width**2, 4096), nn.Sigmoid()]
+    return FewShotNetwork(
+        nn.Sequential(*layers),
+        4096,
+        None,
+        ways=None,
+        input_shape=(1, size, size),
+        recipe=("koch_network", {"size": size}),
+        generator=generator,
+    )
+
+
+@_keeps_global_generator
+def text_encoder(
+    vocabulary_size: int,
+    ways: int | None = None,
+    *,
+    dim: int = 128,
+    hidden: int = 128,
+    generator: torch.Generator | None = None,
+) -> FewShotNetwork:
+    """A small encoder of texts, given as word numbers: embedding, convolution, attention pooling.
+
+    Args:
+        vocabulary_size: Word numbers; 0 is padding.
+        ways: Classes of a classifier; ``None`` for an embedding.
+        dim: Of the word embeddings.
+        hidden: Features.
+        generator: Of the first weights.
+    """
+    return FewShotNetwork(
+        _TextBody(check_count("vocabulary_size", vocabulary_size, least=2), dim, hidden),
+        hidden + dim,
+        ways,
+        ways=_check_ways(ways),
+        input_shape=(None,),
+        recipe=(
+            "text_encoder",
+            {"vocabulary_size": vocabulary_size, "ways": ways, "dim": dim, "hidden": hidden},
+        ),
+        generator=generator,
+    )
+
+
+class _TextBody(nn.Module):
+    """The weighted mean of the words' embeddings, beside that of features of three words in a row.
+
+    Both are scaled to learned lengths, so that the length of a text does not matter. The first
+    carries words that were never trained, by their random embeddings: the same word is recognised
+    again. At the beginning it outweighs the second, which knows nothing yet.
+    """
+
+    def __init__(self, vocabulary_size: int, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary_size, dim)
+        self.context = nn.Linear(3 * dim, hidden)
+        self.importance = nn.Linear(dim, 1)
+        self.lengths = nn.Parameter(torch.tensor([4.0, 1.0]))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        words = self.embedding(tokens)  # [N, L, D]
+        present = (tokens != 0).unsqueeze(-1).to(words.dtype)
+        words = words * present
+        before = functional.pad(words, (0, 0, 1, 0))[:, :-1]
+        after = functional.pad(words, (0, 0, 0, 1))[:, 1:]
+        context = torch.relu(self.context(torch.cat([before, words, after], dim=-1)))
+        scores = self.importance(words).masked_fill(present == 0, -torch.inf)
+        weights = torch.softmax(scores, dim=-2)
+        pooled = [
+            functional.normalize((weights * features).sum(-2), dim=-1) * length
+            for features, length in zip((words, context), self.lengths.unbind(), strict=True)
+        ]
+        return torch.cat(pooled, dim=-1)
+
+
+class _MeanOverPositions(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(-2, -1))
+
+
+def _norm(kind: str, features: int, dimensions: int) -> nn.Module:
+    if kind not in NORMS:
+        raise ValueError(f"norm is one of {NORMS}, got {kind!r}")
+    if kind == "none":
+        return nn.Identity()
+    layer: Callable[..., nn.Module] = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm1d
+    return layer(features, track_running_stats=kind == "running")
+
+
+def _check_ways(ways: int | None) -> int | None:
+    return None if ways is None else check_count("ways", ways, least=2)
+
+
+RECIPES: dict[str, Callable[..., FewShotNetwork]] = {
+    "conv4": conv4,
+    "koch_network": koch_network,
+    "omniglot_mlp": omniglot_mlp,
+    "sinusoid_mlp": sinusoid_mlp,
+    "text_encoder": text_encoder,
+}
+"""Networks by name: for checkpoints and the command line."""
+
+
+def has_convolutions(network: nn.Module) -> bool:
+    """Whether the network is slower on a CPU when it is batched over tasks than task by task."""
+    return any(isinstance(module, nn.Conv2d) for module in network.modules())

@@ -1,0 +1,60 @@
+"""Prototypical networks: the class whose mean embedding is nearest.
+
+Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", 2017 (arXiv:1703.05175).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from meta_rl.few_shot.embedding import EmbeddingLearner, Memory
+from meta_rl.few_shot.learner import Rate
+
+
+class ProtoNet(EmbeddingLearner):
+    """Softmax over negative squared distances to prototypes (equations 1 and 2 of the paper).
+
+    The paper trains with more classes than it tests with: ``train_ways=60, train_queries=5`` of the
+    data set.
+
+    Args:
+        network: An embedding, such as ``conv4()``.
+        meta_lr: Of Adam; or first and last value.
+        meta_batch_size: Tasks of an update.
+        seed: As in :class:`FewShotLearner`.
+        device: Likewise.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        meta_lr: Rate = 1e-3,
+        meta_batch_size: int = 1,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        super().__init__(
+            network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
+        )
+
+    def compare(self, queries: Tensor, memory: Memory) -> Tensor:
+        """Negative squared distances to the prototypes."""
+        means, counts = prototypes(memory)
+        distances = squared_distances(queries, means)
+        return (-distances).masked_fill(counts[:, None, :] == 0, -torch.inf)
+
+
+def prototypes(memory: Memory) -> tuple[Tensor, Tensor]:
+    """Mean embedding of each class ``[M, W, D]``, and its number of examples ``[M, W]``."""
+    member = memory.one_hot()
+    counts = member.sum(dim=1)
+    sums = member.transpose(1, 2) @ memory.keys
+    return sums / counts.clamp(min=1)[..., None], counts
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """``|a_i - b_j|²``: ``[M, I, D]`` and ``[M, J, D]`` give ``[M, I, J]``."""
+    squares = (a**2).sum(-1)[:, :, None] + (b**2).sum(-1)[:, None, :]
+    return (squares - 2 * a @ b.transpose(1, 2)).clamp(min=0)

@@ -1,0 +1,215 @@
+"""Reptile: move the initialisation towards the parameters that tasks were learned to.
+
+Nichol, Achiam and Schulman, "On first-order meta-learning algorithms", 2018 (arXiv:1803.02999).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from meta_rl.few_shot.gradient import GradientLearner
+from meta_rl.few_shot.learner import Rate, rate_at
+from meta_rl.few_shot.tasks import FewShotTasks, draw_distinct
+from meta_rl.inner_loop import Params
+from meta_rl.tasks import check_count
+
+DECAY = 0.999
+EPSILON = 1e-8
+
+
+class ReptileState(NamedTuple):
+    """A task in the making.
+
+    Attributes:
+        params: Fast weights, ``[M, ...]``.
+        moments: Running squares of the gradients, likewise.
+        step: Steps that the moments have seen, ``[M]``.
+        support_x: Support inputs, which plain predictions need for their batch statistics.
+    """
+
+    params: Params
+    moments: Params
+    step: Tensor
+    support_x: Tensor
+
+
+class Reptile(GradientLearner):
+    """Learn each task with Adam (β₁ = 0, as in the paper) and move a fraction of the way there.
+
+    Training tasks need more support data than test tasks: the paper's 5-way 1-shot results come
+    from 10 shots in training (``train_shots`` of the data set). Query data of training tasks are
+    not used. As in the authors' code, Adam's running squares go on from task to task; here, where
+    tasks are learned side by side, from the mean over the last meta-batch.
+
+    Args:
+        network: A classifier with ``ways``, or a network for regression.
+        lr: Of the inner Adam.
+        num_steps: Inner steps in training.
+        inner_batch_size: Support examples of an inner step in training.
+        eval_steps: Inner steps of :meth:`adapt`.
+        eval_batch_size: Support examples of an inner step there.
+        transductive: Predict all queries together, sharing batch statistics. Otherwise each query
+            is predicted in a batch of the support inputs and itself.
+        meta_lr: Fraction of the way ε; by default it falls from 1 to 0.
+        meta_batch_size: Tasks of an outer update.
+        chunk_size: As in :class:`GradientLearner`.
+        seed: As in :class:`FewShotLearner`.
+        device: Likewise.
+
+    Raises:
+        ValueError: Counts below one, or step sizes that are not positive.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float = 1e-3,
+        *,
+        num_steps: int = 5,
+        inner_batch_size: int = 10,
+        eval_steps: int = 50,
+        eval_batch_size: int = 5,
+        transductive: bool = False,
+        meta_lr: Rate = (1.0, 0.0),
+        meta_batch_size: int = 5,
+        chunk_size: int | None = None,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        super().__init__(
+            network,
+            lr,
+            eval_steps=eval_steps,
+            chunk_size=chunk_size,
+            meta_lr=meta_lr,
+            meta_batch_size=meta_batch_size,
+            seed=seed,
+            device=device,
+        )
+        self.num_steps = check_count("num_steps", num_steps)
+        self.inner_batch_size = check_count("inner_batch_size", inner_batch_size)
+        self.eval_batch_size = check_count("eval_batch_size", eval_batch_size)
+        self.transductive = transductive
+        self.moments = {name: torch.zeros_like(value) for name, value in self.params.items()}
+        self.moment_steps = 0
+
+    def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
+        """Learn the tasks, then φ ← φ + ε (mean of the learned parameters − φ)."""
+        x, y = self.check_support(batch.support)
+        state, loss = self._learn(x, y, self._fresh(x), self.num_steps, self.inner_batch_size)
+        means = {name: value.mean(dim=0) for name, value in state.params.items()}
+        self.guard("loss", loss)
+        self.guard("learned parameters", means)
+        fraction = rate_at(self.meta_lr, self.progress)
+        with torch.no_grad():
+            for name, value in self.params.items():
+                value.add_(means[name] - value, alpha=fraction)
+        self.moments = {name: value.mean(dim=0) for name, value in state.moments.items()}
+        self.moment_steps += self.num_steps
+        return {"loss": loss}
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """None is needed: the outer update is a step towards the learned parameters."""
+        return torch.optim.SGD(self.module.parameters(), lr=1.0)
+
+    def adapt(
+        self, support: Any, state: ReptileState | None = None, num_steps: int | None = None
+    ) -> ReptileState:
+        """Learn from the support data with Adam, in minibatches of ``eval_batch_size``.
+
+        Args:
+            support: ``(x [M, S, ...], y [M, S])``; or without the task axis.
+            state: To go on from; the meta-learned parameters by default.
+            num_steps: Steps; ``eval_steps`` by default.
+        """
+        x, y = self.check_support(support)
+        state = self._fresh(x) if state is None else state._replace(support_x=x)
+        steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
+        return self._learn(x, y, state, steps, self.eval_batch_size)[0]
+
+    def _fresh(self, x: Tensor) -> ReptileState:
+        num_tasks = len(x)
+        moments = {
+            name: value.expand(num_tasks, *value.shape) for name, value in self.moments.items()
+        }
+        step = torch.full((num_tasks,), self.moment_steps, device=self.device)
+        return ReptileState(self.initial_state(num_tasks), moments, step, x)
+
+    @torch.no_grad()
+    def _learn(
+        self, x: Tensor, y: Tensor, state: ReptileState, num_steps: int, batch_size: int
+    ) -> tuple[ReptileState, Tensor]:
+        """Adam on minibatches, which go through the support set pass by pass."""
+        minibatches = self._minibatches(y.shape[0], y.shape[1], num_steps, batch_size)
+        step = vmap(self._adam_step, (0, 0, 0, 0, 0), chunk_size=self.chunk_size)
+        params, moments = state.params, state.moments
+        rows = torch.arange(len(y), device=self.device)[:, None]
+        loss = torch.zeros(len(y), device=self.device)
+        count = state.step
+        for number in range(num_steps):
+            chosen = minibatches[:, number]
+            count = count + 1
+            data = (x[rows, chosen], y[rows, chosen])
+            params, moments, loss = step(params, moments, count, *data)
+        return ReptileState(params, moments, count, state.support_x), loss.mean()
+
+    def _minibatches(self, num_tasks: int, num: int, num_steps: int, batch_size: int) -> Tensor:
+        """Examples of every step, ``[M, steps, batch]``: shuffled passes, joined."""
+        size = min(batch_size, num)
+        passes = -(-num_steps * size // num)
+        order = draw_distinct(num, num, num_tasks * passes, self.rng).reshape(num_tasks, -1)
+        chosen = order[:, : num_steps * size].reshape(num_tasks, num_steps, size)
+        return torch.from_numpy(chosen).to(self.device)
+
+    def _adam_step(
+        self, params: Params, moments: Params, count: Tensor, x: Tensor, y: Tensor
+    ) -> tuple[Params, Params, Tensor]:
+        """Adam with β₁ = 0 for one task: the gradient over the root of its running square."""
+        gradients, loss = grad_and_value(self.loss)(params, (x, y))
+        moments = {
+            name: DECAY * moments[name] + (1 - DECAY) * gradient**2
+            for name, gradient in gradients.items()
+        }
+        correction = 1 - DECAY ** count.to(torch.float64)  # of float32, 1 - 0.999 is coarse
+        params = {
+            name: value
+            - self.lr
+            * gradients[name]
+            / ((moments[name] / correction).to(value.dtype).sqrt() + EPSILON)
+            for name, value in params.items()
+        }
+        return params, moments, loss
+
+    @torch.no_grad()
+    def outputs(self, inputs: Tensor, state: ReptileState | None) -> Tensor:
+        """Of the network, for all queries together or for each beside the support inputs."""
+        if state is None or self.transductive:
+            return super().outputs(inputs, None if state is None else state.params)
+        if len(state.support_x) != len(inputs):
+            raise ValueError(
+                f"inputs of {len(inputs)} tasks, but a state of {len(state.support_x)}"
+            )
+
+        def alone(params: Params, support_x: Tensor, query: Tensor) -> Tensor:
+            batch = torch.cat([support_x, query[None]])
+            return functional_call(self.network, params, (batch,))[-1]
+
+        each = vmap(alone, (None, None, 0))
+        forward = vmap(each, chunk_size=self.chunk_size)
+        return forward(state.params, state.support_x, inputs)
+
+    def scored_steps(self) -> list[int]:
+        """A few on the way: plain predictions cost as much as many steps."""
+        return sorted({k for k in (1, 2, 5, 10, 20) if k < self.eval_steps} | {self.eval_steps})
+
+    def extra_state(self) -> dict[str, Any]:
+        """Adam's running squares."""
+        return {"moments": self.moments, "moment_steps": self.moment_steps}
+
+    def load_extra_state(self, extra: dict[str, Any]) -> None:
+        """Take them back."""
+        self.moments, self.moment_steps = extra["moments"], extra["moment_steps"]

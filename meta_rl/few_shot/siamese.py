@@ -1,0 +1,186 @@
+"""Siamese networks: is it the same character?
+
+Koch, Zemel and Salakhutdinov, "Siamese neural networks for one-shot image recognition", 2015.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from meta_rl.few_shot.embedding import EmbeddingLearner, Memory
+from meta_rl.few_shot.learner import Rate
+from meta_rl.few_shot.tasks import FewShotTasks
+from meta_rl.tasks import check_count
+
+
+class Siamese(EmbeddingLearner):
+    """Verification of pairs: ``P(same) = σ(Σ_j α_j |h_j(x) - h_j(x')| + b)`` (section 3.1).
+
+    Trained on pairs from tasks: each query with the support example of its class, and with that of
+    another class. A new task is solved by the support example that is most probably the same; where
+    a class has several, by the best of them.
+
+    Args:
+        network: An embedding, such as ``koch_network()`` or ``conv4()``; of another one than
+            Koch's, a sigmoid is taken of the embedding, as in the paper's last layer.
+        augment: Distort the images of training pairs by random affine maps (see
+            :func:`distort_images`). Only for images.
+        weight_decay: L2 penalty on all that is learned.
+        meta_lr: Of Adam; or first and last value.
+        meta_batch_size: Tasks of an update.
+        seed: As in :class:`FewShotLearner`.
+        device: Likewise.
+
+    Raises:
+        ValueError: A network that does not tell its ``num_features``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        augment: bool = True,
+        weight_decay: float = 0.0,
+        meta_lr: Rate = 1e-3,
+        meta_batch_size: int = 8,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        super().__init__(
+            network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
+        )
+        features = getattr(network, "num_features", None)
+        if features is None:
+            raise ValueError("Siamese needs a network with an attribute num_features")
+        self.augment = augment
+        self.weight_decay = weight_decay
+        self.squash = (getattr(network, "recipe", None) or [""])[0] != "koch_network"
+        self.module["similarity"] = _Similarity(features).to(self.device)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Adam, with the penalty."""
+        optimizer = super().make_optimizer()
+        for group in optimizer.param_groups:
+            group["weight_decay"] = self.weight_decay
+        return optimizer
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Embeddings in [0, 1]."""
+        embedded = super().embed(x)
+        return torch.sigmoid(embedded) if self.squash else embedded
+
+    def compare(self, queries: Tensor, memory: Memory) -> Tensor:
+        """Logit of "the same" with the best example of each class."""
+        pairs = self.module["similarity"](queries[:, :, None], memory.keys[:, None])  # [M, Q, S]
+        member = memory.one_hot()[:, None] > 0  # [M, 1, S, W]
+        return pairs[..., None].masked_fill(~member, -torch.inf).amax(dim=2)
+
+    def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
+        """A step on the cross-entropy of pairs, half of them the same."""
+        support = self.check_support(batch.support)
+        if self.augment:
+            flat = [part.flatten(0, 1) for part in (support[0], batch.query_x)]
+            distorted = [distort_images(part, self.rng) for part in flat]
+            support = (distorted[0].view_as(support[0]), support[1])
+            batch = batch._replace(query_x=distorted[1].view_as(batch.query_x))
+        logits, same = self._pairs(support, batch.query)
+        loss = functional.binary_cross_entropy_with_logits(logits, same)
+        self.step(loss)
+        right = ((logits > 0) == (same > 0)).to(torch.float32).mean()
+        return {"loss": loss, "accuracy": right}
+
+    def _pairs(
+        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits ``[2, M, Q]`` of pairs, and whether they are the same."""
+        x, y = support
+        split = y.shape[1]
+        both = self.embed(torch.cat([x, query[0]], dim=1))
+        keys, queries = both[:, :split], both[:, split:]
+        matches = (query[1][:, :, None] == y[:, None, :]).cpu().numpy()  # [M, Q, S]
+        noise = self.rng.random(matches.shape)
+        index = np.stack([np.where(matches, noise, -1), np.where(matches, -1, noise)]).argmax(-1)
+        chosen = torch.from_numpy(index).to(self.device)  # [2, M, Q]
+        rows = torch.arange(len(y), device=self.device)[None, :, None]
+        logits = self.module["similarity"](queries[None], keys[rows, chosen])
+        same = torch.zeros_like(logits)
+        same[0] = 1.0
+        return logits, same
+
+    @torch.no_grad()
+    def verify(self, tasks: Any, num_tasks: int, rng: np.random.Generator) -> float:
+        """Accuracy on pairs from tasks, half of them the same.
+
+        Args:
+            tasks: A distribution of tasks.
+            num_tasks: Tasks; each gives twice as many pairs as it has queries.
+            rng: Of the tasks and pairs.
+        """
+        own, self.rng = self.rng, rng
+        right = []
+        try:
+            for _ in range(check_count("num_tasks", num_tasks)):
+                batch = tasks.sample_tasks(1, rng).to(self.device)
+                logits, same = self._pairs(self.check_support(batch.support), batch.query)
+                right.append(((logits > 0) == (same > 0)).to(torch.float32).mean())
+        finally:
+            self.rng = own
+        return float(torch.stack(right).mean())
+
+
+class _Similarity(nn.Module):
+    """Weighted L1 distance of embeddings as a logit; starts as "the nearer, the more the same"."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((features,), -4.0 / features**0.5))
+        self.bias = nn.Parameter(torch.ones(()))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).abs() @ self.weight + self.bias
+
+
+def distort_images(images: Tensor, rng: np.random.Generator) -> Tensor:
+    """Random affine maps of images, as in section 3.2 of Koch et al.
+
+    Rotation by up to ±10 degrees, shear ±0.3 in x and in y, scale 0.8 to 1.2 in x and in y, and
+    translation by up to 2 pixels of 105 in x and in y; each of the four takes part with probability
+    one half.
+
+    Args:
+        images: ``[N, C, H, W]``; paper is 0.
+        rng: Of the maps.
+
+    Returns:
+        Likewise, by bilinear interpolation.
+
+    Raises:
+        ValueError: No images.
+    """
+    if images.dim() != 4:
+        raise ValueError(f"expected images [N, C, H, W], got {tuple(images.shape)}")
+    num = len(images)
+
+    def sometimes(low: float, high: float, neutral: float, count: int) -> np.ndarray:
+        take = rng.random((num, 1)) < 0.5
+        return np.where(take, rng.uniform(low, high, (num, count)), neutral)
+
+    angle = sometimes(-math.pi / 18, math.pi / 18, 0.0, 1)[:, 0]
+    shear = sometimes(-0.3, 0.3, 0.0, 2)
+    scale = sometimes(0.8, 1.2, 1.0, 2)
+    shift = sometimes(-4 / 105, 4 / 105, 0.0, 2)  # in half images, as the grid has it
+    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], -1)
+    turn = turn.reshape(num, 2, 2)
+    skew = np.stack([np.ones(num), shear[:, 0], shear[:, 1], np.ones(num)], -1).reshape(num, 2, 2)
+    matrix = turn @ skew / scale[:, None, :]
+    theta = torch.from_numpy(np.concatenate([matrix, shift[..., None]], axis=-1))
+    grid = functional.affine_grid(
+        theta.to(images.device, images.dtype), list(images.shape), align_corners=False
+    )
+    return functional.grid_sample(images, grid, align_corners=False)

@@ -1,0 +1,403 @@
+"""Supervised few-shot tasks: what they are, and how a meta-batch is drawn from labelled examples.
+
+A task is a small data set: support data to learn from, query data to be scored on. Tasks go through
+the same door as those of environments: ``split.train.sample_tasks(32, rng)`` gives
+:class:`FewShotTasks` with a leading axis of 32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from meta_rl.tasks import TaskSplit, check_count
+
+
+class FewShotTasks(NamedTuple):
+    """``M`` supervised tasks.
+
+    Attributes:
+        support_x: Inputs to learn from, ``[M, S, ...]``.
+        support_y: Their labels ``[M, S]`` (int64, from 0), or targets ``[M, S, D]`` (float).
+        query_x: Inputs to be scored on, ``[M, Q, ...]``.
+        query_y: Their labels or targets.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+    @property
+    def support(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels to learn from: what ``learner.adapt`` takes."""
+        return self.support_x, self.support_y
+
+    @property
+    def query(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels to be scored on."""
+        return self.query_x, self.query_y
+
+    @property
+    def num_tasks(self) -> int:
+        """The length of the leading task axis."""
+        return len(self.support_y)
+
+    def take(self, index: Any) -> FewShotTasks:
+        """The tasks (or, for an integer, the one task) at ``index`` of the leading axis."""
+        return FewShotTasks(*(part[index] for part in self))
+
+    def to(self, device: torch.device | str) -> FewShotTasks:
+        """The same tasks on a device."""
+        return FewShotTasks(*(part.to(device) for part in self))
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, ways: int, shots: int, **settings: Any) -> FewShotSplit:
+        """Tasks of any labelled ``torch.utils.data.Dataset``; see :func:`split_dataset`."""
+        from meta_rl.few_shot.own_data import split_dataset
+
+        return split_dataset(dataset, ways, shots, **settings)
+
+    @classmethod
+    def from_folder(cls, path: str | Path, ways: int, shots: int, **settings: Any) -> FewShotSplit:
+        """Tasks of a folder of images by class; see :func:`split_folder`."""
+        from meta_rl.few_shot.own_data import split_folder
+
+        return split_folder(path, ways, shots, **settings)
+
+
+class FewShotSplit(TaskSplit):
+    """Training, validation and test tasks of a data set."""
+
+    @property
+    def name(self) -> str:
+        """Of the test tasks, such as ``Omniglot-5w1s``."""
+        return getattr(self.test, "name", type(self).__name__)
+
+    def to(self, device: torch.device | str) -> FewShotSplit:
+        """The same tasks, drawn on a device."""
+        parts = {
+            part: getattr(self, part).to(device)
+            for part in ("train", "validation", "test", "ood")
+            if hasattr(getattr(self, part), "to")
+        }
+        moved: FewShotSplit = FewShotSplit.__new__(FewShotSplit)
+        moved.__dict__.update({**self.__dict__, **parts})
+        return moved
+
+
+def draw_distinct(
+    population: int | np.ndarray, size: int, num_rows: int, rng: np.random.Generator
+) -> np.ndarray:
+    """In each row ``size`` different numbers below the row's population, in random order.
+
+    Robert Floyd's algorithm (Bentley and Floyd, "A sample of brilliance", 1987), all rows at once:
+    a uniform subset in ``size`` draws a row, whatever the population. A shuffle makes the order
+    uniform too.
+
+    Args:
+        population: How many there are; one number, or one for each row ``[num_rows]``.
+        size: How many to draw, at most the smallest population.
+        num_rows: Rows.
+        rng: Of the draws.
+
+    Returns:
+        ``[num_rows, size]``, int64.
+    """
+    population = np.broadcast_to(np.asarray(population, dtype=np.int64), (num_rows,))
+    drawn = np.empty((num_rows, size), dtype=np.int64)
+    for column in range(size):
+        last = population - size + column
+        pick = rng.integers(last + 1)
+        taken = (drawn[:, :column] == pick[:, None]).any(axis=1)
+        drawn[:, column] = np.where(taken, last, pick)
+    return rng.permuted(drawn, axis=1)
+
+
+class ClassPool:
+    """Labelled examples on a device, class by class, all in one tensor.
+
+    Args:
+        examples: ``[N, ...]``, those of a class in a row. ``uint8`` images are given out as floats
+            in [0, 1], other integers as int64.
+        class_sizes: Examples of each class, ``[C]``; they sum to N.
+        turns: 4 adds every class turned by 90, 180 and 270 degrees (the last two axes, which have
+            to be equal); 1 adds none.
+        groups: The group of each class, such as its alphabet, ``[C]``, numbered from 0.
+
+    Raises:
+        ValueError: Sizes that do not sum to N, empty classes, or images to turn that are not
+            square.
+    """
+
+    def __init__(
+        self,
+        examples: Tensor,
+        class_sizes: np.ndarray | Sequence[int],
+        turns: int = 1,
+        groups: np.ndarray | None = None,
+    ) -> None:
+        self.class_sizes = np.asarray(class_sizes, dtype=np.int64)
+        if self.class_sizes.sum() != len(examples) or (self.class_sizes < 1).any():
+            raise ValueError(
+                f"{len(examples)} examples, but classes of sizes {self.class_sizes.tolist()}"
+            )
+        if turns not in (1, 4):
+            raise ValueError(f"turns is 1 (none) or 4, got {turns}")
+        if turns == 4 and (examples.dim() < 3 or examples.shape[-1] != examples.shape[-2]):
+            raise ValueError(f"only square images can be turned, got {tuple(examples.shape[1:])}")
+        self.turns = turns
+        self.num_examples = len(examples)
+        self.starts = np.concatenate([[0], np.cumsum(self.class_sizes)[:-1]])
+        self.groups = groups
+        turned = [examples, *(examples.rot90(turn, (-2, -1)) for turn in range(1, turns))]
+        self.examples = torch.cat(turned) if turns > 1 else examples
+
+    @property
+    def num_classes(self) -> int:
+        """Classes, not counting those turned."""
+        return len(self.class_sizes)
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Of one example."""
+        return tuple(self.examples.shape[1:])
+
+    def gather(self, index: np.ndarray) -> Tensor:
+        """The examples at ``index`` (any shape), by one gather: ``[*index.shape, ...]``."""
+        rows = torch.from_numpy(index.reshape(-1)).to(self.examples.device)
+        taken = self.examples.index_select(0, rows)
+        if taken.dtype == torch.uint8:
+            taken = taken.to(torch.float32).div_(255)
+        elif not taken.is_floating_point():
+            taken = taken.to(torch.int64)
+        return taken.view(*index.shape, *self.example_shape)
+
+    def to(self, device: torch.device | str) -> ClassPool:
+        """The same pool on a device."""
+        moved = object.__new__(type(self))
+        moved.__dict__.update(self.__dict__, examples=self.examples.to(device))
+        return moved
+
+
+class ClassTasks:
+    """Few-shot classification: ``ways`` classes, ``shots`` support examples of each.
+
+    A meta-batch is drawn by index arithmetic and **one** gather. The classes of a task differ, and
+    their numbers (0 to ``ways - 1``) are assigned at random in every task. Support data come shot
+    by shot (one example of each class, then the next); query data are shuffled, so that their order
+    tells nothing. Where the pool has turned classes, each class of a task gets a turn of its own
+    (as in MAML's code), and no class meets its turned self.
+
+    Args:
+        pool: Of examples.
+        ways: Classes of a task.
+        shots: Support examples of each class.
+        queries: Query examples of each class.
+        name: Of the data set; the numbers are appended.
+        within_group: Draw all classes of a task from one group (alphabet). Groups with fewer than
+            ``ways`` classes are left out.
+
+    Raises:
+        ValueError: More ways than classes, or more shots and queries than a class has examples.
+    """
+
+    def __init__(
+        self,
+        pool: ClassPool,
+        ways: int,
+        shots: int,
+        queries: int = 15,
+        *,
+        name: str = "tasks",
+        within_group: bool = False,
+    ) -> None:
+        self.pool = pool
+        self.ways = check_count("ways", ways, least=2)
+        self.shots = check_count("shots", shots)
+        self.queries = check_count("queries", queries)
+        self.name = f"{name}-{ways}w{shots}s"
+        if self.ways > pool.num_classes:
+            raise ValueError(f"ways={ways}: more than the {pool.num_classes} classes of {name}")
+        fewest = int(pool.class_sizes.min())
+        if self.shots + self.queries > fewest:
+            raise ValueError(
+                f"shots={shots} and queries={queries}: together more than the {fewest} examples "
+                f"that a class of {name} has"
+            )
+        self.members = self._members(within_group)
+
+    def _members(self, within_group: bool) -> list[np.ndarray]:
+        """Classes that may meet in a task, by group."""
+        if not within_group:
+            return [np.arange(self.pool.num_classes)]
+        if self.pool.groups is None:
+            raise ValueError("within_group=True, but these classes have no groups")
+        groups = [np.flatnonzero(self.pool.groups == g) for g in np.unique(self.pool.groups)]
+        enough = [group for group in groups if len(group) >= self.ways]
+        if not enough:
+            most = max(map(len, groups))
+            raise ValueError(f"ways={self.ways}: more than the {most} classes of the largest group")
+        return enough
+
+    @property
+    def space(self) -> spaces.Dict:
+        """One task."""
+        parts: dict[str, spaces.Space] = {}
+        examples = self.pool.examples
+        for part, number in (("support", self.shots), ("query", self.queries)):
+            shape = (self.ways * number, *self.pool.example_shape)
+            if examples.dtype == torch.uint8:
+                parts[f"{part}_x"] = spaces.Box(0.0, 1.0, shape, np.float32)
+            elif examples.is_floating_point():
+                parts[f"{part}_x"] = spaces.Box(-np.inf, np.inf, shape, np.float32)
+            else:
+                parts[f"{part}_x"] = spaces.Box(0, int(examples.max()), shape, np.int64)
+            parts[f"{part}_y"] = spaces.MultiDiscrete([self.ways] * (self.ways * number))
+        return spaces.Dict(parts)
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
+        """Draw tasks, on the device of the pool."""
+        num_tasks, ways = check_count("num_tasks", num_tasks), self.ways
+        classes = self._draw_classes(num_tasks, rng)  # [M, W]: position is the label
+        each = self.shots + self.queries
+        rows = classes.reshape(-1)
+        which = draw_distinct(self.pool.class_sizes[rows], each, len(rows), rng)
+        index = self.pool.starts[rows, None] + which  # [M * W, shots + queries]
+        if self.pool.turns > 1:
+            index += rng.integers(self.pool.turns, size=(len(rows), 1)) * self.pool.num_examples
+        index = index.reshape(num_tasks, ways, each).swapaxes(1, 2)
+        split = self.shots * ways
+        order = rng.permuted(
+            np.broadcast_to(np.arange(self.queries * ways), (num_tasks, self.queries * ways)),
+            axis=1,
+        )
+        index = index.reshape(num_tasks, -1)
+        query_index = np.take_along_axis(index[:, split:], order, axis=1)
+        x = self.pool.gather(np.concatenate([index[:, :split], query_index], axis=1))
+        labels = np.broadcast_to(np.arange(split) % ways, (num_tasks, split))
+        y = torch.from_numpy(np.concatenate([labels, order % ways], axis=1)).to(x.device)
+        return FewShotTasks(x[:, :split], y[:, :split], x[:, split:], y[:, split:])
+
+    def _draw_classes(self, num_tasks: int, rng: np.random.Generator) -> np.ndarray:
+        if len(self.members) == 1:
+            picked = draw_distinct(len(self.members[0]), self.ways, num_tasks, rng)
+            return self.members[0][picked]
+        group = rng.integers(len(self.members), size=num_tasks)
+        sizes = np.array([len(members) for members in self.members])
+        picked = draw_distinct(sizes[group], self.ways, num_tasks, rng)
+        flat = np.concatenate(self.members)
+        return flat[(np.cumsum(sizes) - sizes)[group, None] + picked]
+
+    def sample_labelled(self, num: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Single examples with their class of the whole pool, for pre-training.
+
+        Args:
+            num: Examples, N, drawn with replacement.
+            rng: Of the draws.
+
+        Returns:
+            Inputs ``[N, ...]`` and classes ``[N]`` below :attr:`num_labels`.
+        """
+        example = rng.integers(self.pool.num_examples, size=check_count("num", num))
+        turn = rng.integers(self.pool.turns, size=num)
+        classes = np.searchsorted(self.pool.starts, example, side="right") - 1
+        x = self.pool.gather(turn * self.pool.num_examples + example)
+        y = torch.from_numpy(turn * self.pool.num_classes + classes).to(x.device)
+        return x, y
+
+    @property
+    def num_labels(self) -> int:
+        """Classes of the whole pool, turned ones counted apart."""
+        return self.pool.num_classes * self.pool.turns
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same tasks, drawn on a device."""
+        moved = object.__new__(type(self))
+        moved.__dict__.update(self.__dict__, pool=self.pool.to(device))
+        return moved
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}, {self.pool.num_classes} classes)"
+
+
+class FrozenTasks:
+    """A fixed list of few-shot tasks; drawn as :class:`meta_rl.FiniteTasks` draws.
+
+    Args:
+        tasks: All of them.
+        space: What one task is.
+        name: Of the data set.
+    """
+
+    def __init__(self, tasks: FewShotTasks, space: spaces.Space, name: str) -> None:
+        if tasks.num_tasks == 0:
+            raise ValueError("a list of tasks needs at least one")
+        self.tasks = tasks
+        self.space = space
+        self.name = name
+
+    def __len__(self) -> int:
+        return self.tasks.num_tasks
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
+        """Draw tasks without replacement, pass by pass."""
+        passes = -(-check_count("num_tasks", num_tasks) // len(self))
+        order = np.concatenate([rng.permutation(len(self)) for _ in range(passes)])
+        return self.tasks.take(torch.from_numpy(order[:num_tasks]).to(self.tasks.support_x.device))
+
+    def to(self, device: torch.device | str) -> FrozenTasks:
+        """The same tasks on a device."""
+        return FrozenTasks(self.tasks.to(device), self.space, self.name)
+
+
+def class_split(
+    pools: dict[str, ClassPool],
+    ways: int,
+    shots: int,
+    queries: int,
+    *,
+    name: str,
+    train: dict[str, int | None] | None = None,
+    within_group: bool = False,
+) -> FewShotSplit:
+    """Tasks of three pools with disjoint classes.
+
+    Args:
+        pools: By ``train``, ``validation``, ``test``.
+        ways: Classes of a task.
+        shots: Support examples of each class.
+        queries: Query examples of each class.
+        name: Of the data set.
+        train: Other ``ways``, ``shots`` or ``queries`` for training; ``None`` for the same.
+        within_group: As in :class:`ClassTasks`.
+    """
+    sizes = {"ways": ways, "shots": shots, "queries": queries}
+    changed = {key: value for key, value in (train or {}).items() if value is not None}
+    parts = {
+        part: ClassTasks(
+            pool,
+            **(sizes | changed if part == "train" else sizes),
+            name=name,
+            within_group=within_group,
+        )
+        for part, pool in pools.items()
+    }
+    return FewShotSplit(**parts)
+
+
+__all__ = [
+    "ClassPool",
+    "ClassTasks",
+    "FewShotSplit",
+    "FewShotTasks",
+    "FrozenTasks",
+    "class_split",
+    "draw_distinct",
+]

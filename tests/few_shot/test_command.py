@@ -1,0 +1,142 @@
+"""Few-shot learners on the command line: run folders, resuming, refusals; the README's snippet."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from meta_rl.cli import Train, main
+from meta_rl.few_shot import MAML
+from meta_rl.few_shot.command import (
+    DATASETS,
+    LEARNERS,
+    few_shot_config,
+    find_dataset,
+    make_learner,
+    numbers_in,
+)
+from meta_rl.few_shot.networks import RECIPES
+from meta_rl.runs import RunFolder
+from meta_rl.tuned import settings_for
+
+from .small_data import real_data
+
+TRAIN = ["train", "maml", "Sinusoid-5s", "--quiet", "--device", "cpu", "--eval-tasks", "12"]
+SMALL = ["--param", "policy.hidden=[4]", "env.num_test=12", "meta_batch_size=2"]
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_train_resume_evaluate_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert main([*TRAIN, *SMALL, "--total-timesteps", "20", "--out", str(run)]) == 0
+    assert (
+        "MAML on 12 test tasks of Sinusoid-5s: mean mean squared error" in capsys.readouterr().out
+    )
+    resume = ["--total-timesteps", "40", "--out", str(run), "--resume"]
+    assert main([*TRAIN, *SMALL, *resume]) == 0
+    assert main([*TRAIN, *SMALL, "--total-timesteps", "40", "--out", str(whole)]) == 0
+    first, second = (MAML.load(path / "checkpoint.zip", device="cpu") for path in (run, whole))
+    assert (first.num_iterations, second.num_iterations) == (40, 40)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.params.values(), second.params.values(), strict=True)
+    )
+    curve = RunFolder(run).learning_curve()
+    assert curve["time/iterations"] == sorted(curve["time/iterations"])
+    assert curve["time/iterations"][-1] == 40
+    assert "train/loss" in curve
+    assert "validation/loss" in curve
+    assert main(["evaluate", str(run), "--num-tasks", "7", "--split", "validation"]) == 0
+    assert json.loads((run / "evaluation.json").read_text())["split"] == "validation"
+    assert main(["plot", str(run), str(whole)]) == 0
+    for picture in ("plot.png", "evaluation.png"):
+        with Image.open(run / picture) as image:
+            assert image.size[0] > 100
+
+
+def test_a_learner_without_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in range(9):
+        (tmp_path / "own" / str(label)).mkdir(parents=True)
+        for i in range(3):
+            file = tmp_path / "own" / str(label) / f"{i}.png"
+            Image.new("L", (8, 8), 20 * label).save(file)
+    arguments = ["train", "nearest", "ImageFolder-3w1s", "--eval-tasks", "5", "--quiet"]
+    params = [f"env.path={tmp_path / 'own'}", "env.queries=1", "env.fractions=[0.34,0.33,0.33]"]
+    run = ["--out", str(tmp_path / "run")]
+    assert main([*arguments, *run, "--param", *params]) == 0
+    assert "1.000 (95 % interval 1.000 to 1.000) after 1 shots" in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "run"), "--num-tasks", "3"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "maml", "Omnigloth-5w1s"], "unknown few-shot tasks .* did you mean Omniglot"),
+        (["train", "mmal", "Omniglot-5w1s"], "unknown algorithm 'mmal': did you mean maml"),
+        ([*TRAIN, "--param", "lrr=1"], "MAML has no setting 'lrr': did you mean lr"),
+        ([*TRAIN, "--param", "lr=fast"], "lr takes float, got 'fast'"),
+        ([*TRAIN, "--param", "meta_lr=fast"], "meta_lr takes a number or"),
+        ([*TRAIN, "--param", "policy.size=3"], "sinusoid_mlp has no setting 'policy.size'"),
+        ([*TRAIN, "--param", "env.way=3"], "Sinusoid has no setting 'env.way'"),
+        ([*TRAIN, "--param", "network=resnet"], "network is one of conv4"),
+        ([*TRAIN, "--param", "env.shots=0"], "shots has to be a whole number"),
+        ([*TRAIN, "--total-timesteps", "-1"], "must not be negative"),
+    ],
+)
+def test_refusals(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert not (tmp_path / "run").exists()
+
+
+def test_names_tell_ways_and_shots() -> None:
+    assert find_dataset("Omniglot-20w5s-mlp") == "Omniglot"
+    assert numbers_in("Omniglot-20w5s-mlp") == {"ways": 20, "shots": 5}
+    assert numbers_in("Sinusoid-10s") == {"shots": 10}
+    assert numbers_in("Omniglot") == {}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_shipped_settings_name_what_there_is(name: str) -> None:
+    """The learner and its network take every key; the data set takes its own, by its signature."""
+    stub = SimpleNamespace(test=SimpleNamespace(ways=5), vocabulary=range(20))
+    for tasks, settings in settings_for(name).items():
+        assert find_dataset(tasks) in DATASETS
+        assert settings.get("network", "conv4") in RECIPES
+        config = few_shot_config(Train(name, tasks))
+        assert config.env_kwargs["shots"] in (1, 5, 10)
+        learner = make_learner(config, stub, "cpu")
+        assert type(learner).__name__ == LEARNERS[name].partition(":")[2]
+
+
+def snippet() -> str:
+    """The first block of the README's section about few-shot learning."""
+    text = README.read_text(encoding="utf-8").partition("## Few-shot learning")[2]
+    found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert found is not None, "the README has no snippet about few-shot learning"
+    return found[1]
+
+
+def test_the_snippet_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    """As it stands there, but for the folder, and with fewer iterations and tasks."""
+    program = snippet()
+    for text, shorter in (
+        ('root="data"', f"root={str(real_data('omniglot'))!r}"),
+        ("num_iterations=1000", "num_iterations=1"),
+        ("num_tasks=600", "num_tasks=2"),
+    ):
+        assert text in program
+        program = program.replace(text, shorter)
+    names: dict[str, object] = {}
+    exec(program, names)
+    assert names["labels"].shape == (75,)  # type: ignore[attr-defined]
+    assert "MAML on 2 test tasks of Omniglot-5w1s: mean accuracy" in capsys.readouterr().out

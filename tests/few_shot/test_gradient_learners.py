@@ -1,0 +1,322 @@
+"""MAML, Reptile and fine-tuning: updates against algebra and finite differences."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from meta_rl.few_shot import (
+    MAML,
+    FewShotNetwork,
+    FewShotTasks,
+    FineTune,
+    FromScratch,
+    Reptile,
+    Sinusoid,
+    conv4,
+)
+from meta_rl.few_shot.learner import task_loss
+
+from .small_data import Linear1, blob_split, mlp
+
+ALPHA = 0.1
+
+
+def line_tasks(*tasks: tuple[float, float, float, float]) -> FewShotTasks:
+    """Tasks of one support point and one query point: (x, y, query x, query y)."""
+    parts = [torch.tensor([task[i] for task in tasks]).double().view(-1, 1, 1) for i in range(4)]
+    return FewShotTasks(*parts)
+
+
+TWO = line_tasks((1.0, 2.0, 3.0, -1.0), (-2.0, 1.0, 0.5, 4.0))
+W = 0.7
+
+
+def by_hand(first_order: bool) -> tuple[float, float, float]:
+    """Loss, its derivative with respect to w, and with respect to α, of ``y = w x``.
+
+    One step on ``(w x - y)²`` gives ``w' = w - 2 α x (w x - y)``; the query loss is
+    ``(w' q - t)²``, hence
+    ``d/dw = 2 q (w' q - t) (1 - 2 α x²)``, without the last factor in first order, and
+    ``d/dα = 2 q (w' q - t) (-2 x (w x - y))``. All are means over the two tasks.
+    """
+    loss = dw = dalpha = 0.0
+    for x, y, q, t in ((1.0, 2.0, 3.0, -1.0), (-2.0, 1.0, 0.5, 4.0)):
+        gradient = 2 * x * (W * x - y)
+        adapted = W - ALPHA * gradient
+        loss += (adapted * q - t) ** 2 / 2
+        outer = 2 * q * (adapted * q - t)
+        dw += outer * (1.0 if first_order else 1 - 2 * ALPHA * x**2) / 2
+        dalpha += outer * -gradient / 2
+    return loss, dw, dalpha
+
+
+def updated(learner: MAML, batch: FewShotTasks) -> dict[str, Tensor]:
+    learner.optimizer = torch.optim.SGD(learner.module.parameters(), lr=0.0)
+    return learner.update(batch)
+
+
+class TestMAML:
+    @pytest.mark.parametrize("first_order", [False, True])
+    def test_the_meta_gradient_is_that_of_the_algebra(self, first_order: bool) -> None:
+        network = Linear1(W)
+        learner = MAML(network, ALPHA, first_order=first_order, device="cpu")
+        numbers = updated(learner, TWO)
+        loss, dw, _ = by_hand(first_order)
+        assert float(numbers["loss"].detach()) == pytest.approx(loss, rel=1e-12)
+        assert network.w.grad is not None
+        assert float(network.w.grad) == pytest.approx(dw, rel=1e-12)
+        assert by_hand(True)[1] != by_hand(False)[1]
+
+    def test_meta_sgd_learns_step_sizes_by_their_gradient(self) -> None:
+        learner = MAML(Linear1(W), ALPHA, learn_lr=True, device="cpu")
+        updated(learner, TWO)
+        (size,) = learner.module["step_sizes"].parameters()
+        assert float(size.grad) == pytest.approx(by_hand(False)[2], rel=1e-12)
+        trained = MAML(mlp(3), 0.1, learn_lr=True, seed=0, device="cpu").learn(blob_split(), 3)
+        sizes = torch.cat([p.flatten() for p in trained.module["step_sizes"].parameters()])
+        assert len(sizes.unique()) > 10  # one for every parameter
+        assert len(sizes) == sum(p.numel() for p in trained.network.parameters())
+
+    def test_the_meta_gradient_is_that_of_finite_differences(self) -> None:
+        """Three inner steps of a network with a hidden layer, in double precision."""
+        network = mlp(3, hidden=3).double()
+        learner = MAML(network, 0.3, num_steps=3, device="cpu")
+        tasks = blob_split().train.sample_tasks(2, np.random.default_rng(0))
+        batch = tasks._replace(support_x=tasks.support_x.double(), query_x=tasks.query_x.double())
+        updated(learner, batch)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                assert parameter.grad is not None
+                flat, gradient = parameter.view(-1), parameter.grad.view(-1)
+                for i in range(0, len(flat), 3):
+                    losses = []
+                    for shift in (1e-6, -2e-6):
+                        flat[i] += shift
+                        with torch.enable_grad():
+                            learner.optimizer = None
+                            losses.append(query_loss(learner, batch))
+                    flat[i] += 1e-6
+                    slope = (losses[0] - losses[1]) / 2e-6
+                    assert float(gradient[i]) == pytest.approx(slope, abs=1e-7)
+
+    def test_adaptation_is_gradient_descent_for_each_task(self) -> None:
+        network = mlp(3)
+        learner = MAML(network, 0.5, num_steps=2, device="cpu")
+        batch = blob_split().train.sample_tasks(3, np.random.default_rng(0))
+        before = copy.deepcopy(network.state_dict())
+        state = learner.adapt(batch.support)
+        for task in range(3):
+            alone = copy.deepcopy(network)
+            optimizer = torch.optim.SGD(alone.parameters(), lr=0.5)
+            for _ in range(2):
+                optimizer.zero_grad()
+                loss = task_loss(alone(batch.support_x[task]), batch.support_y[task])
+                loss.backward()
+                optimizer.step()
+            for name, value in alone.named_parameters():
+                assert torch.allclose(state[name][task], value, atol=1e-6)
+            outputs = learner.scores(batch.query_x, state)[task]
+            assert torch.allclose(outputs, alone(batch.query_x[task]), atol=1e-5)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    def test_adaptation_goes_on_from_a_state(self) -> None:
+        learner = MAML(mlp(3), 0.5, eval_steps=3, device="cpu")
+        support = blob_split().train.sample_tasks(2, np.random.default_rng(0)).support
+        all_at_once = learner.adapt(support)
+        points = dict(learner.adaptation_points(support))
+        state = learner.adapt(support, learner.adapt(support, num_steps=2), num_steps=1)
+        assert list(points) == [1, 2, 3]
+        for name, value in all_at_once.items():
+            assert torch.allclose(value, state[name])
+            assert torch.allclose(value, points[3][name])
+
+    def test_anil_adapts_the_head_only_and_learns_all(self) -> None:
+        learner = MAML(mlp(3), 0.5, anil=True, seed=0, device="cpu")
+        first = {name: value.detach().clone() for name, value in learner.params.items()}
+        state = learner.adapt(blob_split().train.sample_tasks(2, np.random.default_rng(0)).support)
+        changed = {name for name, value in state.items() if not torch.equal(value[0], first[name])}
+        assert changed == {"head.weight", "head.bias"}
+        learner.learn(blob_split(), 2)
+        assert not any(torch.equal(value, first[name]) for name, value in learner.params.items())
+        with pytest.raises(ValueError, match="no parameters in a module named 'head'"):
+            MAML(Linear1(1.0), 0.1, anil=True, device="cpu")
+
+    @pytest.mark.parametrize("learn", [{}, {"first_order": True}, {"anil": True}])
+    def test_it_learns_to_learn(self, learn: dict[str, Any]) -> None:
+        tasks = blob_split()
+        learner = MAML(mlp(3, hidden=32), 0.1, meta_lr=1e-2, seed=0, device="cpu", **learn)
+        test = tasks.test.sample_tasks(100, np.random.default_rng(0))
+
+        def right() -> float:
+            state = learner.adapt(test.support, num_steps=1)
+            return float((learner.predict(test.query_x, state) == test.query_y).float().mean())
+
+        before = right()
+        learner.learn(tasks, 80)
+        assert right() > before + 0.1
+
+    def test_the_chunk_size_does_not_matter_to_the_result(self) -> None:
+        batch = blob_split().train.sample_tasks(5, np.random.default_rng(0))
+        gradients = []
+        for chunk_size in (1, 2, None):
+            learner = MAML(mlp(3), 0.5, chunk_size=chunk_size, device="cpu")
+            learner.chunk_size = chunk_size
+            updated(learner, batch)
+            gradients.append([parameter.grad for parameter in learner.network.parameters()])
+        for other in gradients[1:]:
+            assert all(
+                torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients[0], other, strict=True)
+            )
+
+    def test_convolutions_on_a_cpu_run_task_by_task(self) -> None:
+        assert MAML(conv4(5, hidden=2), 0.1, device="cpu").chunk_size == 1
+        assert MAML(mlp(5), 0.1, device="cpu").chunk_size is None
+
+    def test_running_statistics_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="norm='task'"):
+            MAML(conv4(5, hidden=2, norm="running"), 0.1, device="cpu")
+
+    @pytest.mark.parametrize("lr", [0.0, -1.0, "fast", True])
+    def test_step_sizes_are_positive(self, lr: Any) -> None:
+        with pytest.raises(ValueError, match="lr has to be a positive number"):
+            MAML(mlp(3), lr, device="cpu")
+
+
+def query_loss(learner: MAML, batch: FewShotTasks) -> float:
+    """Mean query loss after the inner steps, by a plain loop over tasks."""
+    total = 0.0
+    for task in range(batch.num_tasks):
+        network = copy.deepcopy(learner.network)
+        optimizer = torch.optim.SGD(network.parameters(), lr=learner.lr)
+        for _ in range(learner.num_steps):
+            optimizer.zero_grad()
+            task_loss(network(batch.support_x[task]), batch.support_y[task]).backward()
+            optimizer.step()
+        total += float(task_loss(network(batch.query_x[task]), batch.query_y[task]).detach())
+    return total / batch.num_tasks
+
+
+class TestReptile:
+    def test_an_update_by_hand(self) -> None:
+        """With β₁ = 0 and fresh running squares, Adam's first step is ``lr`` times the sign."""
+        network = Linear1(W)
+        learner = Reptile(network, 0.01, num_steps=1, meta_lr=0.25, meta_batch_size=2, device="cpu")
+        learner.total_iterations = 1
+        learner.update(TWO)
+        # gradients 2 x (w x - y): -2.6 and 9.6, so w' = w + 0.01 and w - 0.01, whose mean is w
+        assert network.w.item() == pytest.approx(W, abs=1e-9)
+        squares = 0.001 * (2.6**2 + 9.6**2) / 2
+        assert float(learner.moments["w"]) == pytest.approx(squares)
+        # now one task: its gradient, over the root of the running square of two steps
+        gradient = 2 * (W - 2.0)
+        square = (0.999 * squares + 0.001 * gradient**2) / (1 - 0.999**2)
+        learned = W - 0.01 * gradient / (square**0.5 + 1e-8)
+        learner.update(line_tasks((1.0, 2.0, 0.0, 0.0)))
+        assert network.w.item() == pytest.approx(W + 0.25 * (learned - W), rel=1e-9)
+        assert learner.moment_steps == 2
+
+    def test_inner_steps_are_those_of_adam(self) -> None:
+        network = mlp(3)
+        learner = Reptile(network, 0.01, eval_steps=4, eval_batch_size=3, device="cpu")
+        batch = blob_split().train.sample_tasks(2, np.random.default_rng(0))
+        state = learner.adapt(batch.support)
+        for task in range(2):
+            alone = copy.deepcopy(network)
+            optimizer = torch.optim.Adam(alone.parameters(), lr=0.01, betas=(0.0, 0.999))
+            for _ in range(4):  # the minibatch is the support set
+                optimizer.zero_grad()
+                task_loss(alone(batch.support_x[task]), batch.support_y[task]).backward()
+                optimizer.step()
+            for name, value in alone.named_parameters():
+                assert torch.allclose(state.params[name][task], value, atol=1e-5)
+
+    def test_minibatches_go_through_the_support_set_pass_by_pass(self) -> None:
+        learner = Reptile(mlp(3), seed=0, device="cpu")
+        chosen = learner._minibatches(4, 6, 6, 4)
+        assert chosen.shape == (4, 6, 4)
+        passes = chosen.reshape(4, 4, 6)  # 24 examples are four passes
+        assert (passes.sort(dim=-1)[0] == torch.arange(6)).all()
+        assert len(passes.reshape(-1, 6).unique(dim=0)) > 8
+
+    def test_plain_predictions_do_not_look_at_other_queries(self) -> None:
+        network = FewShotNetwork(
+            nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.ReLU()),
+            8,
+            3,
+            ways=3,
+            input_shape=(4,),
+            recipe=None,
+            generator=torch.Generator().manual_seed(0),
+        )
+        batch = blob_split().test.sample_tasks(2, np.random.default_rng(0))
+        for transductive in (False, True):
+            learner = Reptile(network, eval_steps=2, transductive=transductive, device="cpu")
+            state = learner.adapt(batch.support)
+            together = learner.scores(batch.query_x, state)
+            alone = learner.scores(batch.query_x[:, :2], state)
+            assert torch.allclose(together[:, :2], alone, atol=1e-5) is not transductive
+
+    def test_it_learns_to_learn(self) -> None:
+        tasks = Sinusoid(shots=10, num_test=50)
+        network = mlp(None, dim=1, hidden=32)
+        network.head = nn.Linear(32, 1)
+        learner = Reptile(network, 0.02, eval_steps=20, meta_batch_size=10, seed=0, device="cpu")
+        test = tasks.test.sample_tasks(50, np.random.default_rng(0))
+
+        def error() -> float:
+            predicted = learner.predict(test.query_x, learner.adapt(test.support))
+            return float((predicted - test.query_y).square().mean())
+
+        before = error()
+        learner.learn(tasks, 60)
+        assert error() < 0.8 * before
+
+
+class TestBaselines:
+    def test_fine_tuning_starts_from_an_empty_head_and_the_learned_body(self) -> None:
+        tasks = blob_split()
+        learner = FineTune(mlp(3), 0.5, eval_steps=5, seed=0, device="cpu").learn(tasks, 50)
+        assert learner.module["classes"].out_features == 12
+        batch = tasks.test.sample_tasks(20, np.random.default_rng(0))
+        assert (learner.scores(batch.query_x) == 0).all()
+        state = learner.adapt(batch.support)
+        body = [name for name in state if name.startswith("body")]
+        assert body
+        assert all(torch.equal(state[name][0], learner.params[name]) for name in body)
+        before = task_loss(learner.scores(batch.support_x), batch.support_y)
+        after = task_loss(learner.scores(batch.support_x, state), batch.support_y)
+        assert after < 0.3 * before
+        whole = FineTune(mlp(3), 0.5, body=True, device="cpu").learn(tasks, 1)
+        state = whole.adapt(batch.support)
+        assert not any(torch.equal(state[name][0], whole.params[name]) for name in body)
+
+    def test_pre_training_of_regression_fits_all_tasks_at_once(self) -> None:
+        """The best prediction without knowing the task is the mean of all sine waves."""
+        network = mlp(None, dim=1, hidden=8)
+        network.head = nn.Linear(8, 1)
+        learner = FineTune(network, 0.01, eval_steps=2, seed=0, meta_lr=1e-2, device="cpu")
+        learner.learn(Sinusoid(num_test=5), 5)
+        batch = Sinusoid(num_test=5).test.sample_tasks(5, np.random.default_rng(0))
+        assert learner.adapt(batch.support)["head.weight"].shape == (5, 1, 8)
+
+    def test_pre_training_needs_classes(self) -> None:
+        frozen = Sinusoid(num_test=5).test
+        with pytest.raises(ValueError, match="pre-training needs tasks made of classes"):
+            FineTune(mlp(3), device="cpu").learn(frozen, 1)
+
+    def test_from_scratch_there_is_nothing_to_learn_before(self) -> None:
+        learner = FromScratch(mlp(3), 0.5, eval_steps=20, device="cpu")
+        before = copy.deepcopy(learner.network.state_dict())
+        learner.learn(blob_split(), 100)
+        assert all(
+            torch.equal(value, before[name]) for name, value in learner.network.state_dict().items()
+        )
+        batch = blob_split().test.sample_tasks(20, np.random.default_rng(0))
+        state = learner.adapt(batch.support)
+        assert (learner.predict(batch.support_x, state) == batch.support_y).all()
