@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from meta_rl.batch_norm import BatchNorm
 from meta_rl.tasks import check_count
 
 NORMS = ("task", "running", "none")
@@ -325,8 +326,10 @@ def _norm(kind: str, features: int, dimensions: int) -> nn.Module:
         raise ValueError(f"norm is one of {NORMS}, got {kind!r}")
     if kind == "none":
         return nn.Identity()
+    if kind == "task":
+        return BatchNorm(features)  # torch's own has wrong second derivatives under vmap
     layer: Callable[..., nn.Module] = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm1d
-    return layer(features, track_running_stats=kind == "running")
+    return layer(features)
 
 
 def _check_ways(ways: int | None) -> int | None:
