@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.func import grad_and_value
 
 from meta_rl.inner_loop import Params, hessian_vector_product
-from meta_rl.policy_gradient import Batch, PolicyGradientAgent, check_finite, over_tasks
+from meta_rl.policy_gradient import PolicyGradientAgent
 from meta_rl.task_policy import TaskPolicy
+from meta_rl.task_steps import Batch, check_finite, over_tasks
 from meta_rl.tasks import check_count
 from meta_rl.trust_region import trust_region_step
 

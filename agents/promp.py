@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.func import grad
 
 from meta_rl.inner_loop import Params, adapt
-from meta_rl.policy_gradient import Batch, PolicyGradientAgent, check_finite, over_tasks
+from meta_rl.policy_gradient import PolicyGradientAgent
 from meta_rl.task_policy import TaskPolicy
+from meta_rl.task_steps import Batch, check_finite, over_tasks
 from meta_rl.tasks import check_count
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -22,39 +21,24 @@ from meta_rl.returns import discounted_returns, generalized_advantages, linear_b
 from meta_rl.rollout import Rollout, collect_episodes
 from meta_rl.task_batch import task_batch
 from meta_rl.task_policy import Outputs, TaskPolicy
-from meta_rl.tasks import check_count
-
-Place: TypeAlias = Callable[[int], str]
-"""``place(index) -> text``: names a task of the meta-batch in an error."""
+from meta_rl.task_steps import (
+    Batch,
+    Place,
+    by_task,
+    check_finite,
+    merged_steps,
+    normalised,
+    packed,
+    real_rewards,
+    some_steps,
+    tasks_at_a_time,
+)
+from meta_rl.tasks import check_count, take_tasks
 
 DATA = ("_supports", "_path", "_query", "_query_returns")
 """Attributes that hold the data of the latest iteration: no part of a checkpoint."""
 
 INNER_LOSSES = ("log_likelihood", "likelihood_ratio")
-
-
-class Batch(NamedTuple):
-    """Steps of a meta-batch, by task, in any order; a slice along the task axis is one task's.
-
-    Attributes:
-        obs: Flat observations, ``[M, S, O]``.
-        actions: As :meth:`TaskPolicy.log_prob` takes them, ``[M, S, A]`` or, discrete, ``[M, S]``.
-        advantages: ``[M, S]``.
-        mask: 1 where a step is real and 0 where it fills up, ``[M, S]``.
-        old: What the policy that acted gave, ``[M, S, ...]`` each; not part of any graph.
-        old_log_probs: Of the actions, ``[M, S]``.
-    """
-
-    obs: Tensor
-    actions: Tensor
-    advantages: Tensor
-    mask: Tensor
-    old: Outputs
-    old_log_probs: Tensor
-
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean over the real steps, for one task: ``[S]`` to a scalar."""
-        return (values * self.mask).sum() / self.mask.sum()
 
 
 class FastWeights(NamedTuple):
@@ -239,7 +223,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         Raises:
             FloatingPointError: A reward or an observation is not finite.
         """
-        returns = _real_rewards(rollout).sum(axis=0).reshape(-1, rollout.envs_per_task)
+        returns = real_rewards(rollout).sum(axis=0).reshape(-1, rollout.envs_per_task)
         check_finite("a reward", torch.from_numpy(returns), place)
         sums = self._flat_observations(rollout).sum(dim=(0, 2))
         check_finite("an observation", sums.unflatten(0, (-1, rollout.envs_per_task)), place)
@@ -247,7 +231,7 @@ class PolicyGradientAgent(MetaAlgorithm):
 
     def _flat_observations(self, rollout: Rollout) -> Tensor:
         """``[T, N, O]``, 0 at steps that do not count."""
-        flat = self.policy.flat(_merged(rollout.observations))
+        flat = self.policy.flat(merged_steps(rollout.observations))
         flat = flat.unflatten(0, rollout.rewards.shape)
         if rollout.mask is None:
             return flat
@@ -255,7 +239,7 @@ class PolicyGradientAgent(MetaAlgorithm):
 
     def place_in_training(self, index: int) -> str:
         """What an error says of a task of the meta-batch."""
-        task = _task_at(task_batch(self.task_env).tasks, index * self.envs_per_task)
+        task = take_tasks(task_batch(self.task_env).tasks, index * self.envs_per_task)
         return f"task {index} ({task}) of the meta-batch in iteration {self._iteration}"
 
     def as_batch(self, rollout: Rollout, state: FastWeights | None) -> Batch:
@@ -264,10 +248,10 @@ class PolicyGradientAgent(MetaAlgorithm):
         advantages, obs = self._advantages(rollout, mask)
         actions = self.policy.as_units(rollout.actions)
         per_task = rollout.envs_per_task
-        parts = [_by_task(part, per_task) for part in (obs, actions, advantages)]
-        real = _by_task(torch.as_tensor(mask, device=self.device), per_task)
+        parts = [by_task(part, per_task) for part in (obs, actions, advantages)]
+        real = by_task(torch.as_tensor(mask, device=self.device), per_task)
         if not bool(real.all()):
-            parts, real = _packed(parts, real)
+            parts, real = packed(parts, real)
         params = self.policy.parameters_by_name() if state is None else state.params
         in_dims = (None if state is None else 0, 0, 0)
         chunk_size = tasks_at_a_time(real)
@@ -285,7 +269,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         """Advantages, normalised by task, ``[T, N]``, and flat observations ``[T, N, O]``."""
         num_steps, num_envs = mask.shape
         real = torch.as_tensor(mask, device=self.device)
-        rewards = torch.as_tensor(_real_rewards(rollout), device=self.device).float()
+        rewards = torch.as_tensor(real_rewards(rollout), device=self.device).float()
         flat = self._flat_observations(rollout)
         ends = torch.as_tensor(rollout.terminated | rollout.truncated, device=self.device)
         ends[-1] = True
@@ -293,14 +277,14 @@ class PolicyGradientAgent(MetaAlgorithm):
         times = torch.arange(num_steps, device=self.device)[:, None].expand(-1, num_envs)
         per_task = rollout.envs_per_task
         values = linear_baseline(
-            *(_by_task(part, per_task) for part in (flat, times, returns, real))
+            *(by_task(part, per_task) for part in (flat, times, returns, real))
         )
         values = values.unflatten(1, (num_steps, per_task)).transpose(0, 1).flatten(1)
         following = torch.cat([values[1:], torch.zeros_like(values[:1])]) * ~ends
         advantages = generalized_advantages(
             rewards, values, following, ends, self.discount, self.gae_lambda
         )
-        return _normalised(advantages, real, per_task), flat
+        return normalised(advantages, real, per_task), flat
 
     def inner_loss(self, params: Params, support: Batch) -> Tensor:
         """The vanilla policy gradient's objective, negated, for one task."""
@@ -464,102 +448,5 @@ class PolicyGradientAgent(MetaAlgorithm):
         most = max(batch.mask.shape[1] for batch in batches)
         order = torch.randperm(most, generator=self.generator, device=self.device)
         rank = order.argsort()
-        chosen = [_some_steps(batch, rank, fraction) for batch in batches]
+        chosen = [some_steps(batch, rank, fraction) for batch in batches]
         return chosen[:-1], chosen[-1]
-
-
-def _some_steps(batch: Batch, rank: Tensor, fraction: float) -> Batch:
-    """The real steps of the lowest rank; filling only where a task has not enough of them."""
-    size = batch.mask.shape[1]
-    keys = torch.where(batch.mask > 0, rank[:size], len(rank))
-    index = keys.argsort(dim=1, stable=True)[:, : max(1, round(fraction * size))]
-    tasks = torch.arange(len(index), device=index.device)[:, None]
-    return tree_map(lambda part: part[tasks, index], batch)
-
-
-def check_finite(what: str, values: Any, place: Place) -> None:
-    """Stop where a task's values are not finite.
-
-    Args:
-        what: For the message.
-        values: A tensor ``[M, ...]``, or a dictionary of them.
-        place: Names a task for the message.
-
-    Raises:
-        FloatingPointError: Names the task.
-    """
-    for value in values.values() if isinstance(values, dict) else [values]:
-        broken = ~torch.isfinite(value).flatten(1).all(dim=1)
-        if bool(broken.any()):
-            raise FloatingPointError(f"{what} is not finite: {place(int(broken.int().argmax()))}")
-
-
-def _real_rewards(rollout: Rollout) -> np.ndarray:
-    """Rewards, 0 at steps that do not count."""
-    if rollout.mask is None:
-        return rollout.rewards
-    return np.where(rollout.mask, rollout.rewards, 0.0)
-
-
-def over_tasks(function: Any, *args: Any, shared: int = 1, chunk_size: int | None = None) -> Any:
-    """``vmap`` over the task axis of all arguments but the first ``shared``.
-
-    Args:
-        function: Of one task.
-        *args: The shared ones first; one of the others is a :class:`Batch`.
-        shared: How many are shared.
-        chunk_size: Tasks at a time; by default as many as :func:`tasks_at_a_time` says.
-    """
-    in_dims = (*[None] * shared, *[0] * (len(args) - shared))
-    if chunk_size is None:
-        batch = next(arg for arg in args if isinstance(arg, Batch))
-        chunk_size = tasks_at_a_time(batch.mask)
-    return vmap(function, in_dims, chunk_size=chunk_size)(*args)
-
-
-def tasks_at_a_time(mask: Tensor) -> int | None:
-    """Tasks that are differentiated together: on a CPU, what its caches hold (measured); else all.
-
-    With 4,000 steps a task and 100 hidden units, 8 tasks at a time take half the time of 40.
-    """
-    num_tasks, num_steps = mask.shape
-    if mask.device.type != "cpu" or num_tasks * num_steps <= 32_000:
-        return None
-    return max(1, 32_000 // num_steps)
-
-
-def _by_task(values: Tensor, per_task: int) -> Tensor:
-    """``[T, M * B, ...]`` as ``[M, T * B, ...]``."""
-    return values.unflatten(1, (-1, per_task)).transpose(0, 1).flatten(1, 2)
-
-
-def _packed(parts: list[Tensor], real: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The same, with the real steps first and no more filling than the longest task needs."""
-    longest = int(real.sum(dim=1).max())
-    order = real.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
-    tasks = torch.arange(len(real), device=real.device)[:, None]
-    return [part[tasks, order] for part in parts], real[tasks, order]
-
-
-def _normalised(advantages: Tensor, real: Tensor, per_task: int) -> Tensor:
-    """To mean 0 and standard deviation 1 over the real steps of each task, ``[T, N]``."""
-    by_task = advantages.unflatten(1, (-1, per_task))
-    weight = real.unflatten(1, (-1, per_task)).float()
-    total = weight.sum(dim=(0, 2), keepdim=True)
-    mean = (by_task * weight).sum(dim=(0, 2), keepdim=True) / total
-    centred = (by_task - mean) * weight
-    spread = (centred.square().sum(dim=(0, 2), keepdim=True) / total).sqrt()
-    return (centred / (spread + 1e-8)).flatten(1)
-
-
-def _merged(observations: Any) -> Any:
-    """``[T, N, ...]`` as ``[T * N, ...]``."""
-    if isinstance(observations, dict):
-        return {key: _merged(value) for key, value in observations.items()}
-    return observations.reshape(-1, *observations.shape[2:])
-
-
-def _task_at(tasks: Any, index: int) -> Any:
-    if isinstance(tasks, dict):
-        return {key: _task_at(value, index) for key, value in tasks.items()}
-    return tasks[index]
