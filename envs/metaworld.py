@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import os
 import pickle
 from collections.abc import Callable
 from types import ModuleType
@@ -16,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from meta_rl.adapter import TaskVectorAdapter
+from meta_rl.mujoco_picture import make_gl_context
 from meta_rl.tasks import FiniteTasks, Task, TaskSplit, as_task, check_count, copy_tasks, take_tasks
 
 VERSION, MUJOCO_VERSION = "3.1.1", "3.3.0"  # of Meta-World, and of MuJoCo, which it pins
@@ -204,7 +206,11 @@ class MetaWorldTask(gym.Env):
 
     def render(self) -> Any:
         """The current frame, uint8 ``[height, width, 3]``; the goal is a red or green dot."""
-        return None if self.render_mode is None else self._current.render()
+        if self.render_mode is None:
+            return None
+        # Gymnasium would try a screen first, where none was asked for.
+        with mock.patch.dict(os.environ, {"MUJOCO_GL": _working_backend()}):
+            return self._current.render()
 
     def close(self) -> None:
         """Release the simulators."""
@@ -235,6 +241,14 @@ def _frozen_goal(env: Any) -> np.ndarray:
             "begins too near to where it has to get to"
         )
     return env._last_rand_vec
+
+
+@functools.cache
+def _working_backend() -> str:
+    """The name of MuJoCo's backend that draws on this machine, which may have no screen."""
+    context = make_gl_context(64, 64)
+    context.free()
+    return type(context).__module__.rpartition(".")[2]
 
 
 def make_batch(
