@@ -9,7 +9,7 @@ import os
 import pickle
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import gymnasium as gym
@@ -21,6 +21,7 @@ from meta_rl.mujoco_picture import make_gl_context
 from meta_rl.tasks import FiniteTasks, Task, TaskSplit, as_task, check_count, copy_tasks, take_tasks
 
 VERSION, MUJOCO_VERSION = "3.1.1", "3.3.0"  # of Meta-World, and of MuJoCo, which it pins
+METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}  # 0.0125 s a step
 BENCHMARKS = ("ML1", "ML10", "ML25", "ML45")
 NUM_VALIDATION = 10  # of the 50 training goals of each environment
 MAX_HORIZON = 500
@@ -108,8 +109,9 @@ class MetaWorldTask(gym.Env):
     * v0: initial, with Meta-World 3.1.1.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 80}
+    metadata = METADATA
     action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
+    observation_space: spaces.Box
     horizon = MAX_HORIZON
     episodes_per_trial = 10
     adaptation_unit = "episode"
