@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -21,7 +23,7 @@ import numpy as np
 import pytest
 
 import meta_rl
-from meta_rl.cli import main
+from meta_rl.cli import _num_tasks, main
 from meta_rl.envs import metaworld as ours
 from meta_rl.making import most_envs
 from meta_rl.registration import PYTHON_ENVIRONMENTS
@@ -233,6 +235,9 @@ def test_pictures_need_no_screen() -> None:
 def test_evaluations_make_no_thousands_of_processes() -> None:
     assert most_envs("MetaWorldML10") == os.cpu_count()
     assert most_envs("HalfCheetahVel") == 4096
+    model: Any = SimpleNamespace(envs_per_task=1)
+    assert _num_tasks(model, "MetaWorldML10", 1000, 40) == 40
+    assert _num_tasks(model, "HalfCheetahVel", 1000, 40) == 1000
 
 
 @needs_metaworld
@@ -249,6 +254,7 @@ def test_success_is_evaluated_over_processes() -> None:
 
     result = meta_rl.evaluate_adaptation(Oracle(), "MetaWorldML1", 2, 1, horizon=90)
     assert result.success.tolist() == [[1.0], [1.0]]
+    assert multiprocessing.active_children() == []
     assert result.environment == REACH
 
 
