@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import gymnasium as gym
 import numpy as np
 import tyro
+from gymnasium.envs.registration import load_env_creator
 from matplotlib.figure import Figure
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.few_shot import command as few_shot
 from meta_rl.options import apply_params, check_device, check_flags, check_settings, find_class
-from meta_rl.registration import NAMESPACE
+from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS
 from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation, learning_columns
 from meta_rl.tuned import find_settings
 
@@ -121,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         actions: dict[type, Callable[[Any], Any]]
         actions = {Envs: envs, Train: train, Evaluate: evaluate, Plot: plot}
         actions[type(command)](command)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
@@ -145,7 +146,9 @@ def envs(command: Envs) -> None:
     for column in ("what", "actions", "horizon", "episodes per trial"):
         table.add_column(column, overflow="fold")
     for env_id in ours:
-        env: Any = gym.make(env_id).unwrapped
+        python_env = PYTHON_ENVIRONMENTS.get(env_id.removeprefix(NAMESPACE))
+        # The class tells enough, and needs no further packages.
+        env: Any = load_env_creator(python_env[0]) if python_env else gym.make(env_id).unwrapped
         about = (inspect.getdoc(getattr(env, "definition", env)) or "").partition("\n")[0]
         trial = str(env.episodes_per_trial)
         table.add_row(env_id, about, str(env.action_space), str(env.horizon), trial)
@@ -251,8 +254,10 @@ def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
 def _env_maker(env_id: str) -> Callable[..., Any] | None:
     """What takes an environment's arguments; ``None`` where that is not known."""
     definition = gym.spec(env_id).kwargs.get("definition") if env_id in gym.registry else None
+    if env_id.removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS:
+        definition = gym.spec(env_id).entry_point
     if isinstance(definition, str):
-        definition = gym.envs.registration.load_env_creator(definition)
+        definition = load_env_creator(definition)
     return definition if callable(definition) else None
 
 

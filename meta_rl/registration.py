@@ -42,6 +42,17 @@ ENVIRONMENTS: dict[str, str] = {
     "WindNavigation-v0": "meta_rl.envs.wind_navigation:WindNavigation",
 }
 
+# Environments that are Python objects: the class, the maker of batches, and their arguments. The
+# class tells horizon, episodes_per_trial and action_space, without the packages that it needs.
+PYTHON_ENVIRONMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    f"MetaWorld{benchmark}-v0": (
+        "meta_rl.envs.metaworld:MetaWorldTask",
+        "meta_rl.envs.metaworld:make_batch",
+        {"benchmark": benchmark},
+    )
+    for benchmark in ("ML1", "ML10", "ML25", "ML45")
+}
+
 
 def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
     """Register a family with both front ends.
@@ -83,3 +94,11 @@ def register_all() -> None:
     for name, definition in ENVIRONMENTS.items():
         if NAMESPACE + name not in gym.registry:
             register_task_env(name, definition)
+    for name, (single, batch, kwargs) in PYTHON_ENVIRONMENTS.items():
+        if NAMESPACE + name not in gym.registry:
+            gym.register(
+                id=NAMESPACE + name,
+                entry_point=single,
+                vector_entry_point=batch,
+                kwargs=kwargs,
+            )

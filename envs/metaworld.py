@@ -1,0 +1,356 @@
+"""Meta-World's benchmarks for meta-learning, with tasks as data."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pickle
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple
+from unittest import mock
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.adapter import TaskVectorAdapter
+from meta_rl.tasks import FiniteTasks, Task, TaskSplit, as_task, check_count, copy_tasks, take_tasks
+
+VERSION, MUJOCO_VERSION = "3.1.1", "3.3.0"  # of Meta-World, and of MuJoCo, which it pins
+BENCHMARKS = ("ML1", "ML10", "ML25", "ML45")
+NUM_VALIDATION = 10  # of the 50 training goals of each environment
+MAX_HORIZON = 500
+SEEN = 36  # numbers of Meta-World's 39: the others are the goal's place
+DRAWS = 2  # of the goal in a reset of Meta-World's, which asks on for as long as it refuses it
+
+
+class Goals(NamedTuple):
+    """What a benchmark consists of.
+
+    Attributes:
+        names: Of the environments; a task's ``env`` is an index into them.
+        bounds: Lowest and highest goal of each environment, float64 ``[2, 3 or 6]``.
+        train: Environment and goal of every training task, in Meta-World's order.
+        test: The same of the test tasks.
+    """
+
+    names: tuple[str, ...]
+    bounds: tuple[np.ndarray, ...]
+    train: list[tuple[int, np.ndarray]]
+    test: list[tuple[int, np.ndarray]]
+
+
+class MetaWorldTask(gym.Env):
+    """Meta-World's robot arm, which has to find out what to do: ML1, ML10, ML25, ML45.
+
+    ## Description
+    A Sawyer arm with a gripper, and an object (a puck, a door, a drawer, a button, ...) with which
+    it has to do something. Source: Yu et al., "Meta-World: A Benchmark and Evaluation for
+    Multi-Task and Meta Reinforcement Learning", 2019; McLean et al., "Meta-World+: An Improved,
+    Standardized, RL Benchmark", 2025; package ``metaworld`` 3.1.1, whose environments are used as
+    they are. They need MuJoCo 3.3.0, so give them a virtual environment of their own: ``pip install
+    "meta-rl[metaworld]"``.
+
+    Ids: ``meta_rl/MetaWorldML1-v0`` (one environment, ``env_name``, whose goals differ),
+    ``meta_rl/MetaWorldML10-v0``, ``meta_rl/MetaWorldML25-v0`` and ``meta_rl/MetaWorldML45-v0`` (10,
+    25 or 45 training environments, and 5 others for testing). ``gymnasium.make_vec`` and
+    ``meta_rl.make_task_vec`` step a process for each sub-environment (``asynchronous=False``: all
+    in this one).
+
+    ## Action Space
+    ``Box(-1, 1, (4,))``: where the hand moves (cm along x, y and z), and the torque of the gripper.
+
+    ## Observation Space
+    ``Box((36,))``: position of the hand, opening of the gripper, positions and quaternions of up to
+    two objects (zeros where there are fewer): 18 numbers, now and one step ago. The goal is hidden:
+    the three zeros that Meta-World puts in its place are left out.
+
+    ## Rewards
+    Meta-World's (version ``v2``), between 0 and 10 in each step: info ``reward_task``. Info
+    ``success``: whether the goal is reached in this step, 0.0 or 1.0.
+
+    ## Starting State
+    Fixed by the task: nothing else is random, in the first state or in the transitions.
+
+    ## Episode End
+    *Truncated* after ``horizon`` steps; success ends nothing.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``env_name`` | ``"reach-v3"`` | the environment of ML1; the others take none |
+    | ``goal_seed`` | 0 | seed of Meta-World's lists of goals |
+    | ``horizon`` | 500 | steps in an episode; 500 at most |
+    | ``episodes_per_trial`` | 10 | as in Meta-World+ |
+    | ``split`` | ``"train"`` | the part of the task split that self-chosen tasks come from |
+
+    ## Task distribution
+    A dict of ``env``, ``Discrete``: index into the attribute ``env_names``; and ``goal``, ``Box``:
+    Meta-World's ``rand_vec``, positions in m. Of some environments these are 3 numbers, of others 6
+    (mostly where the object begins, and then where it has to get to); in ML10, ML25 and ML45 those
+    of 3 are followed by three zeros. A goal has to lie in the bounds of its own environment, and to
+    be one that Meta-World accepts: many want some distance between object and goal.
+
+    Lists are Meta-World's own for ``goal_seed``: 50 goals of every training and test environment
+    (ML1: the test goals are those of the next seed). The last ten training goals of each
+    environment are the validation tasks, the other forty the training tasks. ML25 lists
+    ``basketball-v3`` on both sides: a fifth of its test tasks are of an environment that it trains
+    on.
+
+    ## Adaptation
+    After every episode.
+
+    ## Version History
+    * v0: initial, with Meta-World 3.1.1.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 80}
+    action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
+    horizon = MAX_HORIZON
+    episodes_per_trial = 10
+    adaptation_unit = "episode"
+
+    def __init__(
+        self,
+        benchmark: str = "ML1",
+        env_name: str | None = None,
+        goal_seed: int = 0,
+        horizon: int = MAX_HORIZON,
+        episodes_per_trial: int = 10,
+        split: str = "train",
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode {render_mode!r}: ['rgb_array'] exist")
+        self.horizon = check_count("horizon", horizon)
+        if self.horizon > MAX_HORIZON:
+            raise ValueError(f"horizon: Meta-World has at most {MAX_HORIZON} steps, got {horizon}")
+        self.episodes_per_trial = check_count("episodes_per_trial", episodes_per_trial)
+        self.render_mode = render_mode
+        self._package = import_metaworld()
+        goals = benchmark_goals(benchmark, env_name, check_count("goal_seed", goal_seed, least=0))
+        self.env_names, self._bounds = goals.names, goals.bounds
+        self.task_split = split_goals(goals)
+        self._chosen_from = self.task_split[split]
+        self._envs: dict[int, Any] = {}  # by index; a change of goal needs no new one
+        self._task: Task = None
+        self._was_set = False
+        self._current = self._env(0)
+        seen = self._current.sawyer_observation_space
+        self.observation_space = spaces.Box(seen.low[:SEEN], seen.high[:SEEN], dtype=np.float64)
+        self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
+        self._steps = 0
+        self._begun = False
+
+    @property
+    def task(self) -> Task:
+        """The task that is set; ``None`` before the first is chosen."""
+        return None if self._task is None else copy_tasks(self._task)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin a new episode; as :meth:`meta_rl.TaskEnv.reset`.
+
+        Raises:
+            ValueError: A task outside its space, outside its environment's bounds, or one that
+                Meta-World does not accept; an unknown option.
+        """
+        super().reset(seed=seed)
+        unknown = set(options or {}) - {"task"}
+        if unknown:
+            raise ValueError(f"unknown reset options {sorted(unknown)}: task exists")
+        given = (options or {}).get("task")
+        task, was_set = self._task, self._was_set
+        if given is not None:
+            task, was_set = as_task(self.task_split.space, given), True
+        elif task is None or (seed is not None and not was_set):
+            # Tasks have a stream of their own, as those of the native batches.
+            rng = np.random.default_rng(None if seed is None else [int(seed), 1])
+            task = take_tasks(self._chosen_from.sample_tasks(1, rng), 0)
+        observation = self._begin(task)
+        self._task, self._was_set = task, was_set
+        self._steps, self._begun = 0, True
+        return observation, {"task": self.task}
+
+    def _begin(self, task: Task) -> np.ndarray:
+        """Put Meta-World's environment at the beginning of the task."""
+        index = int(task["env"])
+        low, high = self._bounds[index]
+        goal, rest = np.split(task["goal"], [len(low)])
+        if rest.any() or (goal < low).any() or (goal > high).any():
+            raise ValueError(
+                f"goal {task['goal']} is outside that of {self.env_names[index]}: "
+                f"{low} to {high}{', then zeros' if len(rest) else ''}"
+            )
+        env = self._env(index)
+        env._set_task_called = True
+        env._freeze_rand_vec, env._last_rand_vec = True, goal.copy()
+        env.draws_left = DRAWS
+        observation, _ = env.reset()
+        self._current = env
+        return self._clipped(observation)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take one step, as in :class:`gymnasium.Env`."""
+        if not self._begun or self._steps >= self.horizon:
+            raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
+        observation, reward, _, _, info = self._current.step(np.asarray(action))
+        self._steps += 1
+        infos = {"reward_task": float(reward), "success": float(info["success"])}
+        return self._clipped(observation), float(reward), False, self._steps >= self.horizon, infos
+
+    def render(self) -> Any:
+        """The current frame, uint8 ``[height, width, 3]``; the goal is a red or green dot."""
+        return None if self.render_mode is None else self._current.render()
+
+    def close(self) -> None:
+        """Release the simulators."""
+        for env in self._envs.values():
+            env.close()
+        self._envs = {}
+
+    def _clipped(self, observation: np.ndarray) -> np.ndarray:
+        space = self.observation_space
+        return np.clip(observation[:SEEN], space.low, space.high)
+
+    def _env(self, index: int) -> Any:
+        """Meta-World's environment number ``index``, built at its first task."""
+        if index not in self._envs:
+            family = self._package.ALL_V3_ENVIRONMENTS[self.env_names[index]]
+            env = family(render_mode=self.render_mode)
+            env._get_state_rand_vec = functools.partial(_frozen_goal, env)
+            self._envs[index] = env
+        return self._envs[index]
+
+
+def _frozen_goal(env: Any) -> np.ndarray:
+    """What Meta-World asks for when it resets; it would ask for ever where it refuses the goal."""
+    env.draws_left -= 1
+    if env.draws_left < 0:
+        raise ValueError(
+            f"goal {env._last_rand_vec}: {type(env).__name__} does not accept it, for the object "
+            "begins too near to where it has to get to"
+        )
+    return env._last_rand_vec
+
+
+def make_batch(
+    num_envs: int = 1,
+    *,
+    asynchronous: bool = True,
+    split: str = "train",
+    resample_tasks: bool = False,
+    **kwargs: Any,
+) -> TaskVectorAdapter:
+    """A batch: :class:`meta_rl.adapter.TaskVectorAdapter` over processes.
+
+    Args:
+        num_envs: Sub-environments, N.
+        asynchronous: One process for each, instead of stepping them in turn.
+        split: As in :class:`meta_rl.TaskVectorEnv`.
+        resample_tasks: The same.
+        **kwargs: For :class:`MetaWorldTask`.
+    """
+    makers: list[Callable[[], gym.Env]] = [functools.partial(MetaWorldTask, **kwargs)]
+    makers = makers * check_count("num_envs", num_envs)
+    return TaskVectorAdapter(
+        makers, asynchronous=asynchronous, split=split, resample_tasks=resample_tasks
+    )
+
+
+def import_metaworld() -> ModuleType:
+    """The package, at the versions that are known to work together.
+
+    Raises:
+        ImportError: It is missing, or MuJoCo is another than the one it was made for.
+    """
+    install = (
+        f"Meta-World {VERSION} needs mujoco=={MUJOCO_VERSION}. In a Python environment of its own: "
+        'pip install "meta-rl[metaworld]"'
+    )
+    mujoco = importlib.import_module("mujoco")
+    try:
+        package = importlib.import_module("metaworld")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"the package metaworld is missing ({error}). {install}") from error
+    if mujoco.__version__ != MUJOCO_VERSION:
+        raise ImportError(f"MuJoCo is {mujoco.__version__} here. {install}")
+    return package
+
+
+@functools.cache
+def benchmark_goals(benchmark: str, env_name: str | None, goal_seed: int) -> Goals:
+    """Meta-World's own lists of goals.
+
+    Args:
+        benchmark: ``"ML1"``, ``"ML10"``, ``"ML25"`` or ``"ML45"``.
+        env_name: The environment of ML1; ``None`` is ``"reach-v3"``.
+        goal_seed: What Meta-World draws them with.
+
+    Raises:
+        ValueError: An unknown benchmark or environment.
+    """
+    package = import_metaworld()
+    if benchmark not in BENCHMARKS:
+        raise ValueError(f"benchmark {benchmark!r}: {', '.join(BENCHMARKS)} exist")
+    if benchmark != "ML1" and env_name is not None:
+        raise ValueError(f"{benchmark} has environments of its own; env_name is for ML1")
+    name = env_name or "reach-v3"
+    known = list(package.ALL_V3_ENVIRONMENTS)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known
+        raise ValueError(f"unknown env_name {name!r}: did you mean {', '.join(near)}?")
+    simulator = importlib.import_module("metaworld.sawyer_xyz_env").SawyerXYZEnv
+    reset_hand = simulator._reset_hand
+    bounds: dict[type, np.ndarray] = {}
+
+    def barely_move(env: Any, steps: int = 1) -> None:
+        box = env._random_reset_space
+        bounds[type(env)] = np.array([box.low, box.high], dtype=np.float64)
+        reset_hand(env, min(steps, 1))
+
+    # Goals do not depend on the simulation of the hand, which would take most of the time.
+    with mock.patch.object(simulator, "_reset_hand", barely_move):
+        arguments = (name,) if benchmark == "ML1" else ()
+        made = getattr(package, benchmark)(*arguments, seed=goal_seed)
+    names = tuple(dict.fromkeys([*made.train_classes, *made.test_classes]))
+    classes = package.ALL_V3_ENVIRONMENTS
+    return Goals(
+        names,
+        tuple(bounds[classes[name]] for name in names),
+        *(_decoded(tasks, names) for tasks in (made.train_tasks, made.test_tasks)),
+    )
+
+
+def _decoded(tasks: list[Any], names: tuple[str, ...]) -> list[tuple[int, np.ndarray]]:
+    return [(names.index(task.env_name), pickle.loads(task.data)["rand_vec"]) for task in tasks]
+
+
+def split_goals(goals: Goals) -> TaskSplit:
+    """The task split: the last training goals of each environment are for validation."""
+    size = max(bounds.shape[1] for bounds in goals.bounds)
+    padded = np.stack([np.pad(b, ((0, 0), (0, size - b.shape[1]))) for b in goals.bounds])
+    space = spaces.Dict(
+        {
+            "env": spaces.Discrete(len(goals.names)),
+            "goal": spaces.Box(
+                padded[:, 0].min(axis=0), padded[:, 1].max(axis=0), dtype=np.float64
+            ),
+        }
+    )
+
+    def listed(tasks: list[tuple[int, np.ndarray]]) -> FiniteTasks:
+        vectors = [np.pad(goal, (0, size - len(goal))) for _, goal in tasks]
+        return FiniteTasks(
+            space, {"env": np.array([env for env, _ in tasks]), "goal": np.array(vectors)}
+        )
+
+    train, validation = [], []
+    for env in dict.fromkeys(env for env, _ in goals.train):
+        own = [task for task in goals.train if task[0] == env]
+        train += own[:-NUM_VALIDATION]
+        validation += own[-NUM_VALIDATION:]
+    return TaskSplit(train=listed(train), validation=listed(validation), test=listed(goals.test))

@@ -1,0 +1,226 @@
+"""Meta-World: through the same interface as our own families, and as it is.
+
+Without the extra, or with another MuJoCo, one error says what to install, and nothing else breaks.
+With it: courses equal those of Meta-World's own environments, whatever task came before; lists are
+its own; goals are hidden, refused outside their bounds and where Meta-World would ask for another
+for ever; batches in processes equal those in this process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import meta_rl
+from meta_rl.cli import main
+from meta_rl.envs import metaworld as ours
+from meta_rl.registration import PYTHON_ENVIRONMENTS
+
+MISSING = importlib.util.find_spec("metaworld") is None
+needs_metaworld = pytest.mark.skipif(MISSING, reason="the extra metaworld is not installed")
+REACH = "meta_rl/MetaWorldML1-v0"
+GOAL = np.array([0.0, 0.6, 0.02, 0.1, 0.85, 0.2])  # the puck's place, where the hand has to go
+
+
+def task(goal: Any = GOAL, env: int = 0) -> dict[str, Any]:
+    return {"env": env, "goal": np.asarray(goal, dtype=np.float64)}
+
+
+def test_registering_and_listing_need_no_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys, meta_rl; sys.exit('metaworld' in sys.modules or 'mujoco' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert main(["envs"]) == 0
+    shown = capsys.readouterr().out
+    for name in PYTHON_ENVIRONMENTS:
+        assert f"meta_rl/{name}" in shown
+    assert "500" in shown
+
+
+def test_a_missing_package_is_one_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "metaworld", None)
+    message = r'the package metaworld is missing .*mujoco==3\.3\.0.*pip install "meta-rl\[metaw'
+    with pytest.raises(ImportError, match=message):
+        gym.make(REACH)
+    with pytest.raises(ImportError, match=message):
+        meta_rl.make_task_vec("MetaWorldML10", 2)
+    assert main(["train", "rl2", "MetaWorldML1", "--total-timesteps", "10"]) == 2
+    assert "meta-rl: the package metaworld is missing" in capsys.readouterr().err
+
+
+def test_another_mujoco_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "metaworld", sys.modules[__name__])
+    monkeypatch.setattr("mujoco.__version__", "9.9.9")
+    with pytest.raises(ImportError, match=r"MuJoCo is 9\.9\.9 here\. .*needs mujoco==3\.3\.0"):
+        ours.import_metaworld()
+
+
+@needs_metaworld
+@pytest.mark.parametrize("env_name", ["reach-v3", "drawer-open-v3"])
+def test_promises_are_kept(env_name: str) -> None:
+    meta_rl.check_task_env(REACH, env_name=env_name, horizon=60)
+
+
+@needs_metaworld
+def test_lists_are_those_of_meta_world() -> None:
+    """Training goals come with the seed, test goals with the next; ten of fifty are validation."""
+    env = ours.MetaWorldTask(env_name="push-v3", goal_seed=4)
+    theirs = importlib.import_module("metaworld").ML1("push-v3", seed=4)
+    for parts, listed in (
+        (("train", "validation"), theirs.train_tasks),
+        (("test",), theirs.test_tasks),
+    ):
+        goals = [env.task_split[part].tasks["goal"] for part in parts]
+        expected = [pickle.loads(listed_task.data)["rand_vec"] for listed_task in listed]
+        np.testing.assert_array_equal(np.concatenate(goals), expected)
+    split = env.task_split
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [40, 10, 50]
+    assert not np.array_equal(
+        ours.MetaWorldTask(env_name="push-v3").task_split.test.tasks["goal"],
+        split.test.tasks["goal"],
+    )
+    assert (env.horizon, env.episodes_per_trial, env.env_names) == (500, 10, ("push-v3",))
+
+
+@needs_metaworld
+def test_courses_are_those_of_meta_world_whatever_came_before() -> None:
+    package = importlib.import_module("metaworld")
+    actions = np.random.default_rng(0).uniform(-1, 1, (30, 4)).astype(np.float32)
+    env = ours.MetaWorldTask()
+    records = []
+    for goal in (GOAL, GOAL[[0, 1, 2, 0, 4, 5]], GOAL):
+        observation, info = env.reset(options={"task": task(goal)})
+        np.testing.assert_array_equal(info["task"]["goal"], goal)
+        record = [observation]
+        for action in actions:
+            observation, reward, *_, infos = env.step(action)
+            assert infos["reward_task"] == reward
+            record += [observation, [reward, infos["success"]]]
+        records.append(np.concatenate(record))
+        assert len(env._envs) == 1
+    np.testing.assert_array_equal(records[0], records[2])
+    assert not np.array_equal(records[0], records[1])
+
+    theirs = package.ALL_V3_ENVIRONMENTS["reach-v3"]()
+    data = {"rand_vec": GOAL, "env_cls": type(theirs), "partially_observable": True}
+    theirs.set_task(package.Task("reach-v3", pickle.dumps(data)))
+    observation, _ = theirs.reset()
+    record = [observation[:36]]
+    for action in actions:
+        observation, reward, *_, infos = theirs.step(action)
+        assert not observation[36:].any()
+        record += [observation[:36], [reward, infos["success"]]]
+    np.testing.assert_array_equal(records[0], np.concatenate(record))
+
+
+@needs_metaworld
+def test_the_goal_is_hidden_and_success_is_told() -> None:
+    """First observations of two goals are equal; a hand that is led there succeeds, to the end."""
+    env = ours.MetaWorldTask(horizon=90)
+    seen = [env.reset(options={"task": task(g)})[0] for g in (GOAL[[0, 1, 2, 0, 4, 5]], GOAL)]
+    np.testing.assert_array_equal(*seen)
+    observation, successes, truncated = seen[1], [], False
+    while not truncated:
+        push = np.clip(10 * (GOAL[3:] - observation[:3]), -1, 1)
+        observation, _, terminated, truncated, infos = env.step(np.append(push, 0.0))
+        assert not terminated
+        successes.append(infos["success"])
+    assert len(successes) == 90
+    assert successes[0] == 0.0
+    assert successes[-1] == 1.0
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros(4))
+
+
+@needs_metaworld
+def test_bad_input_is_refused() -> None:
+    for kwargs, message in (
+        ({"env_name": "raech-v3"}, "unknown env_name 'raech-v3': did you mean reach-v3"),
+        ({"benchmark": "ML2"}, "ML1, ML10, ML25, ML45 exist"),
+        ({"benchmark": "ML10", "env_name": "reach-v3"}, "env_name is for ML1"),
+        ({"horizon": 501}, "at most 500 steps, got 501"),
+        ({"render_mode": "human"}, "rgb_array"),
+        ({"split": "ood"}, "no task split 'ood'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ours.MetaWorldTask(**kwargs)
+    env = ours.MetaWorldTask()
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros(4))
+    with pytest.raises(ValueError, match="task 0 is outside Box"):
+        env.reset(options={"task": task([0.0, 0.6, 0.02, 0.1, 0.95, 0.2])})
+    with pytest.raises(ValueError, match=r"task 0 is outside Discrete\(1\)"):
+        env.reset(options={"task": task(env=1)})
+    with pytest.raises(ValueError, match=r"unknown reset options \['goal'\]"):
+        env.reset(options={"goal": GOAL})
+    assert env.task is None
+
+    # Only 0.1 m between the puck and the goal: Meta-World would ask for another goal for ever.
+    near = task([0.0, 0.7, 0.02, 0.0, 0.8, 0.2])
+    env.reset(options={"task": task()})
+    with pytest.raises(ValueError, match="SawyerReachEnvV3 does not accept it"):
+        env.reset(options={"task": near})
+    np.testing.assert_array_equal(env.reset()[1]["task"]["goal"], GOAL)
+
+
+@needs_metaworld
+def test_goals_of_three_numbers_are_padded_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark of a 6-number and a 3-number environment, of two listed goals each."""
+    reach, drawer = (ours.benchmark_goals("ML1", f"{n}-v3", 0) for n in ("reach", "drawer-open"))
+    bounds = (*reach.bounds, *drawer.bounds)
+    test = [(1, goal) for _, goal in drawer.test]
+    goals = ours.Goals(("reach-v3", "drawer-open-v3"), bounds, reach.train, test)
+    monkeypatch.setattr(ours, "benchmark_goals", lambda *_: goals)
+    env = ours.MetaWorldTask("ML10")
+    assert env.task_split.space["goal"].shape == (6,)
+    drawn = env.task_split.test.tasks
+    assert set(drawn["env"]) == {1}
+    assert not drawn["goal"][:, 3:].any()
+    env.reset(options={"task": task(drawn["goal"][0], env=1)})
+    env.reset(options={"task": task()})
+    assert len(env._envs) == 2
+    with pytest.raises(ValueError, match=r"outside that of drawer-open-v3: .*, then zeros"):
+        env.reset(options={"task": task(GOAL, env=1)})
+    env.close()
+
+
+@needs_metaworld
+def test_processes_equal_this_process() -> None:
+    courses = []
+    for asynchronous in (False, True):
+        env = meta_rl.make_task_vec("MetaWorldML1", 2, asynchronous=asynchronous, horizon=5)
+        assert (env.num_envs, env.horizon, env.spec.id) == (2, 5, REACH)
+        goals = np.stack([GOAL, GOAL[[0, 1, 2, 0, 4, 5]]])
+        env.set_tasks({"env": np.zeros(2, dtype=np.int64), "goal": goals})
+        env.action_space.seed(0)
+        observations, infos = env.reset(seed=0)
+        np.testing.assert_array_equal(infos["task"]["goal"], goals)
+        course = [observations]
+        for step in range(6):
+            *outcome, infos = env.step(env.action_space.sample())
+            course += outcome
+            assert outcome[3].all() == (step == 4)
+        assert infos["success"].tolist() == [0.0, 0.0]
+        courses.append(course)
+        env.close()
+    for one, other in zip(*courses, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@needs_metaworld
+def test_pictures_need_no_screen() -> None:
+    env = gym.make(REACH, render_mode="rgb_array")
+    env.reset(options={"task": task()})
+    frame = env.render()
+    assert frame.shape == (480, 480, 3)
+    assert frame.std() > 10
+    env.close()
