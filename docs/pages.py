@@ -13,7 +13,8 @@ from typing import Any
 
 import gymnasium as gym
 
-from meta_rl.registration import ENVIRONMENTS, NAMESPACE
+from meta_rl.envs.metaworld import MetaWorldTask
+from meta_rl.registration import ENVIRONMENTS, NAMESPACE, PYTHON_ENVIRONMENTS
 
 PAGES = Path(__file__).parent / "environments"
 
@@ -21,15 +22,24 @@ PAGES = Path(__file__).parent / "environments"
 def page(name: str) -> str:
     """The page of a family, by the name that it is registered with (``Name-v0``)."""
     env: Any = gym.make(NAMESPACE + name).unwrapped
-    family = type(env.definition)
-    summary, _, body = (inspect.getdoc(family) or "").partition("\n\n")
     short = name.partition("-")[0]
-    module = family.__module__.rpartition(".")[2]
     picture = f"![{short}]({short}.png)\n\n" if _renders(env) else ""
+    return _page(short, type(env.definition), [name], picture)
+
+
+def metaworld_page() -> str:
+    """The page of Meta-World, whose benchmarks share a class; it needs no Meta-World."""
+    return _page("MetaWorld", MetaWorldTask, list(PYTHON_ENVIRONMENTS), "")
+
+
+def _page(short: str, family: type, names: list[str], picture: str) -> str:
+    summary, _, body = (inspect.getdoc(family) or "").partition("\n\n")
+    module = family.__module__.rpartition(".")[2]
     body = body.replace("``", "`")
+    made = ", ".join(f'`gymnasium.make("{NAMESPACE}{name}")`' for name in names)
     return (
         f"# {short}\n\n{summary}\n\n{picture}"
-        f'`gymnasium.make("{NAMESPACE}{name}")`; defined in '
+        f"{made}; defined in "
         f"[envs/{module}.py](../../envs/{module}.py). [All environments](README.md).\n\n"
         f"{body}\n"
     )
@@ -45,6 +55,9 @@ def index() -> str:
         picture = f'<img src="{short}.png" width="100" alt="{short}">' if _renders(env) else ""
         trial = f"{env.episodes_per_trial} × {env.horizon}"
         rows.append(f"| {picture} | [{short}]({short}.md) | {summary} | {trial} |")
+    summary = (inspect.getdoc(MetaWorldTask) or "").partition("\n")[0]
+    trial = f"{MetaWorldTask.episodes_per_trial} × {MetaWorldTask.horizon}"
+    rows.append(f"|  | [MetaWorld](MetaWorld.md) | {summary} | {trial} |")
     return (
         "# Environments\n\n"
         "A page for each family, from its docstring; ids are `meta_rl/<Name>-v0`. How tasks, "
@@ -58,7 +71,7 @@ def index() -> str:
 def pages() -> dict[str, str]:
     """All files, by their names."""
     families = {f"{name.partition('-')[0]}.md": page(name) for name in ENVIRONMENTS}
-    return {"README.md": index(), **families}
+    return {"README.md": index(), "MetaWorld.md": metaworld_page(), **families}
 
 
 def _renders(env: Any) -> bool:

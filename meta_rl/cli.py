@@ -295,7 +295,7 @@ def _report(result: EvaluationResult, folder: RunFolder) -> None:
         f"{result.learner} on {result.num_tasks:,} {result.split} tasks of {result.environment}: "
         f"total {summary['total_mean']:.2f} (95 % interval {low:.2f} to {high:.2f}); "
         f"{result.unit} 1: {summary['mean'][0]:.3f}, {result.unit} {last + 1}: "
-        f"{summary['mean'][last]:.3f}"
+        f"{summary['mean'][last]:.3f}" + result.success_text()
     )
     print(f"evaluation: {folder.evaluation}\npicture: {folder.picture}")
 

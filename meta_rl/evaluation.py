@@ -14,9 +14,9 @@ import torch
 from gymnasium.vector import VectorEnv
 from scipy import stats
 
-from meta_rl.making import as_task_vec, family_name, make_task_vec
+from meta_rl.making import as_task_vec, family_name, make_task_vec, most_envs
 from meta_rl.provenance import package_versions, write_atomically
-from meta_rl.rollout import masked_rollout, true_successors
+from meta_rl.rollout import masked_rollout, named_infos, true_successors
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import TaskSplit, check_count, take_tasks
 
@@ -47,6 +47,9 @@ class EvaluationResult:
         versions: Of the packages.
         measure: What the values are: a ``"return"``, ``"accuracy"`` or ``"mean squared error"``.
         points: How many units came before each column; 0, 1, 2, ... where it is ``None``.
+        success: ``[num_tasks, num_adaptation_points]``, beside ``values``: in what share of the
+            task's sub-environments an info ``success`` was above 0 in any step of that episode (or
+            pull). ``None`` where infos tell no success.
     """
 
     values: np.ndarray
@@ -61,6 +64,7 @@ class EvaluationResult:
     versions: dict[str, str] = field(default_factory=package_versions)
     measure: str = "return"
     points: list[int] | None = None
+    success: np.ndarray | None = None
 
     def __str__(self) -> str:
         """One line: the mean before and after adaptation, with its interval."""
@@ -71,6 +75,18 @@ class EvaluationResult:
             f"{self.learner} on {self.num_tasks:,} {self.split} tasks of {self.environment}: mean "
             f"{self.measure} {summary['mean'][0]:.3f} before adaptation, {summary['mean'][-1]:.3f} "
             f"(95 % interval {low:.3f} to {high:.3f}) after {last} {self.unit}s"
+            + self.success_text()
+        )
+
+    def success_text(self) -> str:
+        """``"; success 0.1 before adaptation, 0.8 (...)"``; empty where infos tell no success."""
+        if self.success is None:
+            return ""
+        rates = self.success.mean(axis=0)
+        low, high = self._intervals(self.success, np.mean, 0.95)[-1]
+        return (
+            f"; success {rates[0]:.3f} before adaptation, {rates[-1]:.3f} "
+            f"(95 % interval {low:.3f} to {high:.3f}) in the last {self.unit}"
         )
 
     @property
@@ -96,7 +112,8 @@ class EvaluationResult:
         Returns:
             ``mean`` and ``iqm`` ``[points]``, ``mean_interval`` and ``iqm_interval``
             ``[points, 2]``; ``total_mean`` (a number) and ``total_mean_interval`` ``[2]``, and the
-            same for ``total_iqm``.
+            same for ``total_iqm``. Where infos tell success, its mean ``success`` ``[points]`` and
+            ``success_interval`` ``[points, 2]``.
 
         Raises:
             ValueError: A confidence outside (0, 1).
@@ -111,6 +128,9 @@ class EvaluationResult:
             summary[name], summary[f"{name}_interval"] = estimates[:-1], intervals[:-1]
             summary[f"total_{name}"] = estimates[-1]
             summary[f"total_{name}_interval"] = intervals[-1]
+        if self.success is not None:
+            summary["success"] = self.success.mean(axis=0)
+            summary["success_interval"] = self._intervals(self.success, np.mean, confidence)
         return summary
 
     def _intervals(
@@ -165,6 +185,7 @@ class EvaluationResult:
         """Write as JSON, atomically; gives the path."""
         content = {"num_tasks": self.num_tasks, **asdict(self)}
         content |= {"values": self.values.tolist(), "strata": self.strata.tolist()}
+        content["success"] = None if self.success is None else self.success.tolist()
         return write_atomically(path, json.dumps(content) + "\n")
 
     @classmethod
@@ -179,6 +200,8 @@ class EvaluationResult:
             del content["num_tasks"]
             content["values"] = np.array(content["values"], dtype=np.float64)
             content["strata"] = np.array(content["strata"], dtype=np.int64)
+            if content.get("success") is not None:
+                content["success"] = np.array(content["success"], dtype=np.float64)
             return cls(**content)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no saved evaluation: {error!r}") from error
@@ -196,7 +219,10 @@ class EvaluationResult:
         first = results[0]
         strata = np.concatenate([np.full(r.num_tasks, i) for i, r in enumerate(results)])
         values = np.concatenate([result.values for result in results])
-        return cls(**{**asdict(first), "values": values, "strata": strata})
+        told = [result.success for result in results if result.success is not None]
+        success = np.concatenate(told) if len(told) == len(results) else None
+        joined = {"values": values, "strata": strata, "success": success}
+        return cls(**{**asdict(first), **joined})
 
 
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
@@ -214,7 +240,7 @@ def evaluate_adaptation(
     split: str = "test",
     envs_per_task: int | None = None,
     deterministic: bool = False,
-    max_envs: int = 4096,
+    max_envs: int | None = None,
     **env_kwargs: Any,
 ) -> EvaluationResult:
     """Let a learner adapt to held-out tasks, and record what it earns on the way.
@@ -243,7 +269,8 @@ def evaluate_adaptation(
         envs_per_task: Sub-environments of each task, whose episodes the learner adapts to together;
             the result is their mean. By default the learner's own number (20 for MAML), else 1.
         deterministic: Take the most likely actions.
-        max_envs: Sub-environments at a time, where ``env`` is an id.
+        max_envs: Sub-environments at a time, where ``env`` is an id; by default 4,096, or as many
+            as there are CPU cores where each is a process of its own (Meta-World).
         **env_kwargs: For the environment, where ``env`` is an id.
 
     Returns:
@@ -264,6 +291,7 @@ def evaluate_adaptation(
         envs_per_task = getattr(learner, "envs_per_task", 1)
     envs_per_task = check_count("envs_per_task", envs_per_task)
     if isinstance(env, str):
+        max_envs = most_envs(env) if max_envs is None else max_envs
         at_once = max(1, min(num_tasks, max_envs // envs_per_task))
         env = make_task_vec(env, at_once, envs_per_task, **env_kwargs)
     elif env_kwargs:
@@ -283,7 +311,7 @@ def evaluate_adaptation(
     streams = np.random.SeedSequence(seed).spawn(3)
     tasks = base.task_split[split].sample_tasks(num_tasks, np.random.default_rng(streams[0]))
     at_once = env.num_envs // envs_per_task
-    values = []
+    values, successes = [], []
     with seeded(learner, streams[1]):
         env_seeds = streams[2].generate_state(-(-num_tasks // at_once))
         for chunk, env_seed in enumerate(env_seeds):
@@ -291,8 +319,10 @@ def evaluate_adaptation(
             index = (chunk * at_once + np.arange(at_once)) % num_tasks
             base.set_tasks(take_tasks(tasks, index))
             trials = _Trials(learner, env, envs_per_task, deterministic)
-            earned = trials.run(episodes, int(env_seed >> 1))
+            earned, succeeded = trials.run(episodes, int(env_seed >> 1))
             values.append(earned.reshape(at_once, envs_per_task, -1).mean(axis=1))
+            if succeeded is not None:
+                successes.append(succeeded.reshape(at_once, envs_per_task, -1).mean(axis=1))
     base.set_tasks(None)
     return EvaluationResult(
         values=np.concatenate(values)[:num_tasks],
@@ -304,6 +334,7 @@ def evaluate_adaptation(
         envs_per_task=envs_per_task,
         deterministic=deterministic,
         strata=np.zeros(num_tasks, dtype=np.int64),
+        success=np.concatenate(successes)[:num_tasks] if successes else None,
     )
 
 
@@ -319,20 +350,24 @@ class _Trials:
         self.deterministic = deterministic
         self.by_step = adapts_by_step(learner, env)
 
-    def run(self, num_episodes: int, seed: int) -> np.ndarray:
-        """Run them; gives ``[N, points]``."""
+    def run(self, num_episodes: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Run them; gives what was earned and whether it succeeded, ``[N, points]`` each."""
         observations, _ = self.env.reset(seed=seed)
         tell = getattr(self.learner, "adapt_to_tasks", None)
         state = None if tell is None else tell(task_batch(self.env).tasks)
         columns: list[np.ndarray] = []
+        successes: list[np.ndarray] = []
         for episode in range(num_episodes):
             if episode:
                 observations, _ = self.env.reset()
-            earned, state = self._run_episode(observations, state)
+            earned, succeeded, state = self._run_episode(observations, state)
             columns.extend(earned)
-        return np.stack(columns, axis=1)
+            successes.extend(succeeded)
+        return np.stack(columns, axis=1), np.stack(successes, axis=1) if successes else None
 
-    def _run_episode(self, observations: Any, state: Any) -> tuple[list[np.ndarray], Any]:
+    def _run_episode(
+        self, observations: Any, state: Any
+    ) -> tuple[list[np.ndarray], list[np.ndarray], Any]:
         """One episode in every sub-environment, and what the learner makes of it.
 
         Sub-environments whose episode has ended idle along until the last one ends: nothing of that
@@ -341,6 +376,7 @@ class _Trials:
         active = np.ones(self.env.num_envs, dtype=bool)
         start = active
         columns: list[np.ndarray] = []
+        successes: list[np.ndarray] = []
         steps: list[tuple[Any, ...]] = []
         while active.any():
             actions, following_state = self.learner.predict(
@@ -354,6 +390,7 @@ class _Trials:
             steps.append(step)
             observations, start = following, done
             columns.append(np.where(active, rewards, 0.0))
+            successes += [active & succeeded for succeeded in told_success(infos, done)]
             if self.by_step:
                 state = _where(active, self._adapted(steps, state), state)
                 steps = []
@@ -361,7 +398,8 @@ class _Trials:
         if not self.by_step:
             state = self._adapted(steps, state)
             columns = [np.sum(columns, axis=0)]
-        return columns, state
+            successes = [np.any(successes, axis=0)] if successes else []
+        return columns, successes, state
 
     def _adapted(self, steps: list[tuple[Any, ...]], state: Any) -> Any:
         adapt = getattr(self.learner, "adapt", None)
@@ -370,6 +408,18 @@ class _Trials:
         rollout = masked_rollout(steps)
         rollout.envs_per_task = self.envs_per_task
         return adapt(rollout, state)
+
+
+def told_success(infos: dict[str, Any], done: np.ndarray) -> list[np.ndarray]:
+    """Whether infos tell success in this step, bool ``[N]``; empty where they tell nothing of it.
+
+    Args:
+        infos: Of a step of a batch; those of ended episodes are in ``final_info``.
+        done: Which episodes ended, bool ``[N]``.
+    """
+    if "success" not in infos and "success" not in infos.get("final_info", {}):
+        return []
+    return [named_infos(infos, done, ["success"])["success"] > 0]
 
 
 def adapts_by_step(learner: Any, env: VectorEnv) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
-from meta_rl.registration import find_env_id
+from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS, find_env_id
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
 
@@ -36,6 +37,19 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
     from meta_rl.adapter import TaskVectorAdapter
 
     return TaskVectorAdapter.from_id(name, num_envs, **kwargs)
+
+
+def most_envs(env_id: str) -> int:
+    """How many sub-environments to make at most, where nothing else says it.
+
+    Args:
+        env_id: As for :func:`make_task_vec`.
+
+    Returns:
+        Thousands for native batches; the number of CPU cores where each is a process of its own.
+    """
+    in_processes = find_env_id(env_id).removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS
+    return (os.cpu_count() or 1) if in_processes else 4096
 
 
 def as_task_vec(env: Any) -> VectorEnv:

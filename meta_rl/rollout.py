@@ -82,7 +82,7 @@ def collect_rollout(
         following, rewards, terminated, truncated, infos = env.step(actions)
         successors = true_successors(following, terminated | truncated, infos)
         steps.append((observations, actions, rewards, terminated, truncated, successors))
-        extras.append({**extra, **_named_infos(infos, terminated | truncated, info_names)})
+        extras.append({**extra, **named_infos(infos, terminated | truncated, info_names)})
         observations = following
         if on_done is not None:
             on_done(terminated | truncated)
@@ -94,7 +94,7 @@ def collect_rollout(
     return rollout, observations
 
 
-def _named_infos(
+def named_infos(
     infos: dict[str, Any], done: np.ndarray, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Infos of the step, ``[N]``; Gymnasium moves those of ended episodes to ``final_info``."""

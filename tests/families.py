@@ -137,3 +137,40 @@ class ListedCorridor(Corridor):
         super().__init__()
         listed = FiniteTasks(LENGTHS, [1, 3, 5])
         self.task_split = TaskSplit(UniformTasks(LENGTHS), listed, listed)
+
+
+class QuickSuccess(gym.Env):
+    """Task 1 succeeds in its first step and ends there; task 0 never does, and lasts ten steps.
+
+    It has what Meta-World's own evaluation asks of its environments.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    horizon = 10
+    task_name = "SawyerReachEnvV3"
+    terminate_on_success = True
+
+    def __init__(self, task: int | None = None) -> None:
+        self.observation_space = spaces.Box(0.0, 10.0, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        listed = FiniteTasks(spaces.Discrete(2), [0, 1])
+        self.task_split = TaskSplit(listed, listed, listed)
+        self.task = task
+
+    def toggle_terminate_on_success(self, on: bool) -> None:
+        assert on
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.task = (options or {}).get("task", self.task)
+        self.steps = 0
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        success = self.task == 1
+        truncated = not success and self.steps == self.horizon
+        seen = np.full(1, self.steps, dtype=np.float32)
+        return seen, 1.0, success, truncated, {"success": float(success)}

@@ -30,7 +30,7 @@ from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.evaluation import _where, adapts_by_step, interquartile_mean
 from meta_rl.previous_step import AppendPreviousStep
 
-from .families import ListedCorridor, PlainCorridor, PulledCorridor
+from .families import ListedCorridor, PlainCorridor, PulledCorridor, QuickSuccess
 
 NAME = "TestOnly/Listed-v0"
 # An episode of task 1, 3 and 5 with action 0; each step with action a adds a / 2.
@@ -610,3 +610,61 @@ def test_plain_environments_are_evaluated() -> None:
     np.testing.assert_array_equal(
         np.sort(result.values[:, 0]), 10 * tasks * steps + steps * (steps - 1) / 2
     )
+
+
+def pooled_success(env: Any, num_episodes: int) -> float:
+    """The share of successes in the first episodes that finish anywhere in the batch."""
+    env.reset(seed=0)
+    outcomes: list[float] = []
+    while len(outcomes) < num_episodes:
+        *_, terminated, truncated, infos = env.step(np.zeros(env.num_envs, dtype=np.int64))
+        done = terminated | truncated
+        outcomes += [infos["final_info"]["success"][i] for i in np.flatnonzero(done)]
+    return float(np.mean(outcomes[:num_episodes]))
+
+
+def test_success_counts_every_task_alike_and_not_the_quick_ones_more_often() -> None:
+    """One of two tasks succeeds, in a tenth of the time: half, not nine of ten or all."""
+    env = TaskVectorAdapter([QuickSuccess] * 2)
+    result = evaluate_adaptation(Scripted(), env, 2, 3)
+    order = np.argsort(result.values[:, 0])
+    assert result.values[order].tolist() == [[1.0] * 3, [10.0] * 3]
+    assert result.success[order].tolist() == [[1.0] * 3, [0.0] * 3]
+    assert result.summary()["success"].tolist() == [0.5] * 3
+    assert "; success 0.500 before adaptation, 0.500 (95 % interval 0.000 to 1.000)" in str(result)
+    env.set_tasks([0, 1])
+    assert pooled_success(env, 6) == 1.0
+    assert pooled_success(env, 11) == 10 / 11
+
+
+def test_success_of_a_task_is_the_share_of_its_episodes_and_survives_saving(tmp_path: Path) -> None:
+    class Lucky(QuickSuccess):
+        """Succeeds in the step in which the action is 1, and goes on; nothing else ends it."""
+
+        def step(self, action: Any) -> Any:
+            seen, reward, _, _, _ = super().step(action)
+            ended = self.steps == self.horizon
+            return seen, reward, False, ended, {"success": float(action == 1)}
+
+    class Sometimes(Scripted):
+        """The second of each four succeeds, in its third step only; later all do, in the last."""
+
+        def action(self, state: Counts) -> np.ndarray:
+            step = state.asked % 10
+            first = (np.arange(len(step)) % 4 == 1) & (step == 2)
+            return np.where(state.adapted > 0, step == 9, first).astype(np.int64)
+
+    env = TaskVectorAdapter([Lucky] * 8)
+    result = evaluate_adaptation(Sometimes(), env, 2, 2, envs_per_task=4)
+    assert result.success.tolist() == [[0.25, 1.0]] * 2
+    loaded = EvaluationResult.load(result.save(tmp_path / "result.json"))
+    np.testing.assert_array_equal(loaded.success, result.success)
+    both = EvaluationResult.merged([result, loaded])
+    assert both.success.tolist() == [[0.25, 1.0]] * 4
+    without = evaluate_adaptation(Scripted(), NAME, 3)
+    assert without.success is None
+    assert "success" not in without.summary()
+    content = json.loads(without.save(tmp_path / "old.json").read_text())
+    del content["success"]  # as it was saved before there was success
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert EvaluationResult.load(tmp_path / "old.json").success is None

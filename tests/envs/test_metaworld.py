@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pickle
 import subprocess
 import sys
@@ -22,7 +23,10 @@ import pytest
 import meta_rl
 from meta_rl.cli import main
 from meta_rl.envs import metaworld as ours
+from meta_rl.making import most_envs
 from meta_rl.registration import PYTHON_ENVIRONMENTS
+
+from ..families import QuickSuccess
 
 MISSING = importlib.util.find_spec("metaworld") is None
 needs_metaworld = pytest.mark.skipif(MISSING, reason="the extra metaworld is not installed")
@@ -224,3 +228,48 @@ def test_pictures_need_no_screen() -> None:
     assert frame.shape == (480, 480, 3)
     assert frame.std() > 10
     env.close()
+
+
+def test_evaluations_make_no_thousands_of_processes() -> None:
+    assert most_envs("MetaWorldML10") == os.cpu_count()
+    assert most_envs("HalfCheetahVel") == 4096
+
+
+@needs_metaworld
+def test_success_is_evaluated_over_processes() -> None:
+    """An oracle that is told the goals leads the hand there: it succeeds on all."""
+
+    class Oracle:
+        def adapt_to_tasks(self, tasks: Any) -> Any:
+            return tasks["goal"]
+
+        def predict(self, observation: Any, state: Any, episode_start: Any, deterministic: Any):
+            push = np.clip(10 * (state[:, 3:] - observation[:, :3]), -1, 1)
+            return np.column_stack([push, np.zeros(len(push))]).astype(np.float32), state
+
+    result = meta_rl.evaluate_adaptation(Oracle(), "MetaWorldML1", 2, 1, horizon=90)
+    assert result.success.tolist() == [[1.0], [1.0]]
+    assert result.environment == REACH
+
+
+@needs_metaworld
+def test_its_own_evaluation_counts_quick_successes_more_often() -> None:
+    """Of two goals one succeeds, ten times as quickly as the other fails: it finds 1, not 1/2."""
+
+    class Still:
+        def eval_action(self, observations: np.ndarray) -> np.ndarray:
+            return np.zeros(len(observations), dtype=np.int64)
+
+        def reset(self, env_mask: np.ndarray) -> None:
+            pass
+
+    envs = gym.vector.SyncVectorEnv(
+        [
+            lambda: gym.wrappers.RecordEpisodeStatistics(QuickSuccess(task=0)),
+            lambda: gym.wrappers.RecordEpisodeStatistics(QuickSuccess(task=1)),
+        ],
+        autoreset_mode="SameStep",
+    )
+    theirs = importlib.import_module("metaworld.evaluation")
+    success, mean_return, *_ = theirs.evaluation(Still(), envs, num_episodes=3)
+    assert (success, mean_return) == (1.0, 1.0)
