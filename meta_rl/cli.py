@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.few_shot import command as few_shot
+from meta_rl.making import in_processes
 from meta_rl.options import apply_params, check_device, check_flags, check_settings, find_class
 from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS
 from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation, learning_columns
@@ -172,7 +173,7 @@ def train(command: Train) -> RunFolder:
         model.set_logger(folder.logger(model.num_timesteps, verbose=0))
         callbacks = [
             Checkpoints(folder.checkpoint, command.checkpoint_interval),
-            Validation(config, num_tasks=max(10, 200 // model.envs_per_task)),
+            Validation(config, _num_tasks(model, config.env_id, 200, 10)),
         ]
         model.learn(
             remaining,
@@ -182,7 +183,9 @@ def train(command: Train) -> RunFolder:
         )
         model.save(folder.checkpoint)
         model.logger.close()
-    num_tasks = _num_tasks(model) if command.eval_tasks is None else command.eval_tasks
+    num_tasks = command.eval_tasks
+    if num_tasks is None:
+        num_tasks = _num_tasks(model, config.env_id, 1000, 40)
     if num_tasks:
         result = evaluate_adaptation(model, config.env_id, num_tasks, **config.env_kwargs)
         _report(result, folder)
@@ -190,9 +193,9 @@ def train(command: Train) -> RunFolder:
     return folder
 
 
-def _num_tasks(model: MetaAlgorithm) -> int:
-    """Tasks of an evaluation: fewer where every task takes many episodes at a time."""
-    return max(40, 1000 // model.envs_per_task)
+def _num_tasks(model: MetaAlgorithm, env_id: str, most: int, least: int) -> int:
+    """Tasks of an evaluation: fewer where every task takes many episodes, or long ones."""
+    return least if in_processes(env_id) else max(least, most // model.envs_per_task)
 
 
 def _make_or_resume(
@@ -269,10 +272,13 @@ def evaluate(command: Evaluate) -> EvaluationResult:
     if config.algorithm in few_shot.LEARNERS:
         return few_shot.evaluate(command, folder)
     model = find_class(ALGORITHMS, config.algorithm).load(folder.checkpoint, device=command.device)
+    num_tasks = command.num_tasks
+    if num_tasks is None:
+        num_tasks = _num_tasks(model, config.env_id, 1000, 40)
     result = evaluate_adaptation(
         model,
         config.env_id,
-        _num_tasks(model) if command.num_tasks is None else command.num_tasks,
+        num_tasks,
         command.num_episodes,
         split=command.split,
         seed=command.seed,

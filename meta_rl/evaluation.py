@@ -290,6 +290,7 @@ def evaluate_adaptation(
     if envs_per_task is None:
         envs_per_task = getattr(learner, "envs_per_task", 1)
     envs_per_task = check_count("envs_per_task", envs_per_task)
+    made_here = isinstance(env, str)
     if isinstance(env, str):
         max_envs = most_envs(env) if max_envs is None else max_envs
         at_once = max(1, min(num_tasks, max_envs // envs_per_task))
@@ -324,6 +325,8 @@ def evaluate_adaptation(
             if succeeded is not None:
                 successes.append(succeeded.reshape(at_once, envs_per_task, -1).mean(axis=1))
     base.set_tasks(None)
+    if made_here:
+        env.close()  # processes would stay
     return EvaluationResult(
         values=np.concatenate(values)[:num_tasks],
         unit="pull" if adapts_by_step(learner, env) else "episode",

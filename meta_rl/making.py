@@ -48,8 +48,12 @@ def most_envs(env_id: str) -> int:
     Returns:
         Thousands for native batches; the number of CPU cores where each is a process of its own.
     """
-    in_processes = find_env_id(env_id).removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS
-    return (os.cpu_count() or 1) if in_processes else 4096
+    return (os.cpu_count() or 1) if in_processes(env_id) else 4096
+
+
+def in_processes(env_id: str) -> bool:
+    """Whether each sub-environment of a batch is a process of its own."""
+    return find_env_id(env_id).removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS
 
 
 def as_task_vec(env: Any) -> VectorEnv:
