@@ -220,7 +220,7 @@ class MANN(FewShotLearner):
         sizes = {"slots": slots, "width": width, "heads": heads, "hidden": hidden}
         with first_weights(seed):
             network = MANNCell(ways, input_shape, **sizes, decay=decay)
-        training = {"meta_lr": meta_lr, "meta_batch_size": meta_batch_size}
+        training: dict[str, Any] = {"meta_lr": meta_lr, "meta_batch_size": meta_batch_size}
         super().__init__(network, **training, seed=seed, device=device)
         self.max_grad_norm = max_grad_norm
 
