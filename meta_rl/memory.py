@@ -10,6 +10,8 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from meta_rl.few_shot.ntm import NTM, NTMState
+
 MemoryState: TypeAlias = tuple[Tensor, ...]
 """Every leaf has the batch as its leading axis: ``[N, ...]``."""
 
@@ -195,10 +197,47 @@ class AssociativeCore(MemoryCore):
         """Nothing is forgotten."""
 
 
+class NTMCore(MemoryCore):
+    """A Neural Turing Machine; the state is :class:`meta_rl.few_shot.ntm.NTMState`.
+
+    Its memory has 32 slots of 16 numbers. It runs step by step: slower than the other cores.
+    """
+
+    slots = 32
+    width = 16
+
+    def __init__(self, input_size: int, hidden_size: int, key_size: int = 0) -> None:
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.cell = NTM(
+            input_size, hidden_size, slots=self.slots, width=self.width, hidden=hidden_size
+        )
+
+    def initial_state(self, num: int) -> MemoryState:
+        """An almost empty memory."""
+        return self.cell.initial_state(num)
+
+    def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        """Run ``[T, N, I]``."""
+        outputs, now = [], NTMState(*state)
+        for step in inputs:
+            output, now = self.cell(step, now)
+            outputs.append(output)
+        return torch.stack(outputs), now
+
+    @torch.no_grad()
+    def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
+        """Of the controller's forget gate; the input gate gets the negative."""
+        enter, keep, _, _ = self.cell.controller.get_parameter("bias_hh").chunk(4)
+        keep.copy_(_time_scales(self.output_size, longest, generator))
+        enter.copy_(-keep)
+
+
 MEMORY_CORES: dict[str, Callable[[int, int, int], MemoryCore]] = {
     "gru": GRUCore,
     "lstm": LSTMCore,
     "associative": AssociativeCore,
+    "ntm": NTMCore,
 }
 """Cores by name; add your own: ``core(input_size, hidden_size, key_size)``."""
 

@@ -22,9 +22,13 @@ from meta_rl.tuned import find_settings
 
 LEARNERS = {
     "finetune": "meta_rl.few_shot.baselines:FineTune",
+    "lstm": "meta_rl.few_shot.sequence_learner:LSTMLearner",
     "maml": "meta_rl.few_shot.maml:MAML",
+    "mann": "meta_rl.few_shot.mann:MANN",
     "matching": "meta_rl.few_shot.matching:MatchingNet",
+    "memory-network": "meta_rl.few_shot.memory_network:MemoryNetworkLearner",
     "nearest": "meta_rl.few_shot.baselines:NearestNeighbour",
+    "ntm": "meta_rl.few_shot.sequence_learner:NTMLearner",
     "protonet": "meta_rl.few_shot.protonet:ProtoNet",
     "reptile": "meta_rl.few_shot.reptile:Reptile",
     "scratch": "meta_rl.few_shot.baselines:FromScratch",
@@ -32,13 +36,18 @@ LEARNERS = {
 }
 """Few-shot learners by their name on the command line."""
 
-DATASETS = {
+DATASETS: dict[str, tuple[str, str | None]] = {
+    "Babi": ("meta_rl.few_shot.babi:Babi", None),
     "Clinc150": ("meta_rl.few_shot.clinc150:Clinc150", "text_encoder"),
+    "Copy": ("meta_rl.few_shot.sequences:copy_split", None),
     "ImageFolder": ("meta_rl.few_shot.own_data:split_folder", "conv4"),
     "Omniglot": ("meta_rl.few_shot.omniglot:Omniglot", "conv4"),
     "Sinusoid": ("meta_rl.few_shot.sinusoid:Sinusoid", "sinusoid_mlp"),
 }
-"""Data sets by name, each with the network that is usual for it."""
+"""Data sets by name, each with the network that is usual for it.
+
+``None``: for learners that make their own.
+"""
 
 DEFAULT_ITERATIONS = 10_000
 DEFAULT_TEST_TASKS = 600
@@ -86,7 +95,7 @@ def few_shot_config(command: Any) -> RunConfig:
     network = settings.pop("network", DATASETS[dataset][1])
     check_settings(learner, "", settings)
     check_settings(_maker(DATASETS[dataset][0]), "env.", env_kwargs)
-    check_settings(_network_maker(network), "policy.", policy_kwargs)
+    _check_network(learner, dataset, network, policy_kwargs)
     check_flags(command)
     if command.total_timesteps is not None:
         iterations = command.total_timesteps
@@ -201,12 +210,13 @@ def make_learner(config: RunConfig, tasks: Any, device: str = "auto") -> Any:
     about = {
         "ways": getattr(tasks.test, "ways", None),
         "vocabulary_size": len(getattr(tasks, "vocabulary", ())) or None,
+        **_shapes(tasks.test),
     }
     try:
         takes = inspect.signature(learner).parameters
         if "network" not in takes:
             known = {key: about[key] for key in about if key in takes}
-            return learner(**known, **settings, seed=config.seed, device=device)
+            return learner(**{**known, **settings}, seed=config.seed, device=device)
         wanted = inspect.signature(_network_maker(network)).parameters
         known = {key: about[key] for key in about if key in wanted}
         if not _classifies(learner):
@@ -216,6 +226,30 @@ def make_learner(config: RunConfig, tasks: Any, device: str = "auto") -> Any:
         return learner(made, **settings, seed=config.seed, device=device)
     except TypeError as error:
         raise ValueError(f"a setting of the wrong name or kind: {error}") from error
+
+
+def _shapes(tasks: Any) -> dict[str, Any]:
+    """Of the inputs and outputs, for learners that make their own network."""
+    known = {key: getattr(tasks, key, None) for key in ("input_size", "output_size")}
+    if hasattr(tasks, "pool"):
+        known["input_shape"] = list(tasks.pool.example_shape)
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _check_network(
+    learner: type, dataset: str, network: str | None, policy_kwargs: dict[str, Any]
+) -> None:
+    """Settings of the network, where the learner is given one.
+
+    Raises:
+        ValueError: Unknown settings, or a learner and tasks that do not go together.
+    """
+    if network is not None:
+        check_settings(_network_maker(network), "policy.", policy_kwargs)
+    elif "network" in inspect.signature(learner).parameters:
+        raise ValueError(f"{learner.__name__} needs a network, and none is known for {dataset}")
+    elif policy_kwargs:
+        raise ValueError(f"{learner.__name__} makes its own network: no policy. settings")
 
 
 def _classifies(learner: type) -> bool:

@@ -308,7 +308,11 @@ class FewShotLearner(ABC):
         self.guard("loss", loss)
         loss.backward()
         self.guard("gradient", [p.grad for p in self.module.parameters() if p.grad is not None])
+        self.limit_gradient()
         self.optimizer.step()
+
+    def limit_gradient(self) -> None:  # noqa: B027
+        """Change the gradients before a step is made, such as where they are too long."""
 
     def guard(self, what: str, values: Any) -> None:
         """Stop where values are not finite.

@@ -15,10 +15,12 @@ entropy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -80,6 +82,21 @@ class FewShotNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits, values or embeddings, ``[N, outputs]``."""
         return self.head(self.body(x))
+
+
+@contextmanager
+def first_weights(seed: int | None) -> Iterator[None]:
+    """Layers made within draw PyTorch's own first weights by a seed.
+
+    They draw from the global generator, which is put back afterwards.
+
+    Args:
+        seed: From the system's entropy if ``None``.
+    """
+    drawn = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(drawn))
+        yield
 
 
 def draw_weights(network: nn.Module, generator: torch.Generator | None = None) -> None:

@@ -108,14 +108,32 @@ def test_names_tell_ways_and_shots() -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_shipped_settings_name_what_there_is(name: str) -> None:
     """The learner and its network take every key; the data set takes its own, by its signature."""
-    stub = SimpleNamespace(test=SimpleNamespace(ways=5), vocabulary=range(20))
+    sizes = SimpleNamespace(ways=5, input_size=9, output_size=8)
+    stub = SimpleNamespace(test=sizes, vocabulary=range(20))
     for tasks, settings in settings_for(name).items():
         assert find_dataset(tasks) in DATASETS
         assert settings.get("network", "conv4") in RECIPES
         config = few_shot_config(Train(name, tasks))
-        assert config.env_kwargs["shots"] in (1, 5, 10)
+        assert config.env_kwargs.get("shots", 1) in (1, 5, 10)
         learner = make_learner(config, stub, "cpu")
         assert type(learner).__name__ == LEARNERS[name].partition(":")[2]
+
+
+def test_learners_that_make_their_own_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    command = ["train", "ntm", "Copy", "--total-timesteps", "2", "--eval-tasks", "3", "--quiet"]
+    sizes = ["slots=6", "width=4", "hidden=8", "env.lengths=[1, 2]", "env.test_length=3"]
+    params = [part for size in sizes for part in ("--param", size)]
+    assert main([*command, *params, "--out", out]) == 0
+    assert main(["evaluate", out, "--num-tasks", "4"]) == 0
+    assert "Copy-3" in capsys.readouterr().out
+    assert main(["train", "maml", "Copy", "--out", str(tmp_path / "other")]) == 2
+    assert "MAML needs a network, and none is known for Copy" in capsys.readouterr().err
+    refused = ["train", "ntm", "Copy", "--param", "policy.ways=3", "--out", str(tmp_path / "other")]
+    assert main(refused) == 2
+    assert "makes its own network" in capsys.readouterr().err
 
 
 def snippet() -> str:

@@ -1,0 +1,318 @@
+"""Memory-augmented network: one-shot classification by writing to the least recently used slots.
+
+Santoro, Bartunov, Botvinick, Wierstra and Lillicrap, "Meta-learning with memory-augmented neural
+networks", ICML 2016 (arXiv:1605.06065); equations by number.
+
+Shapes: M tasks, T images of an episode, N slots of width W, R heads, C units, L classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from meta_rl.few_shot.learner import FewShotLearner, Rate, accuracy, task_loss
+from meta_rl.few_shot.networks import first_weights
+from meta_rl.few_shot.ntm import cosines
+from meta_rl.few_shot.tasks import FewShotTasks
+from meta_rl.tasks import check_count
+
+
+class MANNState(NamedTuple):
+    """What is carried from image to image.
+
+    Attributes:
+        memory: ``[M, N, W]``.
+        reads: What was read last, ``[M, R, W]``.
+        weights: That it was read with, ``[M, R, N]``.
+        usage: Of the slots, decaying, ``[M, N]``.
+        hidden: Of the controller, ``[M, C]``.
+        cell: Of the controller, ``[M, C]``.
+        label: Of the last image, one-hot; zeros before the first: ``[M, L]``.
+    """
+
+    memory: Tensor
+    reads: Tensor
+    weights: Tensor
+    usage: Tensor
+    hidden: Tensor
+    cell: Tensor
+    label: Tensor
+
+    def repeat(self, times: int) -> MANNState:
+        """Every task so many times, one after the other, ``[M * times, ...]``."""
+        return MANNState(*(part.repeat_interleave(times, dim=0) for part in self))
+
+
+def least_used(usage: Tensor, num: int) -> Tensor:
+    """1 at the ``num`` slots of the least usage, 0 elsewhere (equation 6).
+
+    Of slots that are used alike, those of the lowest numbers are taken: exactly ``num`` of them.
+
+    Args:
+        usage: ``[M, N]``.
+        num: As many slots as there are heads.
+    """
+    order = usage.argsort(dim=-1, stable=True)[:, :num]
+    return torch.zeros_like(usage).scatter(-1, order, 1.0)
+
+
+def write_weights(reads: Tensor, least: Tensor, gates: Tensor) -> Tensor:
+    """Where was read last, or where is least used: ``σ(α) w^r + (1 - σ(α)) w^lu`` (equation 7).
+
+    Args:
+        reads: Weights of the step before, ``[M, R, N]``.
+        least: Of :func:`least_used`, ``[M, N]``; each head has one slot of it.
+        gates: σ(α) in [0, 1], ``[M, R]``.
+    """
+    return torch.lerp(_one_each(least, reads.shape[1]), reads, gates[..., None])
+
+
+def _one_each(least: Tensor, heads: int) -> Tensor:
+    """The r-th of the least used slots for head r, ``[M, R, N]``."""
+    places = least.cumsum(dim=-1) * least  # 1 at the first of them, 2 at the second, ...
+    return torch.stack([(places == head + 1).to(least.dtype) for head in range(heads)], dim=1)
+
+
+def update_usage(usage: Tensor, reads: Tensor, writes: Tensor, decay: float) -> Tensor:
+    """``γ w^u + Σ w^r + Σ w^w``, summed over the heads (equation 5).
+
+    Args:
+        usage: Of the step before, ``[M, N]``.
+        reads: ``[M, R, N]``.
+        writes: ``[M, R, N]``.
+        decay: γ.
+    """
+    return decay * usage + reads.sum(dim=1) + writes.sum(dim=1)
+
+
+class MANNCell(nn.Module):
+    """The network as a pure recurrent cell.
+
+    A step: the controller sees the image, the label of the image **before** and what was read last;
+    the least used slots are emptied and the heads write; then they read by cosine.
+
+    Args:
+        ways: L.
+        input_shape: Of an image, such as ``(1, 20, 20)``.
+        slots: N.
+        width: W.
+        heads: R; each reads and writes.
+        hidden: C.
+        decay: γ, of the usage.
+    """
+
+    def __init__(
+        self,
+        ways: int,
+        input_shape: Sequence[int],
+        *,
+        slots: int,
+        width: int,
+        heads: int,
+        hidden: int,
+        decay: float,
+    ) -> None:
+        super().__init__()
+        self.ways, self.input_shape = check_count("ways", ways, least=2), tuple(input_shape)
+        self.slots, self.width = check_count("slots", slots), check_count("width", width)
+        self.heads, self.hidden = check_count("heads", heads), check_count("hidden", hidden)
+        if heads > slots:
+            raise ValueError(f"heads={heads}: more than the {slots} slots they write to")
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay lies in [0, 1], got {decay}")
+        self.decay = decay
+        inputs = int(np.prod(self.input_shape)) + ways + heads * width
+        self.controller = nn.LSTMCell(inputs, hidden)
+        self.addressing = nn.Linear(hidden, heads * (2 * width + 2))
+        self.head = nn.Linear(hidden + heads * width, ways)
+
+    def initial_state(self, num: int) -> MANNState:
+        """An empty memory, for ``num`` tasks."""
+        new = self.head.weight.new_zeros
+        return MANNState(
+            memory=new(num, self.slots, self.width),
+            reads=new(num, self.heads, self.width),
+            weights=new(num, self.heads, self.slots),
+            usage=new(num, self.slots),
+            hidden=new(num, self.hidden),
+            cell=new(num, self.hidden),
+            label=new(num, self.ways),
+        )
+
+    def forward(self, images: Tensor, state: MANNState) -> tuple[Tensor, MANNState]:
+        """One step: images ``[M, ...]`` to logits ``[M, L]``, and the state.
+
+        The state's label stays; the caller sets the one that is shown next.
+        """
+        seen = torch.cat([images.flatten(1), state.label, state.reads.flatten(1)], dim=1)
+        hidden, cell = self.controller(seen, (state.hidden, state.cell))
+        given = self.addressing(hidden).view(len(hidden), self.heads, -1)
+        keys, rows, scalars = given.split([self.width, self.width, 2], dim=-1)
+        gates, strengths = scalars.unbind(dim=-1)
+        least = least_used(state.usage, self.heads)
+        writes = write_weights(state.weights, least, gates.sigmoid())
+        memory = state.memory * (1 - least[..., None])  # emptied before it is written
+        memory = memory + writes.transpose(1, 2) @ rows.tanh()
+        sharpness = 1 + functional.softplus(strengths)
+        weights = torch.softmax(sharpness[..., None] * cosines(memory, keys.tanh()), dim=-1)
+        reads = weights @ memory
+        logits = self.head(torch.cat([hidden, reads.flatten(1)], dim=1))
+        usage = update_usage(state.usage, weights, writes, self.decay)
+        return logits, MANNState(memory, reads, weights, usage, hidden, cell, state.label)
+
+
+class MANN(FewShotLearner):
+    """Learns to bind images to labels that come one step late.
+
+    An episode shows all images of a task, support and query, in random order; at each step the
+    network sees an image and the label of the one before, and is asked for the label of this one.
+    The paper's episodes of 5 classes with 10 images each are ``shots=1, queries=9``.
+
+    :meth:`adapt` writes the support images; each query is then answered on its own, from the state
+    that they left.
+
+    Beyond the paper, whose keys and written rows are one vector and whose softmax is of cosines
+    alone: rows are separate, so that reading does not just find what was written in the same step,
+    and a head's cosines are multiplied by a learned strength, as in the Neural Turing Machine.
+
+    Args:
+        ways: Classes of a task, L.
+        input_shape: Of an image; 20 × 20 pixels in the paper.
+        slots: Of the memory, N.
+        width: Of a slot, W.
+        heads: R.
+        hidden: Units of the LSTM controller, C.
+        decay: Of the usage, γ.
+        max_grad_norm: Longest gradient; longer ones are scaled to it.
+        meta_lr: Of Adam; or first and last value.
+        meta_batch_size: Episodes of an update.
+        seed: As in :class:`FewShotLearner`; of the first weights too.
+        device: Likewise.
+
+    Raises:
+        ValueError: Counts below one, more heads than slots, or a decay outside [0, 1].
+    """
+
+    unit = "shot"
+
+    def __init__(
+        self,
+        ways: int,
+        *,
+        input_shape: Sequence[int] = (1, 20, 20),
+        slots: int = 128,
+        width: int = 40,
+        heads: int = 4,
+        hidden: int = 200,
+        decay: float = 0.99,
+        max_grad_norm: float = 10.0,
+        meta_lr: Rate = 1e-3,
+        meta_batch_size: int = 16,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        sizes = {"slots": slots, "width": width, "heads": heads, "hidden": hidden}
+        with first_weights(seed):
+            network = MANNCell(ways, input_shape, **sizes, decay=decay)
+        training: dict[str, Any] = {"meta_lr": meta_lr, "meta_batch_size": meta_batch_size}
+        super().__init__(network, **training, seed=seed, device=device)
+        self.max_grad_norm = max_grad_norm
+
+    def adapt(self, support: Any, state: MANNState | None = None) -> MANNState:
+        """Show support images one after the other, each with the label of the one before.
+
+        The last label is shown with the next image.
+        """
+        x, y = self.check_support(support)
+        with torch.no_grad():
+            return self.run(x, y, state)[1]
+
+    def outputs(self, inputs: Tensor, state: MANNState | None) -> Tensor:
+        """Logits of each query ``[M, Q, L]``, as the next image after the support data."""
+        num, queries = inputs.shape[:2]
+        cell: Any = self.network
+        state = cell.initial_state(num) if state is None else state
+        if len(state.label) != num:
+            raise ValueError(f"{num} tasks, but a state of {len(state.label)}")
+        logits, _ = cell(inputs.flatten(0, 1), state.repeat(queries))
+        return logits.view(num, queries, -1)
+
+    def run(self, x: Tensor, y: Tensor, state: MANNState | None = None) -> tuple[Tensor, MANNState]:
+        """An episode, or a part of one.
+
+        Args:
+            x: Images, ``[M, T, ...]``.
+            y: Labels ``[M, T]``; each is seen one step late.
+            state: To go on from.
+
+        Returns:
+            Logits at each image ``[M, T, L]``, before its label is seen; and the state.
+        """
+        cell: Any = self.network
+        state = cell.initial_state(len(x)) if state is None else state
+        labels = functional.one_hot(y, cell.ways).to(state.label.dtype)
+        logits = []
+        for image, label in zip(x.unbind(dim=1), labels.unbind(dim=1), strict=True):
+            output, state = cell(image, state)
+            state = state._replace(label=label)
+            logits.append(output)
+        return torch.stack(logits, dim=1), state
+
+    def episode(self, batch: FewShotTasks, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """All images of each task in an order of its own ``[M, T, ...]``, and labels ``[M, T]``."""
+        x = torch.cat([batch.support_x, batch.query_x], dim=1)
+        y = torch.cat([batch.support_y, batch.query_y], dim=1)
+        places = rng.permuted(np.tile(np.arange(y.shape[1]), (len(y), 1)), axis=1)
+        order = torch.from_numpy(places).to(y.device)
+        rows = torch.arange(len(y), device=y.device)[:, None]
+        return x[rows, order], y[rows, order]
+
+    def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
+        """One step on the cross-entropy at all images of an episode."""
+        x, y = self.episode(batch, self.rng)
+        logits, _ = self.run(x, y)
+        loss = task_loss(logits, y)
+        self.step(loss)
+        return {"loss": loss, "accuracy": accuracy(logits, y)}
+
+    def limit_gradient(self) -> None:
+        """Scale a long gradient."""
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+
+    @torch.no_grad()
+    def accuracy_by_presentation(
+        self, tasks: Any, num_tasks: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Accuracy at the first, second, ... image of a class in an episode, as in the paper.
+
+        Args:
+            tasks: A distribution; an episode has all of its shots and queries.
+            num_tasks: Episodes.
+            rng: Of the draws.
+
+        Returns:
+            ``[shots + queries]``, means over classes and episodes.
+        """
+        batch = tasks.sample_tasks(num_tasks, rng).to(self.device)
+        x, y = self.episode(batch, rng)
+        right = self.run(self._check_inputs(x), y)[0].argmax(dim=-1) == y
+        return by_presentation(right.cpu().numpy(), y.cpu().numpy())
+
+
+def by_presentation(right: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Means of ``right`` over the first, second, ... time that a label occurs in its row.
+
+    Args:
+        right: ``[M, T]``.
+        y: Labels, ``[M, T]``.
+    """
+    same = y[:, :, None] == y[:, None, :]
+    presentation = np.tril(same).sum(axis=2)  # how often the label was there so far, this included
+    times = range(1, int(presentation.max()) + 1)
+    return np.array([right[presentation == time].mean() for time in times])

@@ -1,0 +1,296 @@
+"""End-to-end memory networks: several hops of soft attention over the sentences of a story.
+
+Sukhbaatar, Szlam, Weston and Fergus, "End-to-end memory networks", 2015 (arXiv:1503.08895).
+
+Shapes: M tasks, S sentences, Q questions, L words, D features, V words of the vocabulary, K hops.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from meta_rl.few_shot.learner import FewShotLearner, accuracy, rate_at
+from meta_rl.few_shot.tasks import FewShotTasks
+from meta_rl.tasks import check_count
+
+TYINGS = ("adjacent", "layerwise")
+
+
+class Story(NamedTuple):
+    """A story in memory.
+
+    Attributes:
+        keys: What questions are compared with, ``m`` of the paper, for each hop: ``[M, K, S, D]``.
+        values: What is read, ``c``: ``[M, K, S, D]``.
+        present: Which sentences are no padding, bool ``[M, S]``.
+    """
+
+    keys: Tensor
+    values: Tensor
+    present: Tensor
+
+
+def encode_positions(words: Tensor, tokens: Tensor) -> Tensor:
+    """Position encoding: the sum of a sentence's words, weighted by place and feature.
+
+    Word j of J (from 1) weighs ``l_kj = (1 - j / J) - (k / D) (1 - 2 j / J)`` in feature k of D
+    (section 4.1), so that the order of words matters.
+
+    Args:
+        words: Embeddings, ``[..., L, D]``.
+        tokens: Word numbers ``[..., L]``; 0 is padding, at the end.
+
+    Returns:
+        ``[..., D]``.
+    """
+    present = (tokens != 0).to(words.dtype)
+    length = present.sum(dim=-1, keepdim=True).clamp(min=1)
+    place = torch.arange(1, tokens.shape[-1] + 1, device=words.device) / length
+    features = torch.arange(1, words.shape[-1] + 1, device=words.device) / words.shape[-1]
+    by_place, by_both = ((weight * present)[..., None] for weight in (1 - place, 1 - 2 * place))
+    return (words * by_place).sum(-2) - features * (words * by_both).sum(-2)
+
+
+def bag_of_words(words: Tensor, tokens: Tensor) -> Tensor:
+    """The sum of a sentence's words; arguments as for :func:`encode_positions`."""
+    return (words * (tokens != 0)[..., None]).sum(dim=-2)
+
+
+class MemoryNetwork(nn.Module):
+    """Embeddings, hops and answers.
+
+    Args:
+        vocabulary_size: V; number 0 is padding.
+        dim: D.
+        hops: K.
+        max_time: Latest time that has an embedding of its own.
+        tying: ``"adjacent"`` (values of a hop are the keys of the next; question and answer share
+            with the first and the last) or ``"layerwise"`` (all hops alike, with a matrix between).
+        positions: Position encoding; a bag of words otherwise.
+
+    Raises:
+        ValueError: Counts below one, or another tying.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        *,
+        dim: int = 20,
+        hops: int = 3,
+        max_time: int = 64,
+        tying: str = "adjacent",
+        positions: bool = True,
+    ) -> None:
+        super().__init__()
+        if tying not in TYINGS:
+            raise ValueError(f"tying is one of {TYINGS}, got {tying!r}")
+        size = check_count("vocabulary_size", vocabulary_size, least=2)
+        self.dim, self.hops = check_count("dim", dim), check_count("hops", hops)
+        self.max_time = check_count("max_time", max_time)
+        self.adjacent = tying == "adjacent"
+        self.pool = encode_positions if positions else bag_of_words
+        tables = self.hops + 1 if self.adjacent else 3  # layerwise: question, keys, values
+        self.words = nn.ModuleList(nn.Embedding(size, dim) for _ in range(tables))
+        self.times = nn.ModuleList(nn.Embedding(self.max_time + 1, dim) for _ in range(tables))
+        self.answer = None if self.adjacent else nn.Linear(dim, size, bias=False)
+        self.between = None if self.adjacent else nn.Linear(dim, dim, bias=False)
+
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """All from N(0, 0.1²), as in the paper."""
+        for weight in self.parameters():
+            nn.init.normal_(weight, std=0.1, generator=generator)
+
+    def read_story(self, sentences: Tensor, times: Tensor) -> Story:
+        """Embed a story.
+
+        Args:
+            sentences: ``[M, S, L]``.
+            times: How long ago each was told, from 1; 0 is padding: ``[M, S]``.
+        """
+        tables = [
+            self.pool(words(sentences), sentences) + when(times.clamp(max=self.max_time))
+            for words, when in zip(self.words, self.times, strict=True)
+        ]
+        if self.adjacent:
+            keys, values = tables[:-1], tables[1:]
+        else:
+            keys, values = [tables[1]] * self.hops, [tables[2]] * self.hops
+        return Story(torch.stack(keys, dim=1), torch.stack(values, dim=1), times != 0)
+
+    def forward(self, questions: Tensor, story: Story | None, linear: bool = False) -> Tensor:
+        """Answer.
+
+        Args:
+            questions: ``[M, Q, L]``.
+            story: Of :meth:`read_story`; ``None`` if nothing was told.
+            linear: Without softmax in the hops, for the linear start.
+
+        Returns:
+            Logits of the answers, ``[M, Q, V]``.
+        """
+        state = self.pool(self.words[0](questions), questions)
+        for hop in range(self.hops):
+            read = 0.0 if story is None else self._read(state, story, hop, linear)
+            state = (state if self.between is None else self.between(state)) + read
+        if self.answer is None:
+            return state @ self.words[-1].get_parameter("weight").T
+        return self.answer(state)
+
+    @staticmethod
+    def _read(state: Tensor, story: Story, hop: int, linear: bool) -> Tensor:
+        """``Σ p_i c_i``, with p the softmax of ``u · m_i`` over the sentences: ``[M, Q, D]``."""
+        scores = state @ story.keys[:, hop].transpose(1, 2)
+        present = story.present[:, None, :]
+        if linear:
+            return (scores * present) @ story.values[:, hop]
+        attention = torch.softmax(scores.masked_fill(~present, -1e9), dim=-1)
+        return (attention * present) @ story.values[:, hop]
+
+
+class MemoryNetworkLearner(FewShotLearner):
+    """Training as in the paper's section 4.2, for :class:`meta_rl.few_shot.babi.Babi`.
+
+    Gradient descent on summed losses; the rate is halved after each quarter of the training;
+    gradients longer than 40 are scaled. Random noise: sentences are told as if there were empty
+    ones between them, so that times of training are not learned by heart. Padding is not attended
+    to (the authors' code gives it a score of 0), and sentences are weighted by their own length J.
+
+    Args:
+        vocabulary_size: ``len(tasks.vocabulary)``.
+        dim: Features.
+        hops: Reads of the memory before the answer.
+        tying: ``"adjacent"`` or ``"layerwise"``.
+        positions: Position encoding; a bag of words otherwise.
+        linear_start: Fraction of the training without softmax in the hops, at half the rate.
+        time_noise: Empty sentences, as a fraction of the story, at most; drawn uniformly.
+        max_time: Latest time that has an embedding of its own.
+        max_grad_norm: Longest gradient.
+        meta_lr: Of gradient descent at the start.
+        meta_batch_size: Questions of an update.
+        seed: As in :class:`FewShotLearner`; of the first weights too.
+        device: Likewise.
+
+    Raises:
+        ValueError: Counts or fractions out of range.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        *,
+        dim: int = 20,
+        hops: int = 3,
+        tying: str = "adjacent",
+        positions: bool = True,
+        linear_start: float = 0.2,
+        time_noise: float = 0.1,
+        max_time: int = 64,
+        max_grad_norm: float = 40.0,
+        meta_lr: float = 0.01,
+        meta_batch_size: int = 32,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        network = MemoryNetwork(
+            vocabulary_size,
+            dim=dim,
+            hops=hops,
+            max_time=max_time,
+            tying=tying,
+            positions=positions,
+        )
+        super().__init__(
+            network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
+        )
+        for name, value in (("linear_start", linear_start), ("time_noise", time_noise)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is a fraction from 0 to 1, got {value}")
+        self.linear_start, self.time_noise = linear_start, time_noise
+        self.max_grad_norm = max_grad_norm
+        self.vocabulary_size = vocabulary_size
+        self._example_dims = 1
+        network.draw_weights(self.generator)
+
+    def adapt(self, support: Any, state: Any = None) -> Story:
+        """Read stories: sentences ``[M, S, L]`` and their times ``[M, S]``, 1 for the last told.
+
+        A story is read at once: times count back from the question.
+
+        Raises:
+            ValueError: A state to go on from, an empty story, or word numbers out of range.
+        """
+        if state is not None:
+            raise ValueError("a story is read at once: its times count back from the question")
+        sentences, times = self.check_support(support)
+        with torch.no_grad():
+            return self._memory.read_story(sentences, times)
+
+    def outputs(self, inputs: Tensor, state: Story | None) -> Tensor:
+        """Logits of the answers, ``[M, Q, V]``."""
+        if state is not None and len(state.present) != len(inputs):
+            raise ValueError(f"{len(inputs)} tasks, but stories of {len(state.present)}")
+        return self._memory(inputs, state)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the training is in its linear start."""
+        return self.progress < self.linear_start
+
+    def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
+        """One step on the summed cross-entropy of the answers."""
+        story = self._memory.read_story(batch.support_x, self.noisy_times(batch.support_y))
+        logits = self._memory(batch.query_x, story, self.is_linear)
+        loss = functional.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
+        self.step(loss * batch.query_y.numel())
+        return {"loss": loss, "accuracy": accuracy(logits, batch.query_y)}
+
+    def noisy_times(self, times: Tensor) -> Tensor:
+        """Times as if some empty sentences lay between.
+
+        Args:
+            times: ``[M, S]``; 0 is padding, which stays.
+        """
+        count = (times != 0).sum(dim=1, keepdim=True)
+        most = (count * self.time_noise).ceil()
+        empty = (self._uniform(len(times), 1) * (most + 1)).floor()
+        places = (self._uniform(len(times), int(most.max())) * (count + 1)).floor()
+        drawn = torch.arange(int(most.max()), device=times.device) < empty
+        later = (places[:, None, :] < times[:, :, None]) & drawn[:, None, :]
+        return torch.where(times == 0, times, times + later.sum(dim=-1))
+
+    def _uniform(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator, device=self.device)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Plain gradient descent."""
+        return torch.optim.SGD(self.module.parameters(), lr=rate_at(self.meta_lr, 0.0))
+
+    def _set_rates(self) -> None:
+        assert self.optimizer is not None
+        rate = rate_at(self.meta_lr, 0.0) * 0.5 ** int(4 * self.progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate / 2 if self.is_linear else rate
+
+    def limit_gradient(self) -> None:
+        """Scale a long gradient."""
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+
+    @property
+    def _memory(self) -> Any:
+        return self.network
+
+    def _check_labels(self, y: Tensor) -> None:
+        if int(y.min()) < 0 or not bool((y > 0).any(dim=1).all()):
+            raise ValueError("times are 1 and more, 0 for padding, with a sentence in each story")
+
+    def _check_inputs(self, x: Tensor) -> Tensor:
+        if x.dim() != 3 or x.is_floating_point():
+            raise ValueError(f"inputs of {x.dtype} {tuple(x.shape)} are no word numbers [M, N, L]")
+        if int(x.min()) < 0 or int(x.max()) >= self.vocabulary_size:
+            raise ValueError(f"word numbers are 0 to {self.vocabulary_size - 1}")
+        return x

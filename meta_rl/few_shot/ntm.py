@@ -1,0 +1,215 @@
+"""The Neural Turing Machine: a controller that reads and writes a memory by attention.
+
+Graves, Wayne and Danihelka, "Neural Turing machines", 2014 (arXiv:1410.5401); equations by number.
+
+Shapes: M sequences side by side, N slots of width W, R reading heads, H heads of any kind, I
+features of an input, O of an output, C units of the controller.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from meta_rl.tasks import check_count
+
+CONTROLLERS = ("lstm", "feedforward")
+EPSILON = 1e-6
+"""Added to the product of lengths in a cosine: an empty slot is like no key."""
+
+
+class NTMState(NamedTuple):
+    """What the machine carries from step to step.
+
+    Attributes:
+        memory: ``[M, N, W]``.
+        reads: What the reading heads read last, ``[M, R, W]``.
+        weights: Of the heads over the slots, reading heads first, ``[M, H, N]``.
+        hidden: Of the controller, ``[M, C]``.
+        cell: Of an LSTM controller, ``[M, C]``; ``[M, 0]`` of a feed-forward one.
+    """
+
+    memory: Tensor
+    reads: Tensor
+    weights: Tensor
+    hidden: Tensor
+    cell: Tensor
+
+    def take(self, index: Tensor) -> NTMState:
+        """The sequences at ``index``, which may repeat."""
+        return NTMState(*(part.index_select(0, index) for part in self))
+
+
+def cosines(memory: Tensor, keys: Tensor) -> Tensor:
+    """Cosine of each key with each slot, ``[M, H, N]`` (equation 6)."""
+    lengths = keys.norm(dim=-1)[:, :, None] * memory.norm(dim=-1)[:, None, :]
+    return keys @ memory.transpose(1, 2) / (lengths + EPSILON)
+
+
+def content_weights(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
+    """Attention to the slots that are like the keys (equation 5).
+
+    Args:
+        memory: ``[M, N, W]``.
+        keys: ``[M, H, W]``.
+        strengths: β > 0, ``[M, H]``.
+
+    Returns:
+        ``[M, H, N]``, which sums to one over the slots.
+    """
+    return torch.softmax(strengths[..., None] * cosines(memory, keys), dim=-1)
+
+
+def interpolate(content: Tensor, previous: Tensor, gates: Tensor) -> Tensor:
+    """Between the weights by content and those of the step before (equation 7).
+
+    Args:
+        content: ``[M, H, N]``.
+        previous: ``[M, H, N]``.
+        gates: g in [0, 1], ``[M, H]``; 1 is content alone.
+    """
+    return torch.lerp(previous, content, gates[..., None])
+
+
+def shift(weights: Tensor, kernels: Tensor) -> Tensor:
+    """Move attention around the ring of slots: a circular convolution (equation 8).
+
+    Args:
+        weights: ``[M, H, N]``.
+        kernels: Weight of each shift from -r to r slots, ``[M, H, 2 r + 1]``.
+    """
+    reach = kernels.shape[-1] // 2
+    moved = [weights.roll(offset - reach, dims=-1) for offset in range(kernels.shape[-1])]
+    return torch.einsum("mhnk,mhk->mhn", torch.stack(moved, dim=-1), kernels)
+
+
+def sharpen(weights: Tensor, powers: Tensor) -> Tensor:
+    """Undo the blur of shifts: ``w^γ``, divided by its sum (equation 9).
+
+    Args:
+        weights: ``[M, H, N]``, not negative.
+        powers: γ ≥ 1, ``[M, H]``.
+    """
+    raised = weights.clamp(min=1e-12) ** powers[..., None]  # a slope at 0 that is finite
+    return raised / raised.sum(dim=-1, keepdim=True)
+
+
+def write(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
+    """Erase, then add; of several heads in any order (equations 3 and 4).
+
+    Args:
+        memory: ``[M, N, W]``.
+        weights: Of the writing heads, ``[M, H, N]``.
+        erase: In [0, 1], ``[M, H, W]``.
+        add: ``[M, H, W]``.
+    """
+    kept = (1 - weights[..., None] * erase[:, :, None, :]).prod(dim=1)
+    return memory * kept + weights.transpose(1, 2) @ add
+
+
+class NTM(nn.Module):
+    """The machine as a pure recurrent cell: ``output, state = cell(input, state)``.
+
+    A step: the controller sees the input and what was read last; the writing heads write; the
+    reading heads read what is now in memory; the output is a linear map of the controller's units
+    and of the reads. The memory begins almost empty (``1e-6``; Collier and Beel, "Implementing
+    neural Turing machines", 2018), all heads at slot 0; the first reads are learned.
+
+    Args:
+        input_size: I.
+        output_size: O.
+        slots: N.
+        width: W.
+        read_heads: Number of them, R.
+        write_heads: Number of them.
+        hidden: Units of the controller, C.
+        controller: ``"lstm"`` or ``"feedforward"``.
+        reach: Slots that a head can move in a step, to each side.
+
+    Raises:
+        ValueError: Counts below one, another controller, or shifts that go around the ring.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        slots: int = 128,
+        width: int = 20,
+        read_heads: int = 1,
+        write_heads: int = 1,
+        hidden: int = 100,
+        controller: str = "lstm",
+        reach: int = 1,
+    ) -> None:
+        super().__init__()
+        self.slots, self.width = check_count("slots", slots), check_count("width", width)
+        self.read_heads = check_count("read_heads", read_heads)
+        self.write_heads = check_count("write_heads", write_heads)
+        self.reach = check_count("reach", reach, least=0)
+        if 2 * reach + 1 > slots:
+            raise ValueError(f"reach={reach}: such shifts go around the ring of {slots} slots")
+        self.hidden = check_count("hidden", hidden)
+        self.is_lstm = controller == "lstm"
+        if controller not in CONTROLLERS:
+            raise ValueError(f"controller is one of {CONTROLLERS}, got {controller!r}")
+        inputs = check_count("input_size", input_size) + self.read_heads * width
+        self.controller: nn.Module = (
+            nn.LSTMCell(inputs, hidden) if self.is_lstm else nn.Linear(inputs, hidden)
+        )
+        heads = self.read_heads + self.write_heads
+        self.addressing = nn.Linear(hidden, heads * (width + 3 + 2 * reach + 1))
+        self.writing = nn.Linear(hidden, self.write_heads * 2 * width)
+        self.first_reads = nn.Parameter(torch.zeros(self.read_heads, width))
+        self.head = nn.Linear(hidden + self.read_heads * width, output_size)
+
+    def initial_state(self, num: int) -> NTMState:
+        """The state before the first input, for ``num`` sequences."""
+        new = self.first_reads.new_zeros
+        weights = new(num, self.read_heads + self.write_heads, self.slots)
+        weights[..., 0] = 1
+        return NTMState(
+            memory=new(num, self.slots, self.width) + 1e-6,
+            reads=self.first_reads.tanh().expand(num, -1, -1),
+            weights=weights,
+            hidden=new(num, self.hidden),
+            cell=new(num, self.hidden if self.is_lstm else 0),
+        )
+
+    def forward(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
+        """One step.
+
+        Args:
+            inputs: ``[M, I]``.
+            state: Of the step before.
+
+        Returns:
+            Outputs ``[M, O]`` and the state.
+        """
+        hidden, cell = self._control(torch.cat([inputs, state.reads.flatten(1)], dim=1), state)
+        weights = self._address(hidden, state)
+        erase, add = self.writing(hidden).view(len(hidden), 2, self.write_heads, -1).unbind(1)
+        memory = write(state.memory, weights[:, self.read_heads :], erase.sigmoid(), add.tanh())
+        reads = weights[:, : self.read_heads] @ memory
+        outputs = self.head(torch.cat([hidden, reads.flatten(1)], dim=1))
+        return outputs, NTMState(memory, reads, weights, hidden, cell)
+
+    def _control(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, Tensor]:
+        if not self.is_lstm:
+            return self.controller(inputs).tanh(), state.cell
+        hidden, cell = self.controller(inputs, (state.hidden, state.cell))
+        return hidden, cell
+
+    def _address(self, hidden: Tensor, state: NTMState) -> Tensor:
+        """The weights of all heads: content, interpolation, shift, sharpening, ``[M, H, N]``."""
+        given = self.addressing(hidden).view(*state.weights.shape[:2], -1)
+        keys, scalars, kernels = given.split([self.width, 3, 2 * self.reach + 1], dim=-1)
+        strengths, gates, powers = scalars.unbind(dim=-1)
+        content = content_weights(state.memory, keys.tanh(), functional.softplus(strengths))
+        gated = interpolate(content, state.weights, gates.sigmoid())
+        moved = shift(gated, kernels.softmax(dim=-1))
+        return sharpen(moved, 1 + functional.softplus(powers))

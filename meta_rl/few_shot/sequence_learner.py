@@ -1,0 +1,244 @@
+"""Learners of sequences of bits: the Neural Turing Machine, and an LSTM to compare it with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from meta_rl.few_shot.learner import FewShotLearner, Rate
+from meta_rl.few_shot.networks import first_weights
+from meta_rl.few_shot.ntm import NTM
+from meta_rl.few_shot.tasks import FewShotTasks
+
+
+class LSTM(nn.Module):
+    """Layers of LSTM with a linear output, as a cell like :class:`meta_rl.few_shot.ntm.NTM`.
+
+    Args:
+        input_size: Features of an input, I.
+        output_size: Features of an output, O.
+        hidden: Units of a layer.
+        layers: Number of them.
+    """
+
+    def __init__(self, input_size: int, output_size: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(input_size, hidden, layers, batch_first=True)
+        self.head = nn.Linear(hidden, output_size)
+
+    def initial_state(self, num: int) -> tuple[Tensor, Tensor]:
+        """Zeros ``[M, layers, hidden]``, twice."""
+        zeros = self.head.weight.new_zeros(num, self.rnn.num_layers, self.rnn.hidden_size)
+        return zeros, zeros
+
+    def forward(
+        self, inputs: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One step: inputs ``[M, I]`` to outputs ``[M, O]``."""
+        before = tuple(part.transpose(0, 1).contiguous() for part in state)
+        outputs, (hidden, cell) = self.rnn(inputs[:, None], before)
+        return self.head(outputs[:, 0]), (hidden.transpose(0, 1), cell.transpose(0, 1))
+
+
+class SequenceLearner(FewShotLearner):
+    """Reads the support sequence into its state, then answers step by step.
+
+    The queries of a task are a sequence too: each output depends on those before it.
+
+    Args:
+        network: A recurrent cell with ``initial_state(num)``; such as
+            :class:`meta_rl.few_shot.ntm.NTM`.
+        input_size: Features of an input.
+        max_grad_norm: Longest gradient; longer ones are scaled to it.
+        **settings: As for :class:`FewShotLearner`.
+    """
+
+    def __init__(
+        self, network: nn.Module, input_size: int, max_grad_norm: float, **settings: Any
+    ) -> None:
+        super().__init__(network, **settings)
+        if max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm is positive, got {max_grad_norm}")
+        self.max_grad_norm = max_grad_norm
+        self.input_size = input_size
+        self._example_dims = 1
+
+    @property
+    def regression(self) -> bool:
+        """Targets are bits, as floats."""
+        return True
+
+    def adapt(self, support: Any, state: Any = None) -> Any:
+        """Read sequences ``(x [M, S, I], y [M, S, ...])``; the targets ``y`` are not looked at."""
+        x, _ = self.check_support(support)
+        with torch.no_grad():
+            return self.run(x, state)[1]
+
+    def outputs(self, inputs: Tensor, state: Any = None) -> Tensor:
+        """Logits of the bits, ``[M, Q, O]``."""
+        return self.run(inputs, state)[0]
+
+    def predict(self, inputs: Any, state: Any = None) -> Tensor:
+        """The more likely bits, 0.0 or 1.0: ``[M, Q, O]``, or ``[Q, O]`` of one task."""
+        return (self.scores(inputs, state) > 0).to(torch.float32)
+
+    def run(self, inputs: Tensor, state: Any = None, history: list[Any] | None = None) -> Any:
+        """Run over sequences.
+
+        Args:
+            inputs: ``[M, T, I]``.
+            state: To go on from; ``None`` for the first.
+            history: Gets the state after each step, such as to look at the attention.
+
+        Returns:
+            Logits ``[M, T, O]``, and the last state.
+
+        Raises:
+            ValueError: The state is of another number of sequences.
+        """
+        cell: Any = self.network
+        state = cell.initial_state(len(inputs)) if state is None else state
+        if len(state[0]) != len(inputs):
+            raise ValueError(f"{len(inputs)} tasks, but a state of {len(state[0])}")
+        outputs = []
+        for step in inputs.unbind(dim=1):
+            output, state = cell(step, state)
+            outputs.append(output)
+            if history is not None:
+                history.append(state)
+        return torch.stack(outputs, dim=1), state
+
+    def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
+        """One step on the cross-entropy of the outputs' bits."""
+        loss = self._cross_entropy(batch)
+        bits = loss.detach() * batch.query_y[0].numel() / math.log(2)
+        self.step(loss)
+        return {"loss": loss, "bits_per_sequence": bits}
+
+    def limit_gradient(self) -> None:
+        """Scale a long gradient."""
+        nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
+
+    @torch.no_grad()
+    def bits_per_sequence(self, tasks: Any, num_tasks: int, rng: np.random.Generator) -> float:
+        """Cost of the paper's figures: bits that are missing to know the targets, mean.
+
+        Args:
+            tasks: A distribution.
+            num_tasks: Sequences, of one length.
+            rng: Of the draw.
+        """
+        batch = tasks.sample_tasks(num_tasks, rng).to(self.device)
+        return float(self._cross_entropy(batch)) * batch.query_y[0].numel() / math.log(2)
+
+    def _cross_entropy(self, batch: FewShotTasks) -> Tensor:
+        """Mean over the bits, in nats."""
+        _, state = self.run(batch.support_x)
+        outputs, _ = self.run(batch.query_x, state)
+        return functional.binary_cross_entropy_with_logits(outputs, batch.query_y)
+
+    def _check_inputs(self, x: Tensor) -> Tensor:
+        if x.dim() != 3 or x.shape[-1] != self.input_size:
+            raise ValueError(
+                f"inputs of shape {tuple(x.shape)} are no [tasks, steps, {self.input_size}]"
+            )
+        return x
+
+
+class NTMLearner(SequenceLearner):
+    """A Neural Turing Machine, trained with Adam on batches.
+
+    The paper has RMSProp on single sequences; the rest is as in its table for copy.
+
+    Args:
+        input_size: Features of an input, such as ``tasks.input_size``.
+        output_size: Features of an output.
+        slots: As in :class:`meta_rl.few_shot.ntm.NTM`.
+        width: Likewise.
+        read_heads: Likewise.
+        write_heads: Likewise.
+        hidden: Likewise.
+        controller: Likewise.
+        max_grad_norm: Longest gradient; longer ones are scaled to it.
+        meta_lr: Of Adam; or first and last value.
+        meta_batch_size: Sequences of an update.
+        seed: As in :class:`FewShotLearner`; of the first weights too.
+        device: Likewise.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        slots: int = 128,
+        width: int = 20,
+        read_heads: int = 1,
+        write_heads: int = 1,
+        hidden: int = 100,
+        controller: str = "lstm",
+        max_grad_norm: float = 10.0,
+        meta_lr: Rate = 1e-3,
+        meta_batch_size: int = 16,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        with first_weights(seed):
+            network = NTM(
+                input_size,
+                output_size,
+                slots=slots,
+                width=width,
+                read_heads=read_heads,
+                write_heads=write_heads,
+                hidden=hidden,
+                controller=controller,
+            )
+        training = {"meta_lr": meta_lr, "meta_batch_size": meta_batch_size}
+        super().__init__(network, input_size, max_grad_norm, **training, seed=seed, device=device)
+
+    @torch.no_grad()
+    def attention(self, batch: FewShotTasks) -> Tensor:
+        """Weights of the heads over the slots at each step, ``[M, S + Q, H, N]``."""
+        history: list[Any] = []
+        self.run(torch.cat([batch.support_x, batch.query_x], dim=1).to(self.device), None, history)
+        return torch.stack([state.weights for state in history], dim=1)
+
+
+class LSTMLearner(SequenceLearner):
+    """Layers of LSTM: what the paper compares with (3 layers of 256 units for copy).
+
+    Args:
+        input_size: Features of an input.
+        output_size: Features of an output.
+        hidden: Units of a layer.
+        layers: Number of them.
+        max_grad_norm: Longest gradient; longer ones are scaled to it.
+        meta_lr: Of Adam; or first and last value.
+        meta_batch_size: Sequences of an update.
+        seed: As in :class:`FewShotLearner`; of the first weights too.
+        device: Likewise.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        hidden: int = 256,
+        layers: int = 3,
+        max_grad_norm: float = 10.0,
+        meta_lr: Rate = 1e-3,
+        meta_batch_size: int = 16,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        with first_weights(seed):
+            network = LSTM(input_size, output_size, hidden, layers)
+        training = {"meta_lr": meta_lr, "meta_batch_size": meta_batch_size}
+        super().__init__(network, input_size, max_grad_norm, **training, seed=seed, device=device)
