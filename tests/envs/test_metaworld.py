@@ -25,6 +25,7 @@ import pytest
 import meta_rl
 from meta_rl.cli import _num_tasks, main
 from meta_rl.envs import metaworld as ours
+from meta_rl.envs.metaworld_goals import Goals, benchmark_goals, import_metaworld
 from meta_rl.making import most_envs
 from meta_rl.registration import PYTHON_ENVIRONMENTS
 
@@ -67,7 +68,7 @@ def test_another_mujoco_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "metaworld", sys.modules[__name__])
     monkeypatch.setattr("mujoco.__version__", "9.9.9")
     with pytest.raises(ImportError, match=r"MuJoCo is 9\.9\.9 here\. .*needs mujoco==3\.3\.0"):
-        ours.import_metaworld()
+        import_metaworld()
 
 
 @needs_metaworld
@@ -181,10 +182,10 @@ def test_bad_input_is_refused() -> None:
 @needs_metaworld
 def test_goals_of_three_numbers_are_padded_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A benchmark of a 6-number and a 3-number environment, of two listed goals each."""
-    reach, drawer = (ours.benchmark_goals("ML1", f"{n}-v3", 0) for n in ("reach", "drawer-open"))
+    reach, drawer = (benchmark_goals("ML1", f"{n}-v3", 0) for n in ("reach", "drawer-open"))
     bounds = (*reach.bounds, *drawer.bounds)
     test = [(1, goal) for _, goal in drawer.test]
-    goals = ours.Goals(("reach-v3", "drawer-open-v3"), bounds, reach.train, test)
+    goals = Goals(("reach-v3", "drawer-open-v3"), bounds, reach.train, test)
     monkeypatch.setattr(ours, "benchmark_goals", lambda *_: goals)
     env = ours.MetaWorldTask("ML10")
     assert env.task_split.space["goal"].shape == (6,)

@@ -1,0 +1,134 @@
+"""Meta-World's own lists of goals, as tasks that are data."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pickle
+from types import ModuleType
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+from gymnasium import spaces
+
+from meta_rl.tasks import FiniteTasks, TaskSplit
+
+VERSION, MUJOCO_VERSION = "3.1.1", "3.3.0"  # of Meta-World, and of MuJoCo, which it pins
+BENCHMARKS = ("ML1", "ML10", "ML25", "ML45")
+NUM_VALIDATION = 10  # of the 50 training goals of each environment
+
+
+class Goals(NamedTuple):
+    """What a benchmark consists of.
+
+    Attributes:
+        names: Of the environments; a task's ``env`` is an index into them.
+        bounds: Lowest and highest goal of each environment, float64 ``[2, 3 or 6]``.
+        train: Environment and goal of every training task, in Meta-World's order.
+        test: The same of the test tasks.
+    """
+
+    names: tuple[str, ...]
+    bounds: tuple[np.ndarray, ...]
+    train: list[tuple[int, np.ndarray]]
+    test: list[tuple[int, np.ndarray]]
+
+
+def import_metaworld() -> ModuleType:
+    """The package, at the versions that are known to work together.
+
+    Raises:
+        ImportError: It is missing, or MuJoCo is another than the one it was made for.
+    """
+    install = (
+        f"Meta-World {VERSION} needs mujoco=={MUJOCO_VERSION}. In a Python environment of its own: "
+        'pip install "meta-rl[metaworld]"'
+    )
+    mujoco = importlib.import_module("mujoco")
+    try:
+        package = importlib.import_module("metaworld")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"the package metaworld is missing ({error}). {install}") from error
+    if mujoco.__version__ != MUJOCO_VERSION:
+        raise ImportError(f"MuJoCo is {mujoco.__version__} here. {install}")
+    return package
+
+
+@functools.cache
+def benchmark_goals(benchmark: str, env_name: str | None, goal_seed: int) -> Goals:
+    """Meta-World's own lists of goals.
+
+    Args:
+        benchmark: ``"ML1"``, ``"ML10"``, ``"ML25"`` or ``"ML45"``.
+        env_name: The environment of ML1; ``None`` is ``"reach-v3"``.
+        goal_seed: What Meta-World draws them with.
+
+    Raises:
+        ValueError: An unknown benchmark or environment.
+    """
+    package = import_metaworld()
+    if benchmark not in BENCHMARKS:
+        raise ValueError(f"benchmark {benchmark!r}: {', '.join(BENCHMARKS)} exist")
+    if benchmark != "ML1" and env_name is not None:
+        raise ValueError(f"{benchmark} has environments of its own; env_name is for ML1")
+    name = env_name or "reach-v3"
+    _check_name(name, list(package.ALL_V3_ENVIRONMENTS))
+    simulator = importlib.import_module("metaworld.sawyer_xyz_env").SawyerXYZEnv
+    reset_hand = simulator._reset_hand
+    bounds: dict[type, np.ndarray] = {}
+
+    def barely_move(env: Any, steps: int = 1) -> None:
+        box = env._random_reset_space
+        bounds[type(env)] = np.array([box.low, box.high], dtype=np.float64)
+        reset_hand(env, min(steps, 1))
+
+    # Goals do not depend on the simulation of the hand, which would take most of the time.
+    with mock.patch.object(simulator, "_reset_hand", barely_move):
+        arguments = (name,) if benchmark == "ML1" else ()
+        made = getattr(package, benchmark)(*arguments, seed=goal_seed)
+    names = tuple(dict.fromkeys([*made.train_classes, *made.test_classes]))
+    classes = package.ALL_V3_ENVIRONMENTS
+    return Goals(
+        names,
+        tuple(bounds[classes[name]] for name in names),
+        *(_decoded(tasks, names) for tasks in (made.train_tasks, made.test_tasks)),
+    )
+
+
+def _check_name(name: str, known: list[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known
+        raise ValueError(f"unknown env_name {name!r}: did you mean {', '.join(near)}?")
+
+
+def _decoded(tasks: list[Any], names: tuple[str, ...]) -> list[tuple[int, np.ndarray]]:
+    return [(names.index(task.env_name), pickle.loads(task.data)["rand_vec"]) for task in tasks]
+
+
+def split_goals(goals: Goals) -> TaskSplit:
+    """The task split: the last training goals of each environment are for validation."""
+    size = max(bounds.shape[1] for bounds in goals.bounds)
+    padded = np.stack([np.pad(b, ((0, 0), (0, size - b.shape[1]))) for b in goals.bounds])
+    space = spaces.Dict(
+        {
+            "env": spaces.Discrete(len(goals.names)),
+            "goal": spaces.Box(
+                padded[:, 0].min(axis=0), padded[:, 1].max(axis=0), dtype=np.float64
+            ),
+        }
+    )
+
+    def listed(tasks: list[tuple[int, np.ndarray]]) -> FiniteTasks:
+        vectors = [np.pad(goal, (0, size - len(goal))) for _, goal in tasks]
+        return FiniteTasks(
+            space, {"env": np.array([env for env, _ in tasks]), "goal": np.array(vectors)}
+        )
+
+    train, validation = [], []
+    for env in dict.fromkeys(env for env, _ in goals.train):
+        own = [task for task in goals.train if task[0] == env]
+        train += own[:-NUM_VALIDATION]
+        validation += own[-NUM_VALIDATION:]
+    return TaskSplit(train=listed(train), validation=listed(validation), test=listed(goals.test))
