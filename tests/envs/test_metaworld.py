@@ -280,3 +280,15 @@ def test_its_own_evaluation_counts_quick_successes_more_often() -> None:
     theirs = importlib.import_module("metaworld.evaluation")
     success, mean_return, *_ = theirs.evaluation(Still(), envs, num_episodes=3)
     assert (success, mean_return) == (1.0, 1.0)
+
+
+@needs_metaworld
+def test_only_ml25_lists_an_environment_on_both_sides() -> None:
+    """As the page says, so that nobody takes it for a held-out one."""
+    listed = importlib.import_module("metaworld.env_dict")
+    shared = {
+        name: set(getattr(listed, f"{name}_V3")["train"])
+        & set(getattr(listed, f"{name}_V3")["test"])
+        for name in ("ML10", "ML25", "ML45")
+    }
+    assert shared == {"ML10": set(), "ML25": {"basketball-v3"}, "ML45": set()}
