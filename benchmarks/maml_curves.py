@@ -64,15 +64,16 @@ PAPER: dict[str, dict[str, list[float]]] = {  # figure data of the authors: afte
 NOTES: dict[str, list[str]] = {  # what the committed tables need to be read with
     "HalfCheetahDirMAML": [
         "Over the last 40 of 150 iterations the return after one step rose by 2.4 a million steps;",
-        "`--timesteps 96000000` goes on. Noise of the curvature is one cause of the distance from the",
-        "paper: with `--param inner_loss=log_likelihood curvature_fraction=0.05 cg_damping=1e-5` of",
-        "`meta-rl train maml_trpo HalfCheetahDirMAML` the same run stayed at about 140 after one step",
-        "from 25 to 64 million steps. The oracle was trained by an earlier call: no wall time.",
+        "`--timesteps 96000000` goes on. Noise of the curvature is one cause of the distance from",
+        "the paper: by `meta-rl train maml_trpo HalfCheetahDirMAML --param",
+        "inner_loss=log_likelihood curvature_fraction=0.05 cg_damping=1e-5` it stayed at about 140",
+        "after one step from 25 to 64 million steps. The oracle was trained by an earlier call: no",
+        "wall time.",
         "",
     ],
     "HalfCheetahVelMAML": [
-        "MAML was cut off after 40 iterations; over the last 20 the return after one step rose by 2.2",
-        "a million steps. The command trains to the end.",
+        "MAML was cut off after 40 iterations; over the last 20 the return after one step rose by",
+        "2.2 a million steps. The command trains to the end.",
         "",
     ],
 }
