@@ -15,7 +15,7 @@ from meta_rl.inner_loop import Params, hessian_vector_product
 from meta_rl.policy_gradient import PolicyGradientAgent
 from meta_rl.task_policy import TaskPolicy
 from meta_rl.task_steps import Batch, check_finite, over_tasks
-from meta_rl.tasks import check_count
+from meta_rl.tasks import check_count, check_number
 from meta_rl.trust_region import trust_region_step
 
 
@@ -135,11 +135,11 @@ class MAMLTRPO(PolicyGradientAgent):
         self.backtrack_factor = backtrack_factor
         self.curvature_fraction = curvature_fraction
         self.task_chunk = None if task_chunk is None else check_count("task_chunk", task_chunk)
-        self._check_range("max_kl", above=0.0)
-        self._check_range("exploration_coefficient", least=0.0)
-        self._check_range("cg_damping", least=0.0)
-        self._check_range("backtrack_factor", above=0.0, most=1.0)
-        self._check_range("curvature_fraction", above=0.0, most=1.0)
+        check_number("max_kl", max_kl, above=0.0)
+        check_number("exploration_coefficient", exploration_coefficient, least=0.0)
+        check_number("cg_damping", cg_damping, least=0.0)
+        check_number("backtrack_factor", backtrack_factor, above=0.0, most=1.0)
+        check_number("curvature_fraction", curvature_fraction, above=0.0, most=1.0)
         if _init_setup_model:
             self._setup_model()
 

@@ -22,7 +22,7 @@ from meta_rl.latent_state import LatentInference
 from meta_rl.rollout import Rollout, collect_rollout
 from meta_rl.task_batch import task_batch
 from meta_rl.task_replay import TaskReplay, as_rows
-from meta_rl.tasks import FiniteTasks, Tasks, check_count, count_tasks, take_tasks
+from meta_rl.tasks import FiniteTasks, Tasks, check_count, check_number, count_tasks, take_tasks
 
 
 class PEARL(LatentInference, MetaAlgorithm):
@@ -198,8 +198,7 @@ class PEARL(LatentInference, MetaAlgorithm):
             *(("discount", 1.0), ("target_rate", 1.0), ("reward_scale", math.inf)),
             *(("kl_weight", math.inf), ("policy_regularization", math.inf)),
         ):
-            if not 0.0 <= getattr(self, name) <= most:
-                raise ValueError(f"{name} has to be in [0, {most:g}], got {getattr(self, name)}")
+            check_number(name, getattr(self, name), least=0.0, most=most)
         self._check_choices()
 
     def _check_choices(self) -> None:

@@ -14,7 +14,7 @@ from meta_rl.inner_loop import Params, adapt
 from meta_rl.policy_gradient import PolicyGradientAgent
 from meta_rl.task_policy import TaskPolicy
 from meta_rl.task_steps import Batch, check_finite, over_tasks
-from meta_rl.tasks import check_count
+from meta_rl.tasks import check_count, check_number
 
 
 class ProMP(PolicyGradientAgent):
@@ -105,8 +105,8 @@ class ProMP(PolicyGradientAgent):
         self.clip_range = clip_range
         self.inner_kl_coefficient = inner_kl_coefficient
         self.task_chunk = None if task_chunk is None else check_count("task_chunk", task_chunk)
-        self._check_range("clip_range", above=0.0)
-        self._check_range("inner_kl_coefficient", least=0.0)
+        check_number("clip_range", clip_range, above=0.0)
+        check_number("inner_kl_coefficient", inner_kl_coefficient, least=0.0)
         if _init_setup_model:
             self._setup_model()
 

@@ -20,7 +20,7 @@ from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.returns import generalized_advantages
 from meta_rl.rollout import Rollout, collect_rollout
 from meta_rl.task_batch import task_batch
-from meta_rl.tasks import check_count
+from meta_rl.tasks import check_count, check_number
 
 
 class RL2(MetaAlgorithm):
@@ -151,12 +151,11 @@ class RL2(MetaAlgorithm):
             ("entropy_coefficient", bonus, 0.0, math.inf),
             ("value_coefficient", self.value_coefficient, 0.0, math.inf),
         ):
-            if not least <= value <= most:
-                raise ValueError(f"{name} has to be in [{least:g}, {most:g}], got {value}")
+            check_number(name, value, least=least, most=most)
         for name in ("clip_range", "max_grad_norm", "target_kl"):
             value = getattr(self, name)
-            if value is not None and not value > 0.0:
-                raise ValueError(f"{name} has to be above 0, got {value}")
+            if value is not None:
+                check_number(name, value, above=0.0)
 
     def _check_num_envs(self, num_envs: int) -> None:
         super()._check_num_envs(num_envs)

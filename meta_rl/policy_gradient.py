@@ -16,7 +16,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from meta_rl.algorithm import MetaAlgorithm
-from meta_rl.inner_loop import Params, adapt, adapt_tasks
+from meta_rl.inner_loop import Params, adapt, adapt_tasks, detached
 from meta_rl.returns import discounted_returns, generalized_advantages, linear_baseline
 from meta_rl.rollout import Rollout, collect_episodes
 from meta_rl.task_batch import task_batch
@@ -33,7 +33,7 @@ from meta_rl.task_steps import (
     some_steps,
     tasks_at_a_time,
 )
-from meta_rl.tasks import check_count, take_tasks
+from meta_rl.tasks import check_count, check_number, take_tasks
 
 DATA = ("_supports", "_path", "_query", "_query_returns")
 """Attributes that hold the data of the latest iteration: no part of a checkpoint."""
@@ -134,19 +134,10 @@ class PolicyGradientAgent(MetaAlgorithm):
         self.first_order = first_order
         self.discount = discount
         self.gae_lambda = gae_lambda
-        self._check_range("inner_lr", above=0.0)
-        self._check_range("later_inner_lr", above=0.0)
-        for name in ("discount", "gae_lambda"):
-            self._check_range(name, least=0.0, most=1.0)
-
-    def _check_range(
-        self, name: str, above: float | None = None, least: float = -np.inf, most: float = np.inf
-    ) -> None:
-        value = getattr(self, name)
-        if above is not None and not value > above:
-            raise ValueError(f"{name} has to be above {above:g}, got {value}")
-        if not least <= value <= most:
-            raise ValueError(f"{name} has to be in [{least:g}, {most:g}], got {value}")
+        check_number("inner_lr", inner_lr, above=0.0)
+        check_number("later_inner_lr", self.later_inner_lr, above=0.0)
+        check_number("discount", discount, least=0.0, most=1.0)
+        check_number("gae_lambda", gae_lambda, least=0.0, most=1.0)
 
     def _make_networks(self) -> None:
         make_policy: Any = self.policy_class
@@ -329,7 +320,7 @@ class PolicyGradientAgent(MetaAlgorithm):
             stacked=stacked,
             chunk_size=tasks_at_a_time(batch.mask),
         )
-        params = {name: value.detach() for name, value in params.items()}
+        params = detached(params)
         check_finite("an inner gradient", params, place)
         return FastWeights(params, done + 1)
 

@@ -90,7 +90,7 @@ def collect_rollout(
             break
     parts = [stack_batches([step[i] for step in steps]) for i in range(6)]
     rollout = Rollout(*parts)
-    rollout.extras = {name: stack_batches([extra[name] for extra in extras]) for name in extras[0]}
+    rollout.extras = stack_batches(extras)
     return rollout, observations
 
 
@@ -159,7 +159,7 @@ def masked_rollout(
     rollout = Rollout(*parts)
     rollout.mask = None if mask.all() else mask
     if extras:
-        rollout.extras = {name: stack_batches([e[name] for e in extras]) for name in extras[0]}
+        rollout.extras = stack_batches(extras)
     return rollout
 
 
