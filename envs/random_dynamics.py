@@ -41,7 +41,9 @@ class _RandomDynamics(FallingRobot):
         super().__init__(**{"frame_skip": 8, **robot})
         self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
         self.physically_consistent = physically_consistent
-        self._models = ModelPerTask(self.batch.model, VARIED)
+        self._models = ModelPerTask(
+            self.batch.model, VARIED, lists_contacts=self.batch.lists_contacts
+        )
         self.task_split = _dynamics_split(
             self.batch, log_scale_limit, physically_consistent, num_train_tasks
         )

@@ -6,24 +6,20 @@ out. It holds no state of its own, so that the definitions on top of it stay pur
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import ctypes
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mujoco
 import numpy as np
 from gymnasium.envs.mujoco.mujoco_env import expand_model_path
-from mujoco import _callbacks
-from mujoco.rollout import Rollout
 
+from meta_rl.contact_pairs import compile_spec, list_contacts, mix_geoms
+from meta_rl.shared_rollout import Rollouts, SharedRollout
 from meta_rl.tasks import check_count
 
 FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 
 Sensor = tuple[mujoco.mjtSensor, mujoco.mjtObj, str]
 """What a sensor measures, the kind of object that it is fixed to, and that object's name."""
@@ -42,14 +38,16 @@ class MujocoBatch:
         xml_file: A file that Gymnasium ships (``"half_cheetah.xml"``), or a path that starts with
             ``.``, ``/`` or ``~``.
         frame_skip: Calls of ``mj_step`` in one step.
-        nthread: Threads of the pool, which starts at the first step of more than one robot; as many
-            as the process has cores by default.
+        nthread: Threads, the caller among them; the others start at the first step of more than one
+            robot. As many as the process has cores by default.
         sensors: What :meth:`sense` measures, in this order.
-        chunk_size: Robots that a thread takes at a time; by default about 16, and a tenth of its
-            share in large batches.
+        chunk_size: Robots that a thread of the others takes at a time; by default about 16, and a
+            tenth of its share in large batches.
 
     Attributes:
         model: The compiled ``MjModel``, with textures of one pixel: a copy per task stays small.
+        lists_contacts: Whether the model has pairs of geoms in place of their bits
+            (:mod:`meta_rl.contact_pairs`).
         dt: Simulated seconds in one step.
         init_qpos: The model's own first positions, ``[nq]``.
 
@@ -71,7 +69,7 @@ class MujocoBatch:
         self.frame_skip = check_count("frame_skip", frame_skip)
         self.nthread = check_count("nthread", count_cores() if nthread is None else nthread)
         self.chunk_size = chunk_size and check_count("chunk_size", chunk_size)
-        self.model = compile_model(self.xml_file)
+        self.model, self.lists_contacts = list_contacts(_read_model(self.xml_file))
         _leave_out_idle_work(self.model)
         self.sensing_model = _sensing_model(self.xml_file, sensors) if sensors else None
         self.dt = self.model.opt.timestep * self.frame_skip
@@ -80,8 +78,7 @@ class MujocoBatch:
         self._qpos = slice(1, 1 + num_qpos)  # after the time
         self._qvel = slice(1 + num_qpos, 1 + num_qpos + num_qvel)
         self._size = mujoco.mj_stateSize(self.model, FULL_PHYSICS)
-        self._pools: dict[int, Rollout] = {}
-        self._data: dict[tuple[int, bool], list[mujoco.MjData]] = {}
+        self._roll_out = SharedRollout(self.nthread, self.chunk_size)
         self._work: tuple[np.ndarray, np.ndarray, list[mujoco.MjModel]] | None = None
 
     def qpos(self, physics: Any) -> Any:
@@ -124,7 +121,9 @@ class MujocoBatch:
             )
         controls, states, same = self._work
         controls[:] = control[:, None]
-        self._roll_out(list(models) if models else same, physics, controls, states)
+        models = list(models) if models else same
+        physics = np.ascontiguousarray(physics)
+        self._roll_out(Rollouts(models, physics, self.frame_skip, controls, states))
         return states[:, -1].copy()
 
     def sense(self, physics: np.ndarray) -> np.ndarray:
@@ -138,48 +137,22 @@ class MujocoBatch:
         if model is None:
             return np.zeros((len(physics), 0))
         measured = np.empty((len(physics), 1, model.nsensordata))
-        self._roll_out([model] * len(physics), physics, None, None, measured)
+        physics = np.ascontiguousarray(physics)
+        self._roll_out(Rollouts([model] * len(physics), physics, 1, sensordata=measured))
         return measured[:, 0]
 
     def close(self) -> None:
         """End the threads; the next step starts them again."""
-        for pool in self._pools.values():
-            pool.close()
-        self._pools, self._data, self._work = {}, {}, None
-
-    def _roll_out(
-        self,
-        models: list[mujoco.MjModel],
-        physics: np.ndarray,
-        controls: np.ndarray | None,
-        states: np.ndarray | None,
-        sensordata: np.ndarray | None = None,
-    ) -> None:
-        """Fill ``states`` or ``sensordata``; threads only where there is something to share."""
-        nthread = self.nthread if len(physics) > 1 and self.nthread > 1 else 0
-        if nthread not in self._pools:
-            self._pools[nthread] = Rollout(nthread=nthread)
-        sensing = sensordata is not None
-        if (nthread, sensing) not in self._data:
-            data = [mujoco.MjData(models[0]) for _ in range(nthread or 1)]  # one for each thread
-            self._data[nthread, sensing] = data
-        with _profiler_off():
-            self._pools[nthread].rollout(
-                models,
-                self._data[nthread, sensing],
-                np.ascontiguousarray(physics),
-                controls,
-                control_spec=CONTROL,
-                skip_checks=True,
-                nstep=1 if sensing else self.frame_skip,
-                state=states,
-                sensordata=sensordata,
-                chunk_size=self.chunk_size or _chunk_size(len(physics), self.nthread),
-            )
+        self._roll_out.close()
+        self._work = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Threads cannot be pickled or copied: a copy starts its own.
-        return {**self.__dict__, "_pools": {}, "_data": {}, "_work": None}
+        return {**self.__dict__, "_roll_out": None, "_work": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._roll_out = SharedRollout(self.nthread, self.chunk_size)
 
 
 class ModelPerTask:
@@ -191,10 +164,14 @@ class ModelPerTask:
     Args:
         nominal: The model that is copied; it stays as it is.
         varied: Fields of the model, and which of their entries the task multiplies.
+        lists_contacts: As :attr:`MujocoBatch.lists_contacts`: the pairs follow the geoms.
     """
 
-    def __init__(self, nominal: mujoco.MjModel, varied: dict[str, slice]) -> None:
+    def __init__(
+        self, nominal: mujoco.MjModel, varied: dict[str, slice], *, lists_contacts: bool = False
+    ) -> None:
         self.nominal = nominal
+        self.lists_contacts = lists_contacts
         self.varied = varied
         self._scratch = mujoco.MjData(nominal)
         self._models: list[mujoco.MjModel] = []
@@ -228,6 +205,8 @@ class ModelPerTask:
         for name, index in self.varied.items():
             getattr(model, name)[index] = getattr(self.nominal, name)[index] * factors[name]
         mujoco.mj_setConst(model, self._scratch)
+        if self.lists_contacts:
+            mix_geoms(model)
 
 
 def compile_model(
@@ -243,16 +222,18 @@ def compile_model(
     Raises:
         ValueError: A sensor on an object that the model does not have.
     """
+    spec = _read_model(xml_file, textures=textures)
+    for kind, object_kind, name in sensors:
+        spec.add_sensor(type=kind, objtype=object_kind, objname=name)
+    return compile_spec(spec)
+
+
+def _read_model(xml_file: str, *, textures: bool = False) -> mujoco.MjSpec:
     spec = mujoco.MjSpec.from_file(xml_file)
     if not textures:
         for texture in spec.textures:
             texture.width = texture.height = 1
-    for kind, object_kind, name in sensors:
-        spec.add_sensor(type=kind, objtype=object_kind, objname=name)
-    with warnings.catch_warnings():
-        # MuJoCo 4 warns of attributes in the files that Gymnasium ships; they still work.
-        warnings.filterwarnings("ignore", message=".*deprecated")
-        return spec.compile()
+    return spec
 
 
 def count_cores() -> int:
@@ -260,40 +241,6 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _find_clock() -> ctypes.c_void_p | None:
-    """MuJoCo's ``mjcb_time``, a documented global of its C library; ``None`` where it hides."""
-    try:
-        return ctypes.c_void_p.in_dll(ctypes.CDLL(_callbacks.__file__), "mjcb_time")
-    except (OSError, ValueError):
-        return None
-
-
-_CLOCK = _find_clock()
-
-
-@contextlib.contextmanager
-def _profiler_off() -> Iterator[None]:
-    """Take the clock from MuJoCo's profiler, which nobody reads here: 5 % of a step of an Ant."""
-    clock = None if _CLOCK is None else _CLOCK.value
-    if _CLOCK is None or clock is None:
-        yield
-        return
-    _CLOCK.value = None
-    try:
-        yield
-    finally:
-        _CLOCK.value = clock
-
-
-def _chunk_size(num: int, nthread: int) -> int:
-    """As many chunks for every thread, of 16 robots or, of large batches, a tenth of its share.
-
-    Threads lose time where they meet (small chunks) and where one is left with the last chunk.
-    """
-    chunks_per_thread = min(max(num // (16 * nthread), 1), 10)
-    return -(-num // (nthread * chunks_per_thread))
 
 
 def _leave_out_idle_work(model: mujoco.MjModel) -> None:

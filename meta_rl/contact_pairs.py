@@ -1,0 +1,102 @@
+"""The contacts that a model can make, listed when it is compiled.
+
+MuJoCo looks anew at every step for bodies that may touch (its broad phase), which takes a fifth of
+a step of a robot that can touch nothing but the floor. Listed pairs of geoms need no search, and
+give the same contacts in the same order: trajectories are equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from itertools import count
+
+import mujoco
+import numpy as np
+
+
+def list_contacts(spec: mujoco.MjSpec) -> tuple[mujoco.MjModel, bool]:
+    """Compile a model, with its possible contacts as pairs where that is of use.
+
+    Args:
+        spec: Written to: geoms without a name get one, and pairs take the place of the bits by
+            which geoms are allowed to touch.
+
+    Returns:
+        The model, and whether its contacts are listed. They are not where the search is worth its
+        time (more than two pairs for a geom), and where contacts depend on more than this module
+        knows: pairs or exclusions in the file, flexes, gaps, priorities, or weights of mixing.
+    """
+    names = {geom.name for geom in spec.geoms}
+    free = (name for name in map("geom {}".format, count()) if name not in names)
+    for geom in spec.geoms:
+        geom.name = geom.name or next(free)
+    model = compile_spec(spec)
+    special = model.npair + model.nexclude + model.nflex + model.geom_gap.any()
+    alike = all(len(set(field)) <= 1 for field in (model.geom_priority, model.geom_solmix))
+    pairs = _possible_contacts(model)
+    if special or not alike or len(pairs) > 2 * model.ngeom:
+        return model, False
+    for first, second in pairs:
+        spec.add_pair(geomname1=model.geom(first).name, geomname2=model.geom(second).name)
+    for geom in spec.geoms:
+        geom.contype = geom.conaffinity = 0
+    model = compile_spec(spec)
+    mix_geoms(model)
+    return model, True
+
+
+def compile_spec(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """Compile without MuJoCo 4's warnings of old attributes in Gymnasium's files: they work."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*deprecated")
+        return spec.compile()
+
+
+def mix_geoms(model: mujoco.MjModel) -> None:
+    """Give listed pairs the parameters that MuJoCo mixes from those of their geoms.
+
+    To be called again after the geoms of a model from :func:`list_contacts` have changed. The rules
+    are those of MuJoCo's documentation (Computation, Collision, Contact parameters), for geoms of
+    equal priority and weight.
+    """
+    first, second = model.pair_geom1, model.pair_geom2
+    model.pair_dim[:] = np.maximum(model.geom_condim[first], model.geom_condim[second])
+    friction = np.maximum(model.geom_friction[first], model.geom_friction[second])
+    model.pair_friction[:] = friction[:, [0, 0, 1, 2, 2]]  # sliding, torsional, rolling
+    one, other = model.geom_solref[first], model.geom_solref[second]
+    standard = (one[:, :1] > 0) & (other[:, :1] > 0)  # else: stiffness and damping, negative
+    model.pair_solref[:] = np.where(standard, (one + other) / 2, np.minimum(one, other))
+    model.pair_solimp[:] = (model.geom_solimp[first] + model.geom_solimp[second]) / 2
+    combine = np.add if _margins_add() else np.maximum
+    model.pair_margin[:] = combine(model.geom_margin[first], model.geom_margin[second])
+
+
+def _possible_contacts(model: mujoco.MjModel) -> list[tuple[int, int]]:
+    """Pairs of geoms that MuJoCo's filters let through, in its order."""
+    weld = model.body_weldid
+    parent = weld[model.body_parentid[weld]]
+    pairs = []
+    for first in range(model.ngeom):
+        for second in range(first + 1, model.ngeom):
+            one, other = model.geom_bodyid[[first, second]]
+            allowed = (
+                model.geom_contype[first] & model.geom_conaffinity[second]
+                or model.geom_contype[second] & model.geom_conaffinity[first]
+            )
+            related = weld[one] and weld[other] and weld[one] == parent[other]
+            related |= weld[one] and weld[other] and weld[other] == parent[one]
+            if allowed and weld[one] != weld[other] and not related:
+                pairs.append((first, second))
+    return pairs
+
+
+@cache
+def _margins_add() -> bool:
+    """Whether this MuJoCo adds the margins of two geoms; older ones take the larger."""
+    sphere = '<body pos="{} 0 0"><freejoint/><geom size="1" margin="0.1"/></body>'
+    bodies = sphere.format(0) + sphere.format(2.15)  # 0.15 apart
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{bodies}</worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    return bool(data.ncon)
