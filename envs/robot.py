@@ -87,6 +87,7 @@ class Robot(TaskFuncEnv):
         self.reset_noise_scale = check_weight("reset_noise_scale", reset_noise_scale)
         self.exclude_current_positions_from_observation = exclude_current_positions_from_observation
         self.batch = MujocoBatch(xml_file, frame_skip, nthread=nthread, sensors=sensors)
+        self.steps_on_threads = self.batch.nthread > 1
         model = self.batch.model
         self._skipped = self.num_excluded_positions * exclude_current_positions_from_observation
         self.observation_space = _unbounded(model.nq + model.nv - self._skipped)

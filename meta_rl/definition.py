@@ -39,6 +39,7 @@ class TaskFuncEnv(FuncEnv):
         episodes_per_trial: Episodes on one task that make a trial, for agents and evaluation.
         adaptation_unit: After what a learner may adapt: every ``"episode"``, or every ``"step"``
             (a pull of a bandit is an episode of one step).
+        steps_on_threads: Whether a step of a batch runs on several cores.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
@@ -49,6 +50,7 @@ class TaskFuncEnv(FuncEnv):
     horizon_is_terminal: bool = False
     episodes_per_trial: int = 1
     adaptation_unit: Literal["episode", "step"] = "episode"
+    steps_on_threads: bool = False
 
     def __init__(self) -> None:
         super().__init__()

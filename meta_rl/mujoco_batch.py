@@ -41,8 +41,8 @@ class MujocoBatch:
         nthread: Threads, the caller among them; the others start at the first step of more than one
             robot. As many as the process has cores by default.
         sensors: What :meth:`sense` measures, in this order.
-        chunk_size: Robots that a thread of the others takes at a time; by default about 16, and a
-            tenth of its share in large batches.
+        chunk_size: Robots that a thread takes at a time; by default about 32, and a tenth of its
+            share in large batches.
 
     Attributes:
         model: The compiled ``MjModel``, with textures of one pixel: a copy per task stays small.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 import mujoco
 import numpy as np
@@ -54,7 +54,7 @@ class SharedRollout:
 
     Args:
         nthread: Threads, the caller among them.
-        chunk_size: Rows that a thread of the others takes at a time.
+        chunk_size: Rows that a thread takes at a time.
     """
 
     def __init__(self, nthread: int, chunk_size: int | None = None) -> None:
@@ -67,18 +67,17 @@ class SharedRollout:
     def __call__(self, work: Rollouts) -> None:
         """Roll out every row."""
         num = len(work.models)
-        # The caller starts about as much earlier as it takes to step one small robot.
-        share = -(-num // self.nthread) + (num >= 16 * self.nthread > 16)
+        rows = _Rows(num)
+        chunk_size = self.chunk_size or _chunk_size(num, self.nthread)
         with _profiler_off():
-            if share >= num:
-                self._own.roll_out(work, None)
+            if chunk_size >= num or self.nthread == 1:
+                self._own.roll_out(work, num)
                 return
             if self._others is None or self._companion is None:
                 self._others, self._companion = _Pool(self.nthread - 1), _Companion()
-            chunk_size = self.chunk_size or _chunk_size(num - share, self.nthread - 1)
-            self._companion.start(partial(self._others.roll_out, work[share:], chunk_size))
+            self._companion.start(partial(self._others.roll_out_chunks, work, rows, chunk_size))
             try:
-                self._own.roll_out(work[:share], None)
+                self._own.roll_out_chunks(work, rows, chunk_size)
             finally:
                 self._companion.wait()
 
@@ -99,7 +98,12 @@ class _Pool:
         self._rollout: Rollout | None = None
         self._data: dict[bool, list[mujoco.MjData]] = {}
 
-    def roll_out(self, work: Rollouts, chunk_size: int | None) -> None:
+    def roll_out_chunks(self, work: Rollouts, rows: _Rows, chunk_size: int) -> None:
+        """A chunk for each thread at a time, as long as there are any."""
+        while part := rows.take(chunk_size * self.nthread):
+            self.roll_out(work[part], chunk_size)
+
+    def roll_out(self, work: Rollouts, chunk_size: int) -> None:
         if self._rollout is None:
             self._rollout = Rollout(nthread=self.nthread if self.nthread > 1 else 0)
         sensing = work.sensordata is not None  # by another model
@@ -121,6 +125,22 @@ class _Pool:
     def close(self) -> None:
         if self._rollout is not None:
             self._rollout.close()
+
+
+class _Rows:
+    """What is left of a batch."""
+
+    def __init__(self, num: int) -> None:
+        self._num = num
+        self._taken = 0
+        self._lock = Lock()
+
+    def take(self, num: int) -> slice | None:
+        """The next rows, up to so many; ``None`` after the last."""
+        with self._lock:
+            first = self._taken
+            self._taken = min(first + num, self._num)
+            return slice(first, self._taken) if first < self._taken else None
 
 
 Job = Callable[[], None]
@@ -159,12 +179,14 @@ def _work(jobs: SimpleQueue[Job | None], outcomes: SimpleQueue[BaseException | N
 
 
 def _chunk_size(num: int, nthread: int) -> int:
-    """As many chunks for every thread, of 16 rows or, of large batches, a tenth of its share.
+    """As many chunks for every thread, of 32 rows or, of large batches, a tenth of its share.
 
-    Threads lose time where they meet (small chunks) and where one is left with the last chunk.
+    Threads lose time where they meet (small chunks) and where one is left with the last chunk. The
+    caller begins some 20 µs before the others: its chunk is the whole one.
     """
-    chunks_per_thread = min(max(num // (16 * nthread), 1), 10)
-    return -(-num // (nthread * chunks_per_thread))
+    chunks_per_thread = min(max(num // (32 * nthread), 1), 10)
+    chunk_size = -(-num // (nthread * chunks_per_thread))
+    return chunk_size + 1 if chunk_size >= 32 else chunk_size
 
 
 def _find_clock() -> ctypes.c_void_p | None:

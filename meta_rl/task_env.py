@@ -81,6 +81,7 @@ class TaskVectorEnv(TaskBatch):
         self.horizon = self.definition.horizon
         self.episodes_per_trial = self.definition.episodes_per_trial
         self.adaptation_unit = self.definition.adaptation_unit
+        self.steps_on_threads = self.definition.steps_on_threads
         self.split = split
         self._chosen_from = self.task_split[split]
         self.resample_tasks = resample_tasks

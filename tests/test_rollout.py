@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode
 
 from meta_rl import TaskEnv, TaskVectorEnv
@@ -196,3 +197,27 @@ def test_episodes_in_other_autoreset_modes_are_refused(mode: AutoresetMode) -> N
     env = TaskVectorEnv(Corridor, 3, autoreset_mode=mode)
     with pytest.raises(ValueError, match="rollouts need SAME_STEP"):
         collect_episodes(env, by_count, env.reset(seed=0)[0])
+
+
+@pytest.mark.parametrize("on_threads", [True, False])
+def test_torch_acts_on_one_thread_where_the_environment_has_its_own(on_threads: bool) -> None:
+    """And has its threads back after it, also after an error."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        env, observations = start()
+        env.steps_on_threads = on_threads
+        seen = []
+
+        def act(observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+            seen.append(torch.get_num_threads())
+            if len(seen) == 3:
+                raise RuntimeError("in the policy")
+            return by_count(observations)
+
+        with pytest.raises(RuntimeError, match="in the policy"):
+            collect_rollout(env, act, 4, observations, lambda: torch.get_num_threads() == 3)
+        assert seen == [1 if on_threads else 3] * 3
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
