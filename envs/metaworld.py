@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.mujoco_picture import make_gl_context
 from meta_rl.tasks import Task, as_task, check_count, copy_tasks, take_tasks
 
+from .metaworld_arms import Arm, Arms, Episode
 from .metaworld_goals import benchmark_goals, import_metaworld, split_goals
 
 METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}  # 0.0125 s a step
 MAX_HORIZON = 500
 SEEN = 36  # numbers of Meta-World's 39: the others are the goal's place
-DRAWS = 2  # of the goal in a reset of Meta-World's, which asks on for as long as it refuses it
 
 
 class MetaWorldTask(gym.Env):
@@ -112,20 +109,19 @@ class MetaWorldTask(gym.Env):
             raise ValueError(f"horizon: Meta-World has at most {MAX_HORIZON} steps, got {horizon}")
         self.episodes_per_trial = check_count("episodes_per_trial", episodes_per_trial)
         self.render_mode = render_mode
-        self._package = import_metaworld()
+        package = import_metaworld()
         goals = benchmark_goals(benchmark, env_name, check_count("goal_seed", goal_seed, least=0))
         self.env_names, self._bounds = goals.names, goals.bounds
         self.task_split = split_goals(goals)
         self._chosen_from = self.task_split[split]
-        self._envs: dict[int, Any] = {}  # by index; a change of goal needs no new one
+        self.arms = Arms()
+        self._arm: Arm | None = None
+        self._episode: Episode | None = None
         self._task: Task = None
         self._was_set = False
-        self._current = self._env(0)
-        seen = self._current.sawyer_observation_space
-        self.observation_space = spaces.Box(seen.low[:SEEN], seen.high[:SEEN], dtype=np.float64)
+        self.observation_space = _observation_space(package)
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
         self._steps = 0
-        self._begun = False
 
     @property
     def task(self) -> Task:
@@ -155,7 +151,7 @@ class MetaWorldTask(gym.Env):
             task = take_tasks(self._chosen_from.sample_tasks(1, rng), 0)
         observation = self._begin(task)
         self._task, self._was_set = task, was_set
-        self._steps, self._begun = 0, True
+        self._steps = 0
         return observation, {"task": self.task}
 
     def _begin(self, task: Task) -> np.ndarray:
@@ -168,74 +164,50 @@ class MetaWorldTask(gym.Env):
                 f"goal {task['goal']} is outside that of {self.env_names[index]}: "
                 f"{low} to {high}{', then zeros' if len(rest) else ''}"
             )
-        env = self._env(index)
-        env._set_task_called = True
-        env._freeze_rand_vec, env._last_rand_vec = True, goal.copy()
-        env.draws_left = DRAWS
-        observation, _ = env.reset()
-        self._current = env
-        return self._clipped(observation)
+        arm = self.arms.find(self.env_names[index], self.render_mode)
+        self._episode = arm.begin(goal)
+        self._arm = arm
+        return self._seen(self._episode.observation)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one step, as in :class:`gymnasium.Env`."""
-        if not self._begun or self._steps >= self.horizon:
+        if self._arm is None or self._episode is None or self._steps >= self.horizon:
             raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
-        observation, reward, _, _, info = self._current.step(np.asarray(action))
+        observation, reward, _, _, info = self._arm.step(self._episode, np.asarray(action))
         self._steps += 1
         infos = {"reward_task": float(reward), "success": float(info["success"])}
-        return self._clipped(observation), float(reward), False, self._steps >= self.horizon, infos
+        return self._seen(observation), float(reward), False, self._steps >= self.horizon, infos
 
     def render(self) -> Any:
         """The current frame, uint8 ``[height, width, 3]``; the goal is a red or green dot."""
         if self.render_mode is None:
             return None
-        # Gymnasium would try a screen first, where none was asked for.
-        with mock.patch.dict(os.environ, {"MUJOCO_GL": _working_backend()}):
-            return self._current.render()
+        if self._arm is None or self._episode is None:
+            raise gym.error.ResetNeeded("render() needs a reset() first: there is nothing to see")
+        return self._arm.render(self._episode)
 
     def close(self) -> None:
         """Release the simulators."""
-        for env in self._envs.values():
-            env.close()
-        self._envs = {}
+        self._arm = self._episode = None
+        self.arms.close()
 
-    def _clipped(self, observation: np.ndarray) -> np.ndarray:
+    def _seen(self, observation: np.ndarray) -> np.ndarray:
         space = self.observation_space
         return np.clip(observation[:SEEN], space.low, space.high)
 
-    def _env(self, index: int) -> Any:
-        """Meta-World's environment number ``index``, built at its first task."""
-        if index not in self._envs:
-            family = self._package.ALL_V3_ENVIRONMENTS[self.env_names[index]]
-            env = family(render_mode=self.render_mode)
-            env._get_state_rand_vec = functools.partial(_frozen_goal, env)
-            self._envs[index] = env
-        return self._envs[index]
 
-
-def _frozen_goal(env: Any) -> np.ndarray:
-    """What Meta-World asks for when it resets; it would ask for ever where it refuses the goal."""
-    env.draws_left -= 1
-    if env.draws_left < 0:
-        raise ValueError(
-            f"goal {env._last_rand_vec}: {type(env).__name__} does not accept it, for the object "
-            "begins too near to where it has to get to"
-        )
-    return env._last_rand_vec
-
-
-@functools.cache
-def _working_backend() -> str:
-    """The name of MuJoCo's backend that draws on this machine, which may have no screen."""
-    context = make_gl_context(64, 64)
-    context.free()
-    return type(context).__module__.rpartition(".")[2]
+def _observation_space(package: ModuleType) -> spaces.Box:
+    hand = package.sawyer_xyz_env.SawyerXYZEnv._HAND_SPACE
+    low = np.concatenate([hand.low, [-1.0], np.full(14, -np.inf)])
+    high = np.concatenate([hand.high, [1.0], np.full(14, np.inf)])
+    return spaces.Box(np.tile(low, 2), np.tile(high, 2), dtype=np.float64)
 
 
 def make_batch(
     num_envs: int = 1,
     *,
     asynchronous: bool = True,
+    num_processes: int | None = None,
     split: str = "train",
     resample_tasks: bool = False,
     **kwargs: Any,
@@ -244,13 +216,30 @@ def make_batch(
 
     Args:
         num_envs: Sub-environments, N.
-        asynchronous: One process for each, instead of stepping them in turn.
+        asynchronous: Step blocks of them in processes, instead of all in this one.
+        num_processes: How many, at most; by default one for each core.
         split: As in :class:`meta_rl.TaskVectorEnv`.
         resample_tasks: The same.
         **kwargs: For :class:`MetaWorldTask`.
     """
-    makers: list[Callable[[], gym.Env]] = [functools.partial(MetaWorldTask, **kwargs)]
-    makers = makers * check_count("num_envs", num_envs)
+    # The same object, so that all those of a process share what it makes.
+    makers: list[Callable[[], gym.Env]] = [_Maker(kwargs)] * check_count("num_envs", num_envs)
     return TaskVectorAdapter(
-        makers, asynchronous=asynchronous, split=split, resample_tasks=resample_tasks
+        makers,
+        asynchronous=asynchronous,
+        num_processes=num_processes,
+        split=split,
+        resample_tasks=resample_tasks,
     )
+
+
+class _Maker:
+    """Picklable; all environments that it makes in a process share their simulators."""
+
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        self.kwargs, self.arms = kwargs, Arms()
+
+    def __call__(self) -> gym.Env:
+        env = MetaWorldTask(**self.kwargs)
+        env.arms = self.arms
+        return env

@@ -7,8 +7,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from meta_rl.process_blocks import ProcessBlocks
 from meta_rl.task_batch import TaskBatch
 from meta_rl.tasks import (
     Tasks,
@@ -37,10 +38,13 @@ class TaskVectorAdapter(TaskBatch):
 
     Args:
         env_fns: Makers of the environments.
-        asynchronous: One process for each, instead of stepping them in turn.
+        asynchronous: Step blocks of neighbours in processes
+            (:class:`meta_rl.process_blocks.ProcessBlocks`), instead of all in turn. The results are
+            the same.
+        num_processes: How many processes, at most; by default one for each core.
+        context: How processes start, as in :mod:`multiprocessing`.
         split: The part of the task split that self-chosen tasks come from.
         resample_tasks: Draw a new task after every ``episodes_per_trial`` episodes.
-        **vector_kwargs: For Gymnasium's ``SyncVectorEnv`` or ``AsyncVectorEnv``.
 
     Raises:
         ValueError: An environment without tasks or without a known length.
@@ -51,15 +55,19 @@ class TaskVectorAdapter(TaskBatch):
         env_fns: Sequence[Callable[[], gym.Env]],
         *,
         asynchronous: bool = False,
+        num_processes: int | None = None,
+        context: str | None = None,
         split: str = "train",
         resample_tasks: bool = False,
-        **vector_kwargs: Any,
     ) -> None:
         makers = [_TaskSlotMaker(env_fn) for env_fn in env_fns]
         self.num_envs = check_count("num_envs", len(makers))
         self._read(env_fns[0])
-        kind: Any = AsyncVectorEnv if asynchronous else SyncVectorEnv
-        self.envs = kind(makers, autoreset_mode=AutoresetMode.SAME_STEP, **vector_kwargs)
+        self.envs: ProcessBlocks | SyncVectorEnv = (
+            ProcessBlocks(makers, num_processes, context=context)
+            if asynchronous
+            else SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+        )
         self.metadata = {**self.envs.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = self.envs.render_mode
         self.single_observation_space = self.envs.single_observation_space
@@ -84,13 +92,20 @@ class TaskVectorAdapter(TaskBatch):
         num_envs: int,
         *,
         asynchronous: bool = False,
+        num_processes: int | None = None,
         split: str = "train",
         resample_tasks: bool = False,
         **kwargs: Any,
     ) -> TaskVectorAdapter:
         """A batch of one registered environment; ``kwargs`` go to ``gymnasium.make``."""
         makers = [_Maker(env_id, kwargs) for _ in range(check_count("num_envs", num_envs))]
-        return cls(makers, asynchronous=asynchronous, split=split, resample_tasks=resample_tasks)
+        return cls(
+            makers,
+            asynchronous=asynchronous,
+            num_processes=num_processes,
+            split=split,
+            resample_tasks=resample_tasks,
+        )
 
     def _read(self, env_fn: Callable[[], gym.Env]) -> None:
         """What all have in common, from one of them."""
@@ -133,24 +148,27 @@ class TaskVectorAdapter(TaskBatch):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes in all sub-environments; as in the native batch."""
+        """Begin new episodes; arguments as in the native batch."""
         options = dict(options or {})
         task = options.pop("task", None)
+        mask = self._check_mask(options.pop("reset_mask", None))
         if options:
-            raise ValueError(f"unknown reset options {sorted(options)}: task exists")
+            raise ValueError(f"unknown reset options {sorted(options)}: reset_mask, task exist")
+        if self._tasks is None and not mask.all():
+            raise ValueError("the first reset has to be one of all sub-environments")
         if task is not None:
             self.set_tasks(task)
         if seed is not None:
             self._task_rng = np.random.default_rng([int(seed), 1])
-        everywhere = np.ones(self.num_envs, dtype=bool)
         if self._set is None:
             over = self._episodes + 1 >= self.episodes_per_trial
-            choose = everywhere if seed is not None or self._tasks is None else over
-            if seed is not None or self._tasks is None or self.resample_tasks:
-                self._choose(choose)
+            anew = seed is not None or self._tasks is None
+            if anew or self.resample_tasks:
+                self._choose(mask & (anew | over))
         self._hand_over()
-        observations, infos = self.envs.reset(seed=seed)
-        self._took(everywhere)
+        observations, infos = self.envs.reset(seed=seed, options={"reset_mask": mask})
+        self._took(mask)
+        everywhere = np.ones(self.num_envs, dtype=bool)
         return observations, {**infos, "task": copy_tasks(self._tasks), "_task": everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.few_shot import command as few_shot
-from meta_rl.making import in_processes
+from meta_rl.making import is_python
 from meta_rl.options import apply_params, check_device, check_flags, check_settings, find_class
 from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS
 from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation, learning_columns
@@ -195,7 +195,7 @@ def train(command: Train) -> RunFolder:
 
 def _num_tasks(model: MetaAlgorithm, env_id: str, most: int, least: int) -> int:
     """Tasks of an evaluation: fewer where every task takes many episodes, or long ones."""
-    return least if in_processes(env_id) else max(least, most // model.envs_per_task)
+    return least if is_python(env_id) else max(least, most // model.envs_per_task)
 
 
 def _make_or_resume(

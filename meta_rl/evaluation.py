@@ -14,7 +14,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from scipy import stats
 
-from meta_rl.making import as_task_vec, family_name, make_task_vec, most_envs
+from meta_rl.making import as_task_vec, family_name, make_task_vec
 from meta_rl.provenance import package_versions, write_atomically
 from meta_rl.rollout import masked_rollout, named_infos, true_successors
 from meta_rl.task_batch import task_batch
@@ -23,6 +23,7 @@ from meta_rl.tasks import TaskSplit, check_count, take_tasks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MAX_ENVS = 4096  # sub-environments at a time, where nothing else says how many
 NUM_RESAMPLES = 2000
 
 
@@ -240,7 +241,7 @@ def evaluate_adaptation(
     split: str = "test",
     envs_per_task: int | None = None,
     deterministic: bool = False,
-    max_envs: int | None = None,
+    max_envs: int = MAX_ENVS,
     **env_kwargs: Any,
 ) -> EvaluationResult:
     """Let a learner adapt to held-out tasks, and record what it earns on the way.
@@ -269,8 +270,7 @@ def evaluate_adaptation(
         envs_per_task: Sub-environments of each task, whose episodes the learner adapts to together;
             the result is their mean. By default the learner's own number (20 for MAML), else 1.
         deterministic: Take the most likely actions.
-        max_envs: Sub-environments at a time, where ``env`` is an id; by default 4,096, or as many
-            as there are CPU cores where each is a process of its own (Meta-World).
+        max_envs: Sub-environments at a time, where ``env`` is an id.
         **env_kwargs: For the environment, where ``env`` is an id.
 
     Returns:
@@ -292,7 +292,6 @@ def evaluate_adaptation(
     envs_per_task = check_count("envs_per_task", envs_per_task)
     made_here = isinstance(env, str)
     if isinstance(env, str):
-        max_envs = most_envs(env) if max_envs is None else max_envs
         at_once = max(1, min(num_tasks, max_envs // envs_per_task))
         env = make_task_vec(env, at_once, envs_per_task, **env_kwargs)
     elif env_kwargs:

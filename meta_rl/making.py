@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import gymnasium as gym
@@ -39,20 +38,8 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
     return TaskVectorAdapter.from_id(name, num_envs, **kwargs)
 
 
-def most_envs(env_id: str) -> int:
-    """How many sub-environments to make at most, where nothing else says it.
-
-    Args:
-        env_id: As for :func:`make_task_vec`.
-
-    Returns:
-        Thousands for native batches; the number of CPU cores where each is a process of its own.
-    """
-    return (os.cpu_count() or 1) if in_processes(env_id) else 4096
-
-
-def in_processes(env_id: str) -> bool:
-    """Whether each sub-environment of a batch is a process of its own."""
+def is_python(env_id: str) -> bool:
+    """Whether sub-environments are Python objects, which take a hundred times as long to step."""
     return find_env_id(env_id).removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS
 
 

@@ -7,7 +7,6 @@ out. It holds no state of its own, so that the definitions on top of it stay pur
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from gymnasium.envs.mujoco.mujoco_env import expand_model_path
 
 from meta_rl.contact_pairs import compile_spec, list_contacts, mix_geoms
+from meta_rl.process_blocks import count_cores
 from meta_rl.shared_rollout import Rollouts, SharedRollout
 from meta_rl.tasks import check_count
 
@@ -234,13 +234,6 @@ def _read_model(xml_file: str, *, textures: bool = False) -> mujoco.MjSpec:
         for texture in spec.textures:
             texture.width = texture.height = 1
     return spec
-
-
-def count_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _leave_out_idle_work(model: mujoco.MjModel) -> None:

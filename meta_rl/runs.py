@@ -270,6 +270,8 @@ class Validation(BaseCallback):
             **self.config.env_kwargs,
         )
         self.logger.record("validation/trial_return", result.total.mean())
+        if result.success is not None:  # of the last episode, after all adaptation
+            self.logger.record("validation/success", result.success[:, -1].mean())
 
     def _on_step(self) -> bool:
         return True

@@ -37,6 +37,17 @@ class TaskBatch(VectorEnv):
     def set_tasks(self, tasks: Tasks | None) -> None:
         """Set the tasks from the next reset of each sub-environment on; see TaskVectorEnv."""
 
+    def _check_mask(self, mask: Any) -> np.ndarray:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=bool)
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"reset_mask: expected bool of shape ({self.num_envs},) with a True in it, "
+                f"got {mask.dtype} of shape {mask.shape}"
+            )
+        return mask
+
 
 def task_batch(env: Any) -> TaskBatch:
     """The batch of task environments under all wrappers.

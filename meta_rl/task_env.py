@@ -263,17 +263,6 @@ class TaskVectorEnv(TaskBatch):
             self._tasks = copy_tasks(self._tasks)  # earlier infos keep theirs
             put_tasks(self._tasks, mask, tasks)
 
-    def _check_mask(self, mask: Any) -> np.ndarray:
-        if mask is None:
-            return self._everywhere
-        mask = np.asarray(mask)
-        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(
-                f"reset_mask: expected bool of shape ({self.num_envs},) with a True in it, "
-                f"got {mask.dtype} of shape {mask.shape}"
-            )
-        return mask
-
     def _check_actions(self, actions: Any) -> np.ndarray:
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:

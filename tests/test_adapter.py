@@ -65,6 +65,42 @@ def test_set_tasks_give_the_course_of_the_native_batch(kind: str) -> None:
             )
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_masked_resets_are_those_of_the_native_batch(kind: str) -> None:
+    """Which begin, on which tasks; the others go on. A mask of nobody is refused."""
+    ours, native = adapted(6, kind), TaskVectorEnv(Corridor, 6)
+    rng = np.random.default_rng(0)
+    for env in (ours, native):
+        with pytest.raises(ValueError, match="the first reset has to be one of all"):
+            env.reset(seed=4, options={"reset_mask": np.arange(6) > 2})
+        env.reset(seed=4)
+    begun = 0
+    for step in range(40):
+        actions = rng.integers(3, size=6)
+        left, right = ours.step(actions), native.step(actions)
+        for one, other in zip(left[:4], right[:4], strict=True):
+            np.testing.assert_array_equal(one, other)
+        if step % 5 == 2:
+            tasks = rng.integers(1, 6, size=6)
+            mask = rng.random(6) < 0.5
+            mask[0] = True
+            seed = step if step == 7 else None
+            if step > 15:
+                for env in (ours, native):
+                    env.set_tasks(tasks)
+            (left, left_info), (right, right_info) = (
+                env.reset(seed=seed, options={"reset_mask": mask}) for env in (ours, native)
+            )
+            np.testing.assert_array_equal(left, right)
+            np.testing.assert_array_equal(left_info["task"], right_info["task"])
+            np.testing.assert_array_equal(ours.trial_start, native.trial_start)
+            begun += ours.trial_start.sum()
+    assert 0 < begun < 6 * 8
+    for wrong in (np.zeros(6, dtype=bool), np.ones(5, dtype=bool), np.ones(6)):
+        with pytest.raises(ValueError, match=r"reset_mask: expected bool of shape \(6,\)"):
+            ours.reset(options={"reset_mask": wrong})
+
+
 def test_tasks_are_set_in_equal_blocks() -> None:
     env = adapted(4)
     env.set_tasks([2, 5])
@@ -149,7 +185,7 @@ def test_a_seed_fixes_the_course_in_turn_and_in_processes() -> None:
         return gym.make("meta_rl/GaussianBandit-v0", horizon=3, num_arms=3)
 
     processes = TaskVectorAdapter(
-        [make] * 3, asynchronous=True, resample_tasks=True, context="spawn"
+        [make] * 3, asynchronous=True, num_processes=2, resample_tasks=True, context="spawn"
     )
     try:
         for one, other in zip(first, course(processes, 5), strict=True):
