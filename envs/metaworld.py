@@ -35,8 +35,10 @@ class MetaWorldTask(gym.Env):
     Ids: ``meta_rl/MetaWorldML1-v0`` (one environment, ``env_name``, whose goals differ),
     ``meta_rl/MetaWorldML10-v0``, ``meta_rl/MetaWorldML25-v0`` and ``meta_rl/MetaWorldML45-v0`` (10,
     25 or 45 training environments, and 5 others for testing). ``gymnasium.make_vec`` and
-    ``meta_rl.make_task_vec`` step a process for each sub-environment (``asynchronous=False``: all
-    in this one).
+    ``meta_rl.make_task_vec`` step sub-environments in blocks, each in a process of its own:
+    ``num_processes``, by default one for each core (``asynchronous=False``: all in this process).
+    Sub-environments of a process share the simulators, one for each of Meta-World's environments;
+    courses do not depend on it, or on the number of processes.
 
     ## Action Space
     ``Box(-1, 1, (4,))``: where the hand moves (cm along x, y and z), and the torque of the gripper.
@@ -51,7 +53,8 @@ class MetaWorldTask(gym.Env):
     ``success``: whether the goal is reached in this step, 0.0 or 1.0.
 
     ## Starting State
-    Fixed by the task: nothing else is random, in the first state or in the transitions.
+    Fixed by the task: nothing else is random, in the first state or in the transitions. A process
+    simulates the first state of a task once (500 steps of MuJoCo), and keeps it.
 
     ## Episode End
     *Truncated* after ``horizon`` steps; success ends nothing.
@@ -167,7 +170,8 @@ class MetaWorldTask(gym.Env):
         arm = self.arms.find(self.env_names[index], self.render_mode)
         self._episode = arm.begin(goal)
         self._arm = arm
-        return self._seen(self._episode.observation)
+        space = self.observation_space
+        return np.clip(self._episode.observation[:SEEN], space.low, space.high)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one step, as in :class:`gymnasium.Env`."""
@@ -176,7 +180,8 @@ class MetaWorldTask(gym.Env):
         observation, reward, _, _, info = self._arm.step(self._episode, np.asarray(action))
         self._steps += 1
         infos = {"reward_task": float(reward), "success": float(info["success"])}
-        return self._seen(observation), float(reward), False, self._steps >= self.horizon, infos
+        seen = observation[:SEEN]  # within the space, other than the first
+        return seen, float(reward), False, self._steps >= self.horizon, infos
 
     def render(self) -> Any:
         """The current frame, uint8 ``[height, width, 3]``; the goal is a red or green dot."""
@@ -190,10 +195,6 @@ class MetaWorldTask(gym.Env):
         """Release the simulators."""
         self._arm = self._episode = None
         self.arms.close()
-
-    def _seen(self, observation: np.ndarray) -> np.ndarray:
-        space = self.observation_space
-        return np.clip(observation[:SEEN], space.low, space.high)
 
 
 def _observation_space(package: ModuleType) -> spaces.Box:

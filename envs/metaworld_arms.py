@@ -57,6 +57,7 @@ class Arm:
         self.model, self.data = self._env.model, self._env.data
         self._new = self._kept(self._env, np.empty(0))
         self._turn: Episode | None = None
+        self._placed: np.ndarray | None = None  # what the positions of the model were set to
         self._beginning = functools.lru_cache(MAX_BEGINNINGS)(self._simulated_beginning)
 
     def begin(self, goal: np.ndarray) -> Episode:
@@ -74,7 +75,8 @@ class Arm:
     def step(self, episode: Episode, action: np.ndarray) -> tuple[Any, ...]:
         """What Meta-World's ``step`` gives."""
         self._take_turns(episode)
-        return episode.env.step(action)  # type: ignore[no-any-return]
+        result: tuple[Any, ...] = episode.env.step(action)
+        return result
 
     def render(self, episode: Episode) -> Any:
         """The current frame, uint8 ``[height, width, 3]``."""
@@ -96,7 +98,7 @@ class Arm:
         mujoco.mj_resetData(self.model, self.data)
         mujoco.mj_setState(self.model, self.data, self._new.physics, STATE)
         mujoco.mj_forward(self.model, self.data)
-        self._turn = None  # what is new stays as it is
+        self._turn = self._placed = None  # what is new stays as it is
         env = _twin(self._env)
         env._set_task_called = True
         env._get_state_rand_vec = _Asked(env, np.array(goal))
@@ -117,8 +119,9 @@ class Arm:
             mujoco.mj_getState(self.model, self.data, self._turn.physics, STATE)
         self._turn = episode
         mujoco.mj_setState(self.model, self.data, episode.physics, STATE)
-        self.model.body_pos[:] = episode.body_pos
-        self.model.site_pos[:] = episode.site_pos
+        if self._placed is not episode.body_pos:  # by an episode of another goal
+            self.model.body_pos[:] = self._placed = episode.body_pos
+            self.model.site_pos[:] = episode.site_pos
 
 
 class Arms:

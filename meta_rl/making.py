@@ -39,7 +39,7 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
 
 
 def is_python(env_id: str) -> bool:
-    """Whether sub-environments are Python objects, which take a hundred times as long to step."""
+    """Whether sub-environments are Python objects, which take much longer to step."""
     return find_env_id(env_id).removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS
 
 

@@ -41,7 +41,7 @@ class ProcessBlocks(VectorEnv):
         if num_processes is None:
             num_processes = count_cores()
         num = min(self.num_envs, check_count("num_processes", num_processes))
-        ends = np.arange(num + 1) * self.num_envs // num
+        ends = [self.num_envs * i // num for i in range(num + 1)]
         self._blocks = [slice(*pair) for pair in itertools.pairwise(ends)]
         self._processes = AsyncVectorEnv(
             [_BlockMaker(env_fns[block], block) for block in self._blocks],
@@ -97,7 +97,8 @@ class ProcessBlocks(VectorEnv):
             for block, part in zip(self._blocks, parts, strict=True)
             for observation in iterate(batch_space(space, block.stop - block.start), part)
         ]
-        return concatenate(space, single, create_empty_array(space, self.num_envs))
+        together: Any = create_empty_array(space, self.num_envs)
+        return concatenate(space, single, together)
 
     def _joined_infos(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """One dict of arrays ``[N, ...]``; blocks may lack keys that others have."""
@@ -146,7 +147,7 @@ class _Block(gym.Env):
             options["reset_mask"] = options["reset_mask"][self._place]
             if not options["reset_mask"].any():
                 return self._latest, {}
-        first = None if seed is None else seed + int(self._place.start)
+        first = None if seed is None else seed + self._place.start
         self._latest, infos = self._envs.reset(seed=first, options=options)
         return self._latest, infos
 

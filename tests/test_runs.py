@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import meta_rl
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import main
 from meta_rl.few_shot.command import LEARNERS
+from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS
 from meta_rl.runs import AppendingCSV, Checkpoints, RunConfig, RunFolder, Validation
 from meta_rl.tuned import find_settings, settings_for
 
@@ -200,6 +202,23 @@ class TestCallbacks:
         ):
             assert torch.equal(ours, theirs)
 
+    def test_success_is_logged_where_it_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That of the last episode, over tasks."""
+        monkeypatch.setattr("meta_rl.runs.evaluate_adaptation", told_success)
+        folder = RunFolder(tmp_path)
+        model = make_model()
+        model.set_logger(folder.logger(0, verbose=0))
+        model.learn(24, Validation(make_config(total_timesteps=24), num_tasks=4, num_points=2))
+        model.logger.close()
+        assert folder.learning_curve()["validation/success"] == [0.75, 0.75]
+
+
+def told_success(*_: Any, **__: Any) -> Any:
+    success = np.array([[0.0, 1.0], [1.0, 0.5]])
+    return SimpleNamespace(total=np.zeros(2), success=success)
+
 
 class TestShippedSettings:
     SHIPPED = sorted(
@@ -221,6 +240,8 @@ class TestShippedSettings:
         name, env_id, settings = find_settings(algorithm, tasks)
         assert name == tasks
         assert settings
+        if env_id.removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS:
+            pytest.importorskip("metaworld")
         command = ["train", algorithm, tasks, "--total-timesteps", "0", "--eval-tasks", "0"]
         assert main([*command, "--quiet", "--out", str(tmp_path / "run")]) == 0
         config = RunFolder(tmp_path / "run").config()
