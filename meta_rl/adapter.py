@@ -68,6 +68,7 @@ class TaskVectorAdapter(TaskBatch):
             if asynchronous
             else SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
         )
+        self.steps_on_threads = asynchronous  # and so torch has to leave the cores to them
         self.metadata = {**self.envs.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = self.envs.render_mode
         self.single_observation_space = self.envs.single_observation_space

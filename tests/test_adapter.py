@@ -187,6 +187,7 @@ def test_a_seed_fixes_the_course_in_turn_and_in_processes() -> None:
     processes = TaskVectorAdapter(
         [make] * 3, asynchronous=True, num_processes=2, resample_tasks=True, context="spawn"
     )
+    assert (env.steps_on_threads, processes.steps_on_threads) == (False, True)
     try:
         for one, other in zip(first, course(processes, 5), strict=True):
             np.testing.assert_array_equal(one, other)

@@ -266,11 +266,30 @@ def test_the_number_of_processes_changes_nothing() -> None:
 
 @needs_metaworld
 def test_pictures_need_no_screen() -> None:
+    """And are those of the episode, whose turn it need not be; they change no course."""
     env = gym.make(REACH, render_mode="rgb_array")
     env.reset(options={"task": task()})
     frame = env.render()
     assert frame.shape == (480, 480, 3)
     assert frame.std() > 10
+
+    others = [ours.MetaWorldTask(render_mode="rgb_array") for _ in range(2)]
+    for other in others:
+        other.arms = env.unwrapped.arms
+    others[0].reset(options={"task": task()})
+    others[1].reset(options={"task": task([0.0, 0.6, 0.02, -0.1, 0.85, 0.1])})
+    actions = np.random.default_rng(0).uniform(-1, 1, (10, 4)).astype(np.float32)
+    seen = [(env.step(a)[0], others[0].step(a)[0], others[1].step(a)[0]) for a in actions]
+    assert not np.array_equal(others[0].render(), frame)
+    np.testing.assert_array_equal(others[0].render(), env.render())
+    assert not np.array_equal(others[1].render(), env.render())  # another goal
+    np.testing.assert_array_equal(seen[-1][0], seen[-1][1])
+    after = [env.step(actions[0])[0], others[0].step(actions[0])[0]]
+    unseen = ours.MetaWorldTask()
+    unseen.reset(options={"task": task()})
+    expected = [unseen.step(action)[0] for action in [*actions, actions[0]]][-1]
+    for observation in after:
+        np.testing.assert_array_equal(observation, expected)
     env.close()
 
 
