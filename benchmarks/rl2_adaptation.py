@@ -85,7 +85,8 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     name, best, about = best_possible(args)
     rows, results = [row(name, best, about)], {"best": best.values.mean(axis=0).tolist()}
-    ax = best.plot(Figure(figsize=(6, 4), layout="constrained").add_subplot(), label=name)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    ax = best.plot(figure.add_subplot(), label=name)
     for seed in args.seeds:
         began = time.monotonic()
         folder = train(
@@ -111,7 +112,7 @@ def main(args: Args) -> None:
         results[f"rl2_seed{seed}"] = result.values.mean(axis=0).tolist()
         result.plot(ax, label=f"RL², seed {seed}")
     write(args, rows, results)
-    ax.figure.savefig(args.out / f"rl2_{args.tasks}.png", dpi=120)
+    figure.savefig(args.out / f"rl2_{args.tasks}.png", dpi=120)
 
 
 def write(args: Args, rows: list[str], results: dict[str, list[float]]) -> None:
