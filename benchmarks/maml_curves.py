@@ -160,7 +160,9 @@ def run_oracle(name: str, seed: int, args: Args) -> dict[str, Any]:
 
 def _evaluated(model: MAMLTRPO, env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
     return _summary(
-        evaluate_adaptation(model, env_id, NUM_TASKS, NUM_STEPS + 1, seed=1000, **env_kwargs)
+        evaluate_adaptation(
+            model, env_id, NUM_TASKS, NUM_STEPS + 1, seed=1000, envs_per_task=20, **env_kwargs
+        )
     )
 
 
