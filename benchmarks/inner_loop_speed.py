@@ -239,7 +239,9 @@ def learn2learn_loop(setting: Setting, checkout: Path) -> Step:
         package = ModuleType(name)
         package.__path__ = [str(checkout.joinpath(*name.split(".")))]
         sys.modules[name] = package
-    maml = importlib.import_module("learn2learn.algorithms.maml").MAML(setting.module, lr=setting.lr, first_order=False)
+    maml = importlib.import_module("learn2learn.algorithms.maml").MAML(
+        setting.module, lr=setting.lr, first_order=False
+    )
 
     def step() -> list[Tensor]:
         total = torch.zeros(())
