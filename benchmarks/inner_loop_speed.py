@@ -32,6 +32,7 @@ gives back at every operation; the second run keeps them:
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
 import sys
@@ -40,6 +41,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -228,11 +230,18 @@ def clone_and_loop(setting: Setting) -> Step:
 
 
 def learn2learn_loop(setting: Setting, checkout: Path) -> Step:
-    """The same with learn2learn's own MAML."""
-    sys.path.insert(0, str(checkout))
-    from learn2learn.algorithms import MAML
+    """The same with learn2learn's own MAML.
 
-    maml = MAML(setting.module, lr=setting.lr, first_order=False)
+    Its package does not import without its compiled parts and old libraries: the one file is read
+    without what the packages around it do at their import.
+    """
+    for name in ("learn2learn", "learn2learn.algorithms"):
+        package = ModuleType(name)
+        package.__path__ = [str(checkout.joinpath(*name.split(".")))]
+        sys.modules[name] = package
+    maml = importlib.import_module("learn2learn.algorithms.maml").MAML(
+        setting.module, lr=setting.lr, first_order=False
+    )
 
     def step() -> list[Tensor]:
         total = torch.zeros(())

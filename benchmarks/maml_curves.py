@@ -24,17 +24,14 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
-from stable_baselines3 import PPO
+from ppo_oracle import trained_oracle
 
-import meta_rl
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.navigation import navigation_oracles
-from meta_rl.agents.oracle import TaskConditionedOracle
 from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import package_versions, write_atomically
 from meta_rl.runs import RunFolder
-from meta_rl.task_batch import task_batch
 from meta_rl.tuned import find_settings
 
 NUM_STEPS = 3  # gradient steps of the evaluation
@@ -151,37 +148,21 @@ def run_oracle(name: str, seed: int, args: Args) -> dict[str, Any]:
             navigation_oracles()[name], env_id, NUM_TASKS, 1, seed=1000, envs_per_task=20
         )
         return {"timesteps": 0, "seconds": 0.0, "evaluation": _summary(result)}
-    env = meta_rl.sb3_env(env_id, 64, append_task=True, **env_kwargs)
     file = args.runs / f"{name}-oracle-seed{seed}.zip"
-    began = time.monotonic()
-    if file.exists():
-        model, seconds = PPO.load(file), 0.0
-    else:
-        model = PPO(
-            "MlpPolicy",
-            env,
-            n_steps=200,
-            batch_size=1600,
-            n_epochs=8,
-            gamma=0.97,
-            gae_lambda=0.95,
-            learning_rate=lambda remaining: 1e-3 * remaining,
-            policy_kwargs={"net_arch": [128, 128]},
-            seed=seed,
-            device="cpu",
-        ).learn(args.oracle_timesteps)
-        seconds = time.monotonic() - began
-        model.save(file)
-    oracle = TaskConditionedOracle(model, task_batch(env.task_env).task_split.space)
+    oracle, timesteps, seconds = trained_oracle(
+        env_id, file, args.oracle_timesteps, seed=seed, **env_kwargs
+    )
     result = evaluate_adaptation(
         oracle, env_id, NUM_TASKS, 1, seed=1000, envs_per_task=20, **env_kwargs
     )
-    return {"timesteps": model.num_timesteps, "seconds": seconds, "evaluation": _summary(result)}
+    return {"timesteps": timesteps, "seconds": seconds, "evaluation": _summary(result)}
 
 
 def _evaluated(model: MAMLTRPO, env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
     return _summary(
-        evaluate_adaptation(model, env_id, NUM_TASKS, NUM_STEPS + 1, seed=1000, **env_kwargs)
+        evaluate_adaptation(
+            model, env_id, NUM_TASKS, NUM_STEPS + 1, seed=1000, envs_per_task=20, **env_kwargs
+        )
     )
 
 

@@ -181,8 +181,9 @@ def _work(jobs: SimpleQueue[Job | None], outcomes: SimpleQueue[BaseException | N
 def _chunk_size(num: int, nthread: int) -> int:
     """As many chunks for every thread, of 32 rows or, of large batches, a tenth of its share.
 
-    Threads lose time where they meet (small chunks) and where one is left with the last chunk. The
-    caller begins some 20 µs before the others: its chunk is the whole one.
+    Threads lose time where they meet (small chunks) and where one is left with the last chunk. A
+    chunk is a row larger than its share: the caller, who takes the first, begins some 20 µs before
+    the others.
     """
     chunks_per_thread = min(max(num // (32 * nthread), 1), 10)
     chunk_size = -(-num // (nthread * chunks_per_thread))
