@@ -143,7 +143,7 @@ def bare_mujoco(name: str, num_envs: int) -> Measure:
 def compare(contenders: dict[str, Measure], args: Args) -> dict[str, list[float]]:
     """Let the contenders take turns, after a warm-up."""
     for measure in contenders.values():
-        measure(0.0)
+        measure(0.2)
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(args.repeats):
         for name, measure in contenders.items():
