@@ -120,6 +120,7 @@ def write(args: Args, rows: list[str], results: dict[str, list[float]]) -> None:
     episodes = range(1, len(results["best"]) + 1)
     values = [part for name, part in results.items() if name != "best"]
     parts = np.mean(values, axis=0) / results["best"]
+    share = f"RL²'s part of the best return, by episode: {', '.join(f'{p:.1%}' for p in parts)}."
     seeds = " ".join(map(str, args.seeds))
     command = f"python benchmarks/rl2_adaptation.py {args.tasks} --seeds {seeds}"
     command += f" --num-tasks {args.num_tasks} --envs-per-task {args.envs_per_task}"
@@ -130,14 +131,13 @@ def write(args: Args, rows: list[str], results: dict[str, list[float]]) -> None:
             "",
             f"`{command}`:",
             f"mean return of each episode on {args.num_tasks:,} test tasks, {args.envs_per_task} "
-            "sub-environment(s) each, ± standard error over the tasks; shipped settings.",
+            "sub-environments each, ± standard error over the tasks; shipped settings.",
             "",
             f"| learner | {' | '.join(f'episode {i}' for i in episodes)} | trial | training |",
             "|---" * (len(episodes) + 3) + "|",
             *rows,
             "",
-            f"RL²'s part of the best return, by episode: {', '.join(f'{p:.1%}' for p in parts)}.",
-            "",
+            *([share, ""] if min(results["best"]) > 0 else []),
             f"{versions}.",
             "",
         ]
