@@ -175,6 +175,7 @@ class EvaluationResult:
         low, high = summary["mean_interval"].T
         ax.fill_between(before, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         ax.set_xlabel(f"{self.unit}s of adaptation")
+        ax.locator_params(axis="x", integer=True)
         ax.set_ylabel("mean reward" if self.unit == "pull" else f"mean {self.measure}")
         ax.set_title(
             f"{self.environment.rpartition(':')[2]}, {self.num_tasks:,} {self.split} tasks"
