@@ -14,7 +14,6 @@ a larger ``--timesteps`` continues it. Each result is written as soon as it is t
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ from meta_rl.agents.navigation import navigation_oracles
 from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import package_versions, write_atomically
-from meta_rl.runs import RunFolder
 from meta_rl.tuned import find_settings
 
 NUM_STEPS = 3  # gradient steps of the evaluation
@@ -92,7 +90,6 @@ class Args:
 
 def run_meta_training(name: str, seed: int, args: Args, timesteps: int | None) -> dict[str, Any]:
     """Train, or go on with it, and evaluate on held-out tasks."""
-    began = time.monotonic()
     folder = train(
         Train(
             algo="maml_trpo",
@@ -106,12 +103,11 @@ def run_meta_training(name: str, seed: int, args: Args, timesteps: int | None) -
             checkpoint_interval=60.0,
         )
     )
-    seconds = _recorded_seconds(folder, time.monotonic() - began)
     config = folder.config()
     model = MAMLTRPO.load(folder.checkpoint)
     return {
         "timesteps": model.num_timesteps,
-        "seconds": seconds,
+        "seconds": folder.train_seconds(),
         "curve": _thinned(folder.learning_curve()),
         "evaluation": _evaluated(model, config.env_id, config.env_kwargs),
     }
@@ -176,16 +172,6 @@ def _thinned(curve: dict[str, list[float]], points: int = 100) -> dict[str, list
     rows = rows[:, : rows.shape[1] // width * width]
     means = rows.reshape(len(names), -1, width).mean(axis=2)
     return {name: row.round(2).tolist() for name, row in zip(names, means, strict=True)}
-
-
-def _recorded_seconds(folder: RunFolder, seconds: float) -> float:
-    """Wall time of training over all its parts, kept in the run folder; or what its log knows."""
-    file = folder.path / "train_seconds.json"
-    parts = json.loads(file.read_text()) if file.exists() else []
-    if seconds > 10.0:  # less: there was nothing left to train
-        parts.append(seconds)
-        write_atomically(file, json.dumps(parts))
-    return float(max([sum(parts), *folder.learning_curve()["time/time_elapsed"]]))
 
 
 def as_markdown(setting: str, rows: list[dict[str, Any]]) -> str:

@@ -12,7 +12,6 @@ where it was cut off, and a larger ``--timesteps`` continues it.
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,7 +87,6 @@ def main(args: Args) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = best.plot(figure.add_subplot(), label=name)
     for seed in args.seeds:
-        began = time.monotonic()
         folder = train(
             Train(
                 algo="rl2",
@@ -102,12 +100,9 @@ def main(args: Args) -> None:
                 checkpoint_interval=60.0,
             )
         )
-        minutes = (time.monotonic() - began) / 60
         model = RL2.load(folder.checkpoint)
         result = evaluated(model, args)
-        curve = folder.learning_curve()
-        about = f"{model.num_timesteps / 1e6:.0f} M steps"
-        about += f", {max(minutes, max(curve['time/time_elapsed']) / 60):.0f} min"
+        about = f"{model.num_timesteps / 1e6:.0f} M steps, {folder.train_seconds() / 60:.0f} min"
         rows.append(row(f"RL², seed {seed}", result, about))
         results[f"rl2_seed{seed}"] = result.values.mean(axis=0).tolist()
         result.plot(ax, label=f"RL², seed {seed}")

@@ -12,7 +12,6 @@ on, one that is finished is only evaluated. Each setting's result is written as 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import package_versions, write_atomically
-from meta_rl.runs import RunFolder
 
 PAPER: dict[str, tuple[float, float]] = {  # RL², and what is demanded of ours
     "BernoulliBandit-n10-k5": (6.7, 6.6),
@@ -58,7 +56,6 @@ class Args:
 
 def train_and_evaluate(name: str, args: Args) -> dict[str, Any]:
     """A row of the table."""
-    began = time.monotonic()
     folder = train(
         Train(
             algo="rl2",
@@ -70,7 +67,6 @@ def train_and_evaluate(name: str, args: Args) -> dict[str, Any]:
             quiet=True,
         )
     )
-    seconds = time.monotonic() - began
     config = folder.config()
     model = RL2.load(folder.checkpoint)
 
@@ -84,7 +80,7 @@ def train_and_evaluate(name: str, args: Args) -> dict[str, Any]:
         "setting": name,
         "seed": args.seed,
         "total_timesteps": model.num_timesteps,
-        "train_seconds": recorded_seconds(folder, seconds),
+        "train_seconds": folder.train_seconds(),
         "fresh": evaluated(model, "train", args.fresh_tasks),
         "test": evaluated(model, "test", 1000),
         "config": asdict(config),
@@ -105,16 +101,6 @@ def summarised(result: EvaluationResult) -> dict[str, float]:
         "standard_error": float(total.std(ddof=1) / np.sqrt(len(total))),
         "num_tasks": len(total),
     }
-
-
-def recorded_seconds(folder: RunFolder, seconds: float) -> float:
-    """Wall time of training over all its parts, kept in the run folder."""
-    file = folder.path / "train_seconds.json"
-    parts = json.loads(file.read_text()) if file.exists() else []
-    if seconds > 5.0:  # less: there was nothing left to train
-        parts.append(seconds)
-        write_atomically(file, json.dumps(parts))
-    return float(sum(parts))
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:

@@ -144,6 +144,16 @@ class RunFolder:
         names = rows[0] if rows else {}
         return {name: [float(row[name] or "nan") for row in rows] for name in names}
 
+    def train_seconds(self) -> float:
+        """Wall time of the training, over all its parts: a resumed one begins at 0 again.
+
+        Raises:
+            ValueError: Nothing was logged yet.
+        """
+        elapsed = self.learning_curve()["time/time_elapsed"]
+        following = [*elapsed[1:], 0.0]
+        return sum(end for end, after in zip(elapsed, following, strict=True) if after < end)
+
 
 def learning_columns(
     curve: dict[str, list[float]],

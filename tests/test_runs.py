@@ -172,6 +172,12 @@ class TestRunFolder:
         with pytest.raises(ValueError, match=r"has no progress\.csv yet"):
             RunFolder(tmp_path / "empty").learning_curve()
 
+    def test_train_seconds(self, tmp_path: Path) -> None:
+        """Three parts: of 12, 3 and 5 seconds."""
+        rows = "\n".join(["time/time_elapsed", "5", "12", "3", "1", "5"])
+        (tmp_path / "progress.csv").write_text(rows + "\n")
+        assert RunFolder(tmp_path).train_seconds() == 20.0
+
 
 class TestCallbacks:
     def test_checkpoints_between_iterations(self, tmp_path: Path) -> None:
