@@ -726,8 +726,9 @@ class TestSettings:
 
     def test_from_the_command_line(self, tmp_path: Path, capsys: Any) -> None:
         """A run is trained, resumed with its replay, and evaluated."""
-        small = ["initial_steps=20", "prior_steps=20", "posterior_steps=20", "batch_size=4"]
-        small += ["context_size=4", "updates_per_iteration=1", "policy.hidden_sizes=[8]"]
+        small = ["initial_steps=20", "prior_steps=20", "posterior_steps=20", "envs_per_task=5"]
+        small += ["batch_size=4", "context_size=4", "updates_per_iteration=1"]
+        small += ["policy.hidden_sizes=[8]"]
         command = ["train", "pearl", "SparsePointNavigation", "--out", str(tmp_path), "--quiet"]
         command += ["--device", "cpu", "--param", *small, "--checkpoint-interval", "0"]
         command += ["--eval-tasks", "4"]
