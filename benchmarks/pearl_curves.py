@@ -284,11 +284,13 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
     one = next(iter(results.values()))
     num_tasks = one.num_tasks // len(args.seeds)
     limit = f" --minutes {args.minutes:g}" if args.minutes < float("inf") else ""
+    limit += f" --interval {args.interval}" if args.interval != Args.interval else ""
     lines = [
         f"# PEARL on {args.setting}",
         "",
-        f"`python benchmarks/pearl_curves.py {args.setting}{limit}`, shipped setting; mean return",
-        f"of an episode on the {num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
+        f"`python benchmarks/pearl_curves.py {args.setting}{limit}`,",
+        "shipped setting; mean return of an episode on the "
+        f"{num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
         f"with 95 % bootstrap intervals over tasks; seeds {', '.join(map(str, args.seeds))}.",
         "",
         f"| learner | first episode | after {explored} | after {one.values.shape[1] - 1} "
