@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 
 from meta_rl import make_task_vec
 from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
+from meta_rl.agents.navigation import PointOracle, PointTask
 from meta_rl.agents.pearl import PEARL
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import git_commit, package_versions, write_atomically
@@ -194,6 +195,43 @@ class Watched:
         return self.learner.adapt(*args)
 
 
+class OnePoint(PointOracle):
+    """Goes straight to one point and stays: all that can be done without looking for the goal.
+
+    Args:
+        point: x and y.
+    """
+
+    def __init__(self, point: np.ndarray) -> None:
+        self.point = point
+
+    def adapt_to_tasks(self, tasks: np.ndarray) -> PointTask:
+        """The same for all tasks ``[N, 2]``."""
+        return super().adapt_to_tasks(np.broadcast_to(self.point, tasks.shape))
+
+
+def without_looking(training: Training) -> str:
+    """Returns of the point among the training goals that is best for them, and of the oracle."""
+    env = make_task_vec(training.env_id, 1, **training.env_kwargs).unwrapped
+
+    def evaluated(learner: PointOracle, split: str) -> EvaluationResult:
+        num_tasks = len(env.task_split[split])
+        return evaluate_adaptation(
+            learner, training.env_id, num_tasks, 1, split=split, **training.env_kwargs
+        )
+
+    points = [OnePoint(goal) for goal in env.task_split.train.tasks]
+    returns = [evaluated(point, "train").values.mean() for point in points]
+    summary = evaluated(points[int(np.argmax(returns))], "test").summary()
+    low, high = summary["mean_interval"][0]
+    return (
+        "For comparison: without looking for the goal, going straight to the training goal that\n"
+        "is best for all of them, and staying there, gives "
+        f"{summary['mean'][0]:.2f} ({low:.2f} to {high:.2f}) in every\nepisode; "
+        f"straight to the known goal, {evaluated(PointOracle(), 'test').values.mean():.2f}."
+    )
+
+
 def draw_trajectories(training: Training, model: PEARL, path: Path, num_tasks: int = 10) -> None:
     """Paths of the point on held-out goals: first episode, and after more and more of them."""
     env = make_task_vec(training.env_id, num_tasks, **training.env_kwargs)
@@ -245,12 +283,15 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
     explored = args.explored
     one = next(iter(results.values()))
     num_tasks = one.num_tasks // len(args.seeds)
+    limit = f" --minutes {args.minutes:g}" if args.minutes < float("inf") else ""
+    limit += f" --interval {args.interval}" if args.interval != Args.interval else ""
     lines = [
         f"# PEARL on {args.setting}",
         "",
-        f"`python benchmarks/pearl_curves.py {args.setting}`, shipped setting; mean return of an",
-        f"episode on the {num_tasks} test tasks ({one.envs_per_task} sub-environments each), with",
-        f"95 % bootstrap intervals over tasks; seeds {', '.join(map(str, args.seeds))}.",
+        f"`python benchmarks/pearl_curves.py {args.setting}{limit}`,",
+        "shipped setting; mean return of an episode on the "
+        f"{num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
+        f"with 95 % bootstrap intervals over tasks; seeds {', '.join(map(str, args.seeds))}.",
         "",
         f"| learner | first episode | after {explored} | after {one.values.shape[1] - 1} "
         "| steps | updates | wall time |",
@@ -268,6 +309,8 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
             f"| {NAMES[learner]} | {' | '.join(cells)} | {last[0]['steps']:,} "
             f"| {last[0]['updates']:,} | {np.mean([r['seconds'] for r in last]) / 60:.0f} min |"
         )
+    if args.setting.startswith("SparsePointNavigation"):
+        lines += ["", without_looking(trainings[0])]
     published = PUBLISHED.get(args.setting.removesuffix("-paper"))
     if published:
         points = ", ".join(f"{value} at {steps / 1e3:.0f} k" for steps, value in published)

@@ -26,6 +26,8 @@ from meta_rl.tuned import find_settings
 
 ALGORITHMS = {
     "maml_trpo": "meta_rl.agents.maml_trpo:MAMLTRPO",
+    "multi_task_sac": "meta_rl.agents.multi_task_sac:MultiTaskSAC",
+    "oracle_sac": "meta_rl.agents.multi_task_sac:OracleSAC",
     "pearl": "meta_rl.agents.pearl:PEARL",
     "promp": "meta_rl.agents.promp:ProMP",
     "rl2": "meta_rl.agents.rl2:RL2",
@@ -49,7 +51,7 @@ class Train:
     """Meta-train an agent on the training tasks, then evaluate it on held-out ones."""
 
     algo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGO")]
-    """Algorithm: maml_trpo, pearl, promp, rl2."""
+    """Algorithm: maml_trpo, multi_task_sac, oracle_sac, pearl, promp, rl2."""
     tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
     """Environment (`meta-rl envs` lists them) or the name of shipped settings."""
     param: Annotated[

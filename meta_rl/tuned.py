@@ -10,10 +10,14 @@ from typing import Any
 
 from meta_rl.registration import NAMESPACE, find_env_id
 
+SHARED = {"multi_task_sac": "pearl", "oracle_sac": "pearl"}
+"""Baselines that take the settings of the algorithm they are compared with."""
+
 
 def settings_for(algorithm: str) -> dict[str, dict[str, Any]]:
     """All settings of an algorithm, by the name of their tasks; none where none ship."""
-    file = importlib.resources.files("meta_rl") / "settings" / f"{algorithm}.toml"
+    name = SHARED.get(algorithm, algorithm)
+    file = importlib.resources.files("meta_rl") / "settings" / f"{name}.toml"
     return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from meta_rl import TaskFuncEnv, TaskVectorEnv, evaluate_adaptation, make_task_v
 from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
 from meta_rl.agents.pearl import PEARL
 from meta_rl.cli import Train, main, run_config
+from meta_rl.context import GivenLatent
 from meta_rl.latent_losses import with_latents
 from meta_rl.latent_state import LatentState
 from meta_rl.rollout import Rollout
@@ -724,8 +726,9 @@ class TestSettings:
 
     def test_from_the_command_line(self, tmp_path: Path, capsys: Any) -> None:
         """A run is trained, resumed with its replay, and evaluated."""
-        small = ["initial_steps=20", "prior_steps=20", "posterior_steps=20", "batch_size=4"]
-        small += ["context_size=4", "updates_per_iteration=1", "policy.hidden_sizes=[8]"]
+        small = ["initial_steps=20", "prior_steps=20", "posterior_steps=20", "envs_per_task=5"]
+        small += ["batch_size=4", "context_size=4", "updates_per_iteration=1"]
+        small += ["policy.hidden_sizes=[8]"]
         command = ["train", "pearl", "SparsePointNavigation", "--out", str(tmp_path), "--quiet"]
         command += ["--device", "cpu", "--param", *small, "--checkpoint-interval", "0"]
         command += ["--eval-tasks", "4"]
@@ -735,6 +738,26 @@ class TestSettings:
         assert loaded.num_timesteps == 1600 + 2 * 160
         assert not loaded.replay.is_empty
         assert "PEARL on 4 test tasks" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("name", "algorithm"), [("multi_task_sac", MultiTaskSAC), ("oracle_sac", OracleSAC)]
+    )
+    def test_baselines_from_the_command_line(
+        self, name: str, algorithm: type[PEARL], tmp_path: Path, capsys: Any
+    ) -> None:
+        """They take the settings of PEARL, but for its encoder."""
+        own = run_config(Train(name, "SparsePointNavigation"), algorithm)
+        pearl = run_config(Train("pearl", "SparsePointNavigation"), PEARL)
+        assert own.algorithm == name
+        assert dataclasses.replace(own, algorithm="pearl") == pearl
+        command = ["train", name, "SparsePointNavigation", "--out", str(tmp_path), "--quiet"]
+        command += ["--device", "cpu", "--total-timesteps", "1", "--eval-tasks", "4"]
+        command += ["--param", "initial_steps=100", "prior_steps=100", "posterior_steps=0"]
+        command += ["updates_per_iteration=1", "batch_size=4", "context_size=4"]
+        assert main([*command, "policy.hidden_sizes=[8]"]) == 0
+        loaded = algorithm.load(tmp_path / "checkpoint.zip")
+        assert isinstance(loaded.policy.encoder, GivenLatent)
+        assert f"{algorithm.__name__} on 4 test tasks" in capsys.readouterr().out
 
 
 class TestErrors:
