@@ -61,29 +61,30 @@ PAPER: dict[str, dict[str, list[float]]] = {  # figure data of the authors: afte
     },
 }
 
-NOTES: dict[str, list[str]] = {  # what the committed tables need to be read with
-    "HalfCheetahDirMAML": [
-        "A first training of 48 million steps, with `max_kl` 0.01 and 40 tasks, came to 241 after one",
-        "step. This one was at 260 after 24 million steps, and went on. The two tasks are those of the",
-        "training too. The pretrained policy and the oracle are from earlier calls; the oracle's wall",
-        "time was not kept.",
-        "",
-    ],
-    "HalfCheetahVelMAML": [
-        "Over the last 60 of 200 iterations the return after one step was level, at -114.7 on the",
-        "training's tasks. One cause of the distance from the paper is noise: the standard deviation",
-        "of the actions had come from 1 to 0.54, and was falling; it costs up to 18 an episode in",
-        "control alone. A first training of 48 million steps (`max_kl` 0.01, 20 episodes a step) came",
-        "to -120 after one step. `--timesteps 96000000` goes on.",
-        "",
-    ],
-    "HalfCheetahVel": ["Wall times are of a core that was shared with other trainings.", ""],
-    "HalfCheetahDir": ["Wall times are of a core that was shared with other trainings.", ""],
-    "AntVel": [
-        "Cut off after 51 of 300 iterations: it walks better than at first, and does not yet adapt.",
-        "The same command goes on.",
-        "",
-    ],
+NOTES: dict[str, str] = {  # what the committed tables need to be read with
+    "HalfCheetahDirMAML": """
+A first training of 48 million steps, with `max_kl` 0.01 and 40 tasks, came to 241 after one step. This
+one was at 260 after 24 million steps, and went on. The two tasks are those of the training too. The
+pretrained policy and the oracle are from earlier calls; the oracle's wall time was not kept.
+""",
+    "HalfCheetahVelMAML": """
+Over the last 60 of 200 iterations the return after one step was level, at -114.7 on the training's
+tasks. One cause of the distance from the paper is noise: the standard deviation of the actions had come
+from 1 to 0.54, and was falling; it costs up to 18 an episode in control alone. A first training of 48
+million steps (`max_kl` 0.01, 20 episodes a step) came to -120 after one step. `--timesteps 96000000`
+goes on.
+""",
+    "HalfCheetahVel": """
+Wall times are of a core that was shared with other trainings.
+""",
+    "HalfCheetahDir": """
+The two tasks are those of the training too. Wall times are of a core that was shared with other
+trainings.
+""",
+    "AntVel": """
+Cut off after 51 of 300 iterations: it walks better than at first, and does not yet adapt. The same
+command goes on.
+""",
 }
 
 LEARNERS = ("maml", "pretrained", "random", "oracle")
@@ -208,7 +209,7 @@ def as_markdown(setting: str, rows: list[dict[str, Any]]) -> str:
         f"Mean return of {NUM_TASKS} held-out tasks, 20 episodes each, after 0 to {NUM_STEPS}",
         "gradient steps (20 episodes a step), with 95 % bootstrap intervals over the tasks.",
         "",
-        *NOTES.get(setting, []),
+        *([*NOTES[setting].strip().splitlines(), ""] if setting in NOTES else []),
         "| learner | seed | before | 1 step | 2 steps | 3 steps | steps | wall time |",
         "|---|---|---|---|---|---|---|---|",
     ]
