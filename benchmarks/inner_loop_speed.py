@@ -53,7 +53,7 @@ from torch.nn import functional
 
 from meta_rl.batch_norm import BatchNorm
 from meta_rl.inner_loop import Params, detached, meta_gradient, meta_loss
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 Step = Callable[[], list[Tensor]]
 """A meta-step; gives the gradient, by parameter."""
@@ -337,7 +337,7 @@ def main(args: Args) -> None:
             "|---|---|---|---|---|---|",
             *(row for name, result in results.items() for row in rows(name, result)),
             "",
-            ", ".join(f"{name} {version}" for name, version in package_versions().items()) + ".",
+            f"{versions_text()}.",
             "",
         ]
     )

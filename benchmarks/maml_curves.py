@@ -29,7 +29,7 @@ from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.navigation import navigation_oracles
 from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import versions_text, write_atomically
 from meta_rl.tuned import find_settings
 
 NUM_STEPS = 3  # gradient steps of the evaluation
@@ -233,8 +233,7 @@ def as_markdown(setting: str, rows: list[dict[str, Any]]) -> str:
             cells += [""] * (NUM_STEPS + 1 - len(cells))
             lines.append(f"| *{learner} in the paper* | | {' | '.join(cells)} | | |")
     lines += ["", *_gain(rows)]
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
-    return "\n".join([*lines, f"{versions}.", ""])
+    return "\n".join([*lines, f"{versions_text()}.", ""])
 
 
 def _gain(rows: list[dict[str, Any]]) -> list[str]:

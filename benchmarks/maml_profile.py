@@ -21,7 +21,7 @@ import tyro
 
 import meta_rl.agents.maml_trpo as maml_trpo
 from meta_rl.agents.maml_trpo import MAMLTRPO
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 PARTS = {  # what is timed, and where it is found
     "MuJoCo": ("batch", "_roll_out"),
@@ -79,7 +79,6 @@ def main(args: Args) -> None:
         rows.append({**spent, "all": time.perf_counter() - began})
     medians = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
     share = [row["MuJoCo"] / row["all"] for row in rows]
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     lines = [
         "# A meta-iteration of MAML-TRPO",
         "",
@@ -92,7 +91,7 @@ def main(args: Args) -> None:
         "",
         f"MuJoCo's share: **{np.median(share):.0%}** ({min(share):.0%} to {max(share):.0%}).",
         "",
-        f"{versions}.",
+        f"{versions_text()}.",
         "",
     ]
     print("\n".join(lines))

@@ -34,11 +34,11 @@ import mujoco
 import numpy as np
 import tyro
 from mujoco.rollout import Rollout
-from throughput import measure_steps, random_actions
+from throughput import compare, measure_steps, random_actions
 
 import meta_rl
 from meta_rl.envs.metaworld_arms import Arm
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 Measure = Callable[[float], float]
 IN_MUJOCO = ("mj_step", "mj_rnePostConstraint", "mj_forward")  # what a step of Meta-World's calls
@@ -97,17 +97,6 @@ def contenders(args: Args) -> dict[str, Measure]:
         pool.reset()
         found["EnvPool"] = stepping(pool, pool.action_space, args.num_envs)
     return found
-
-
-def compare(measures: dict[str, Measure], args: Args) -> dict[str, list[float]]:
-    """Let the contenders take turns, after a warm-up."""
-    for measure in measures.values():
-        measure(0.1)  # at least one pass over the actions
-    figures: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(args.repeats):
-        for name, measure in measures.items():
-            figures[name].append(measure(args.seconds))
-    return figures
 
 
 def parts_of_a_step(args: Args) -> dict[str, list[float]]:
@@ -273,8 +262,7 @@ def report(content: dict[str, Any], args: Args) -> str:
         f"{crowd['num_envs']} sub-environments have their first observations after "
         f"{crowd['seconds']:.1f} s, and take {crowd['mib']:,.0f} MiB in all processes together.",
     ]
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
-    return "\n".join([*lines, "", versions + ".", ""])
+    return "\n".join([*lines, "", f"{versions_text()}.", ""])
 
 
 def main(args: Args) -> None:
@@ -282,7 +270,8 @@ def main(args: Args) -> None:
     crowd = start_of_a_crowd(args.crowd)
     measures = contenders(args)
     measures[NATIVE] = native_steps(args)
-    content = {"figures": compare(measures, args), "parts": parts_of_a_step(args), "crowd": crowd}
+    figures = compare(measures, repeats=args.repeats, seconds=args.seconds)
+    content = {"figures": figures, "parts": parts_of_a_step(args), "crowd": crowd}
     table = report(content, args)
     print(table)
     settings = {name: value for name, value in vars(args).items() if name != "out"}

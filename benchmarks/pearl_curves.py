@@ -30,7 +30,7 @@ from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
 from meta_rl.agents.navigation import PointOracle, PointTask
 from meta_rl.agents.pearl import PEARL
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
-from meta_rl.provenance import git_commit, package_versions, write_atomically
+from meta_rl.provenance import git_commit, package_versions, versions_text, write_atomically
 from meta_rl.tuned import find_settings
 
 LEARNERS: dict[str, type[PEARL]] = {
@@ -316,9 +316,8 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
     if published:
         points = ", ".join(f"{value} at {steps / 1e3:.0f} k" for steps, value in published)
         lines += ["", f"A published log of PEARL (one seed): {points} steps."]
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     device = f"{args.threads} thread(s)" if args.device == "cpu" else args.device
-    return "\n".join([*lines, "", f"{device}; {versions}.", ""])
+    return "\n".join([*lines, "", f"{device}; {versions_text()}.", ""])
 
 
 def report(trainings: list[Training], models: dict[tuple[str, int], PEARL], args: Args) -> None:

@@ -35,7 +35,7 @@ from torch import nn
 from torch.distributions import Normal
 
 from meta_rl.agents.pearl import PEARL
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 ENVIRONMENT = "meta_rl/HalfCheetahVel-v0"
 LATENT = 5
@@ -332,7 +332,6 @@ def main(args: Args) -> None:
     """Measure, and write the table."""
     torch.set_num_threads(args.threads)
     figures = {name: measure(SIZES[name], args) for name in args.sizes}
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     device = "cpu" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
     table = "\n".join(
         [
@@ -347,7 +346,7 @@ def main(args: Args) -> None:
             "|---|---|---|---|---|---|",
             *(line(name, part) for name, part in figures.items()),
             "",
-            f"{versions}.",
+            f"{versions_text()}.",
             "",
         ]
     )

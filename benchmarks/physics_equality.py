@@ -26,7 +26,7 @@ import tyro
 from matplotlib import pyplot as plt
 
 from meta_rl.mujoco_batch import FULL_PHYSICS, MujocoBatch
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 ROBOTS = {
     "HalfCheetah-v5": "half_cheetah.xml",
@@ -117,7 +117,6 @@ def main(args: Args) -> None:
         for name, result in results.items()
     ]
     steps = " | ".join(f"after {step}" for step in marks)
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     table = "\n".join(
         [
             "# Equality with Gymnasium's physics",
@@ -129,7 +128,7 @@ def main(args: Args) -> None:
             "|---" * (len(marks) + 2) + "|",
             *rows,
             "",
-            versions + ".",
+            f"{versions_text()}.",
             "",
         ]
     )

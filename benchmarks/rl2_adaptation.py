@@ -26,7 +26,7 @@ from meta_rl.agents.grid_search import BayesOptimalSearch
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 EXACT = {"GridNavigation": BayesOptimalSearch}
 
@@ -119,7 +119,6 @@ def write(args: Args, rows: list[str], results: dict[str, list[float]]) -> None:
     seeds = " ".join(map(str, args.seeds))
     command = f"python benchmarks/rl2_adaptation.py {args.tasks} --seeds {seeds}"
     command += f" --num-tasks {args.num_tasks} --envs-per-task {args.envs_per_task}"
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     table = "\n".join(
         [
             f"# RL² on {args.tasks}",
@@ -133,7 +132,7 @@ def write(args: Args, rows: list[str], results: dict[str, list[float]]) -> None:
             *rows,
             "",
             *([share, ""] if min(results["best"]) > 0 else []),
-            f"{versions}.",
+            f"{versions_text()}.",
             "",
         ]
     )

@@ -24,7 +24,7 @@ from meta_rl.agents.bandits import bandit_learners
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import versions_text, write_atomically
 
 PAPER: dict[str, tuple[float, float]] = {  # RL², and what is demanded of ours
     "BernoulliBandit-n10-k5": (6.7, 6.6),
@@ -130,8 +130,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
             f"| {cell(row.get('gittins_test'))} | {paper} | {least} | {holds} "
             f"| {row['total_timesteps'] / 1e6:.1f} M | {row['train_seconds'] / 60:.0f} min |"
         )
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
-    return "\n".join([*lines, "", f"{versions}.", ""])
+    return "\n".join([*lines, "", f"{versions_text()}.", ""])
 
 
 def main(args: Args) -> None:

@@ -32,7 +32,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 import meta_rl
 from meta_rl.agents.rl2 import RL2
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 BANDIT = "meta_rl/BernoulliBandit-v0"
 
@@ -222,7 +222,7 @@ def main(args: Args) -> None:
             "|---|---|---|---|---|---|---|",
             *rows,
             "",
-            ", ".join(f"{name} {version}" for name, version in package_versions().items()) + ".",
+            f"{versions_text()}.",
             "",
         ]
     )

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from matplotlib import pyplot as plt
 
 import meta_rl
 from meta_rl.envs.robot import Robot
-from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.provenance import package_versions, versions_text, write_atomically
 from meta_rl.registration import ENVIRONMENTS
 
 NUM_ACTIONS = 64  # batches of random actions, drawn before the clock runs
@@ -140,14 +141,16 @@ def bare_mujoco(name: str, num_envs: int) -> Measure:
     return lambda seconds: measure_steps(step, actions, seconds)
 
 
-def compare(contenders: dict[str, Measure], args: Args) -> dict[str, list[float]]:
+def compare(
+    contenders: dict[str, Measure], *, repeats: int, seconds: float
+) -> dict[str, list[float]]:
     """Let the contenders take turns, after a warm-up."""
     for measure in contenders.values():
         measure(0.2)
     figures: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(args.repeats):
+    for _ in range(repeats):
         for name, measure in contenders.items():
-            figures[name].append(measure(args.seconds))
+            figures[name].append(measure(seconds))
     return figures
 
 
@@ -159,7 +162,7 @@ def compare_peers(name: str, args: Args) -> dict[str, list[float]]:
         contenders["EnvPool"] = envpool_vector(theirs, args.num_envs, args.nthread)
     for kind in (SyncVectorEnv, AsyncVectorEnv):
         contenders[kind.__name__] = gymnasium_vector(kind, theirs, args.num_envs, **kwargs)
-    return compare(contenders, args)
+    return compare(contenders, repeats=args.repeats, seconds=args.seconds)
 
 
 def compare_bare(name: str, args: Args) -> dict[str, list[float]]:
@@ -168,7 +171,7 @@ def compare_bare(name: str, args: Args) -> dict[str, list[float]]:
         "meta_rl, 1 thread": native(name, args.num_envs, 1, horizon=HORIZON),
         "bare mj_step": bare_mujoco(name, args.num_envs),
     }
-    return compare(contenders, args)
+    return compare(contenders, repeats=args.repeats, seconds=args.seconds)
 
 
 def robot_names() -> list[str]:
@@ -223,12 +226,12 @@ def report(results: dict[str, Any], args: Args) -> str:
         lines.append(f"| {name} | {medians} |")
     lines += ["", f"| family | steps/s of {args.num_envs} |", "|---|---|"]
     lines += [f"| {name} | {np.median(f):,.0f} |" for name, f in results["families"].items()]
-    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
-    return "\n".join([*lines, "", versions + ".", ""])
+    return "\n".join([*lines, "", f"{versions_text()}.", ""])
 
 
 def main(args: Args) -> None:
     """Measure, and write the tables and the plot."""
+    take_turns = partial(compare, repeats=args.repeats, seconds=args.seconds)
     results: dict[str, Any] = {
         "peers": {name: compare_peers(name, args) for name in ROBOTS},
         "bare": {name: compare_bare(name, args) for name in ROBOTS},
@@ -236,9 +239,9 @@ def main(args: Args) -> None:
     }
     for name in ROBOTS:
         batches = {str(n): native(name, n, args.nthread) for n in args.scaling}
-        results["scaling"][name] = {int(n): f for n, f in compare(batches, args).items()}
+        results["scaling"][name] = {int(n): f for n, f in take_turns(batches).items()}
     families = {name: native(name, args.num_envs, args.nthread) for name in robot_names()}
-    results["families"] = compare(families, args)
+    results["families"] = take_turns(families)
     table = report(results, args)
     print(table)
     settings = {name: value for name, value in vars(args).items() if name != "out"}

@@ -15,10 +15,8 @@ from meta_rl.tasks import (
     Tasks,
     TaskSplit,
     add_task_axis,
-    as_tasks,
     check_count,
     copy_tasks,
-    count_tasks,
     put_tasks,
     repeat_tasks,
     take_tasks,
@@ -135,14 +133,7 @@ class TaskVectorAdapter(TaskBatch):
             self._set = None
             self._waiting = [None] * self.num_envs
         else:
-            tasks = as_tasks(self.task_split.space, tasks)
-            num_tasks = count_tasks(tasks)
-            if num_tasks == 0 or self.num_envs % num_tasks:
-                raise ValueError(
-                    f"{num_tasks} tasks do not divide {self.num_envs} sub-environments into equal "
-                    "blocks"
-                )
-            self._set = copy_tasks(repeat_tasks(tasks, self.num_envs // num_tasks))
+            self._set = self._one_for_each(self._check_tasks(tasks))
             self._waiting = [take_tasks(self._set, i) for i in range(self.num_envs)]
         self._hand_over()
 

@@ -22,6 +22,11 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def versions_text() -> str:
+    """The same in a line, for below a table."""
+    return ", ".join(f"{name} {version}" for name, version in package_versions().items())
+
+
 def git_commit() -> str | None:
     """The commit of the source tree that this package runs from, ``-dirty`` where it was edited.
 

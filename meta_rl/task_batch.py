@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from meta_rl.tasks import Tasks, TaskSplit
+from meta_rl.tasks import Tasks, TaskSplit, as_tasks, copy_tasks, count_tasks, repeat_tasks
 
 
 class TaskBatch(VectorEnv):
@@ -36,6 +36,21 @@ class TaskBatch(VectorEnv):
     @abstractmethod
     def set_tasks(self, tasks: Tasks | None) -> None:
         """Set the tasks from the next reset of each sub-environment on; see TaskVectorEnv."""
+
+    def _check_tasks(self, tasks: Tasks) -> Tasks:
+        """As arrays in the tasks' space; their number divides that of the sub-environments."""
+        tasks = as_tasks(self.task_split.space, tasks)
+        num_tasks = count_tasks(tasks)
+        if num_tasks == 0 or self.num_envs % num_tasks:
+            raise ValueError(
+                f"{num_tasks} tasks do not divide {self.num_envs} sub-environments into equal "
+                "blocks"
+            )
+        return tasks
+
+    def _one_for_each(self, tasks: Tasks) -> Tasks:
+        """A copy with one task per sub-environment: each for an equal block of neighbours."""
+        return copy_tasks(repeat_tasks(tasks, self.num_envs // count_tasks(tasks)))
 
     def _check_mask(self, mask: Any) -> np.ndarray:
         if mask is None:

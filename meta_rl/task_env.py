@@ -20,12 +20,9 @@ from meta_rl.tasks import (
     Tasks,
     TaskSplit,
     add_task_axis,
-    as_tasks,
     check_count,
     copy_tasks,
-    count_tasks,
     put_tasks,
-    repeat_tasks,
     take_tasks,
 )
 from meta_rl.window import Window
@@ -122,15 +119,9 @@ class TaskVectorEnv(TaskBatch):
             self._set = None
             self._due[:] = False
             return
-        tasks = as_tasks(self.task_split.space, tasks)
-        num_tasks = count_tasks(tasks)
-        if num_tasks == 0 or self.num_envs % num_tasks:
-            raise ValueError(
-                f"{num_tasks} tasks do not divide {self.num_envs} sub-environments into equal "
-                "blocks"
-            )
+        tasks = self._check_tasks(tasks)
         self.definition.check_tasks(tasks)
-        self._set = copy_tasks(repeat_tasks(tasks, self.num_envs // num_tasks))
+        self._set = self._one_for_each(tasks)
         self._due[:] = True
 
     def reset(
