@@ -29,7 +29,7 @@ from meta_rl.few_shot.command import LEARNERS, few_shot_config, make_learner, ma
 from meta_rl.few_shot.evaluation import out_of_scope_auroc
 from meta_rl.options import find_class
 from meta_rl.provenance import git_commit, package_versions, write_atomically
-from meta_rl.runs import RunFolder
+from meta_rl.runs import RunConfig, RunFolder
 
 PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demanded of ours
     "maml/Sinusoid-10s": ("", "< 0.8 after 1 step"),
@@ -64,6 +64,16 @@ PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demande
         for shots in (1, 5)
         for learner in ("protonet", "matching", "maml", "finetune", "scratch", "nearest")
     },
+}
+# Evaluated with the weights of another setting, whose training is the same one.
+SAME_TRAINING = {
+    "protonet/Omniglot-20w1s": "protonet/Omniglot-5w1s",
+    "protonet/Omniglot-20w5s": "protonet/Omniglot-5w5s",
+    "reptile/Omniglot-5w5s": "reptile/Omniglot-5w1s",
+    "reptile/Omniglot-5w1s-transductive": "reptile/Omniglot-5w1s",
+    "reptile/Omniglot-5w5s-transductive": "reptile/Omniglot-5w1s",
+    "finetune/Omniglot-5w5s": "finetune/Omniglot-5w1s",
+    "finetune/Clinc150-5w5s": "finetune/Clinc150-5w1s",
 }
 EVALUATION_SEED = 1000
 
@@ -118,18 +128,30 @@ class StopWatch:
         return seconds
 
 
+def config_of(name: str, args: Args) -> RunConfig:
+    """Of a learner and a shipped setting."""
+    algo, _, tasks_name = name.partition("/")
+    return few_shot_config(
+        Train(algo, tasks_name, total_timesteps=args.iterations, seed=args.seed, device=args.device)
+    )
+
+
 def train_setting(name: str, args: Args) -> tuple[Any, Any, dict[str, Any]]:
     """The trained learner, its tasks, and what there is to say about the training."""
-    algo, _, tasks_name = name.partition("/")
-    command = Train(
-        algo, tasks_name, total_timesteps=args.iterations, seed=args.seed, device=args.device
-    )
-    config = few_shot_config(command)
-    folder = RunFolder(args.runs / f"{algo}-{tasks_name}-seed{args.seed}")
+    if name in SAME_TRAINING:
+        trained, _, about = train_setting(SAME_TRAINING[name], args)
+        config = config_of(name, args)
+        tasks = make_tasks(config)
+        learner = make_learner(config, tasks, args.device)
+        learner.network.load_state_dict(trained.network.state_dict())
+        learner.load_extra_state(trained.extra_state())
+        return learner, tasks, about | {"trained_as": SAME_TRAINING[name]}
+    config = config_of(name, args)
+    folder = RunFolder(args.runs / f"{config.algorithm}-{config.tasks}-seed{args.seed}")
     folder.check(config, resume=True)
     tasks = make_tasks(config)
     if folder.checkpoint.exists():
-        learner = find_class(LEARNERS, algo).load(folder.checkpoint, device=args.device)
+        learner = find_class(LEARNERS, config.algorithm).load(folder.checkpoint, device=args.device)
     else:
         learner = make_learner(config, tasks, args.device)
     folder.begin(config, resume=True)
@@ -220,6 +242,8 @@ def _after(row: dict[str, Any]) -> str:
 
 def _further(row: dict[str, Any]) -> str:
     found = []
+    if "trained_as" in row:
+        found.append(f"trained as {row['trained_as'].partition('/')[2]}")
     if "lake" in row:
         found.append(f"Lake's runs {_number(row['lake'], 1)}")
     if "pairs" in row:

@@ -16,7 +16,7 @@ from scipy import stats
 
 from meta_rl.making import as_task_vec, family_name, make_task_vec
 from meta_rl.provenance import package_versions, write_atomically
-from meta_rl.rollout import masked_rollout, named_infos, true_successors
+from meta_rl.rollout import acting, masked_rollout, named_infos, true_successors
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import TaskSplit, check_count, take_tasks
 
@@ -382,9 +382,10 @@ class _Trials:
         successes: list[np.ndarray] = []
         steps: list[tuple[Any, ...]] = []
         while active.any():
-            actions, following_state = self.learner.predict(
-                observations, state=state, episode_start=start, deterministic=self.deterministic
-            )
+            with acting(self.env):
+                actions, following_state = self.learner.predict(
+                    observations, state=state, episode_start=start, deterministic=self.deterministic
+                )
             state = _where(active, following_state, state)
             following, rewards, terminated, truncated, infos = self.env.step(actions)
             done = terminated | truncated

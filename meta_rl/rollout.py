@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -79,7 +80,8 @@ def collect_rollout(
     steps: list[tuple[Any, ...]] = []
     extras: list[dict[str, np.ndarray]] = []
     for _ in range(check_count("num_steps", num_steps)):
-        actions, extra = _acted(env, act, observations)
+        with acting(env):
+            actions, extra = act(observations)
         following, rewards, terminated, truncated, infos = env.step(actions)
         successors = true_successors(following, terminated | truncated, infos)
         steps.append((observations, actions, rewards, terminated, truncated, successors))
@@ -139,7 +141,8 @@ def collect_episodes(
     steps: list[tuple[Any, ...]] = []
     extras: list[dict[str, np.ndarray]] = []
     while active.any():
-        actions, extra = _acted(env, act, observations)
+        with acting(env):
+            actions, extra = act(observations)
         following, rewards, terminated, truncated, infos = env.step(actions)
         done = terminated | truncated
         successors = true_successors(following, done, infos)
@@ -164,18 +167,20 @@ def masked_rollout(
     return rollout
 
 
-def _acted(env: VectorEnv, act: Act, observations: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Act on one thread of torch where the environment has threads of its own.
+@contextmanager
+def acting(env: VectorEnv) -> Iterator[None]:
+    """One thread for torch within, where the environment has threads of its own.
 
     After an operation torch's other threads wait for the next one by spinning, for milliseconds, on
     the cores that are to step the environment: a third of a step of 800 robots on two cores.
     """
     num_threads = torch.get_num_threads()
     if num_threads == 1 or not getattr(env.unwrapped, "steps_on_threads", False):
-        return act(observations)
+        yield
+        return
     torch.set_num_threads(1)
     try:
-        return act(observations)
+        yield
     finally:
         torch.set_num_threads(num_threads)
 
