@@ -57,7 +57,7 @@ class MAMLTRPO(PolicyGradientAgent):
         discount: Of rewards.
         gae_lambda: Of the advantage estimate.
         env_kwargs: For the environment, where ``env`` is an id.
-        policy_kwargs: ``hidden_sizes``, ``activation``, ``log_std_init``.
+        policy_kwargs: ``hidden_sizes``, ``activation``, ``log_std_init``, ``output_scale``.
         stats_window_size: Episodes in the logged means.
         tensorboard_log: Folder of TensorBoard events.
         verbose: 0 none, 1 the training log.

@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 
 from meta_rl.inner_loop import Params, detached
 from meta_rl.previous_step import FlatEncoder
+from meta_rl.tasks import check_number
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 MIN_LOG_STD = math.log(1e-6)
@@ -42,10 +43,13 @@ class TaskPolicy(BasePolicy):
         hidden_sizes: Of the layers.
         activation: ``"relu"`` or ``"tanh"``.
         log_std_init: First logarithm of the standard deviation.
+        output_scale: Of the last layer's first weights, to those of Glorot. With 1 the first means
+            of a robot's actions are as large as its bounds; a small one begins with noise alone.
         generator: Draws the first weights and, later, the actions.
 
     Raises:
-        ValueError: Another activation, or actions that are bounded on one side only.
+        ValueError: Another activation, a scale that is not positive, or actions that are bounded on
+            one side only.
     """
 
     def __init__(
@@ -56,11 +60,13 @@ class TaskPolicy(BasePolicy):
         hidden_sizes: Sequence[int] = (100, 100),
         activation: str = "relu",
         log_std_init: float = 0.0,
+        output_scale: float = 1.0,
         generator: torch.Generator,
     ) -> None:
         super().__init__(observation_space, action_space)
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r}: {', '.join(ACTIVATIONS)} exist")
+        check_number("output_scale", output_scale, above=0.0)
         self.encoder = FlatEncoder(observation_space)
         self.is_discrete = isinstance(action_space, spaces.Discrete)
         num_outputs = spaces.flatdim(action_space)
@@ -77,6 +83,8 @@ class TaskPolicy(BasePolicy):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight, generator=generator)
                 nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.network[-1].weight.mul_(output_scale)
 
     def _bound_actions(self, space: spaces.Box) -> None:
         """What a unit of the Gaussian is: half the width of the bounds, where there are some."""

@@ -220,6 +220,15 @@ class TestNetwork:
         names = ["network.0.weight", "network.0.bias"]
         assert list(policy.parameters_by_name()) == names
 
+    def test_the_first_outputs_are_scaled(self) -> None:
+        obs = torch.randn(6, 3)
+        whole, tenth = (make_policy(FREE, output_scale=scale) for scale in (1.0, 0.1))
+        (means, log_std), (small, same) = (
+            p.outputs(p.parameters_by_name(), obs) for p in (whole, tenth)
+        )
+        torch.testing.assert_close(small, 0.1 * means)
+        torch.testing.assert_close(same, log_std)
+
     def test_first_weights(self) -> None:
         """Drawn from the generator that is given (Xavier's uniform), biases 0."""
         one, same, other = (
@@ -364,8 +373,9 @@ def test_observations_are_flattened(space: Any, batch: Any, flat: Any) -> None:
             "bounded on both sides or on none",
         ),
         (FREE, {"observation_space": spaces.Text(3)}, "cannot append Text"),
+        (FREE, {"output_scale": 0.0}, "output_scale has to be above 0"),
     ],
-    ids=["activation", "bounds", "observations"],
+    ids=["activation", "bounds", "observations", "scale"],
 )
 def test_bad_input_is_refused(action_space: Any, kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
