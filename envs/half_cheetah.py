@@ -354,6 +354,10 @@ class HalfCheetahCripple(_HalfCheetah):
         train = FiniteTasks(space, np.arange(4))
         self.task_split = TaskSplit(train, train, FiniteTasks(space, np.arange(4, 6)))
 
+    def marked_motors(self, params: Tasks) -> Any:
+        """The dead one."""
+        return params
+
     def control(self, action: Any, params: Tasks) -> Any:
         """The actions, with 0 for the dead motor."""
         xp = array_namespace(action)

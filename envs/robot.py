@@ -169,6 +169,10 @@ class Robot(TaskFuncEnv):
         """Where to draw a ball, ``[N, 3]`` in m; ``None`` draws nothing."""
         return None
 
+    def marked_motors(self, params: Tasks) -> Any:
+        """Motors whose joints get a small ball, int ``[N]``; ``None`` draws nothing."""
+        return None
+
     def render_frames(self, state: RobotState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
         """One frame per sub-environment, uint8 ``[height, width, 3]``, with the goal in it.
 
@@ -191,14 +195,9 @@ class Robot(TaskFuncEnv):
 
     def _scenes(self, state: RobotState, params: Tasks) -> Iterable[Scene]:
         qpos = self.qpos(state)
+        markers = self.goal_arrows(params), self.goal_points(params), self.marked_motors(params)
         nothing = [None] * len(qpos)
-        arrows, points = self.goal_arrows(params), self.goal_points(params)
-        return zip(
-            qpos,
-            nothing if arrows is None else arrows,
-            nothing if points is None else points,
-            strict=True,
-        )
+        return zip(qpos, *(nothing if m is None else m for m in markers), strict=True)
 
     def close(self) -> None:
         """End the threads, and release what draws."""

@@ -22,8 +22,9 @@ GOAL_COLOUR = np.array([0.1, 0.7, 0.2, 0.8], dtype=np.float32)
 BACKENDS = ("egl", "osmesa", "glfw")  # of MuJoCo, in the order in which they are tried on Linux
 MAX_GEOMS = 1000
 
-Scene = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
-"""Positions of the joints ``[nq]``; the goal as an arrow ``[3]``, as a point ``[3]``, in m."""
+Scene = tuple[np.ndarray, np.ndarray | None, np.ndarray | None, int | None]
+"""Positions of the joints ``[nq]``; of the task an arrow ``[3]`` or a point ``[3]``, in m, or the
+number of a motor."""
 
 
 class RobotCamera:
@@ -67,7 +68,11 @@ class RobotCamera:
         _aim(self._camera, distance, elevation, azimuth)
 
     def draw(
-        self, qpos: np.ndarray, arrow: np.ndarray | None = None, point: np.ndarray | None = None
+        self,
+        qpos: np.ndarray,
+        arrow: np.ndarray | None = None,
+        point: np.ndarray | None = None,
+        motor: int | None = None,
     ) -> np.ndarray:
         """A frame, uint8 ``[height, width, 3]``.
 
@@ -75,6 +80,7 @@ class RobotCamera:
             qpos: Positions of the joints, ``[nq]``.
             arrow: A vector ``[3]`` in m, drawn above the first body.
             point: A position ``[3]`` in m, drawn as a ball.
+            motor: Number of a motor, whose joint gets a small ball.
         """
         self._gl.make_current()
         _pose(self.model, self.data, qpos)
@@ -89,7 +95,7 @@ class RobotCamera:
             mujoco.mjtCatBit.mjCAT_ALL,
             self._scene,
         )
-        for marker in goal_markers(self.data, arrow, point):
+        for marker in goal_markers(self.data, arrow, point, motor):
             mujoco.mjv_initGeom(self._scene.geoms[self._scene.ngeom], **marker)
             self._scene.ngeom += 1
         mujoco.mjr_render(self._view, self._scene, self._context)
@@ -149,14 +155,14 @@ class RobotWindow:
 
     def show(self, state: Any, tasks: Any) -> None:
         """Show the first robot of a batch."""
-        qpos, arrow, point = next(iter(self._scenes(state, tasks)))
+        qpos, arrow, point, motor = next(iter(self._scenes(state, tasks)))
         self._viewer.make_context_current()
         # Gymnasium's window would end the process where the user closes it.
         glfw.set_window_should_close(self._viewer.window, False)
         _pose(self.model, self.data, qpos)
         if self._track:
             _follow(self._viewer.cam, self.data)
-        for marker in goal_markers(self.data, arrow, point):
+        for marker in goal_markers(self.data, arrow, point, motor):
             self._viewer.add_marker(**marker)
         self._viewer.render()
 
@@ -166,7 +172,7 @@ class RobotWindow:
 
 
 def goal_markers(
-    data: mujoco.MjData, arrow: np.ndarray | None, point: np.ndarray | None
+    data: mujoco.MjData, arrow: np.ndarray | None, point: np.ndarray | None, motor: int | None
 ) -> list[dict[str, Any]]:
     """What to draw for the goal, as arguments of ``mjv_initGeom``.
 
@@ -174,6 +180,7 @@ def goal_markers(
         data: Of the robot, posed.
         arrow: A vector ``[3]`` in m, drawn above the first body; none if it has no length.
         point: A position ``[3]`` in m, drawn as a ball.
+        motor: Number of a motor, whose joint gets a small ball.
     """
     markers = []
     if arrow is not None and np.linalg.norm(arrow) > 1e-6:
@@ -183,10 +190,14 @@ def goal_markers(
         mujoco.mjv_connector(geom, kind, 0.08, start, start + arrow)
         markers.append(_marker(kind, geom.size, geom.pos, geom.mat))
     if point is not None:
-        markers.append(
-            _marker(mujoco.mjtGeom.mjGEOM_SPHERE, np.array([0.15, 0.0, 0.0]), point, np.eye(3))
-        )
+        markers.append(_ball(0.15, point))
+    if motor is not None:
+        markers.append(_ball(0.1, data.xanchor[data.model.actuator_trnid[motor, 0]]))
     return markers
+
+
+def _ball(radius: float, position: Any) -> dict[str, Any]:
+    return _marker(mujoco.mjtGeom.mjGEOM_SPHERE, [radius, 0.0, 0.0], position, np.eye(3))
 
 
 def _marker(kind: Any, size: Any, position: Any, frame: Any) -> dict[str, Any]:
