@@ -84,15 +84,15 @@ trainings.
 """,
     "AntVel": """
 Cut off after 51 of 300 iterations: it walks better than at first, and does not yet adapt. The
-same command goes on. Two likely causes: the first actions are as large as their bounds, and an ant that
-stands still earns 1.05 - goal a step, so that for goals above 1.05 m/s falling at once is better
-than standing. `AntDir`, whose first actions are small, adapts.
+same command goes on. Two likely causes: the first actions are as large as their bounds, and an ant
+that stands still earns 1.05 - goal a step, so that for goals above 1.05 m/s falling at once is
+better than standing. `AntDir`, whose first actions are small, adapts.
 """,
     "AntDir": """
-Cut off after 254 of 800 iterations, while the return after one step rose by 4 per million steps; the
-same command goes on. Goals, weights and time step are PEARL's: the paper's ant has two directions
-and another time step, so that its returns (8.7 before, 499 after one step) are no measure for
-these. An ant that stands still earns 200. There is no oracle yet.
+Cut off after 254 of 800 iterations, while the return after one step rose by 4 per million steps;
+the same command goes on. Goals, weights and time step are PEARL's: the paper's ant has two
+directions and another time step, so that its returns (8.7 before, 499 after one step) are no measure
+for these. An ant that stands still earns 200. There is no oracle yet.
 """,
 }
 
