@@ -91,8 +91,8 @@ better than standing. `AntDir`, whose first actions are small, adapts.
     "AntDir": """
 Cut off after 254 of 800 iterations, while the return after one step rose by 4 per million steps;
 the same command goes on. Goals, weights and time step are PEARL's: the paper's ant has two
-directions and another time step, so that its returns (8.7 before, 499 after one step) are no measure
-for these. An ant that stands still earns 200. There is no oracle yet.
+directions and another time step, so that its returns (8.7 before, 499 after one step) are no
+measure for these. An ant that stands still earns 200. There is no oracle yet.
 """,
 }
 
