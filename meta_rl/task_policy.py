@@ -74,7 +74,8 @@ class TaskPolicy(BasePolicy):
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
-        self.network = nn.Sequential(*layers, nn.Linear(sizes[-1], num_outputs))
+        last = nn.Linear(sizes[-1], num_outputs)
+        self.network = nn.Sequential(*layers, last)
         if isinstance(action_space, spaces.Box):
             self.log_std = nn.Parameter(torch.full((num_outputs,), float(log_std_init)))
             self._bound_actions(action_space)
@@ -84,7 +85,7 @@ class TaskPolicy(BasePolicy):
                 nn.init.xavier_uniform_(layer.weight, generator=generator)
                 nn.init.zeros_(layer.bias)
         with torch.no_grad():
-            self.network[-1].weight.mul_(output_scale)
+            last.weight.mul_(output_scale)
 
     def _bound_actions(self, space: spaces.Box) -> None:
         """What a unit of the Gaussian is: half the width of the bounds, where there are some."""
