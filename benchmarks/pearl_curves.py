@@ -294,6 +294,8 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
     num_tasks = one.num_tasks // len(args.seeds)
     limit = f" --minutes {args.minutes:g}" if args.minutes < float("inf") else ""
     limit += f" --interval {args.interval}" if args.interval != Args.interval else ""
+    limit += f" --learners {' '.join(args.learners)}" if args.learners != Args.learners else ""
+    shown = sorted({0, explored, one.values.shape[1] - 1})
     lines = [
         f"# PEARL on {args.setting}",
         "",
@@ -302,16 +304,16 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
         f"{num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
         f"with 95 % bootstrap intervals over tasks; seeds {', '.join(map(str, args.seeds))}.",
         "",
-        f"| learner | first episode | after {explored} | after {one.values.shape[1] - 1} "
+        f"| learner | first episode | {' | '.join(f'after {k}' for k in shown[1:])} "
         "| steps | updates | wall time |",
-        "|---|---|---|---|---|---|---|",
+        "|---" * (len(shown) + 4) + "|",
     ]
     for learner, result in results.items():
         summary = result.summary()
         cells = [
             f"{summary['mean'][k]:.2f} ({summary['mean_interval'][k][0]:.2f} to "
             f"{summary['mean_interval'][k][1]:.2f})"
-            for k in (0, explored, -1)
+            for k in shown
         ]
         last = [t.curve[-1] for t in trainings if t.learner == learner and t.curve]
         lines.append(
