@@ -29,7 +29,7 @@ from meta_rl.few_shot.command import LEARNERS, few_shot_config, make_learner, ma
 from meta_rl.few_shot.evaluation import out_of_scope_auroc
 from meta_rl.options import find_class
 from meta_rl.provenance import git_commit, package_versions, write_atomically
-from meta_rl.runs import RunConfig, RunFolder
+from meta_rl.runs import RunFolder
 
 PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demanded of ours
     "maml/Sinusoid-10s": ("", "< 0.8 after 1 step"),
@@ -128,30 +128,23 @@ class StopWatch:
         return seconds
 
 
-def config_of(name: str, args: Args) -> RunConfig:
-    """Of a learner and a shipped setting."""
-    algo, _, tasks_name = name.partition("/")
-    return few_shot_config(
-        Train(algo, tasks_name, total_timesteps=args.iterations, seed=args.seed, device=args.device)
-    )
-
-
 def train_setting(name: str, args: Args) -> tuple[Any, Any, dict[str, Any]]:
     """The trained learner, its tasks, and what there is to say about the training."""
+    algo, _, tasks_name = name.partition("/")
+    config = few_shot_config(
+        Train(algo, tasks_name, total_timesteps=args.iterations, seed=args.seed, device=args.device)
+    )
+    tasks = make_tasks(config)
     if name in SAME_TRAINING:
         trained, _, about = train_setting(SAME_TRAINING[name], args)
-        config = config_of(name, args)
-        tasks = make_tasks(config)
         learner = make_learner(config, tasks, args.device)
         learner.network.load_state_dict(trained.network.state_dict())
         learner.load_extra_state(trained.extra_state())
         return learner, tasks, about | {"trained_as": SAME_TRAINING[name]}
-    config = config_of(name, args)
-    folder = RunFolder(args.runs / f"{config.algorithm}-{config.tasks}-seed{args.seed}")
+    folder = RunFolder(args.runs / f"{algo}-{tasks_name}-seed{args.seed}")
     folder.check(config, resume=True)
-    tasks = make_tasks(config)
     if folder.checkpoint.exists():
-        learner = find_class(LEARNERS, config.algorithm).load(folder.checkpoint, device=args.device)
+        learner = find_class(LEARNERS, algo).load(folder.checkpoint, device=args.device)
     else:
         learner = make_learner(config, tasks, args.device)
     folder.begin(config, resume=True)

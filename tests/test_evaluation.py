@@ -4,9 +4,9 @@ Values of scripted learners equal hand-worked ones, column by column; data reach
 documented shapes, and sub-environments that have finished touch neither data nor state; every task
 gets the same number of episodes; sub-environments of a task are averaged; chunks meet each task
 once and afresh; oracles are told the tasks; plain Stable-Baselines3 models are evaluated as they
-are; the learner's randomness is seeded and put back. Summaries equal hand-worked numbers and their
-intervals cover; runs are strata; results survive saving; plots show the summary; bad input is
-refused.
+are; the learner's randomness is seeded and put back; they act on one thread of torch where an
+environment has its own. Summaries equal hand-worked numbers and their intervals cover; runs are
+strata; results survive saving; plots show the summary; bad input is refused.
 """
 
 from __future__ import annotations
@@ -82,6 +82,23 @@ class Columns(Scripted):
         return np.arange(len(state.adapted)) % 2
 
 
+class CountsThreads(Scripted):
+    """Keeps the number of torch's threads that it acts and adapts with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.acted: set[int] = set()
+        self.learned: set[int] = set()
+
+    def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, Counts]:
+        self.acted.add(torch.get_num_threads())
+        return super().predict(*args, **kwargs)
+
+    def adapt(self, *args: Any) -> Counts:
+        self.learned.add(torch.get_num_threads())
+        return super().adapt(*args)
+
+
 def batch(num_envs: int, family: Any = ListedCorridor) -> TaskVectorEnv:
     return TaskVectorEnv(family, num_envs)
 
@@ -89,6 +106,22 @@ def batch(num_envs: int, family: Any = ListedCorridor) -> TaskVectorEnv:
 def ordered(result: EvaluationResult) -> np.ndarray:
     """By task: their order is drawn."""
     return result.values[np.argsort(result.values[:, 0])]
+
+
+@pytest.mark.parametrize("on_threads", [True, False])
+def test_learners_act_on_one_thread_where_the_environment_has_its_own(on_threads: bool) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        env = batch(3)
+        env.steps_on_threads = on_threads
+        learner = CountsThreads()
+        evaluate_adaptation(learner, env, 3, 2)
+        assert learner.acted == {1 if on_threads else 3}
+        assert learner.learned == {3}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

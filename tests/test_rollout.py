@@ -8,7 +8,6 @@ autoreset modes and bad counts are refused.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,7 @@ from gymnasium.vector import AutoresetMode
 
 from meta_rl import TaskEnv, TaskVectorEnv
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.rollout import (
-    acting,
-    collect_episodes,
-    collect_rollout,
-    stack_batches,
-    true_successors,
-)
+from meta_rl.rollout import collect_episodes, collect_rollout, stack_batches, true_successors
 
 from .families import Corridor, PushedCorridor
 
@@ -229,17 +222,3 @@ def test_torch_acts_on_one_thread_where_the_environment_has_its_own(on_threads: 
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("steps_on_threads", [False, True])
-def test_torch_leaves_the_cores_to_environments_with_threads(steps_on_threads: bool) -> None:
-    env: Any = SimpleNamespace(unwrapped=SimpleNamespace(steps_on_threads=steps_on_threads))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        with acting(env):
-            seen = torch.get_num_threads()
-        assert seen == (1 if steps_on_threads else 3)
-        assert torch.get_num_threads() == 3  # put back
-    finally:
-        torch.set_num_threads(threads)

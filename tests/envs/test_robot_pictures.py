@@ -46,7 +46,9 @@ def green(frame: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("_drawing")
-@pytest.mark.parametrize("name", ["ReacherGoal", "HopperRandParams", "Walker2dRandParams"])
+@pytest.mark.parametrize(
+    "name", ["ReacherGoal", "HalfCheetahCripple", "HopperRandParams", "Walker2dRandParams"]
+)
 def test_robots_without_an_arrow_have_a_picture(name: str) -> None:
     frame = draw(name)
     assert frame.shape == (HEIGHT, WIDTH, 3)
