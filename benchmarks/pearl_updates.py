@@ -55,8 +55,8 @@ class Sizes:
 
 
 SIZES = {
-    "small": Sizes((64, 64), (64, 64), 32, 64),
-    "point": Sizes((128, 128), (64, 64), 32, 128),  # shipped for SparsePointNavigation
+    "point": Sizes((64, 64), (48, 48), 32, 256),  # shipped for SparsePointNavigation
+    "medium": Sizes((128, 128), (64, 64), 32, 128),
     "robot": Sizes((200, 200), (100, 100), 64, 100),  # shipped for HalfCheetahVel
     "paper": Sizes((300, 300, 300), (200, 200, 200), 256, 100),
 }
@@ -67,7 +67,7 @@ class Args:
     """Settings of the run."""
 
     sizes: tuple[str, ...] = tuple(SIZES)
-    """Of small, point, robot, paper."""
+    """Of point, medium, robot, paper."""
     seconds: float = 5.0
     """Of a measurement."""
     repeats: int = 3

@@ -1,0 +1,206 @@
+"""Meta-RL on Meta-World's ML1: learning curves, and success on held-out goals as agents adapt.
+
+Trains with the shipped settings (rl2, maml_trpo, pearl), whose curves are of validation goals, then
+evaluates on the 50 test goals of Meta-World. Trainings keep a checkpoint in their run folders: run
+the same command again and one that was cut off goes on, one that is finished is only evaluated, and
+a larger ``--timesteps`` continues it. Each result is written as soon as it is there, beside those
+of earlier calls. Needs the extra ``metaworld``.
+
+    python benchmarks/metaworld_curves.py reach
+    python benchmarks/metaworld_curves.py reach --agents rl2 --timesteps 12000000
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+from meta_rl.cli import ALGORITHMS, Train, train
+from meta_rl.evaluation import evaluate_adaptation
+from meta_rl.options import find_class
+from meta_rl.provenance import versions_text, write_atomically
+from meta_rl.runs import RunFolder
+
+AGENTS = {"rl2": "RL²", "maml_trpo": "MAML-TRPO", "pearl": "PEARL"}
+NUM_TASKS = 50  # Meta-World's test goals
+EVALUATION_SEED = 1000
+NUM_VALIDATION = 40  # of the command line's validation: ten goals, four times
+
+
+@dataclass
+class Args:
+    """Settings of the run."""
+
+    name: Annotated[str, tyro.conf.Positional] = "reach"
+    """reach or push."""
+    agents: tuple[str, ...] = tuple(AGENTS)
+    """Of rl2, maml_trpo, pearl."""
+    seeds: tuple[int, ...] = (0,)
+    """Of the trainings; the evaluation has seed 1000."""
+    timesteps: int | None = None
+    """Environment steps of each training; the setting's by default."""
+    runs: Path = Path("runs/metaworld_curves")
+    """Folder of the run folders."""
+    out: Path = Path(__file__).parent / "results"
+    """Folder of metaworld_NAME.json, .md and .png."""
+    threads: int = 1
+    """Of torch; Meta-World's processes take all cores."""
+
+
+def run(agent: str, seed: int, args: Args) -> dict[str, Any]:
+    """Train, or go on with it, and evaluate on the test goals."""
+    folder = train(
+        Train(
+            algo=agent,
+            tasks=f"MetaWorldML1-{args.name}",
+            seed=seed,
+            total_timesteps=args.timesteps,
+            out=args.runs / f"{agent}-{args.name}-seed{seed}",
+            resume=True,
+            eval_tasks=0,
+            quiet=True,
+            checkpoint_interval=60.0,
+        )
+    )
+    config = folder.config()
+    model = find_class(ALGORITHMS, agent).load(folder.checkpoint, device="cpu")
+    # What a gradient step takes, for MAML; the others adapt in one sub-environment.
+    result = evaluate_adaptation(
+        model,
+        config.env_id,
+        NUM_TASKS,
+        seed=EVALUATION_SEED,
+        envs_per_task=max(4, model.envs_per_task),
+        **config.env_kwargs,
+    )
+    summary = result.summary()
+    return {
+        "agent": agent,
+        "seed": seed,
+        "timesteps": model.num_timesteps,
+        "seconds": folder.train_seconds(),
+        "curve": validation_curve(folder),
+        "success": summary["success"].tolist(),
+        "success_interval": summary["success_interval"].tolist(),
+        "return": summary["mean"].tolist(),
+        "return_interval": summary["mean_interval"].tolist(),
+        "values": result.success.tolist() if result.success is not None else None,
+        "envs_per_task": result.envs_per_task,
+    }
+
+
+def validation_curve(folder: RunFolder) -> dict[str, list[float]]:
+    """Steps, and success of the last episode and return of the trial on validation goals."""
+    curve = folder.learning_curve()
+    names = ["time/total_timesteps", "validation/success", "validation/trial_return"]
+    rows = np.array([curve[name] for name in names])
+    rows = rows[:, ~np.isnan(rows[1])]
+    return dict(zip(("steps", "success", "return"), rows.round(4).tolist(), strict=True))
+
+
+def rise(row: dict[str, Any]) -> float:
+    """Success per million steps, by a line through the last third of the validation curve."""
+    steps, success = (np.array(row["curve"][name]) for name in ("steps", "success"))
+    last = steps >= 2 / 3 * row["timesteps"]
+    return float(np.polyfit(steps[last] / 1e6, success[last], 1)[0]) if last.sum() > 1 else 0.0
+
+
+def as_markdown(name: str, rows: list[dict[str, Any]]) -> str:
+    """The committed table."""
+    seeds = " ".join(map(str, sorted({row["seed"] for row in rows})))
+    num_episodes = len(rows[0]["success"])
+    heads = " | ".join(f"episode {i + 1}" for i in range(num_episodes))
+    lines = [
+        f"# Meta-RL on Meta-World's ML1 {name}",
+        "",
+        f"`python benchmarks/metaworld_curves.py {name} --seeds {seeds}`, shipped settings.",
+        "",
+        f"Success in each episode of a trial on the {NUM_TASKS} test goals, in %, with 95 %",
+        "bootstrap intervals over the goals: the share of episodes with a step in which the goal",
+        "is reached. Actions are sampled. An episode has 200 steps, Meta-World's 500.",
+        "",
+        f"| agent | seed | {heads} | episodes a goal | steps | wall time | still rising |",
+        "|---" * (num_episodes + 6) + "|",
+    ]
+    for row in rows:
+        cells = [
+            f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+            for mean, (low, high) in zip(row["success"], row["success_interval"], strict=True)
+        ]
+        lines.append(
+            f"| {AGENTS[row['agent']]} | {row['seed']} | {' | '.join(cells)} "
+            f"| {row['envs_per_task']} | {row['timesteps'] / 1e6:.2f} M "
+            f"| {row['seconds'] / 60:.0f} min | {100 * rise(row):+.1f} |"
+        )
+    lines += [
+        "",
+        "Still rising: success after adaptation on the validation goals, in % per million steps,",
+        "by a line through the last third of the training; `--timesteps` goes on. RL² and PEARL",
+        "adapt to their own episodes alone, MAML by a gradient step after every episode, on all",
+        "those of the goal. The picture's learning curves are of 40 trials, on the ten validation",
+        "goals, with Wilson's 95 % intervals.",
+        "",
+        f"{versions_text()}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def wilson(rates: list[float]) -> np.ndarray:
+    """95 % intervals of shares of the validation tasks, ``[2, points]``."""
+    tests = [binomtest(round(rate * NUM_VALIDATION), NUM_VALIDATION) for rate in rates]
+    return np.array([test.proportion_ci(method="wilson") for test in tests]).T
+
+
+def plot(name: str, rows: list[dict[str, Any]], path: Path) -> None:
+    """Learning curves on validation goals, and success on test goals as agents adapt."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    learning, adaptation = figure.subplots(1, 2)
+    for row in rows:
+        colour = f"C{list(AGENTS).index(row['agent'])}"
+        label = f"{AGENTS[row['agent']]}, seed {row['seed']}"
+        steps = np.array(row["curve"]["steps"]) / 1e6
+        success = row["curve"]["success"]
+        learning.plot(steps, success, ".-", color=colour, label=label)
+        learning.fill_between(steps, *wilson(success), color=colour, alpha=0.2, linewidth=0)
+        at = np.arange(1, len(row["success"]) + 1)
+        adaptation.plot(at, row["success"], "o-", color=colour, label=label)
+        low, high = np.array(row["success_interval"]).T
+        adaptation.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
+    learning.set(xlabel="million environment steps", ylabel="success in the last episode")
+    learning.set(xscale="log", ylim=(-0.02, 1.02), title=f"ML1 {name}: validation goals")
+    adaptation.set(xlabel="episode", ylabel="success", xticks=at, ylim=(-0.02, 1.02))
+    adaptation.set_title(f"{NUM_TASKS} test goals")
+    adaptation.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main(args: Args) -> None:
+    """Fill the table, agent by agent."""
+    unknown = sorted(set(args.agents) - set(AGENTS))
+    if unknown:
+        raise SystemExit(f"unknown agents {unknown}: {', '.join(AGENTS)} exist")
+    torch.set_num_threads(args.threads)
+    file = args.out / f"metaworld_{args.name}.json"
+    for agent in args.agents:
+        for seed in args.seeds:
+            row = run(agent, seed, args)
+            rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+            rows = [r for r in rows if (r["agent"], r["seed"]) != (agent, seed)] + [row]
+            rows.sort(key=lambda r: (list(AGENTS).index(r["agent"]), r["seed"]))
+            write_atomically(file, json.dumps(rows) + "\n")
+            write_atomically(file.with_suffix(".md"), as_markdown(args.name, rows))
+            plot(args.name, rows, file.with_suffix(".png"))
+            print(f"{AGENTS[agent]}, seed {seed}: success {row['success']}", flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
