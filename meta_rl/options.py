@@ -121,9 +121,12 @@ def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[st
 
 
 def parsed(text: str) -> Any:
-    """A number, list, True, None, ...; a word where it is none of these."""
+    """A number, list, True, None, ...; a word where it is none of these.
+
+    ``true`` and ``false`` are as in the files of settings.
+    """
     try:
-        value = ast.literal_eval(text)
+        value = ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
     except (ValueError, SyntaxError):
         return text
     return list(value) if isinstance(value, tuple) else value  # as the run folder has it

@@ -136,7 +136,7 @@ class TestTrain:
         """Several per flag, several flags, the last of a name wins; all kinds of values."""
         more = [
             *("--param", "num_epochs=2", "learning_rate=[1e-3,1e-4]"),
-            *("--param", "num_epochs=3", "target_kl=None", "normalize_advantages=False"),
+            *("--param", "num_epochs=3", "target_kl=None", "normalize_advantages=false"),
             *("--param", "policy.core=lstm", "policy.embedding=[8]", "env.horizon=2"),
         ]
         out = tmp_path / "run"

@@ -34,30 +34,34 @@ class Story(NamedTuple):
     present: Tensor
 
 
-def encode_positions(words: Tensor, tokens: Tensor) -> Tensor:
+def encode_positions(words: Tensor, tokens: Tensor, dim: int | None = None) -> Tensor:
     """Position encoding: the sum of a sentence's words, weighted by place and feature.
 
     Word j of J (from 1) weighs ``l_kj = (1 - j / J) - (k / D) (1 - 2 j / J)`` in feature k of D
     (section 4.1), so that the order of words matters.
 
     Args:
-        words: Embeddings, ``[..., L, D]``.
+        words: Embeddings by T tables side by side, ``[..., L, T * D]``.
         tokens: Word numbers ``[..., L]``; 0 is padding, at the end.
+        dim: D; by default there is one table.
 
     Returns:
-        ``[..., D]``.
+        ``[..., T * D]``.
     """
+    dim = dim or words.shape[-1]
     present = (tokens != 0).to(words.dtype)
     length = present.sum(dim=-1, keepdim=True).clamp(min=1)
     place = torch.arange(1, tokens.shape[-1] + 1, device=words.device) / length
-    features = torch.arange(1, words.shape[-1] + 1, device=words.device) / words.shape[-1]
-    by_place, by_both = ((weight * present)[..., None] for weight in (1 - place, 1 - 2 * place))
-    return (words * by_place).sum(-2) - features * (words * by_both).sum(-2)
+    features = torch.arange(1, dim + 1, device=words.device) / dim
+    weights = torch.stack([1 - place, 1 - 2 * place], dim=-2) * present.unsqueeze(-2)
+    by_place, by_both = (weights @ words).unbind(dim=-2)
+    return by_place - features.repeat(words.shape[-1] // dim) * by_both
 
 
-def bag_of_words(words: Tensor, tokens: Tensor) -> Tensor:
+def bag_of_words(words: Tensor, tokens: Tensor, dim: int | None = None) -> Tensor:
     """The sum of a sentence's words; arguments as for :func:`encode_positions`."""
-    return (words * (tokens != 0)[..., None]).sum(dim=-2)
+    present = (tokens != 0).to(words.dtype)
+    return (present.unsqueeze(-2) @ words).squeeze(-2)
 
 
 class MemoryNetwork(nn.Module):
@@ -95,8 +99,8 @@ class MemoryNetwork(nn.Module):
         self.adjacent = tying == "adjacent"
         self.pool = encode_positions if positions else bag_of_words
         tables = self.hops + 1 if self.adjacent else 3  # layerwise: question, keys, values
-        self.words = nn.ModuleList(nn.Embedding(size, dim) for _ in range(tables))
-        self.times = nn.ModuleList(nn.Embedding(self.max_time + 1, dim) for _ in range(tables))
+        self.words = nn.Embedding(size, tables * dim)  # the tables lie side by side
+        self.times = nn.Embedding(self.max_time + 1, tables * dim)
         self.answer = None if self.adjacent else nn.Linear(dim, size, bias=False)
         self.between = None if self.adjacent else nn.Linear(dim, dim, bias=False)
 
@@ -112,15 +116,14 @@ class MemoryNetwork(nn.Module):
             sentences: ``[M, S, L]``.
             times: How long ago each was told, from 1; 0 is padding: ``[M, S]``.
         """
-        tables = [
-            self.pool(words(sentences), sentences) + when(times.clamp(max=self.max_time))
-            for words, when in zip(self.words, self.times, strict=True)
-        ]
+        embedded = self.pool(self.words(sentences), sentences, self.dim)
+        embedded = embedded + self.times(times.clamp(max=self.max_time))
+        tables = embedded.unflatten(-1, (-1, self.dim)).movedim(-2, 1)  # [M, T, S, D]
         if self.adjacent:
-            keys, values = tables[:-1], tables[1:]
+            keys, values = tables[:, :-1], tables[:, 1:]
         else:
-            keys, values = [tables[1]] * self.hops, [tables[2]] * self.hops
-        return Story(torch.stack(keys, dim=1), torch.stack(values, dim=1), times != 0)
+            keys, values = (tables[:, [index]].expand(-1, self.hops, -1, -1) for index in (1, 2))
+        return Story(keys, values, times != 0)
 
     def forward(self, questions: Tensor, story: Story | None, linear: bool = False) -> Tensor:
         """Answer.
@@ -133,12 +136,13 @@ class MemoryNetwork(nn.Module):
         Returns:
             Logits of the answers, ``[M, Q, V]``.
         """
-        state = self.pool(self.words[0](questions), questions)
+        first = functional.embedding(questions, self.words.weight[:, : self.dim])
+        state = self.pool(first, questions)
         for hop in range(self.hops):
             read = 0.0 if story is None else self._read(state, story, hop, linear)
             state = (state if self.between is None else self.between(state)) + read
         if self.answer is None:
-            return state @ self.words[-1].get_parameter("weight").T
+            return state @ self.words.weight[:, -self.dim :].T
         return self.answer(state)
 
     @staticmethod

@@ -52,6 +52,8 @@ class TestEncodings:
                     weight = (1 - j / length) - (k / 5) * (1 - 2 * j / length)
                     expected[row, k - 1] += weight * words[row, j - 1, k - 1]
         assert torch.allclose(encode_positions(words, tokens), expected, atol=1e-6)
+        both = encode_positions(torch.cat([words, 2 * words], dim=-1), tokens, dim=5)
+        assert torch.allclose(both, torch.cat([expected, 2 * expected], dim=-1), atol=1e-5)
 
     def test_positions_by_hand(self) -> None:
         """Two words, two features: the first weighs (1/2, 1/2), the second (1/2, 1)."""
@@ -66,15 +68,13 @@ class TestEncodings:
 def by_hand(tying: str, hops: int) -> MemoryNetwork:
     """One feature, word embeddings that are set by the tests; times count nothing."""
     network = MemoryNetwork(4, dim=1, hops=hops, tying=tying, positions=False, max_time=2)
-    for table in network.times:
-        torch.nn.init.zeros_(table.weight)
+    torch.nn.init.zeros_(network.times.weight)
     return network
 
 
 def set_words(network: MemoryNetwork, *tables: list[float]) -> None:
-    for table, values in zip(network.words, tables, strict=True):
-        with torch.no_grad():
-            table.weight.copy_(torch.tensor(values)[:, None])
+    with torch.no_grad():
+        network.words.weight.copy_(torch.tensor(tables).T)
 
 
 class TestHops:
@@ -120,8 +120,7 @@ class TestHops:
         network = by_hand("adjacent", 1)
         set_words(network, [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0])
         with torch.no_grad():
-            network.times[0].weight.copy_(torch.tensor([[9.0], [math.log(3)], [0.0]]))
-            network.times[1].weight.copy_(torch.tensor([[9.0], [4.0], [8.0]]))
+            network.times.weight.copy_(torch.tensor([[9.0, 9.0], [math.log(3), 4.0], [0.0, 8.0]]))
         story = network.read_story(torch.tensor([[[1], [1]]]), torch.tensor([[2, 1]]))
         logits = network(self.QUESTION, story).detach()
         assert float(logits[0, 0, 3]) == pytest.approx(1 + 8 / 4 + 4 * 3 / 4)
