@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
+from scipy.stats import binomtest, linregress
 
 from meta_rl.cli import ALGORITHMS, Train, train
 from meta_rl.evaluation import evaluate_adaptation
@@ -106,11 +106,14 @@ def validation_curve(folder: RunFolder) -> dict[str, list[float]]:
     return dict(zip(("steps", "success", "return"), rows.round(4).tolist(), strict=True))
 
 
-def rise(row: dict[str, Any]) -> float:
-    """Success per million steps, by a line through the last third of the validation curve."""
+def rise(row: dict[str, Any]) -> str:
+    """Success per million steps ± standard error, over the last third of the validation curve."""
     steps, success = (np.array(row["curve"][name]) for name in ("steps", "success"))
     last = steps >= 2 / 3 * row["timesteps"]
-    return float(np.polyfit(steps[last] / 1e6, success[last], 1)[0]) if last.sum() > 1 else 0.0
+    if last.sum() < 3:
+        return ""
+    line = linregress(steps[last] / 1e6, 100 * success[last])
+    return f"{line.slope:+.0f} ± {line.stderr:.0f}"
 
 
 def as_markdown(name: str, rows: list[dict[str, Any]]) -> str:
@@ -138,15 +141,15 @@ def as_markdown(name: str, rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {AGENTS[row['agent']]} | {row['seed']} | {' | '.join(cells)} "
             f"| {row['envs_per_task']} | {row['timesteps'] / 1e6:.2f} M "
-            f"| {row['seconds'] / 60:.0f} min | {100 * rise(row):+.1f} |"
+            f"| {row['seconds'] / 60:.0f} min | {rise(row)} |"
         )
     lines += [
         "",
-        "Still rising: success after adaptation on the validation goals, in % per million steps,",
-        "by a line through the last third of the training; `--timesteps` goes on. RL² and PEARL",
-        "adapt to their own episodes alone, MAML by a gradient step after every episode, on all",
-        "those of the goal. The picture's learning curves are of 40 trials, on the ten validation",
-        "goals, with Wilson's 95 % intervals.",
+        "Still rising: success in the last episode on the ten validation goals, in % per million",
+        "steps ± standard error, by a line through the last third of the training; `--timesteps`",
+        "goes on. RL² and PEARL adapt to their own episodes alone, MAML by a gradient step after",
+        "every episode, on all those of the goal. The picture's learning curves are of 40 trials",
+        "on the validation goals, with Wilson's 95 % intervals.",
         "",
         f"{versions_text()}.",
         "",

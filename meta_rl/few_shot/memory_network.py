@@ -37,8 +37,10 @@ class Story(NamedTuple):
 def encode_positions(words: Tensor, tokens: Tensor, dim: int | None = None) -> Tensor:
     """Position encoding: the sum of a sentence's words, weighted by place and feature.
 
-    Word j of J (from 1) weighs ``l_kj = (1 - j / J) - (k / D) (1 - 2 j / J)`` in feature k of D
-    (section 4.1), so that the order of words matters.
+    Word j of J (from 1) weighs ``1 + 4 (k - (D + 1) / 2) (j - (J + 1) / 2) / (D J)`` in feature k of
+    D, so that the order of words matters. That is the form of the published implementations, here
+    with each sentence's own J. Section 4.1 of the paper has half of it, with indices that are not
+    centred; with that, tasks 4 and 6 of bAbI were not learned in 100 passes.
 
     Args:
         words: Embeddings by T tables side by side, ``[..., L, T * D]``.
@@ -50,12 +52,13 @@ def encode_positions(words: Tensor, tokens: Tensor, dim: int | None = None) -> T
     """
     dim = dim or words.shape[-1]
     present = (tokens != 0).to(words.dtype)
-    length = present.sum(dim=-1, keepdim=True).clamp(min=1)
-    place = torch.arange(1, tokens.shape[-1] + 1, device=words.device) / length
-    features = torch.arange(1, dim + 1, device=words.device) / dim
-    weights = torch.stack([1 - place, 1 - 2 * place], dim=-2) * present.unsqueeze(-2)
-    by_place, by_both = (weights @ words).unbind(dim=-2)
-    return by_place - features.repeat(words.shape[-1] // dim) * by_both
+    length = present.sum(dim=-1, keepdim=True)
+    steps = torch.arange(1, tokens.shape[-1] + 1, device=words.device)
+    place = (steps - (length + 1) / 2) / length.clamp(min=1)
+    features = torch.arange(1, dim + 1, device=words.device) / dim - (dim + 1) / (2 * dim)
+    weights = torch.stack([torch.ones_like(place), 4 * place], dim=-2) * present.unsqueeze(-2)
+    bag, by_place = (weights @ words).unbind(dim=-2)
+    return bag + features.repeat(words.shape[-1] // dim) * by_place
 
 
 def bag_of_words(words: Tensor, tokens: Tensor, dim: int | None = None) -> Tensor:

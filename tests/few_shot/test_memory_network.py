@@ -49,16 +49,16 @@ class TestEncodings:
         for row, length in enumerate((3, 1)):
             for j in range(1, length + 1):
                 for k in range(1, 6):
-                    weight = (1 - j / length) - (k / 5) * (1 - 2 * j / length)
+                    weight = 1 + 4 * (k - 3) * (j - (length + 1) / 2) / (5 * length)
                     expected[row, k - 1] += weight * words[row, j - 1, k - 1]
         assert torch.allclose(encode_positions(words, tokens), expected, atol=1e-6)
         both = encode_positions(torch.cat([words, 2 * words], dim=-1), tokens, dim=5)
         assert torch.allclose(both, torch.cat([expected, 2 * expected], dim=-1), atol=1e-5)
 
     def test_positions_by_hand(self) -> None:
-        """Two words, two features: the first weighs (1/2, 1/2), the second (1/2, 1)."""
+        """Two words, two features: the first weighs (5/4, 3/4), the second (3/4, 5/4)."""
         words = torch.tensor([[1.0, 10.0], [2.0, 20.0]])
-        assert encode_positions(words, torch.tensor([1, 2])).tolist() == [1.5, 25.0]
+        assert encode_positions(words, torch.tensor([1, 2])).tolist() == [2.75, 32.5]
 
     def test_a_bag_forgets_the_order(self) -> None:
         words, tokens = torch.tensor([[1.0], [2.0], [9.0]]), torch.tensor([5, 6, 0])
