@@ -267,6 +267,11 @@ def _babi_lines(rows: dict[str, Any]) -> list[str]:
                 f"| {n} | {row['error']:.1f} | {spread} | {full} | {PAPER_PE[n - 1]:.1f} | "
                 f"{_training(row)} |"
             )
+        lines.append(
+            "\nPosition encoding as in the published implementations: chosen by training loss and "
+            "validation\nquestions of tasks 4 and 6. With the paper's formula, test errors of "
+            "these two had been 17.6 and 22.6."
+        )
         mean = float(np.mean([row["error"] for row in ours.values()]))
         lines.append(
             f"\nMean over {len(ours)} tasks: {mean:.1f}; the paper's over all: {paper_mean}."
