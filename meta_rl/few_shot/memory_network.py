@@ -37,10 +37,10 @@ class Story(NamedTuple):
 def encode_positions(words: Tensor, tokens: Tensor, dim: int | None = None) -> Tensor:
     """Position encoding: the sum of a sentence's words, weighted by place and feature.
 
-    Word j of J (from 1) weighs ``1 + 4 (k - (D + 1) / 2) (j - (J + 1) / 2) / (D J)`` in feature k of
-    D, so that the order of words matters. That is the form of the published implementations, here
-    with each sentence's own J. Section 4.1 of the paper has half of it, with indices that are not
-    centred; with that, tasks 4 and 6 of bAbI were not learned in 100 passes.
+    Word j of J (from 1) weighs ``1 + 4 (k - (D + 1) / 2) (j - (J + 1) / 2) / (D J)`` in feature k
+    of D, so that the order of words matters. That is the form of the published implementations,
+    here with each sentence's own J. Section 4.1 of the paper has half of it, with indices that are
+    not centred; with that, tasks 4 and 6 of bAbI were not learned in 100 passes.
 
     Args:
         words: Embeddings by T tables side by side, ``[..., L, T * D]``.
