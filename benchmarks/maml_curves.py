@@ -24,10 +24,10 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from ppo_oracle import trained_oracle
+from resumed_training import resumed_training
 
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.navigation import navigation_oracles
-from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import versions_text, write_atomically
 from meta_rl.tuned import find_settings
@@ -123,19 +123,8 @@ class Args:
 
 def run_meta_training(name: str, seed: int, args: Args, timesteps: int | None) -> dict[str, Any]:
     """Train, or go on with it, and evaluate on held-out tasks."""
-    folder = train(
-        Train(
-            algo="maml_trpo",
-            tasks=name,
-            seed=seed,
-            total_timesteps=timesteps,
-            out=args.runs / f"{name}-seed{seed}",
-            resume=True,
-            eval_tasks=0,
-            quiet=True,
-            checkpoint_interval=60.0,
-        )
-    )
+    out = args.runs / f"{name}-seed{seed}"
+    folder = resumed_training("maml_trpo", name, seed, out, timesteps)
     config = folder.config()
     model = MAMLTRPO.load(folder.checkpoint)
     return {

@@ -42,6 +42,13 @@ PAPER_PE = (0.1, 21.6, 64.2, 3.8, 14.1, 7.9, 21.6, 12.6, 23.3, 17.4)
 PAPER_PE += (4.3, 0.3, 9.9, 1.8, 0.0, 52.1, 50.1, 13.6, 87.4, 0.0)
 PAPER_FULL = (0.0, 8.3, 40.3, 2.8, 13.1)
 PAPER_MEANS = {"en": 13.9, "en-10k": 6.6}
+BABI_NOTES = {  # what the committed tables need to be read with
+    "en": """
+Position encoding as in the published implementations: chosen by training loss and validation
+questions of tasks 4 and 6. With the paper's formula, test errors of these two had been 17.6 and
+22.6.
+""",
+}
 EVALUATION_SEED = 1000
 
 
@@ -267,11 +274,7 @@ def _babi_lines(rows: dict[str, Any]) -> list[str]:
                 f"| {n} | {row['error']:.1f} | {spread} | {full} | {PAPER_PE[n - 1]:.1f} | "
                 f"{_training(row)} |"
             )
-        lines.append(
-            "\nPosition encoding as in the published implementations: chosen by training loss and "
-            "validation\nquestions of tasks 4 and 6. With the paper's formula, test errors of "
-            "these two had been 17.6 and 22.6."
-        )
+        lines += [BABI_NOTES[version].rstrip()] if version in BABI_NOTES else []
         mean = float(np.mean([row["error"] for row in ours.values()]))
         lines.append(
             f"\nMean over {len(ours)} tasks: {mean:.1f}; the paper's over all: {paper_mean}."

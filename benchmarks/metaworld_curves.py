@@ -21,9 +21,10 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
+from resumed_training import resumed_training
 from scipy.stats import binomtest, linregress
 
-from meta_rl.cli import ALGORITHMS, Train, train
+from meta_rl.cli import ALGORITHMS
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.options import find_class
 from meta_rl.provenance import versions_text, write_atomically
@@ -65,19 +66,8 @@ class Args:
 
 def run(agent: str, seed: int, args: Args) -> dict[str, Any]:
     """Train, or go on with it, and evaluate on the test goals."""
-    folder = train(
-        Train(
-            algo=agent,
-            tasks=f"MetaWorldML1-{args.name}",
-            seed=seed,
-            total_timesteps=args.timesteps,
-            out=args.runs / f"{agent}-{args.name}-seed{seed}",
-            resume=True,
-            eval_tasks=0,
-            quiet=True,
-            checkpoint_interval=60.0,
-        )
-    )
+    out = args.runs / f"{agent}-{args.name}-seed{seed}"
+    folder = resumed_training(agent, f"MetaWorldML1-{args.name}", seed, out, args.timesteps)
     config = folder.config()
     model = find_class(ALGORITHMS, agent).load(folder.checkpoint, device="cpu")
     # What a gradient step takes, for MAML; the others adapt in one sub-environment.

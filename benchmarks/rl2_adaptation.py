@@ -21,10 +21,10 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from ppo_oracle import trained_oracle
+from resumed_training import resumed_training
 
 from meta_rl.agents.grid_search import BayesOptimalSearch
 from meta_rl.agents.rl2 import RL2
-from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 
@@ -87,19 +87,8 @@ def main(args: Args) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     ax = best.plot(figure.add_subplot(), label=name)
     for seed in args.seeds:
-        folder = train(
-            Train(
-                algo="rl2",
-                tasks=args.tasks,
-                seed=seed,
-                total_timesteps=args.timesteps,
-                out=args.runs / f"{args.tasks}-seed{seed}",
-                resume=True,
-                eval_tasks=0,
-                quiet=True,
-                checkpoint_interval=60.0,
-            )
-        )
+        out = args.runs / f"{args.tasks}-seed{seed}"
+        folder = resumed_training("rl2", args.tasks, seed, out, args.timesteps)
         model = RL2.load(folder.checkpoint)
         result = evaluated(model, args)
         about = f"{model.num_timesteps / 1e6:.0f} M steps, {folder.train_seconds() / 60:.0f} min"

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from resumed_training import resumed_training
 
 from meta_rl.agents.bandits import bandit_learners
 from meta_rl.agents.rl2 import RL2
-from meta_rl.cli import Train, train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import versions_text, write_atomically
 
@@ -56,17 +56,7 @@ class Args:
 
 def train_and_evaluate(name: str, args: Args) -> dict[str, Any]:
     """A row of the table."""
-    folder = train(
-        Train(
-            algo="rl2",
-            tasks=name,
-            seed=args.seed,
-            out=args.runs / f"{name}-seed{args.seed}",
-            resume=True,
-            eval_tasks=0,
-            quiet=True,
-        )
-    )
+    folder = resumed_training("rl2", name, args.seed, args.runs / f"{name}-seed{args.seed}")
     config = folder.config()
     model = RL2.load(folder.checkpoint)
 

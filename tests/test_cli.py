@@ -19,6 +19,7 @@ import torch
 from meta_rl import EvaluationResult
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import main
+from meta_rl.options import parsed
 from meta_rl.runs import RunFolder
 
 PARAMS = [
@@ -136,7 +137,7 @@ class TestTrain:
         """Several per flag, several flags, the last of a name wins; all kinds of values."""
         more = [
             *("--param", "num_epochs=2", "learning_rate=[1e-3,1e-4]"),
-            *("--param", "num_epochs=3", "target_kl=None", "normalize_advantages=false"),
+            *("--param", "num_epochs=3", "target_kl=None", "normalize_advantages=False"),
             *("--param", "policy.core=lstm", "policy.embedding=[8]", "env.horizon=2"),
         ]
         out = tmp_path / "run"
@@ -150,6 +151,13 @@ class TestTrain:
         policy = {"hidden_size": 4, "core": "lstm", "embedding": [8]}
         assert config.algorithm_kwargs["policy_kwargs"] == policy
         assert config.env_kwargs == {"num_arms": 2, "horizon": 2}
+
+    @pytest.mark.parametrize(
+        ("text", "value"), [("true", True), ("false", False), ("truth", "truth")]
+    )
+    def test_truth_as_in_the_settings_files(self, text: str, value: object) -> None:
+        assert parsed(text) == value
+        assert type(parsed(text)) is type(value)
 
     def test_shipped_settings_are_the_default(self, tmp_path: Path) -> None:
         """What is not given comes from the settings that ship for these tasks."""

@@ -546,17 +546,12 @@ def probed(algorithm: type[PEARL], iterations: int, **changes: Any) -> np.ndarra
 
 
 class TestProbe:
-    """Only the context tells the sign of the task: 1/2 before it, 1 after it.
-
-    A single step may leave one or two of the 64 tasks in doubt, as processors round differently;
-    two steps do not.
-    """
+    """Only the context tells the sign of the task: 1/2 before it, 1 after it."""
 
     def test_context_reveals_the_task(self) -> None:
         values = probed(PEARL, 40, test_latent="mean")
         assert 0.3 < values[:, 0].mean() < 0.7
-        assert values[:, 1].mean() > 0.95
-        assert values[:, 2].min() == 1.0
+        assert values[:, 1:].min() == 1.0
 
     @pytest.mark.parametrize(
         "changes",
@@ -567,6 +562,7 @@ class TestProbe:
         ids=["recurrent", "twin targets and a learned temperature"],
     )
     def test_variants_learn_it_too(self, changes: dict[str, Any]) -> None:
+        """A single step may leave some tasks in doubt, two do not."""
         values = probed(PEARL, 32, test_latent="mean", **changes)
         assert 0.3 < values[:, 0].mean() < 0.7
         assert values[:, 1].mean() > 0.9
