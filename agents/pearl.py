@@ -51,6 +51,9 @@ class PEARL(LatentInference, MetaAlgorithm):
         learning_rate: Of Adam, for all networks: a number, or a function of the remaining progress.
         meta_batch_size: Tasks that data are collected from in an iteration, where ``env`` is an id.
         envs_per_task: Sub-environments of each; they share the steps below.
+        task_choice: Which tasks these are: ``"random"`` ones, as in the paper, or those with the
+            ``"fewest"`` transitions so far. By chance a task may wait long for new transitions,
+            and critics that are trained on few old ones overrate actions that were never tried.
         num_train_tasks: Length of the list that is drawn from a continuous training distribution.
         initial_steps: Steps on every training task before the first update.
         initial_actions: In these, actions of the untrained ``"policy"`` or, where that finds no
@@ -109,6 +112,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         *,
         meta_batch_size: int = 5,
         envs_per_task: int = 1,
+        task_choice: str = "random",
         num_train_tasks: int = 100,
         initial_steps: int = 2000,
         initial_actions: str = "policy",
@@ -155,6 +159,7 @@ class PEARL(LatentInference, MetaAlgorithm):
             device=device,
             supported_action_spaces=(spaces.Box,),
         )
+        self.task_choice = task_choice
         self.num_train_tasks = num_train_tasks
         self.train_tasks: Tasks = None
         self.initial_steps = initial_steps
@@ -210,6 +215,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         for name, known in (
             ("test_latent", ("sample", "mean")),
             ("initial_actions", ("policy", "held")),
+            ("task_choice", ("random", "fewest")),
         ):
             if getattr(self, name) not in known:
                 choices = " or ".join(map(repr, known))
@@ -293,10 +299,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         callback.on_rollout_start()
         if self.replay.is_empty and not self._collect_first(callback):
             return False
-        num_tasks = count_tasks(self.train_tasks)
-        passes = -(-self.meta_batch_size // num_tasks)
-        drawn = np.concatenate([self.rng.permutation(num_tasks) for _ in range(passes)])
-        work = self._begin(drawn[: self.meta_batch_size])
+        work = self._begin(self._choose_tasks())
         rollouts: dict[str, list[Rollout]] = {"prior": [], "posterior": []}
         for kind, steps, to_context in (
             ("prior", self.prior_steps, True),
@@ -311,6 +314,16 @@ class PEARL(LatentInference, MetaAlgorithm):
         self._log_rollouts(rollouts)
         callback.on_rollout_end()
         return True
+
+    def _choose_tasks(self) -> np.ndarray:
+        """Training tasks ``[M]`` of an iteration: each once, before any comes twice."""
+        num_tasks = count_tasks(self.train_tasks)
+        passes = -(-self.meta_batch_size // num_tasks)
+        orders = [self.rng.permutation(num_tasks) for _ in range(passes)]
+        if self.task_choice == "fewest":  # of equal ones, at random
+            counts = self.replay.written
+            orders = [order[np.argsort(counts[order], kind="stable")] for order in orders]
+        return np.concatenate(orders)[: self.meta_batch_size]
 
     def _stretches(self, kind: str, steps: int) -> list[int]:
         """Whole for the prior; for the posterior, which is inferred anew each time, by episodes."""

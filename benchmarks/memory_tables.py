@@ -46,7 +46,8 @@ BABI_NOTES = {  # what the committed tables need to be read with
     "en": """
 Position encoding as in the published implementations: chosen by training loss and validation
 questions of tasks 4 and 6. With the paper's formula, test errors of these two had been 17.6 and
-22.6.
+22.6. Empty places of the memory at a score of 0, as in the authors' code: chosen by training loss
+and validation questions of tasks 6 and 10, whose test errors had been 20.4 and 28.8 without.
 """,
 }
 EVALUATION_SEED = 1000

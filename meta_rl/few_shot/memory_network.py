@@ -150,12 +150,10 @@ class MemoryNetwork(nn.Module):
 
     @staticmethod
     def _read(state: Tensor, story: Story, hop: int, linear: bool) -> Tensor:
-        """``Σ p_i c_i``, with p the softmax of ``u · m_i`` over the sentences: ``[M, Q, D]``."""
-        scores = state @ story.keys[:, hop].transpose(1, 2)
+        """``Σ p_i c_i``, with p the softmax of ``u · m_i`` over all places: ``[M, Q, D]``."""
         present = story.present[:, None, :]
-        if linear:
-            return (scores * present) @ story.values[:, hop]
-        attention = torch.softmax(scores.masked_fill(~present, -1e9), dim=-1)
+        scores = (state @ story.keys[:, hop].transpose(1, 2)) * present
+        attention = scores if linear else torch.softmax(scores, dim=-1)
         return (attention * present) @ story.values[:, hop]
 
 
@@ -164,8 +162,13 @@ class MemoryNetworkLearner(FewShotLearner):
 
     Gradient descent on summed losses; the rate is halved after each quarter of the training;
     gradients longer than 40 are scaled. Random noise: sentences are told as if there were empty
-    ones between them, so that times of training are not learned by heart. Padding is not attended
-    to (the authors' code gives it a score of 0), and sentences are weighted by their own length J.
+    ones between them, so that times of training are not learned by heart. Sentences are weighted by
+    their own length J.
+
+    Empty places of the memory have a score and a value of 0, as in the authors' code: attention
+    that finds nothing rests there. Without that, yes-no questions of bAbI (tasks 6 and 10) are
+    learned by heart. Stories have to be padded to the same number of sentences in training and in
+    testing, as :class:`meta_rl.few_shot.babi.Babi` does.
 
     Args:
         vocabulary_size: ``len(tasks.vocabulary)``.

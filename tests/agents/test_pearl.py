@@ -433,6 +433,21 @@ class TestCollection:
             assert (np.abs(action) < 1).all()
             assert not rows[task, count:].any()
 
+    @pytest.mark.parametrize("envs_per_task", [1, 2])
+    def test_tasks_with_the_fewest_transitions_are_first(self, envs_per_task: int) -> None:
+        """Two of six tasks in each iteration: all were visited once after three of them."""
+        model = make_pearl(
+            num_envs=2 * envs_per_task, envs_per_task=envs_per_task, task_choice="fewest"
+        )
+        model.learn(FIRST + 3 * ITERATION)
+        np.testing.assert_array_equal(model.replay.written, 12)
+        model.learn(1, reset_num_timesteps=False)
+        np.testing.assert_array_equal(np.sort(model.replay.written), [12, 12, 12, 12, 20, 20])
+
+    def test_random_tasks_come_unevenly(self) -> None:
+        written = make_pearl(seed=0, num_envs=2).learn(FIRST + 9 * ITERATION).replay.written
+        assert written.min() < 4 + 3 * 8 < written.max()
+
     def test_truncation_is_not_terminal(self) -> None:
         """Only true ends stop the bootstrap; the successor is that of the old episode."""
         model = PEARL(
@@ -771,6 +786,7 @@ class TestErrors:
             ({"entropy_coefficient": "much"}, "entropy_coefficient: 'auto' or a number above 0"),
             ({"entropy_coefficient": 0.0}, "entropy_coefficient: 'auto' or a number above 0"),
             ({"test_latent": "mode"}, "test_latent: 'sample' or 'mean', got 'mode'"),
+            ({"task_choice": "oldest"}, "task_choice: 'random' or 'fewest', got 'oldest'"),
             (
                 {"prior_steps": 5, "envs_per_task": 2},
                 "prior_steps=5 is no multiple of envs_per_task=2",

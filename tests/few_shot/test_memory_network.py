@@ -83,11 +83,11 @@ class TestHops:
     QUESTION = torch.tensor([[[3]]])
 
     def test_adjacent_by_hand(self) -> None:
-        """u = log 2; p = 2/3, 1/3 over m = 1, 0; o = 2/3 · 3 + 1/3 · 6 = 4; W is the last table."""
+        """u = log 2; m = 1, 0 and an empty place: p = 1/2, 1/4, 1/4; o = 3/2 + 6/4 = 3."""
         network = by_hand("adjacent", 1)
         set_words(network, [9.0, 1.0, 0.0, math.log(2)], [0.0, 3.0, 6.0, 1.0])
         logits = network(self.QUESTION, network.read_story(self.STORY, self.TIMES))
-        u = math.log(2) + 4
+        u = math.log(2) + 3  # W is the last table
         assert logits[0, 0].tolist() == pytest.approx([0, 3 * u, 6 * u, u], rel=1e-6)
 
     def test_the_linear_start_by_hand(self) -> None:
@@ -99,21 +99,21 @@ class TestHops:
         assert float(logits[0, 0, 3]) == pytest.approx(4 * math.log(2))
 
     def test_two_adjacent_hops_by_hand(self) -> None:
-        """Keys of hop 2 are values of hop 1: u = 0, p even, o = (1 - 1) / 2 = 0; again even: 5."""
+        """Keys of hop 2 are values of hop 1: u = 0, p even, o = (1 - 1) / 3; then (3 + 6) / 3."""
         network = by_hand("adjacent", 2)
-        set_words(network, [9.0, 2.0, 7.0, 0.0], [0.0, 1.0, -1.0, 0.0], [0.0, 4.0, 6.0, 1.0])
+        set_words(network, [9.0, 2.0, 7.0, 0.0], [0.0, 1.0, -1.0, 0.0], [0.0, 3.0, 6.0, 1.0])
         logits = network(self.QUESTION, network.read_story(self.STORY, self.TIMES))
-        assert logits[0, 0].tolist() == pytest.approx([0, 20, 30, 5])
+        assert logits[0, 0].tolist() == pytest.approx([0, 9, 18, 3])
 
     def test_two_layerwise_hops_by_hand(self) -> None:
-        """H = 2: u = 1, keys alike, o = 3: u = 2 · 1 + 3 = 5, then 2 · 5 + 3 = 13."""
+        """H = 2: u = 1, keys 0, o = (2 + 4) / 3 = 2: u = 2 · 1 + 2 = 4, then 2 · 4 + 2 = 10."""
         network = by_hand("layerwise", 2)
-        set_words(network, [0.0, 0.0, 0.0, 1.0], [0.0, 7.0, 7.0, 0.0], [0.0, 2.0, 4.0, 0.0])
+        set_words(network, [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0], [0.0, 2.0, 4.0, 0.0])
         with torch.no_grad():
             network.between.weight.fill_(2.0)
             network.answer.weight.copy_(torch.tensor([[0.0], [1.0], [-1.0], [0.5]]))
         logits = network(self.QUESTION, network.read_story(self.STORY, self.TIMES))
-        assert logits[0, 0].tolist() == pytest.approx([0, 13, -13, 6.5])
+        assert logits[0, 0].tolist() == pytest.approx([0, 10, -10, 5])
 
     def test_times_tell_sentences_apart(self) -> None:
         """The same sentence twice; time 1 has key log 3, time 2 has key 0: p = 1/4, 3/4."""
@@ -124,6 +124,18 @@ class TestHops:
         story = network.read_story(torch.tensor([[[1], [1]]]), torch.tensor([[2, 1]]))
         logits = network(self.QUESTION, story).detach()
         assert float(logits[0, 0, 3]) == pytest.approx(1 + 8 / 4 + 4 * 3 / 4)
+
+    def test_empty_places_are_neither_compared_nor_read(self) -> None:
+        """Two of them: p = 2/5, 1/5, 1/5, 1/5, whatever the embeddings of padding; o = 12/5."""
+        network = by_hand("adjacent", 1)
+        set_words(network, [9.0, 1.0, 0.0, math.log(2)], [8.0, 3.0, 6.0, 1.0])
+        with torch.no_grad():
+            network.times.weight[0] = 7.0
+        story = network.read_story(
+            torch.tensor([[[1], [2], [0], [0]]]), torch.tensor([[2, 1, 0, 0]])
+        )
+        logits = network(self.QUESTION, story).detach()
+        assert float(logits[0, 0, 3]) == pytest.approx(math.log(2) + 12 / 5)
 
 
 class TestTimeNoise:
