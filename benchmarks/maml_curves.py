@@ -13,7 +13,6 @@ a larger ``--timesteps`` continues it. Each result is written as soon as it is t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from ppo_oracle import trained_oracle
+from result_rows import add_row
 from resumed_training import resumed_training
 
 from meta_rl.agents.maml_trpo import MAMLTRPO
@@ -300,10 +300,7 @@ def main(args: Args) -> None:
             raise SystemExit(f"unknown learner {learner!r}: {', '.join(LEARNERS)} exist")
         for seed in args.seeds:
             row = {"learner": learner, "seed": seed, **runs[learner](seed)}
-            rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-            rows = [r for r in rows if (r["learner"], r["seed"]) != (learner, seed)] + [row]
-            rows.sort(key=lambda r: (LEARNERS.index(r["learner"]), r["seed"]))
-            write_atomically(file, json.dumps(rows) + "\n")
+            rows = add_row(file, row, "learner", LEARNERS)
             write_atomically(args.out / f"maml_{name}.md", as_markdown(name, rows))
             plot(name, rows, args.out / f"maml_{name}.png")
             print(f"{name}, {learner}, seed {seed}: {row['evaluation']['mean']}", flush=True)

@@ -12,7 +12,6 @@ of earlier calls. Needs the extra ``metaworld``.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
+from result_rows import add_row
 from resumed_training import resumed_training
 from scipy.stats import binomtest, linregress
 
@@ -195,10 +195,7 @@ def main(args: Args) -> None:
     for agent in args.agents:
         for seed in args.seeds:
             row = run(agent, seed, args)
-            rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-            rows = [r for r in rows if (r["agent"], r["seed"]) != (agent, seed)] + [row]
-            rows.sort(key=lambda r: (list(AGENTS).index(r["agent"]), r["seed"]))
-            write_atomically(file, json.dumps(rows) + "\n")
+            rows = add_row(file, row, "agent", list(AGENTS))
             write_atomically(file.with_suffix(".md"), as_markdown(args.name, rows))
             plot(args.name, rows, file.with_suffix(".png"))
             print(f"{AGENTS[agent]}, seed {seed}: success {row['success']}", flush=True)
