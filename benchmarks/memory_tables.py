@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,8 @@ def trained(
     return learner, about
 
 
-def run_copy(args: Args) -> dict[str, Any]:
-    """Bits per sequence at all lengths, of NTM and LSTM, and the pictures."""
+def run_copy(args: Args) -> Iterator[dict[str, Any]]:
+    """Bits per sequence at all lengths, of NTM, then of LSTM, and the pictures."""
     tasks = CopyTasks((1, 20))
     sizes, shared = (tasks.input_size, tasks.output_size), {"seed": args.seed}
     makers: dict[str, Callable[[], FewShotLearner]] = {
@@ -151,11 +151,12 @@ def run_copy(args: Args) -> dict[str, Any]:
             )
             for length in LENGTHS
         ]
-        rows[f"{name}@{args.seed}"] = about | {"bits": bits, "num_tasks": args.num_tasks}
+        row = {f"{name}@{args.seed}": about | {"bits": bits, "num_tasks": args.num_tasks}}
+        rows |= row
         if isinstance(learner, NTMLearner):
             picture_of_attention(learner, args.out / "ntm_attention.png")
-    picture_of_lengths(rows, args.out / "ntm_copy.png")
-    return rows
+        picture_of_lengths(rows, args.out / "ntm_copy.png")
+        yield row
 
 
 def picture_of_attention(learner: NTMLearner, path: Path) -> None:
@@ -183,7 +184,7 @@ def picture_of_lengths(rows: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def run_mann(args: Args) -> dict[str, Any]:
+def run_mann(args: Args) -> Iterator[dict[str, Any]]:
     """Accuracy by presentation on held-out characters."""
     tasks = Omniglot(args.root, ways=5, shots=1, queries=9, size=20)
     learner, about = trained(
@@ -196,14 +197,13 @@ def run_mann(args: Args) -> dict[str, Any]:
     rng = np.random.default_rng(EVALUATION_SEED)
     test = tasks.test.to(learner.device)
     rates = learner.accuracy_by_presentation(test, args.num_tasks, rng)
-    return {f"MANN@{args.seed}": about | {"accuracy": rates.tolist(), "num_tasks": args.num_tasks}}
+    yield {f"MANN@{args.seed}": about | {"accuracy": rates.tolist(), "num_tasks": args.num_tasks}}
 
 
-def run_babi(args: Args) -> dict[str, Any]:
+def run_babi(args: Args) -> Iterator[dict[str, Any]]:
     """Test error of the restart with the lowest training loss, for each task."""
     missing = {3} if args.version == "en-10k" else set()
     wanted = args.babi_tasks or tuple(sorted(set(range(1, NUM_TASKS + 1)) - missing))
-    rows: dict[str, Any] = {}
     for number in wanted:
         tasks = Babi(number, args.version, args.root)
         tries = [
@@ -211,9 +211,8 @@ def run_babi(args: Args) -> dict[str, Any]:
         ]
         best = min(tries, key=lambda row: row["train_loss"])
         errors = [row["error"] for row in tries]
-        rows[f"{args.version}-{number}"] = best | {"restarts": args.restarts, "errors": errors}
         print(f"bAbI {args.version} task {number}: {best['error']:.1f} %", flush=True)
-    return rows
+        yield {f"{args.version}-{number}": best | {"restarts": args.restarts, "errors": errors}}
 
 
 def babi_restart(number: int, tasks: Babi, seed: int, args: Args) -> dict[str, Any]:
@@ -301,10 +300,11 @@ def main(args: Args) -> None:
     file = args.out / "memory_tables.json"
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": {}}
     for part in args.parts:
-        content["rows"].setdefault(part, {}).update(parts[part](args))
-        content["versions"] = package_versions()
-        write_atomically(file, json.dumps(content, indent=1) + "\n")
-        write_atomically(args.out / "memory_tables.md", markdown(content["rows"]))
+        for rows in parts[part](args):
+            content["rows"].setdefault(part, {}).update(rows)
+            content["versions"] = package_versions()
+            write_atomically(file, json.dumps(content, indent=1) + "\n")
+            write_atomically(args.out / "memory_tables.md", markdown(content["rows"]))
     print(markdown(content["rows"]))
 
 

@@ -69,8 +69,8 @@ chosen by the critics' losses, values and divergence on training tasks. An episo
 earns about 200.
 
 A further training with `kl_weight` 0.02 was stopped at 260,000 steps: it adapts (140 in the first
-episode and 233 after two at 200,000 steps, 180 and 233 at 240,000, 212 and 220 at 260,000), but from
-so much lower a first episode that it stays below the baseline (264, 277 and 285 then).
+episode and 233 after two at 200,000 steps, 180 and 233 at 240,000, 212 and 220 at 260,000), but
+from so much lower a first episode that it stays below the baseline (264, 277 and 285 then).
 """,
 }
 
