@@ -258,8 +258,8 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
 def _babi_lines(rows: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for version, paper_mean in PAPER_MEANS.items():
-        ours = {int(key.rpartition("-")[2]): row for key, row in rows.items()}
-        ours = {n: row for n, row in ours.items() if rows.get(f"{version}-{n}") is row}
+        parts = {key.rpartition("-")[::2]: row for key, row in rows.items()}
+        ours = {int(number): row for (of, number), row in parts.items() if of == version}
         if not ours:
             continue
         lines += [f"\n## bAbI {version}: test error (%), best of restarts by training loss\n"]
