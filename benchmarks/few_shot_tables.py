@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from result_rows import add_to_table
 
 from meta_rl.cli import Train
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
@@ -28,7 +29,7 @@ from meta_rl.few_shot import lake_runs
 from meta_rl.few_shot.command import LEARNERS, few_shot_config, make_learner, make_tasks, train_into
 from meta_rl.few_shot.evaluation import out_of_scope_auroc
 from meta_rl.options import find_class
-from meta_rl.provenance import git_commit, package_versions, write_atomically
+from meta_rl.provenance import git_commit, write_atomically
 from meta_rl.runs import RunFolder
 
 PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demanded of ours
@@ -68,7 +69,9 @@ PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demande
 # Evaluated with the weights of another setting, whose training is the same one.
 SAME_TRAINING = {
     "protonet/Omniglot-20w1s": "protonet/Omniglot-5w1s",
-    "protonet/Omniglot-20w5s": "protonet/Omniglot-5w5s",
+    "protonet/Omniglot-5w5s": "protonet/Omniglot-5w1s",
+    "protonet/Omniglot-20w5s": "protonet/Omniglot-5w1s",
+    "matching/Omniglot-5w5s": "matching/Omniglot-5w1s",
     "reptile/Omniglot-5w5s": "reptile/Omniglot-5w1s",
     "reptile/Omniglot-5w1s-transductive": "reptile/Omniglot-5w1s",
     "reptile/Omniglot-5w5s-transductive": "reptile/Omniglot-5w1s",
@@ -253,15 +256,11 @@ def main(args: Args) -> None:
             print(f"{name:40} paper: {paper or '-':20} wanted: {wanted or '-'}")
         return
     torch.set_num_threads(args.threads)
-    file = args.out / "few_shot_tables.json"
-    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": {}}
     for name in args.settings or tuple(PAPER):
         learner, tasks, about = train_setting(name, args)
         row = about | evaluate_setting(name, learner, tasks, args)
-        content["rows"][f"{name}@{args.seed}"] = row
-        content["versions"] = package_versions()
-        write_atomically(file, json.dumps(content, indent=1) + "\n")
-        write_atomically(args.out / "few_shot_tables.md", markdown(content["rows"]))
+        table = args.out / "few_shot_tables.json"
+        add_to_table(table, {f"{name}@{args.seed}": row}, markdown)
         print(f"{name}: {_number(row, 0)} before, {_after(row)} {_further(row)}", flush=True)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
+from result_rows import add_to_table
 
 from meta_rl.few_shot import Omniglot
 from meta_rl.few_shot.babi import NUM_TASKS, Babi
@@ -32,7 +33,7 @@ from meta_rl.few_shot.mann import MANN
 from meta_rl.few_shot.memory_network import MemoryNetworkLearner
 from meta_rl.few_shot.sequence_learner import LSTMLearner, NTMLearner
 from meta_rl.few_shot.sequences import CopyTasks
-from meta_rl.provenance import git_commit, package_versions, write_atomically
+from meta_rl.provenance import git_commit, write_atomically
 
 LENGTHS = (20, 40, 80, 120)
 PAPER_MANN = {1: 36.4, 2: 82.8, 3: 91.0, 4: 92.6, 5: 94.9, 10: 98.1}
@@ -134,7 +135,8 @@ def trained(
 def run_copy(args: Args) -> Iterator[dict[str, Any]]:
     """Bits per sequence at all lengths, of NTM, then of LSTM, and the pictures."""
     tasks = CopyTasks((1, 20))
-    sizes, shared = (tasks.input_size, tasks.output_size), {"seed": args.seed}
+    sizes = (tasks.input_size, tasks.output_size)
+    shared: dict[str, Any] = {"meta_lr": [1e-3, 1e-4], "seed": args.seed}
     makers: dict[str, Callable[[], FewShotLearner]] = {
         f"NTM ({args.controller})": lambda: NTMLearner(
             *sizes, controller=args.controller, device=args.device, **shared
@@ -297,15 +299,10 @@ def main(args: Args) -> None:
         raise SystemExit(f"parts are {', '.join(parts)}, got {', '.join(unknown)}")
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / "memory_tables.json"
-    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": {}}
     for part in args.parts:
         for rows in parts[part](args):
-            content["rows"].setdefault(part, {}).update(rows)
-            content["versions"] = package_versions()
-            write_atomically(file, json.dumps(content, indent=1) + "\n")
-            write_atomically(args.out / "memory_tables.md", markdown(content["rows"]))
-    print(markdown(content["rows"]))
+            add_to_table(args.out / "memory_tables.json", rows, markdown, part)
+    print((args.out / "memory_tables.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

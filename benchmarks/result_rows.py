@@ -1,13 +1,13 @@
-"""Rows of results that grow call by call: one for each learner and seed."""
+"""Results that grow call by call: rows of curves, and tables."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from meta_rl.provenance import write_atomically
+from meta_rl.provenance import package_versions, write_atomically
 
 
 def add_row(file: Path, row: dict[str, Any], column: str, order: Sequence[str]) -> list[Any]:
@@ -24,3 +24,23 @@ def add_row(file: Path, row: dict[str, Any], column: str, order: Sequence[str]) 
     rows = sorted([*rows, row], key=lambda each: (order.index(each[column]), each["seed"]))
     write_atomically(file, json.dumps(rows) + "\n")
     return rows
+
+
+def add_to_table(
+    file: Path, rows: dict[str, Any], markdown: Callable[[dict[str, Any]], str], part: str = ""
+) -> None:
+    """Write rows in place of earlier ones of the same names, and the table of all.
+
+    Args:
+        file: JSON object with ``rows`` and ``versions``; made where there is none. The table goes
+            beside it, as ``.md``.
+        rows: By name.
+        markdown: Makes the table of all rows.
+        part: Group of rows that these belong to; none by default.
+    """
+    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"rows": {}}
+    group = content["rows"].setdefault(part, {}) if part else content["rows"]
+    group.update(rows)
+    content["versions"] = package_versions()
+    write_atomically(file, json.dumps(content, indent=1) + "\n")
+    write_atomically(file.with_suffix(".md"), markdown(content["rows"]))
