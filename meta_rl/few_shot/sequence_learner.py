@@ -40,9 +40,16 @@ class LSTM(nn.Module):
         self, inputs: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One step: inputs ``[M, I]`` to outputs ``[M, O]``."""
+        outputs, state = self.unroll(inputs[:, None], state)
+        return outputs[:, 0], state
+
+    def unroll(
+        self, inputs: Tensor, state: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """All steps in one call, layer by layer: inputs ``[M, T, I]`` to outputs ``[M, T, O]``."""
         before = tuple(part.transpose(0, 1).contiguous() for part in state)
-        outputs, (hidden, cell) = self.rnn(inputs[:, None], before)
-        return self.head(outputs[:, 0]), (hidden.transpose(0, 1), cell.transpose(0, 1))
+        outputs, (hidden, cell) = self.rnn(inputs, before)
+        return self.head(outputs), (hidden.transpose(0, 1), cell.transpose(0, 1))
 
 
 class SequenceLearner(FewShotLearner):
@@ -51,8 +58,9 @@ class SequenceLearner(FewShotLearner):
     The queries of a task are a sequence too: each output depends on those before it.
 
     Args:
-        network: A recurrent cell with ``initial_state(num)``; such as
-            :class:`meta_rl.few_shot.ntm.NTM`.
+        network: A recurrent cell with ``initial_state(num)``, such as
+            :class:`meta_rl.few_shot.ntm.NTM`. Where it has ``unroll(inputs, state)`` too, as
+            :class:`LSTM`, that runs a whole sequence.
         input_size: Features of an input.
         max_grad_norm: Longest gradient; longer ones are scaled to it.
         **settings: As for :class:`FewShotLearner`.
@@ -105,6 +113,8 @@ class SequenceLearner(FewShotLearner):
         state = cell.initial_state(len(inputs)) if state is None else state
         if len(state[0]) != len(inputs):
             raise ValueError(f"{len(inputs)} tasks, but a state of {len(state[0])}")
+        if history is None and hasattr(cell, "unroll"):
+            return cell.unroll(inputs, state)
         outputs = []
         for step in inputs.unbind(dim=1):
             output, state = cell(step, state)

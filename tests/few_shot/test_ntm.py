@@ -149,6 +149,18 @@ class TestLearner:
         bits = learner.predict(batch.query_x[1], single)
         assert torch.equal(bits, (whole[1, -steps:] > 0).to(torch.float32))
 
+    def test_an_lstm_in_one_call_is_one_step_by_step(self) -> None:
+        learner = LSTMLearner(3, 2, hidden=8, seed=0, device="cpu")
+        batch = TASKS.sample_tasks(3, np.random.default_rng(0))
+        history: list[object] = []
+        stepped, last = learner.run(batch.support_x, None, history)
+        whole, state = learner.run(batch.support_x)
+        assert len(history) == batch.support_x.shape[1] > 1
+        assert torch.allclose(whole, stepped, atol=1e-6)
+        for a, b in zip(state, last, strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
+            assert a.abs().max() > 0.01
+
     def test_bits_of_a_machine_that_guesses(self) -> None:
         """Outputs of 0 say one half: a bit for each of the 2 · 3."""
         learner = small_ntm()
