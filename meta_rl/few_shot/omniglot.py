@@ -111,6 +111,8 @@ class Omniglot(FewShotSplit):
             "Matching networks for one shot learning", 2016, in the division of the
             pytorch-meta project). ``"lake"``: 25 background alphabets for training, 5 for
             validation, the 20 evaluation alphabets, from which Lake's runs come, for testing.
+        train_on_validation: Train on the validation characters too, as the papers do: 1,200 of
+            Vinyals' split. For a last training: scores on validation tasks say nothing then.
         rotations: Turn the training classes by multiples of 90 degrees; never the others.
         within_alphabet: All classes of a task come from one alphabet.
         size: Of the images, in pixels.
@@ -134,6 +136,7 @@ class Omniglot(FewShotSplit):
         train_shots: int | None = None,
         train_queries: int | None = None,
         split: str = "vinyals",
+        train_on_validation: bool = False,
         rotations: bool = True,
         within_alphabet: bool = False,
         size: int = 28,
@@ -147,6 +150,8 @@ class Omniglot(FewShotSplit):
             parts = _lake(characters.names)
         else:
             raise ValueError(f"split is 'vinyals' or 'lake', got {split!r}")
+        if train_on_validation:
+            parts["train"] = np.union1d(parts["train"], parts["validation"])
         pools = {
             part: _pool(characters, classes, 4 if rotations and part == "train" else 1).to(device)
             for part, classes in parts.items()

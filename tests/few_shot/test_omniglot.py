@@ -118,6 +118,18 @@ def test_the_splits_are_disjoint(root: Path) -> None:
         Omniglot(root, split="random")
 
 
+@pytest.mark.parametrize("split", ["vinyals", "lake"])
+def test_training_on_the_validation_characters_too(root: Path, split: str) -> None:
+    def amounts(train_on_validation: bool) -> list[list[float]]:
+        settings = {"split": split, "train_on_validation": train_on_validation}
+        tasks = Omniglot(root, ways=2, queries=1, rotations=False, **settings)
+        parts = [tasks.train, tasks.validation, tasks.test]
+        return [sorted(ink(part.pool.examples.float()).tolist()) for part in parts]
+
+    (train, validation, test), last = amounts(False), amounts(True)
+    assert last == [sorted(train + validation), validation, test]
+
+
 def test_classes_within_an_alphabet(root: Path) -> None:
     tasks = Omniglot(root, ways=3, queries=1, within_alphabet=True, rotations=False)
     drawn = ink(tasks.train.sample_tasks(30, np.random.default_rng(0)).support_x) * 105 / 3
@@ -208,6 +220,8 @@ def test_the_real_classes() -> None:
     parts = [tasks.train, tasks.validation, tasks.test]
     assert [part.pool.num_classes for part in parts] == [1028, 172, 423]
     assert tasks.train.num_labels == 4112
+    last = Omniglot(real_data("omniglot"), download=False, train_on_validation=True)
+    assert last.train.pool.num_classes == 1200
     lake = Omniglot(real_data("omniglot"), download=False, split="lake")
     assert lake.train.pool.num_classes + lake.validation.pool.num_classes == 964
     assert lake.test.pool.num_classes == 659
