@@ -19,9 +19,17 @@ from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.few_shot import command as few_shot
 from meta_rl.making import is_python
-from meta_rl.options import apply_params, check_device, check_flags, check_settings, find_class
+from meta_rl.options import (
+    apply_params,
+    check_device,
+    check_flags,
+    check_settings,
+    check_threads,
+    find_class,
+)
 from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS
 from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation, learning_columns
+from meta_rl.torch_threads import torch_threads
 from meta_rl.tuned import find_settings
 
 ALGORITHMS = {
@@ -76,6 +84,8 @@ class Train:
     episodes each, for MAML)."""
     checkpoint_interval: float = 30.0
     """Seconds between checkpoints; 0 for one at every iteration."""
+    threads: int | None = None
+    """Of PyTorch on a CPU; as many as it chooses by default. 1 where other work shares the cores."""
     quiet: bool = False
     """No progress bar."""
 
@@ -98,6 +108,8 @@ class Evaluate:
     """Take the most likely actions."""
     device: str = "auto"
     """Of the networks."""
+    threads: int | None = None
+    """Of PyTorch on a CPU; as many as it chooses by default. 1 where other work shares the cores."""
 
 
 @dataclass
@@ -124,7 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         actions: dict[type, Callable[[Any], Any]]
         actions = {Envs: envs, Train: train, Evaluate: evaluate, Plot: plot}
-        actions[type(command)](command)
+        with torch_threads(check_threads(command)):
+            actions[type(command)](command)
     except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2

@@ -96,6 +96,18 @@ def check_device(device: str) -> None:
         raise ValueError(f"--device {device}: auto, cpu or cuda; {message}") from error
 
 
+def check_threads(command: Any) -> int | None:
+    """The threads of a command; ``None`` where it has none, or leaves them to PyTorch.
+
+    Raises:
+        ValueError: Less than one.
+    """
+    threads: int | None = getattr(command, "threads", None)
+    if threads is not None and threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {threads}")
+    return threads
+
+
 def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[str, Any]) -> None:
     """Refuse names and kinds of values that ``owner`` does not take, as far as it tells.
 

@@ -12,6 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from meta_rl.tasks import check_count
+from meta_rl.torch_threads import torch_threads
 
 Act: TypeAlias = Callable[[Any], tuple[np.ndarray, dict[str, np.ndarray]]]
 """``act(observations) -> (actions, extras)``, each with the leading axis ``[N, ...]``."""
@@ -174,15 +175,8 @@ def acting(env: VectorEnv) -> Iterator[None]:
     After an operation torch's other threads wait for the next one by spinning, for milliseconds, on
     the cores that are to step the environment: a third of a step of 800 robots on two cores.
     """
-    num_threads = torch.get_num_threads()
-    if num_threads == 1 or not getattr(env.unwrapped, "steps_on_threads", False):
+    with torch_threads(1 if getattr(env.unwrapped, "steps_on_threads", False) else None):
         yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def true_successors(observations: Any, done: np.ndarray, infos: dict[str, Any]) -> Any:

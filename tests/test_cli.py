@@ -296,6 +296,7 @@ class TestEvaluate:
             (["--num-tasks", "0"], "num_tasks"),
             (["--device", "gpu"], "--device gpu: auto, cpu or cuda"),
             (["--num-episodes", "-1"], "num_episodes"),
+            (["--threads", "-2"], "--threads must be at least 1, got -2"),
         ],
         ids=str,
     )
@@ -445,6 +446,7 @@ class TestBadInput:
                 [*TRAIN, "--total-timesteps", "0", "--device", "gpu"],
                 "--device gpu: auto, cpu or cuda",
             ),
+            ([*TRAIN, "--threads", "0"], "--threads must be at least 1, got 0"),
         ],
         ids=lambda value: value if isinstance(value, str) else None,
     )
@@ -483,6 +485,21 @@ class TestBadInput:
             main([command, "--help"])
         assert exit_info.value.code == 0
         assert f" {named}" in capsys.readouterr().out.partition("\n\n")[0]
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_threads(self, threads: int, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """PyTorch has as many as the command says, while it runs."""
+        before, during = torch.get_num_threads(), []
+        load = RL2.load
+
+        def loaded(*args: Any, **kwargs: Any) -> Any:
+            during.append(torch.get_num_threads())
+            return load(*args, **kwargs)
+
+        monkeypatch.setattr(RL2, "load", loaded)
+        assert main(["evaluate", str(run), "--num-tasks", "2", "--threads", str(threads)]) == 0
+        assert during == [threads]
+        assert torch.get_num_threads() == before
 
     def test_interrupt(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
