@@ -85,7 +85,7 @@ class Train:
     checkpoint_interval: float = 30.0
     """Seconds between checkpoints; 0 for one at every iteration."""
     threads: int | None = None
-    """Of PyTorch on a CPU; as many as it chooses by default. 1 where other work shares the cores."""
+    """Of PyTorch on a CPU; by default as many as it likes. 1 where other work shares the cores."""
     quiet: bool = False
     """No progress bar."""
 
@@ -109,7 +109,7 @@ class Evaluate:
     device: str = "auto"
     """Of the networks."""
     threads: int | None = None
-    """Of PyTorch on a CPU; as many as it chooses by default. 1 where other work shares the cores."""
+    """Of PyTorch on a CPU; by default as many as it likes. 1 where other work shares the cores."""
 
 
 @dataclass

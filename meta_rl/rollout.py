@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from meta_rl.tasks import check_count

@@ -127,8 +127,11 @@ class MANNCell(nn.Module):
         if not 0 <= decay <= 1:
             raise ValueError(f"decay lies in [0, 1], got {decay}")
         self.decay = decay
-        inputs = int(np.prod(self.input_shape)) + ways + heads * width
-        self.controller = nn.LSTMCell(inputs, hidden)
+        # An LSTM in two parts: what it is shown is known for a whole episode, the rest is carried.
+        self.shown = nn.Linear(int(np.prod(self.input_shape)), 4 * hidden)
+        self.carried = nn.Linear(ways + heads * width + hidden, 4 * hidden, bias=False)
+        for weights in (*self.shown.parameters(), *self.carried.parameters()):
+            nn.init.uniform_(weights, -(hidden**-0.5), hidden**-0.5)  # as PyTorch's LSTM
         self.addressing = nn.Linear(hidden, heads * (2 * width + 2))
         self.head = nn.Linear(hidden + heads * width, ways)
 
@@ -150,20 +153,26 @@ class MANNCell(nn.Module):
 
         The state's label stays; the caller sets the one that is shown next.
         """
-        seen = torch.cat([images.flatten(1), state.label, state.reads.flatten(1)], dim=1)
-        hidden, cell = self.controller(seen, (state.hidden, state.cell))
+        return self.step(self.shown(images.flatten(1)), state)
+
+    def step(self, shown: Tensor, state: MANNState) -> tuple[Tensor, MANNState]:
+        """The same of images that have been through ``self.shown``, ``[M, 4 C]``."""
+        carried = torch.cat([state.label, state.reads.flatten(1), state.hidden], dim=1)
+        enter, keep, candidates, show = (shown + self.carried(carried)).chunk(4, dim=1)
+        cell = keep.sigmoid() * state.cell + enter.sigmoid() * candidates.tanh()
+        hidden = show.sigmoid() * cell.tanh()
         given = self.addressing(hidden).view(len(hidden), self.heads, -1)
         keys, rows, scalars = given.split([self.width, self.width, 2], dim=-1)
         gates, strengths = scalars.unbind(dim=-1)
         least = least_used(state.usage, self.heads)
         writes = write_weights(state.weights, least, gates.sigmoid())
         memory = state.memory * (1 - least[..., None])  # emptied before it is written
-        memory = memory + writes.transpose(1, 2) @ rows.tanh()
+        memory = torch.baddbmm(memory, writes.transpose(1, 2), rows.tanh())
         sharpness = 1 + functional.softplus(strengths)
         weights = torch.softmax(sharpness[..., None] * cosines(memory, keys.tanh()), dim=-1)
         reads = weights @ memory
         logits = self.head(torch.cat([hidden, reads.flatten(1)], dim=1))
-        usage = update_usage(state.usage, weights, writes, self.decay)
+        usage = update_usage(state.usage, weights.detach(), writes.detach(), self.decay)
         return logits, MANNState(memory, reads, weights, usage, hidden, cell, state.label)
 
 
@@ -257,9 +266,10 @@ class MANN(FewShotLearner):
         cell: Any = self.network
         state = cell.initial_state(len(x)) if state is None else state
         labels = functional.one_hot(y, cell.ways).to(state.label.dtype)
+        shown = cell.shown(x.flatten(2))
         logits = []
-        for image, label in zip(x.unbind(dim=1), labels.unbind(dim=1), strict=True):
-            output, state = cell(image, state)
+        for image, label in zip(shown.unbind(dim=1), labels.unbind(dim=1), strict=True):
+            output, state = cell.step(image, state)
             state = state._replace(label=label)
             logits.append(output)
         return torch.stack(logits, dim=1), state
