@@ -131,15 +131,18 @@ class StopWatch:
         return seconds
 
 
-def train_setting(name: str, args: Args) -> tuple[Any, Any, dict[str, Any]]:
-    """The trained learner, its tasks, and what there is to say about the training."""
+def train_setting(name: str, args: Args, *, go_on: bool = True) -> tuple[Any, Any, dict[str, Any]]:
+    """The trained learner, its tasks, and what there is to say about the training.
+
+    A training that is shared goes on for its own row only, so that all rows tell of the same one.
+    """
     algo, _, tasks_name = name.partition("/")
     config = few_shot_config(
         Train(algo, tasks_name, total_timesteps=args.iterations, seed=args.seed, device=args.device)
     )
     tasks = make_tasks(config)
     if name in SAME_TRAINING:
-        trained, _, about = train_setting(SAME_TRAINING[name], args)
+        trained, _, about = train_setting(SAME_TRAINING[name], args, go_on=False)
         learner = make_learner(config, tasks, args.device)
         learner.network.load_state_dict(trained.network.state_dict())
         learner.load_extra_state(trained.extra_state())
@@ -152,7 +155,8 @@ def train_setting(name: str, args: Args) -> tuple[Any, Any, dict[str, Any]]:
         learner = make_learner(config, tasks, args.device)
     folder.begin(config, resume=True)
     watch = StopWatch(folder, 60 * args.max_minutes)
-    train_into(folder, learner, tasks, config, callbacks=[watch])
+    if go_on or not learner.num_iterations:
+        train_into(folder, learner, tasks, config, callbacks=[watch])
     about = {
         "seed": args.seed,
         "iterations": learner.num_iterations,

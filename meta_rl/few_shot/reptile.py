@@ -177,8 +177,7 @@ class Reptile(GradientLearner):
         correction = 1 - DECAY ** count.to(torch.float64)  # of float32, 1 - 0.999 is coarse
         scale = correction.rsqrt().to(loss.dtype)
         params = {
-            name: value
-            - self.lr * gradients[name] / (scale * moments[name].sqrt() + EPSILON)
+            name: value - self.lr * gradients[name] / (scale * moments[name].sqrt() + EPSILON)
             for name, value in params.items()
         }
         return params, moments, loss

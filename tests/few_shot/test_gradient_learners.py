@@ -21,6 +21,7 @@ from meta_rl.few_shot import (
     conv4,
 )
 from meta_rl.few_shot.learner import task_loss
+from meta_rl.inner_loop import adapt_tasks
 
 from .small_data import Linear1, blob_split, mlp
 
@@ -292,6 +293,11 @@ class TestBaselines:
         before = task_loss(learner.scores(batch.support_x), batch.support_y)
         after = task_loss(learner.scores(batch.support_x, state), batch.support_y)
         assert after < 0.3 * before
+        steps = {"lr": dict.fromkeys(["head.weight", "head.bias"], 0.5), "num_steps": 5}
+        start = learner.initial_state(20)
+        expected = adapt_tasks(learner.loss, start, batch.support, stacked=True, **steps)
+        assert torch.allclose(state["head.weight"], expected["head.weight"], atol=1e-5)
+        assert torch.allclose(state["head.bias"], expected["head.bias"], atol=1e-5)
         whole = FineTune(mlp(3), 0.5, body=True, device="cpu").learn(tasks, 1)
         state = whole.adapt(batch.support)
         assert not any(torch.equal(state[name][0], whole.params[name]) for name in body)
