@@ -128,6 +128,7 @@ def conv4(
     channels: int = 1,
     hidden: int = 64,
     pool: str = "max",
+    flatten: bool | None = None,
     norm: str | None = None,
     generator: torch.Generator | None = None,
 ) -> FewShotNetwork:
@@ -138,8 +139,10 @@ def conv4(
         size: Of the images, in pixels.
         channels: Of the images.
         hidden: Filters of each convolution.
-        pool: How sizes are halved: ``"max"`` (2 × 2) or ``"stride"`` (of the convolutions, with a
-            mean over positions at the end, as MAML has for Omniglot: a quarter of the work).
+        pool: How sizes are halved: ``"max"`` (2 × 2) or ``"stride"`` (of the convolutions, as MAML
+            and Reptile have for Omniglot: a quarter of the work).
+        flatten: Features of all positions, in place of their mean over positions; by default with
+            2 × 2 pooling. With strides Reptile has them, and MAML the mean.
         norm: ``"task"``, ``"running"`` or ``"none"``; by default ``"task"`` for classifiers and
             ``"running"`` for embeddings.
         generator: Of the first weights.
@@ -158,9 +161,11 @@ def conv4(
         layers += [nn.Conv2d(inputs, hidden, 3, stride, padding=1), _norm(kind, hidden, 2)]
         layers += [nn.ReLU(), *([nn.MaxPool2d(2)] if pool == "max" else [])]
         width, inputs = (width + 1) // 2 if pool == "stride" else width // 2, hidden
-    layers.append(nn.Flatten() if pool == "max" else _MeanOverPositions())
-    num_features = hidden * width**2 if pool == "max" else hidden
-    settings = {"size": size, "channels": channels, "hidden": hidden, "pool": pool, "norm": kind}
+    flatten = pool == "max" if flatten is None else flatten
+    layers.append(nn.Flatten() if flatten else _MeanOverPositions())
+    num_features = hidden * width**2 if flatten else hidden
+    sizes = {"size": size, "channels": channels, "hidden": hidden}
+    settings = {**sizes, "pool": pool, "flatten": flatten, "norm": kind}
     network = FewShotNetwork(
         nn.Sequential(*layers),
         num_features,

@@ -113,7 +113,9 @@ class Omniglot(FewShotSplit):
             validation, the 20 evaluation alphabets, from which Lake's runs come, for testing.
         train_on_validation: Train on the validation characters too, as the papers do: 1,200 of
             Vinyals' split. For a last training: scores on validation tasks say nothing then.
-        rotations: Turn the training classes by multiples of 90 degrees; never the others.
+        rotations: Turn the training classes by multiples of 90 degrees.
+        test_rotations: Turn those of validation and test tasks too, as the codes of MAML and of
+            prototypical networks do: an easier test.
         within_alphabet: All classes of a task come from one alphabet.
         size: Of the images, in pixels.
         device: Of the tensor.
@@ -138,6 +140,7 @@ class Omniglot(FewShotSplit):
         split: str = "vinyals",
         train_on_validation: bool = False,
         rotations: bool = True,
+        test_rotations: bool = False,
         within_alphabet: bool = False,
         size: int = 28,
         device: torch.device | str = "cpu",
@@ -152,8 +155,9 @@ class Omniglot(FewShotSplit):
             raise ValueError(f"split is 'vinyals' or 'lake', got {split!r}")
         if train_on_validation:
             parts["train"] = np.union1d(parts["train"], parts["validation"])
+        turned = {"train": rotations, "validation": test_rotations, "test": test_rotations}
         pools = {
-            part: _pool(characters, classes, 4 if rotations and part == "train" else 1).to(device)
+            part: _pool(characters, classes, 4 if turned[part] else 1).to(device)
             for part, classes in parts.items()
         }
         tasks = class_split(

@@ -27,6 +27,8 @@ def generator() -> torch.Generator:
         # 3 × 3 filters and biases: 640 + 3 · 36,928; normalisation 4 · 128; head 64 · 5 + 5
         (conv4(5), 640 + 3 * 36_928 + 512 + 325, 64),
         (conv4(5, pool="stride"), 640 + 3 * 36_928 + 512 + 325, 64),
+        (conv4(5, pool="stride", flatten=True), 640 + 3 * 36_928 + 512 + 1285, 256),
+        (conv4(5, flatten=False), 640 + 3 * 36_928 + 512 + 325, 64),
         (conv4(), 640 + 3 * 36_928 + 512, 64),
         (conv4(size=84, channels=3), 1792 + 3 * 36_928 + 512, 1600),
         # 784 to 256, 128, 64, 64 units, with normalisation, and the head
