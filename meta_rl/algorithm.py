@@ -241,9 +241,12 @@ class MetaAlgorithm(BaseAlgorithm):
             progress_bar: Show one, by tqdm and rich.
 
         Raises:
-            ValueError: Negative ``total_timesteps``, or no environment.
+            ValueError: Negative ``total_timesteps``, a ``log_interval`` below one, or no
+                environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
+        if log_interval is not None:
+            check_count("log_interval", log_interval)
         tasks = task_batch(self.task_env)  # refuses a missing environment
         total_timesteps, callback = self._setup_learn(
             total_timesteps,

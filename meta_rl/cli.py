@@ -30,7 +30,7 @@ from meta_rl.options import (
 from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS
 from meta_rl.runs import Checkpoints, RunConfig, RunFolder, Validation, learning_columns
 from meta_rl.torch_threads import torch_threads
-from meta_rl.tuned import find_settings
+from meta_rl.tuned import find_settings, settings_for
 
 ALGORITHMS = {
     "maml_trpo": "meta_rl.agents.maml_trpo:MAMLTRPO",
@@ -51,7 +51,7 @@ DEFAULT_TIMESTEPS = 1_000_000
 
 @dataclass
 class Envs:
-    """List the environments."""
+    """List the environments and the few-shot tasks."""
 
 
 @dataclass
@@ -59,9 +59,11 @@ class Train:
     """Meta-train an agent on the training tasks, then evaluate it on held-out ones."""
 
     algo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGO")]
-    """Algorithm: maml_trpo, multi_task_sac, oracle_sac, pearl, promp, rl2."""
+    """Agents: maml_trpo, multi_task_sac, oracle_sac, pearl, promp, rl2. Few-shot learners:
+    finetune, lstm, maml, mann, matching, memory-network, nearest, ntm, protonet, reptile, scratch,
+    siamese."""
     tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
-    """Environment (`meta-rl envs` lists them) or the name of shipped settings."""
+    """Environment or few-shot tasks (`meta-rl envs` lists them), or a name of shipped settings."""
     param: Annotated[
         tuple[tuple[str, ...], ...],
         tyro.conf.UseAppendAction,
@@ -101,7 +103,8 @@ class Evaluate:
     num_episodes: int | None = None
     """Episodes on each task; as many as in training by default."""
     split: str = "test"
-    """test, validation, ood (where the tasks have one) or train."""
+    """test, validation, ood (where the tasks have one) or train; lake for Lake's one-shot runs of
+    Omniglot."""
     seed: int = 0
     """Of the evaluation."""
     deterministic: bool = False
@@ -168,7 +171,24 @@ def envs(command: Envs) -> None:
         about = (inspect.getdoc(getattr(env, "definition", env)) or "").partition("\n")[0]
         trial = str(env.episodes_per_trial)
         table.add_row(env_id, about, str(env.action_space), str(env.horizon), trial)
-    Console(width=max(Console().width, longest + 50)).print(table)
+    console = Console(width=max(Console().width, longest + 50))
+    console.print(table)
+    console.print(few_shot_table())
+
+
+def few_shot_table() -> Any:
+    """The data sets of few-shot tasks, with examples of names."""
+    from rich.table import Table
+
+    table = Table()
+    for column in ("few-shot tasks", "what", "shipped settings"):
+        table.add_column(column, overflow="fold")
+    shipped = {name for algo in few_shot.LEARNERS for name in settings_for(algo)}
+    for name in few_shot.DATASETS:
+        about = (inspect.getdoc(few_shot.dataset_maker(name)) or "").partition("\n")[0]
+        ours = sorted(entry for entry in shipped if entry.partition("-")[0] == name)
+        table.add_row(name, about, ", ".join(ours))
+    return table
 
 
 def train(command: Train) -> RunFolder:
@@ -331,23 +351,28 @@ def plot(command: Plot) -> Path:
         raise ValueError("plot needs a run folder")
     figure = Figure(figsize=(11.0, 4.0), layout="constrained")
     learning, adaptation = figure.subplots(1, 2)
+    curves = []
     for path in command.runs:
         folder = RunFolder(path)
         config = folder.config()
         label = f"{config.algorithm} {config.tasks} seed {config.seed}"
-        curve = folder.learning_curve()
-        steps, trained, validated = learning_columns(curve)
-        learning.plot(steps, trained, label=label)
-        if validated is not None:
-            points = np.array([steps, validated])
-            points = points[:, ~np.isnan(points[1])]
-            learning.plot(*points, "k.", label=None)
         if folder.evaluation.exists():
             EvaluationResult.load(folder.evaluation).plot(adaptation, label=label)
-    learning.set_xlabel("environment steps")
-    learning.set_ylabel("return of a trial (dots: validation tasks)")
+            if not config.total_timesteps:
+                continue  # nothing was learned before the tasks
+        curve = learning_columns(folder.learning_curve())
+        curves.append(curve)
+        learning.plot(curve.steps, curve.trained, label=label)
+        if curve.validated is not None:
+            points = np.array([curve.steps, curve.validated])
+            points = points[:, ~np.isnan(points[1])]
+            learning.plot(*points, "k.", label=None)
+    if curves:
+        learning.set_xlabel(" or ".join(sorted({curve.unit for curve in curves})))
+        measures = " or ".join(sorted({curve.measure for curve in curves}))
+        learning.set_ylabel(f"{measures} (dots: validation tasks)")
+        learning.legend()
     learning.set_title("Meta-training")
-    learning.legend()
     out = command.out or command.runs[0] / "plot.png"
     figure.savefig(out, dpi=150)
     print(f"picture: {out}")

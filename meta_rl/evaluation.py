@@ -73,11 +73,15 @@ class EvaluationResult:
         last = self.values.shape[1] - 1 if self.points is None else self.points[-1]
         low, high = summary["mean_interval"][-1]
         return (
-            f"{self.learner} on {self.num_tasks:,} {self.split} tasks of {self.environment}: mean "
-            f"{self.measure} {summary['mean'][0]:.3f} before adaptation, {summary['mean'][-1]:.3f} "
-            f"(95 % interval {low:.3f} to {high:.3f}) after {last} {self.unit}s"
-            + self.success_text()
+            f"{self.learner} on {self.num_tasks:,} {self.split} tasks of {self.environment}: "
+            f"{self._mean_measure} {summary['mean'][0]:.3f} before adaptation, "
+            f"{summary['mean'][-1]:.3f} (95 % interval {low:.3f} to {high:.3f}) after {last} "
+            f"{self.unit}s" + self.success_text()
         )
+
+    @property
+    def _mean_measure(self) -> str:
+        return self.measure if self.measure.startswith("mean ") else f"mean {self.measure}"
 
     def success_text(self) -> str:
         """``"; success 0.1 before adaptation, 0.8 (...)"``; empty where infos tell no success."""
@@ -176,7 +180,7 @@ class EvaluationResult:
         ax.fill_between(before, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         ax.set_xlabel(f"{self.unit}s of adaptation")
         ax.locator_params(axis="x", integer=True)
-        ax.set_ylabel("mean reward" if self.unit == "pull" else f"mean {self.measure}")
+        ax.set_ylabel("mean reward" if self.unit == "pull" else self._mean_measure)
         ax.set_title(
             f"{self.environment.rpartition(':')[2]}, {self.num_tasks:,} {self.split} tasks"
         )

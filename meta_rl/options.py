@@ -75,7 +75,7 @@ def check_flags(command: Any) -> None:
     Raises:
         ValueError: Names the flag.
     """
-    for flag in ("total_timesteps", "eval_tasks", "checkpoint_interval"):
+    for flag in ("total_timesteps", "eval_tasks", "checkpoint_interval", "seed"):
         value = getattr(command, flag)
         if value is not None and value < 0:
             raise ValueError(f"--{flag.replace('_', '-')} must not be negative, got {value}")

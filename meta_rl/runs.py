@@ -7,7 +7,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import (
@@ -155,22 +155,39 @@ class RunFolder:
         return sum(end for end, after in zip(elapsed, following, strict=True) if after < end)
 
 
-def learning_columns(
-    curve: dict[str, list[float]],
-) -> tuple[list[float], list[float], list[float] | None]:
-    """Steps, what training earned, and what validation earned, of a learning curve.
+class LearningCurve(NamedTuple):
+    """What a training earned, over its length.
+
+    Attributes:
+        steps: Of each point.
+        trained: On training tasks.
+        validated: On validation tasks, nan between; ``None`` where that was not logged.
+        unit: What is counted.
+        measure: What is earned.
+    """
+
+    steps: list[float]
+    trained: list[float]
+    validated: list[float] | None
+    unit: str
+    measure: str
+
+
+def learning_columns(curve: dict[str, list[float]]) -> LearningCurve:
+    """The learning curve in the columns of a log.
 
     Raises:
-        ValueError: The curve has none of the usual names.
+        ValueError: They have none of the usual names.
     """
-    for steps, measure in (
-        ("time/total_timesteps", "trial_return"),
-        ("time/iterations", "accuracy"),
-        ("time/iterations", "loss"),
+    for steps, unit, name, measure in (
+        ("time/total_timesteps", "environment steps", "trial_return", "return of a trial"),
+        ("time/iterations", "iterations", "accuracy", "accuracy"),
+        ("time/iterations", "iterations", "loss", "loss"),
     ):
-        trained = curve.get(f"rollout/{measure}", curve.get(f"train/{measure}"))
+        trained = curve.get(f"rollout/{name}", curve.get(f"train/{name}"))
         if steps in curve and trained is not None:
-            return curve[steps], trained, curve.get(f"validation/{measure}")
+            validated = curve.get(f"validation/{name}")
+            return LearningCurve(curve[steps], trained, validated, unit, measure)
     raise ValueError(f"a log without a learning curve; it has {', '.join(curve) or 'nothing'}")
 
 

@@ -17,6 +17,7 @@ import torch
 from gymnasium import spaces
 
 from meta_rl.few_shot.clinc150 import words
+from meta_rl.few_shot.networks import plain
 from meta_rl.few_shot.sources import data_roots
 from meta_rl.few_shot.tasks import FewShotSplit, FewShotTasks, FrozenTasks
 from meta_rl.tasks import check_count
@@ -237,7 +238,8 @@ def _frozen(
 
 
 def _check_tasks(task: int | Sequence[int]) -> list[int]:
-    numbers = [task] if isinstance(task, int) else list(task)
-    if not numbers or any(not 1 <= number <= NUM_TASKS for number in numbers):
+    given = plain(task)
+    numbers = list(given) if isinstance(given, list | tuple) else [given]
+    if not numbers or any(n not in range(1, NUM_TASKS + 1) for n in numbers):
         raise ValueError(f"tasks of bAbI are 1 to {NUM_TASKS}, got {task!r}")
-    return numbers
+    return [int(number) for number in numbers]

@@ -68,7 +68,8 @@ class FineTune(GradientLearner):
     classes starts from zero.
 
     Args:
-        network: A classifier with ``ways`` and a module ``head``, or a network for regression.
+        network: A classifier with ``ways`` and modules ``body`` and ``head``, or a network for
+            regression with ``head``.
         lr: Step size on the support set.
         eval_steps: Gradient steps on the whole support set.
         body: Fine-tune the body too.
@@ -79,7 +80,8 @@ class FineTune(GradientLearner):
         device: Likewise.
 
     Raises:
-        ValueError: Training tasks that do not tell the classes of their pool.
+        ValueError: A network without these modules, or training tasks that do not tell the classes
+            of their pool.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class FineTune(GradientLearner):
             device=device,
         )
         self.head = head_names(network)
+        if not self.regression and not isinstance(getattr(network, "body", None), nn.Module):
+            raise ValueError("FineTune needs a classifier with modules 'body' and 'head'")
         self.body = body
 
     def prepare(self, tasks: Any) -> None:

@@ -188,17 +188,20 @@ class Clinc150(FewShotSplit):
         device: torch.device | str = "cpu",
         download: bool = True,
     ) -> None:
-        by_intent, out_of_scope = _utterances(_read(UTTERANCES, root, download))
-        domains = _read(DOMAINS, root, download)
-        intents = {part: [i for d in SPLIT[part] for i in domains[d]] for part in SPLIT}
-        training = [text for intent in intents["train"] for text in by_intent[intent]]
+        try:
+            by_intent, out_of_scope = _utterances(_read(UTTERANCES, root, download))
+            domains = _read(DOMAINS, root, download)
+            intents = {part: [i for d in SPLIT[part] for i in domains[d]] for part in SPLIT}
+            texts = {part: [by_intent[intent] for intent in intents[part]] for part in SPLIT}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the files of CLINC150 have other contents: {error!r}") from error
+        training = [text for group in texts["train"] for text in group]
         vocabulary = Vocabulary(training, num_hashes, length)
 
         def pool(part: str) -> ClassPool:
-            texts = [by_intent[intent] for intent in intents[part]]
-            tokens = vocabulary.encode([text for group in texts for text in group])
+            tokens = vocabulary.encode([text for group in texts[part] for text in group])
             groups = np.repeat(np.arange(len(SPLIT[part])), [len(domains[d]) for d in SPLIT[part]])
-            return ClassPool(tokens, [len(group) for group in texts], groups=groups).to(device)
+            return ClassPool(tokens, [len(g) for g in texts[part]], groups=groups).to(device)
 
         tasks = class_split(
             {part: pool(part) for part in SPLIT},

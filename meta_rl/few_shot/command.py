@@ -37,11 +37,13 @@ LEARNERS = {
 """Few-shot learners by their name on the command line."""
 
 DATASETS: dict[str, tuple[str, str | None]] = {
+    "AssociativeRecall": ("meta_rl.few_shot.sequences:recall_split", None),
     "Babi": ("meta_rl.few_shot.babi:Babi", None),
     "Clinc150": ("meta_rl.few_shot.clinc150:Clinc150", "text_encoder"),
     "Copy": ("meta_rl.few_shot.sequences:copy_split", None),
     "ImageFolder": ("meta_rl.few_shot.own_data:split_folder", "conv4"),
     "Omniglot": ("meta_rl.few_shot.omniglot:Omniglot", "conv4"),
+    "RepeatCopy": ("meta_rl.few_shot.sequences:repeat_copy_split", None),
     "Sinusoid": ("meta_rl.few_shot.sinusoid:Sinusoid", "sinusoid_mlp"),
 }
 """Data sets by name, each with the network that is usual for it.
@@ -69,6 +71,11 @@ def find_dataset(name: str) -> str:
     return dataset
 
 
+def dataset_maker(name: str) -> Callable[..., Any]:
+    """What makes the tasks of a data set."""
+    return _maker(DATASETS[name][0])
+
+
 def numbers_in(name: str) -> dict[str, int]:
     """Ways and shots in a name: ``Omniglot-5w1s``, ``Sinusoid-10s``; others mean nothing."""
     found = re.search(r"-(?:(\d+)w)?(\d+)s(?:-|$)", name)
@@ -92,6 +99,8 @@ def few_shot_config(command: Any) -> RunConfig:
     policy_kwargs = dict(settings.pop("policy", {}))
     iterations = int(settings.pop("num_iterations", DEFAULT_ITERATIONS))
     apply_params(command.param, {"": settings, "env": env_kwargs, "policy": policy_kwargs})
+    if "device" in env_kwargs:
+        raise ValueError("env.device: tasks are drawn on the learner's device; give --device")
     network = settings.pop("network", DATASETS[dataset][1])
     check_settings(learner, "", settings)
     check_settings(_maker(DATASETS[dataset][0]), "env.", env_kwargs)
@@ -117,6 +126,7 @@ def train(command: Any) -> RunFolder:
         learner = learner_class.load(folder.checkpoint, device=command.device)
     else:
         learner = make_learner(config, tasks, command.device)
+    check_fit(learner, tasks)
     folder.begin(config, command.resume)
     train_into(folder, learner, tasks, config, command.checkpoint_interval, not command.quiet)
     num_tasks = DEFAULT_TEST_TASKS if command.eval_tasks is None else command.eval_tasks
@@ -124,6 +134,20 @@ def train(command: Any) -> RunFolder:
         report(evaluate_adaptation(learner, tasks, num_tasks), folder)
     print(f"run folder: {folder.path}")
     return folder
+
+
+def check_fit(learner: Any, tasks: Any) -> None:
+    """Refuse tasks that the learner does not take, before there is a run folder.
+
+    Raises:
+        ValueError: As :meth:`meta_rl.few_shot.learner.FewShotLearner.adapt`.
+    """
+    from meta_rl.few_shot.learner import FewShotLearner
+
+    draws_tasks = type(learner).draw is FewShotLearner.draw and _trains(type(learner))
+    for part in ("train", "test") if draws_tasks else ("test",):
+        batch = tasks[part].sample_tasks(1, np.random.default_rng(0))
+        learner.check_batch(batch.to(learner.device))
 
 
 def train_into(
@@ -175,12 +199,22 @@ def evaluate(command: Any, folder: RunFolder) -> EvaluationResult:
         raise ValueError("--num-episodes is for environments: few-shot tasks have none")
     learner_class = find_class(LEARNERS, config.algorithm)
     learner = learner_class.load(folder.checkpoint, device=command.device)
-    num_tasks = DEFAULT_TEST_TASKS if command.num_tasks is None else command.num_tasks
-    result = evaluate_adaptation(
-        learner, make_tasks(config), num_tasks, split=command.split, seed=command.seed
-    )
+    tasks, num_tasks = make_tasks(config), DEFAULT_TEST_TASKS
+    if command.split == "lake":
+        tasks = _lake_runs(config, tasks)
+        num_tasks = len(tasks)
+    num_tasks = num_tasks if command.num_tasks is None else command.num_tasks
+    result = evaluate_adaptation(learner, tasks, num_tasks, split=command.split, seed=command.seed)
     report(result, folder)
     return result
+
+
+def _lake_runs(config: RunConfig, tasks: Any) -> Any:
+    if config.env_id != "Omniglot":
+        raise ValueError("--split lake: Lake's one-shot runs are of Omniglot")
+    from meta_rl.few_shot.omniglot import lake_runs
+
+    return lake_runs(config.env_kwargs.get("root"), size=tasks.test.pool.example_shape[-1])
 
 
 def report(result: EvaluationResult, folder: RunFolder) -> None:
@@ -216,6 +250,7 @@ def make_learner(config: RunConfig, tasks: Any, device: str = "auto") -> Any:
         takes = inspect.signature(learner).parameters
         if "network" not in takes:
             known = {key: about[key] for key in about if key in takes}
+            _check_tells(learner, config.env_id, {**known, **settings})
             return learner(**{**known, **settings}, seed=config.seed, device=device)
         wanted = inspect.signature(_network_maker(network)).parameters
         known = {key: about[key] for key in about if key in wanted}
@@ -226,6 +261,16 @@ def make_learner(config: RunConfig, tasks: Any, device: str = "auto") -> Any:
         return learner(made, **settings, seed=config.seed, device=device)
     except TypeError as error:
         raise ValueError(f"a setting of the wrong name or kind: {error}") from error
+
+
+def _check_tells(learner: Any, dataset: str, known: dict[str, Any]) -> None:
+    """Learners that make their own network need to know sizes that only some tasks have."""
+    parameters = inspect.signature(learner).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and known.get(p.name) is None]
+    if needed:
+        raise ValueError(
+            f"{learner.__name__} does not learn {dataset}, which has no {' and no '.join(needed)}"
+        )
 
 
 def _shapes(tasks: Any) -> dict[str, Any]:

@@ -69,7 +69,13 @@ class EmbeddingLearner(FewShotLearner):
             return inputs.new_zeros((*inputs.shape[:2], 1), dtype=torch.float32)
         if len(state.labels) != len(inputs):
             raise ValueError(f"inputs of {len(inputs)} tasks, but a state of {len(state.labels)}")
-        return self.compare(self.embed(inputs), state)
+        embedded = self.embed(inputs)
+        if embedded.shape[-1] != state.keys.shape[-1]:
+            raise ValueError(
+                f"queries give {embedded.shape[-1]} features, the support data of this state gave "
+                f"{state.keys.shape[-1]}: they are of another size"
+            )
+        return self.compare(embedded, state)
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """An outer step on the loss of the queries, embedded in one batch with the support set."""

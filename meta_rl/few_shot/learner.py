@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import io
 import os
-import pickle
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,7 +18,8 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meta_rl.few_shot.networks import RECIPES
+from meta_rl.few_shot.networks import RECIPES, plain
+from meta_rl.few_shot.tasks import FewShotTasks
 from meta_rl.few_shot.training_log import TrainingLog, progress
 from meta_rl.inner_loop import is_finite
 from meta_rl.tasks import check_count
@@ -67,7 +67,7 @@ class FewShotLearner(ABC):
         self = super().__new__(cls)
         given = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
         no_settings = ("self", "network", "device")
-        self.settings = {key: value for key, value in given.items() if key not in no_settings}
+        self.settings = {k: plain(value) for k, value in given.items() if k not in no_settings}
         return self
 
     settings: dict[str, Any]
@@ -89,7 +89,7 @@ class FewShotLearner(ABC):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
-        self.device = get_device(device)
+        self.device = _found_device(device)
         self.module = nn.ModuleDict({"network": network}).to(self.device)
         self.meta_lr = check_rate("meta_lr", meta_lr)
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
@@ -186,6 +186,7 @@ class FewShotLearner(ABC):
         if y.is_floating_point() != self.regression:
             kind = "values (floats)" if self.regression else "labels (whole numbers)"
             raise ValueError(f"{type(self).__name__} learns {kind}, got targets of {y.dtype}")
+        y = y.to(self._dtype if self.regression else torch.int64)
         if y.dim() == (2 if self.regression else 1):
             x, y = x[None], y[None]
         if y.dim() < 2 or x.shape[:2] != y.shape[:2]:
@@ -216,7 +217,44 @@ class FewShotLearner(ABC):
                 f"inputs of shape {tuple(x.shape)} are no [tasks, examples, *{wanted}], as the "
                 "network takes"
             )
-        return x.to(torch.float32).div(255) if x.dtype == torch.uint8 else x
+        if x.dtype == torch.uint8:
+            return x.to(self._dtype).div(255)
+        if x.is_floating_point() or x.dtype == torch.bool:
+            return x.to(self._dtype)
+        self._check_numbers(x)
+        return x
+
+    def _check_numbers(self, x: Tensor) -> None:
+        """Whole numbers are numbers of words."""
+        words = getattr(self.network, "vocabulary_size", None)
+        if words is None:
+            if getattr(self.network, "input_shape", None) is not None:
+                raise ValueError(
+                    f"inputs of {x.dtype}: images are uint8 (0 to 255) or floats, and so are values"
+                )
+        elif int(x.min()) < 0 or int(x.max()) >= words:
+            raise ValueError(
+                f"word numbers are 0 to {words - 1}, got {int(x.min())} to {int(x.max())}"
+            )
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of floats that the network takes."""
+        kinds = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        return next(kinds, torch.float32)
+
+    def check_batch(self, batch: Any) -> None:
+        """Refuse training data that the network does not take; it is asked once, at the beginning.
+
+        Raises:
+            ValueError: As :meth:`adapt`.
+        """
+        if not isinstance(batch, FewShotTasks):
+            return
+        self.check_support(batch.support)
+        self._check_inputs(batch.query_x)
+        if not self.regression and self.ways is not None:
+            self._check_labels(batch.query_y)
 
     # ------------------------------------------------------------------------------ meta-training
 
@@ -240,9 +278,10 @@ class FewShotLearner(ABC):
         tasks: Any,
         num_iterations: int,
         *,
-        callback: Callback | Sequence[Callback] = (),
+        callback: Callback | Sequence[Callback] | None = None,
         log_interval: int | None = 100,
         reset_num_iterations: bool = True,
+        total_iterations: int | None = None,
         progress_bar: bool = False,
         verbose: int = 0,
     ) -> Self:
@@ -254,30 +293,42 @@ class FewShotLearner(ABC):
             callback: Called with the learner after each iteration; ``False`` stops.
             log_interval: Iterations between two lines of the log; ``None`` for none.
             reset_num_iterations: ``False`` goes on counting, and on with falling rates.
+            total_iterations: Over which falling rates fall, where this call is a part of the
+                training; by default it ends with this call. Give it to every call, and the parts
+                are as one, bit for bit.
             progress_bar: Show one.
             verbose: 1 prints the log, where no logger was set.
 
         Raises:
             FloatingPointError: The loss or a gradient is no longer finite; the parameters are those
                 before.
-            ValueError: A negative number of iterations.
+            TypeError: A callback that is no function.
+            ValueError: A negative number of iterations, a total below what is done then, or tasks
+                that the network does not take.
         """
         num_iterations = check_count("num_iterations", num_iterations, least=0)
+        log_interval = None if log_interval is None else check_count("log_interval", log_interval)
+        callbacks = _as_list(callback)
         train = getattr(tasks, "train", tasks)
         train = train.to(self.device) if hasattr(train, "to") else train
         if reset_num_iterations:
             self.num_iterations = 0
-        self.total_iterations = self.num_iterations + num_iterations
+        end = self.num_iterations + num_iterations
+        self.total_iterations = check_count(
+            "total_iterations", end if total_iterations is None else total_iterations, least=end
+        )
         self.prepare(train)
         self.optimizer = self.optimizer or self.make_optimizer()
         if verbose and not self.logger.output_formats:
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
-        callbacks = [callback] if callable(callback) else list(callback)
         log = TrainingLog(self, log_interval)
-        for _ in progress(num_iterations, progress_bar, self, log):
+        for iteration in progress(num_iterations, progress_bar, self, log):
             self._set_rates()
+            batch = self.draw(train)
+            if iteration == 0:
+                self.check_batch(batch)
             self.module.train()
-            log.add(self.update(self.draw(train)))
+            log.add(self.update(batch))
             self.module.eval()
             self.num_iterations += 1
             go_on = [one(self) for one in callbacks]
@@ -354,6 +405,7 @@ class FewShotLearner(ABC):
             "generator": self.generator.get_state(),
             "num_iterations": self.num_iterations,
             "total_iterations": self.total_iterations,
+            "example_dims": self._example_dims,
             "extra": self.extra_state(),
         }
         buffer = io.BytesIO()
@@ -391,12 +443,12 @@ class FewShotLearner(ABC):
         path = _with_suffix(Path(path))
         if not path.is_file():
             raise FileNotFoundError(f"no checkpoint {path}")
-        target = get_device(device)
+        target = _found_device(device)
         try:
             content = torch.load(path, map_location=target, weights_only=True)
             made_by = content["learner"]
-        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, KeyError, TypeError) as e:
-            raise ValueError(f"{path} is a corrupt checkpoint, or none of ours: {e}") from e
+        except Exception as error:  # damaged files raise all kinds
+            raise ValueError(f"{path} is a corrupt checkpoint, or none of ours: {error}") from error
         if made_by != cls.__name__:
             raise ValueError(f"{path} is a checkpoint of {made_by}, not of {cls.__name__}")
         learner = cls._made_from(content, network, target, path)
@@ -431,11 +483,16 @@ class FewShotLearner(ABC):
         self.generator.set_state(content["generator"].cpu())
         self.num_iterations = content["num_iterations"]
         self.total_iterations = content["total_iterations"]
+        self._example_dims = content.get("example_dims", self._example_dims)
 
 
 def task_loss(outputs: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of logits ``[..., W]`` for labels, mean squared error of values for targets."""
     if y.is_floating_point():
+        if outputs.shape != y.shape:
+            raise ValueError(
+                f"targets of shape {tuple(y.shape)}, but the network gives {tuple(outputs.shape)}"
+            )
         return functional.mse_loss(outputs, y)
     return functional.cross_entropy(outputs.flatten(0, -2), y.flatten())
 
@@ -451,10 +508,12 @@ def check_rate(name: str, rate: Any) -> Any:
     Raises:
         ValueError: Not one or two numbers, or not positive (the last of two may be 0).
     """
-    values = [rate] if isinstance(rate, int | float) else list(rate)
-    if len(values) not in (1, 2) or values[0] <= 0 or values[-1] < 0:
+    given = plain(rate)
+    values = list(given) if isinstance(given, list | tuple) else [given]
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if not numbers or len(values) not in (1, 2) or values[0] <= 0 or values[-1] < 0:
         raise ValueError(f"{name} is a positive number, or [first, last], got {rate!r}")
-    return rate if isinstance(rate, int | float) else [float(value) for value in values]
+    return [float(value) for value in values] if isinstance(given, list | tuple) else given
 
 
 def rate_at(rate: Any, progress: float) -> float:
@@ -462,6 +521,23 @@ def rate_at(rate: Any, progress: float) -> float:
     if isinstance(rate, int | float):
         return float(rate)
     return float(rate[0] + (rate[-1] - rate[0]) * progress)
+
+
+def _found_device(device: torch.device | str) -> torch.device:
+    """As Stable-Baselines3: ``"cuda"`` where there is none is the CPU."""
+    try:
+        return get_device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}") from error
+
+
+def _as_list(callback: Any) -> list[Any]:
+    several = isinstance(callback, Iterable) and not callable(callback)
+    callbacks = list(callback) if several else [] if callback is None else [callback]
+    for one in callbacks:
+        if not callable(one):
+            raise TypeError(f"a callback is a function of the learner, got {type(one).__name__}")
+    return callbacks
 
 
 def _dims(shape: tuple[Any, ...] | None) -> int | None:

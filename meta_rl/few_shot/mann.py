@@ -302,14 +302,15 @@ class MANN(FewShotLearner):
         """Accuracy at the first, second, ... image of a class in an episode, as in the paper.
 
         Args:
-            tasks: A distribution; an episode has all of its shots and queries.
+            tasks: A distribution, or a split, whose test tasks are used; an episode has all of
+                their shots and queries.
             num_tasks: Episodes.
             rng: Of the draws.
 
         Returns:
             ``[shots + queries]``, means over classes and episodes.
         """
-        batch = tasks.sample_tasks(num_tasks, rng).to(self.device)
+        batch = getattr(tasks, "test", tasks).sample_tasks(num_tasks, rng).to(self.device)
         x, y = self.episode(batch, rng)
         right = self.run(self._check_inputs(x), y)[0].argmax(dim=-1) == y
         return by_presentation(right.cpu().numpy(), y.cpu().numpy())

@@ -74,14 +74,25 @@ class FewShotNetwork(nn.Module):
         self.body = body
         self.head = nn.Identity() if num_outputs is None else nn.Linear(num_features, num_outputs)
         self.num_features = num_features
-        self.ways = ways
-        self.input_shape = input_shape
-        self.recipe = recipe
+        self.ways = plain(ways)
+        self.input_shape = plain(input_shape)
+        self.recipe = plain(recipe)
         draw_weights(self, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, values or embeddings, ``[N, outputs]``."""
         return self.head(self.body(x))
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's own, which checkpoints hold; others as they are."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(entry) for entry in value)
+    return value
 
 
 @contextmanager
@@ -296,7 +307,7 @@ def text_encoder(
         hidden: Features.
         generator: Of the first weights.
     """
-    return FewShotNetwork(
+    network = FewShotNetwork(
         _TextBody(check_count("vocabulary_size", vocabulary_size, least=2), dim, hidden),
         hidden + dim,
         ways,
@@ -308,6 +319,8 @@ def text_encoder(
         ),
         generator=generator,
     )
+    network.vocabulary_size = vocabulary_size  # type: ignore[assignment]
+    return network
 
 
 class _TextBody(nn.Module):

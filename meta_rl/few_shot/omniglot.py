@@ -311,7 +311,10 @@ def lake_runs(root: str | Path | None = None, size: int = 28, download: bool = T
         labels = [name for name in archive.namelist() if name.endswith("class_labels.txt")]
         if not labels:
             raise ValueError(f"{path} holds no runs")
-        runs = [_read_run(archive, name, size) for name in sorted(labels)]
+        try:
+            runs = [_read_run(archive, name, size) for name in sorted(labels)]
+        except (KeyError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
     tasks = FewShotTasks(*(torch.stack(part) for part in zip(*runs, strict=True)))
     ways, queries = tasks.support_y.shape[1], tasks.query_y.shape[1]
     shape = (1, size, size)
@@ -326,6 +329,8 @@ def lake_runs(root: str | Path | None = None, size: int = 28, download: bool = T
 
 def _read_run(archive: zipfile.ZipFile, labels: str, size: int) -> tuple[torch.Tensor, ...]:
     pairs = [line.split() for line in archive.read(labels).decode().splitlines() if line.strip()]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"{archive.filename}: {labels} holds no pairs of images")
     classes = sorted(drawn for _, drawn in pairs)
 
     def images(names: list[str]) -> torch.Tensor:

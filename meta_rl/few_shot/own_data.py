@@ -150,6 +150,8 @@ def _as_tensor(example: Any) -> Tensor:
 
 def _as_label(label: Any) -> Any:
     if isinstance(label, Tensor | np.ndarray | np.generic):
+        if np.size(label) != 1:
+            raise ValueError(f"a label of shape {tuple(label.shape)}: one number or name is wanted")
         label = label.item()
     if not isinstance(label, int | str):
         raise ValueError(f"label {label!r} is neither a whole number nor a name")

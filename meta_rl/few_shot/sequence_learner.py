@@ -139,11 +139,11 @@ class SequenceLearner(FewShotLearner):
         """Cost of the paper's figures: bits that are missing to know the targets, mean.
 
         Args:
-            tasks: A distribution.
+            tasks: A distribution, or a split, whose test tasks are used.
             num_tasks: Sequences, of one length.
             rng: Of the draw.
         """
-        batch = tasks.sample_tasks(num_tasks, rng).to(self.device)
+        batch = getattr(tasks, "test", tasks).sample_tasks(num_tasks, rng).to(self.device)
         return float(self._cross_entropy(batch)) * batch.query_y[0].numel() / math.log(2)
 
     def _cross_entropy(self, batch: FewShotTasks) -> Tensor:
@@ -157,7 +157,7 @@ class SequenceLearner(FewShotLearner):
             raise ValueError(
                 f"inputs of shape {tuple(x.shape)} are no [tasks, steps, {self.input_size}]"
             )
-        return x
+        return x.to(self._dtype)
 
 
 class NTMLearner(SequenceLearner):

@@ -106,23 +106,31 @@ class CopyTasks(SequenceTasks):
 class RepeatCopyTasks(SequenceTasks):
     """Say the sequence again so many times, then an end marker.
 
-    The marker of the end holds the number of repeats, scaled to mean 0 and variance 1 over the
+    The marker of the end holds the number of repeats, scaled to mean 0 and variance 1 over a
     range, as in the paper; the last output feature is the end marker.
 
     Args:
         lengths: Shortest and longest.
         repeats: Fewest and most.
         bits: Of a vector.
+        scale: The range that numbers of repeats are scaled by; ``repeats`` by default. Tests with
+            more repeats than in training need that of training.
 
     Raises:
         ValueError: Counts below one, or a range that is empty.
     """
 
     def __init__(
-        self, lengths: Sequence[int] = (1, 10), repeats: Sequence[int] = (1, 10), bits: int = 8
+        self,
+        lengths: Sequence[int] = (1, 10),
+        repeats: Sequence[int] = (1, 10),
+        bits: int = 8,
+        *,
+        scale: Sequence[int] | None = None,
     ) -> None:
         self.lengths = _check_range("lengths", lengths)
         self.repeats = _check_range("repeats", repeats)
+        self.scale = _check_range("scale", repeats if scale is None else scale)
         self.bits = check_count("bits", bits)
         self.input_size, self.output_size = bits + 2, bits + 1
         self.name = f"RepeatCopy-{_range_name(self.lengths)}x{_range_name(self.repeats)}"
@@ -134,7 +142,7 @@ class RepeatCopyTasks(SequenceTasks):
 
     def scaled(self, repeats: int) -> float:
         """The number of repeats as the machine is told it."""
-        low, high = self.repeats
+        low, high = self.scale
         spread = np.sqrt(((high - low + 1) ** 2 - 1) / 12)  # of a uniform whole number
         return float((repeats - (low + high) / 2) / max(spread, 1.0))
 
@@ -220,3 +228,40 @@ def copy_split(
     """
     test = CopyTasks((test_length, test_length), bits)
     return FewShotSplit(CopyTasks(lengths, bits), test, test)
+
+
+def repeat_copy_split(
+    lengths: Sequence[int] = (1, 10),
+    repeats: Sequence[int] = (1, 10),
+    test_length: int = 10,
+    test_repeats: int = 10,
+    bits: int = 8,
+) -> FewShotSplit:
+    """Repeat copy: training over lengths and repeats, validation and test at one of each.
+
+    Args:
+        lengths: Shortest and longest in training.
+        repeats: Fewest and most in training.
+        test_length: Of validation and test.
+        test_repeats: Likewise.
+        bits: Of a vector.
+    """
+    test = RepeatCopyTasks(
+        (test_length, test_length), (test_repeats, test_repeats), bits, scale=repeats
+    )
+    return FewShotSplit(RepeatCopyTasks(lengths, repeats, bits), test, test)
+
+
+def recall_split(
+    items: Sequence[int] = (2, 6), test_items: int = 6, item_length: int = 3, bits: int = 6
+) -> FewShotSplit:
+    """Associative recall: training over numbers of items, validation and test with one number.
+
+    Args:
+        items: Fewest and most in training.
+        test_items: Of validation and test.
+        item_length: Vectors of an item.
+        bits: Of a vector.
+    """
+    test = AssociativeRecallTasks((test_items, test_items), item_length, bits)
+    return FewShotSplit(AssociativeRecallTasks(items, item_length, bits), test, test)

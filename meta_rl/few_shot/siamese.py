@@ -118,10 +118,11 @@ class Siamese(EmbeddingLearner):
         """Accuracy on pairs from tasks, half of them the same.
 
         Args:
-            tasks: A distribution of tasks.
+            tasks: A distribution of tasks, or a split, whose test tasks are used.
             num_tasks: Tasks; each gives twice as many pairs as it has queries.
             rng: Of the tasks and pairs.
         """
+        tasks = getattr(tasks, "test", tasks)
         own, self.rng = self.rng, rng
         right = []
         try:

@@ -125,7 +125,7 @@ class ClassPool:
 
     Args:
         examples: ``[N, ...]``, those of a class in a row. ``uint8`` images are given out as floats
-            in [0, 1], other integers as int64.
+            in [0, 1], other integers as int64, floats and bools as float32.
         class_sizes: Examples of each class, ``[C]``; they sum to N.
         turns: 4 adds every class turned by 90, 180 and 270 degrees (the last two axes, which have
             to be equal); 1 adds none.
@@ -152,6 +152,8 @@ class ClassPool:
             raise ValueError(f"turns is 1 (none) or 4, got {turns}")
         if turns == 4 and (examples.dim() < 3 or examples.shape[-1] != examples.shape[-2]):
             raise ValueError(f"only square images can be turned, got {tuple(examples.shape[1:])}")
+        if examples.is_floating_point() or examples.dtype == torch.bool:
+            examples = examples.to(torch.float32)
         self.turns = turns
         self.num_examples = len(examples)
         self.starts = np.concatenate([[0], np.cumsum(self.class_sizes)[:-1]])

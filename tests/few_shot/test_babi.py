@@ -130,6 +130,8 @@ def test_broken_archive(root: Path) -> None:
     [
         ({"task": 0}, "1 to 20"),
         ({"task": []}, "1 to 20"),
+        ({"task": "1"}, "1 to 20, got '1'"),
+        ({"task": [1, 2.5]}, "1 to 20"),
         ({"version": "fr"}, "version is one of en, en-10k"),
         ({"validation": 1.0}, "fraction"),
         ({"memories": 0}, "memories"),

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from meta_rl.cli import Train, main
@@ -35,9 +36,7 @@ README = Path(__file__).parents[2] / "README.md"
 def test_train_resume_evaluate_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert main([*TRAIN, *SMALL, "--total-timesteps", "20", "--out", str(run)]) == 0
-    assert (
-        "MAML on 12 test tasks of Sinusoid-5s: mean mean squared error" in capsys.readouterr().out
-    )
+    assert "MAML on 12 test tasks of Sinusoid-5s: mean squared error" in capsys.readouterr().out
     resume = ["--total-timesteps", "40", "--out", str(run), "--resume"]
     assert main([*TRAIN, *SMALL, *resume]) == 0
     assert main([*TRAIN, *SMALL, "--total-timesteps", "40", "--out", str(whole)]) == 0
@@ -87,6 +86,12 @@ def test_a_learner_without_training(tmp_path: Path, capsys: pytest.CaptureFixtur
         ([*TRAIN, "--param", "network=resnet"], "network is one of conv4"),
         ([*TRAIN, "--param", "env.shots=0"], "shots has to be a whole number"),
         ([*TRAIN, "--total-timesteps", "-1"], "must not be negative"),
+        ([*TRAIN, "--seed", "-1"], "--seed must not be negative"),
+        ([*TRAIN, "--param", "env.device=cuda"], "env.device: tasks are drawn on the learner's"),
+        (["train", "nearest", "Sinusoid-5s"], "NearestNeighbour learns labels"),
+        (["train", "ntm", "Sinusoid-5s"], "NTMLearner does not learn Sinusoid, which has no input"),
+        (["train", "mann", "Copy"], "MANN does not learn Copy, which has no ways"),
+        (["train", "memory-network", "Babi", "--param", "env.task=a"], "tasks of bAbI are 1 to 20"),
     ],
 )
 def test_refusals(
@@ -134,6 +139,67 @@ def test_learners_that_make_their_own_network(
     refused = ["train", "ntm", "Copy", "--param", "policy.ways=3", "--out", str(tmp_path / "other")]
     assert main(refused) == 2
     assert "makes its own network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sizes", "named"),
+    [
+        ("RepeatCopy", ["env.test_length=2", "env.test_repeats=3"], "RepeatCopy-2x3"),
+        ("AssociativeRecall", ["env.items=[2,3]", "env.test_items=4"], "AssociativeRecall-4"),
+    ],
+)
+def test_sequences_by_name(
+    tasks: str, sizes: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "lstm", tasks, "--total-timesteps", "1", "--eval-tasks", "3", "--quiet"]
+    params = ["--param", "hidden=4", "layers=1", *sizes]
+    assert main([*command, *params, "--out", str(tmp_path / "run")]) == 0
+    assert named in capsys.readouterr().out
+
+
+def test_runs_of_lake_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A nearest neighbour has the paper's error there, whatever split it is asked for."""
+    root = f"env.root={real_data('omniglot')}"
+    out = str(tmp_path / "run")
+    train = ["train", "nearest", "Omniglot-20w1s", "--eval-tasks", "0", "--param", root]
+    assert main([*train, "--out", out]) == 0
+    assert main(["evaluate", out, "--split", "lake"]) == 0
+    printed = capsys.readouterr().out
+    assert "NearestNeighbour on 20 given tasks of Omniglot-Lake: mean accuracy 0.050" in printed
+    assert "0.210 (95 % interval" in printed
+    assert main([*TRAIN, *SMALL, "--total-timesteps", "0", "--out", str(tmp_path / "maml")]) == 0
+    assert main(["evaluate", str(tmp_path / "maml"), "--split", "lake"]) == 2
+    assert "Lake's one-shot runs are of Omniglot" in capsys.readouterr().err
+
+
+def test_plots_of_learners_with_and_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Iterations on the axis; a baseline that learns nothing before the tasks has no curve."""
+    maml, scratch = str(tmp_path / "maml"), str(tmp_path / "scratch")
+    assert main([*TRAIN, *SMALL, "--total-timesteps", "20", "--out", maml]) == 0
+    small = ["--param", "policy.hidden=[4]", "env.num_test=12", "eval_steps=2"]
+    command = ["train", "scratch", *TRAIN[2:]]
+    assert main([*command, *small, "--out", scratch]) == 0
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def kept(figure: Figure, *args: object, **kwargs: object) -> None:
+        drawn.append(figure)
+        save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    assert main(["plot", scratch, maml]) == 0
+    learning, adaptation = drawn[-1].axes
+    assert learning.get_xlabel() == "iterations"
+    assert learning.get_ylabel() == "loss (dots: validation tasks)"
+    assert [text.get_text() for text in learning.get_legend().get_texts()] == [
+        "maml Sinusoid-5s seed 0"
+    ]
+    assert adaptation.get_ylabel() == "mean squared error"
+    assert main(["plot", scratch]) == 0
 
 
 def snippet() -> str:

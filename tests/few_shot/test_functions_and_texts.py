@@ -169,6 +169,10 @@ def test_a_broken_file_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     file.write_text("{")
     with pytest.raises(ValueError, match=r"data_full.json is no JSON"):
         Clinc150(root)
+    for other in ("{}", "[]"):
+        file.write_text(other)
+        with pytest.raises(ValueError, match="the files of CLINC150 have other contents"):
+            Clinc150(root)
     content = b"other"
     (root / "upstream").write_bytes(content)
     changed = dataclasses.replace(

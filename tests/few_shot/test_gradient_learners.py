@@ -316,6 +316,12 @@ class TestBaselines:
         with pytest.raises(ValueError, match="pre-training needs tasks made of classes"):
             FineTune(mlp(3), device="cpu").learn(frozen, 1)
 
+    def test_fine_tuning_needs_a_body(self) -> None:
+        network = mlp(3)
+        del network.body
+        with pytest.raises(ValueError, match="a classifier with modules 'body' and 'head'"):
+            FineTune(network, device="cpu")
+
     def test_from_scratch_there_is_nothing_to_learn_before(self) -> None:
         learner = FromScratch(mlp(3), 0.5, eval_steps=20, device="cpu")
         before = copy.deepcopy(learner.network.state_dict())

@@ -14,6 +14,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from meta_rl.few_shot import (
     MAML,
+    ClassPool,
     ClassTasks,
     FewShotLearner,
     FewShotTasks,
@@ -28,6 +29,7 @@ from meta_rl.few_shot import (
     conv4,
     omniglot_mlp,
     sinusoid_mlp,
+    text_encoder,
 )
 
 from .small_data import blob_split, blobs, mlp
@@ -87,6 +89,43 @@ class TestResuming:
         ]
         assert torch.equal(*predictions)
 
+    def test_parts_of_a_training_are_as_one(
+        self, make: Callable[[], FewShotLearner], tmp_path: Path
+    ) -> None:
+        """Falling rates too, where every part is told the whole length."""
+        whole = make().learn(TASKS, 4)
+        first = make().learn(TASKS, 2, total_iterations=4)
+        second = load(first, first.save(tmp_path / "first"))
+        second.learn(TASKS, 2, reset_num_iterations=False, total_iterations=4)
+        assert same(second, whole)
+
+    def test_numbers_of_numpy_are_kept_as_plain_ones(self, tmp_path: Path) -> None:
+        network = conv4(np.int64(3), hidden=np.int64(2), size=16)  # type: ignore[arg-type]
+        learner = MAML(
+            network,
+            np.float64(0.3),
+            meta_batch_size=np.int64(2),  # type: ignore[arg-type]
+            meta_lr=np.array([1e-2, 1e-3]),  # type: ignore[arg-type]
+            seed=np.int64(1),  # type: ignore[arg-type]
+            device="cpu",
+        )
+        loaded = MAML.load(learner.save(tmp_path / "a"), device="cpu")
+        assert loaded.settings == {
+            **{"lr": 0.3, "meta_batch_size": 2, "meta_lr": [1e-2, 1e-3], "seed": 1}
+        }
+        assert same(loaded, learner)
+        assert ProtoNet(mlp(None), meta_lr=np.float32(0.5), device="cpu").meta_lr == 0.5
+
+    def test_a_network_of_ones_own_keeps_its_dimensions(self, tmp_path: Path) -> None:
+        def own() -> torch.nn.Module:
+            return torch.nn.Linear(4, 3)
+
+        with torch.random.fork_rng():
+            learner = MAML(own(), 0.1, device="cpu")
+            learner.adapt(BATCH.support)
+            loaded = MAML.load(learner.save(tmp_path / "own"), network=own(), device="cpu")
+        assert loaded.predict(BATCH.query_x[0]).shape == (15,)
+
     def test_training_changed_something(self, make: Callable[[], FewShotLearner]) -> None:
         learner = make()
         trained = learner.learn(TASKS, 2)
@@ -111,9 +150,10 @@ class TestResuming:
             ProtoNet.load(path, network=mlp(None, hidden=3))
         with pytest.raises(FileNotFoundError, match="no checkpoint"):
             ProtoNet.load(tmp_path / "nothing")
-        path.write_bytes(path.read_bytes()[:200])
-        with pytest.raises(ValueError, match="is a corrupt checkpoint"):
-            ProtoNet.load(path)
+        for content in (path.read_bytes()[:200], b"abc", b""):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match="is a corrupt checkpoint"):
+                ProtoNet.load(path)
 
     def test_an_interrupted_save_leaves_the_earlier_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,9 +204,26 @@ class TestData:
         assert learner.predict(BATCH.query_x.numpy(), state).shape == (4, 15)
         assert torch.equal(learner.adapt(BATCH).keys, state.keys)
 
+    def test_numbers_of_any_width_are_taken(self, make: Callable[[], FewShotLearner]) -> None:
+        x, y = BATCH.support_x, BATCH.support_y
+        learner = make()
+        rng = copy.deepcopy(learner.rng.bit_generator.state)
+        plain = learner.scores(BATCH.query_x, learner.adapt((x, y)))
+        learner.rng.bit_generator.state = rng
+        wide = learner.adapt((x.double().numpy(), y.to(torch.int32)))
+        assert torch.equal(learner.scores(BATCH.query_x.double().numpy(), wide), plain)
+
+    def test_double_and_bool_examples_become_floats(self) -> None:
+        for examples in (torch.ones(4, 3, dtype=torch.float64), torch.ones(4, 3) > 0):
+            drawn = ClassTasks(ClassPool(examples, [2, 2]), 2, 1, 1).sample_tasks(
+                1, np.random.default_rng(0)
+            )
+            assert torch.equal(drawn.support_x, torch.ones(1, 2, 3))
+
     @pytest.mark.parametrize(
         ("x", "y", "message"),
         [
+            (BATCH.support_x.long(), BATCH.support_y, "inputs of torch.int64: images are uint8"),
             (BATCH.support_x, BATCH.support_y + 1, "labels have to be 0 to 2, got 1 to 3"),
             (BATCH.support_x, BATCH.support_y - 1, "got -1 to 1"),
             (BATCH.support_x[:, :0], BATCH.support_y[:, :0], "an empty support set"),
@@ -205,10 +262,27 @@ class TestData:
         states = [learner.adapt((x, labels)) for x in (images, images.float() / 255)]
         assert torch.equal(states[0].keys, states[1].keys)
 
+    def test_word_numbers_have_to_be_known(self) -> None:
+        learner = ProtoNet(text_encoder(50), device="cpu")
+        with pytest.raises(ValueError, match="word numbers are 0 to 49, got 1 to 50"):
+            learner.adapt((torch.tensor([[1, 50], [2, 3]]), torch.arange(2)))
+
+    def test_queries_of_another_size_than_the_support_data(self) -> None:
+        learner = NearestNeighbour(device="cpu")
+        state = learner.adapt((torch.zeros(2, 6), torch.arange(2)))
+        with pytest.raises(ValueError, match=r"queries give 4 features, .* gave 6"):
+            learner.predict(torch.zeros(2, 4), state)
+
+    def test_unknown_devices_are_named(self) -> None:
+        with pytest.raises(ValueError, match="device is 'auto', 'cpu' or 'cuda', got 'gpu'"):
+            ProtoNet(mlp(None), device="gpu")
+
     def test_regression_needs_values(self) -> None:
         learner = MAML(sinusoid_mlp(), 0.01, device="cpu")
         with pytest.raises(ValueError, match="learns values"):
             learner.adapt((torch.zeros(1, 2, 1), torch.zeros(1, 2, dtype=torch.int64)))
+        with pytest.raises(ValueError, match=r"targets of shape \(4, 2\), but the network gives"):
+            learner.adapt((torch.zeros(4, 1), torch.zeros(4, 2)))
         state = learner.adapt((torch.zeros(2, 1), torch.zeros(2, 1)))
         assert learner.predict(torch.zeros(7, 1), state).shape == (7, 1)
 
@@ -306,12 +380,33 @@ class TestTraining:
         [
             ({"meta_lr": 0.0}, "meta_lr is a positive number"),
             ({"meta_lr": [1.0, 0.5, 0.1]}, "meta_lr is a positive number"),
+            ({"meta_lr": None}, "meta_lr is a positive number"),
+            ({"meta_lr": True}, "meta_lr is a positive number"),
             ({"meta_batch_size": 0}, "meta_batch_size has to be"),
         ],
     )
     def test_settings_are_checked(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             ProtoNet(mlp(None), device="cpu", **settings)
+
+    def test_callbacks_and_intervals_are_checked(self) -> None:
+        learner = ProtoNet(mlp(None), seed=0, device="cpu")
+        learner.learn(TASKS, 1, callback=None)
+        for wrong in (3, [3]):
+            with pytest.raises(TypeError, match=r"a callback is a function .* got int"):
+                learner.learn(TASKS, 1, callback=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="log_interval has to be"):
+            learner.learn(TASKS, 1, log_interval=0)
+        with pytest.raises(ValueError, match=r"total_iterations has to be .* at least 2"):
+            learner.learn(TASKS, 2, total_iterations=1)
+
+    def test_tasks_of_another_size_are_refused(self, make: Callable[[], FewShotLearner]) -> None:
+        learner = make()
+        if isinstance(learner, FineTune | FromScratch | NearestNeighbour):
+            return  # they are trained on no tasks
+        with pytest.raises(ValueError, match="as the network takes"):
+            learner.learn(ClassTasks(blobs(6, dim=5), 3, 1, 1), 1)
+        assert learner.num_iterations == 0
 
     def test_a_distribution_alone_will_do(self) -> None:
         whole = Sinusoid(num_test=5)

@@ -135,6 +135,8 @@ class TestLearner:
             (lambda: learner.adapt((x[..., :3], y)), "inputs of shape"),
             (lambda: learner.adapt((x[:, :0], y[:, :0])), "an empty support set"),
             (lambda: learner.predict(x[:1], state), "1 tasks, but a state of 2"),
+            (lambda: learner.learn(blob_split(ways=4).train, 1), "labels have to be 0 to 2"),
+            (lambda: small(input_shape=[2, 2]).learn(TASKS, 1), "inputs of shape"),
             (lambda: small(heads=7), "more than the 6 slots"),
             (lambda: small(decay=1.5), "decay"),
         ):

@@ -204,6 +204,8 @@ class TestLearner:
         state = learner.adapt((torch.zeros(2, 4, 3), torch.zeros(2, 4, 0)))
         with pytest.raises(ValueError, match="3 tasks, but a state of 2"):
             learner.predict(torch.zeros(3, 4, 3), state)
+        with pytest.raises(ValueError, match=r"no \[tasks, steps, 3\]"):
+            learner.learn(CopyTasks((1, 2), bits=5), 1)
         with pytest.raises(ValueError, match="max_grad_norm"):
             small_ntm(max_grad_norm=0.0)
 

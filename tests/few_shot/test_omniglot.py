@@ -207,6 +207,27 @@ def test_a_split_of_other_characters_is_refused(root: Path) -> None:
         Omniglot(root)
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "holds no runs"),
+        ({"run01/class_labels.txt": "one word\nand three words"}, "holds no pairs of images"),
+        ({"run01/class_labels.txt": ""}, "holds no pairs of images"),
+        ({"run01/class_labels.txt": "run01/test/a.png run01/training/b.png"}, "is damaged"),
+    ],
+)
+def test_broken_runs_are_named(
+    files: dict[str, str], message: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "omniglot" / "all_runs.zip"
+    monkeypatch.setattr(omniglot, "obtain", lambda *_: path)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match=message):
+        lake_runs(root)
+
+
 def test_the_official_runs() -> None:
     """On whole images, the nearest neighbour by pixels has 21.7 % in the literature."""
     runs = lake_runs(real_data("omniglot"), size=105)

@@ -14,6 +14,8 @@ from meta_rl.few_shot.sequences import (
     RepeatCopyTasks,
     SequenceTasks,
     copy_split,
+    recall_split,
+    repeat_copy_split,
 )
 
 ALL = [CopyTasks((2, 4), 3), RepeatCopyTasks((1, 3), (1, 3), 3), AssociativeRecallTasks((2, 4))]
@@ -85,6 +87,22 @@ def test_copy_split() -> None:
     assert split.test.sample_tasks(1, np.random.default_rng(0)).query_y.shape == (1, 7, 8)
 
 
+def test_repeat_copy_split() -> None:
+    """More repeats than in training are told on the scale of training."""
+    split = repeat_copy_split((1, 3), (1, 5), test_length=4, test_repeats=9, bits=2)
+    batch = split.test.sample_tasks(2, np.random.default_rng(0))
+    assert batch.query_y.shape == (2, 4 * 9 + 1, 3)
+    # Mean 3 and variance 2 of 1 to 5.
+    assert batch.support_x[0, 4].tolist() == pytest.approx([0, 0, 1, 6 / 2**0.5])
+    assert split.train.sample_tasks(1, np.random.default_rng(0)).query_y.shape[1] <= 16
+
+
+def test_recall_split() -> None:
+    split = recall_split((2, 3), test_items=5)
+    assert split.name == "AssociativeRecall-5"
+    assert split.test.sample_tasks(1, np.random.default_rng(0)).support_x.shape[1] == 6 * 4 + 1
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -93,6 +111,7 @@ def test_copy_split() -> None:
         (lambda: CopyTasks(4), "least and the most"),
         (lambda: CopyTasks((1, 2), bits=0), "bits"),
         (lambda: RepeatCopyTasks(repeats=(2, 1)), "repeats"),
+        (lambda: RepeatCopyTasks(scale=(0, 1)), "scale"),
         (lambda: AssociativeRecallTasks((1, 3)), "items"),
     ],
 )
