@@ -242,6 +242,8 @@ def _after(row: dict[str, Any]) -> str:
 
 def _further(row: dict[str, Any]) -> str:
     found = []
+    if row.get("test_turned"):
+        found.append("test characters turned")
     if "trained_as" in row:
         found.append(f"trained as {row['trained_as'].partition('/')[2]}")
     if "lake" in row:
@@ -262,7 +264,8 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     for name in args.settings or tuple(PAPER):
         learner, tasks, about = train_setting(name, args)
-        row = about | evaluate_setting(name, learner, tasks, args)
+        turned = getattr(getattr(tasks.test, "pool", None), "turns", 1) > 1
+        row = about | {"test_turned": turned} | evaluate_setting(name, learner, tasks, args)
         table = args.out / "few_shot_tables.json"
         add_to_table(table, {f"{name}@{args.seed}": row}, markdown)
         print(f"{name}: {_number(row, 0)} before, {_after(row)} {_further(row)}", flush=True)
