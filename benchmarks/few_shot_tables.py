@@ -71,6 +71,7 @@ SAME_TRAINING = {
     "protonet/Omniglot-20w1s": "protonet/Omniglot-5w1s",
     "protonet/Omniglot-5w5s": "protonet/Omniglot-5w1s",
     "protonet/Omniglot-20w5s": "protonet/Omniglot-5w1s",
+    "maml/Omniglot-5w5s": "maml/Omniglot-5w1s",
     "matching/Omniglot-5w5s": "matching/Omniglot-5w1s",
     "reptile/Omniglot-5w5s": "reptile/Omniglot-5w1s",
     "reptile/Omniglot-5w1s-transductive": "reptile/Omniglot-5w1s",
