@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from meta_rl.few_shot.command import LEARNERS, few_shot_config, make_learner, ma
 from meta_rl.few_shot.evaluation import out_of_scope_auroc
 from meta_rl.options import find_class
 from meta_rl.provenance import git_commit, write_atomically
-from meta_rl.runs import RunFolder
+from meta_rl.runs import RunConfig, RunFolder
 
 PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demanded of ours
     "maml/Sinusoid-10s": ("", "< 0.8 after 1 step"),
@@ -132,15 +132,22 @@ class StopWatch:
         return seconds
 
 
+def setting_config(name: str, args: Args, **env_kwargs: Any) -> RunConfig:
+    """The shipped setting, with other arguments of the data set where they are given."""
+    algo, _, tasks_name = name.partition("/")
+    config = few_shot_config(
+        Train(algo, tasks_name, total_timesteps=args.iterations, seed=args.seed, device=args.device)
+    )
+    return replace(config, env_kwargs=config.env_kwargs | env_kwargs)
+
+
 def train_setting(name: str, args: Args, *, go_on: bool = True) -> tuple[Any, Any, dict[str, Any]]:
     """The trained learner, its tasks, and what there is to say about the training.
 
     A training that is shared goes on for its own row only, so that all rows tell of the same one.
     """
     algo, _, tasks_name = name.partition("/")
-    config = few_shot_config(
-        Train(algo, tasks_name, total_timesteps=args.iterations, seed=args.seed, device=args.device)
-    )
+    config = setting_config(name, args)
     tasks = make_tasks(config)
     if name in SAME_TRAINING:
         trained, _, about = train_setting(SAME_TRAINING[name], args, go_on=False)
@@ -184,8 +191,12 @@ def described(result: EvaluationResult) -> dict[str, Any]:
 
 
 def evaluate_setting(name: str, learner: Any, tasks: Any, args: Args) -> dict[str, Any]:
-    """On test tasks; Siamese networks on pairs and Lake's runs too, texts out of scope."""
+    """On test tasks; where these are turned, on straight ones too; on Lake's runs, pairs, texts."""
     row = described(evaluate_adaptation(learner, tasks, args.num_tasks, seed=EVALUATION_SEED))
+    if getattr(getattr(tasks.test, "pool", None), "turns", 1) > 1:
+        straight = make_tasks(setting_config(name, args, test_rotations=False))
+        scores = evaluate_adaptation(learner, straight, args.num_tasks, seed=EVALUATION_SEED)
+        row["not_turned"] = described(scores)
     if name.startswith(("siamese/", "nearest/Omniglot")):
         size = tasks.test.pool.example_shape[-1]
         runs = lake_runs(size=size)
@@ -243,8 +254,9 @@ def _after(row: dict[str, Any]) -> str:
 
 def _further(row: dict[str, Any]) -> str:
     found = []
-    if row.get("test_turned"):
-        found.append("test characters turned")
+    if "not_turned" in row:
+        last = len(row["points"]) - 1
+        found.append(f"test characters turned; otherwise {_number(row['not_turned'], last)}")
     if "trained_as" in row:
         found.append(f"trained as {row['trained_as'].partition('/')[2]}")
     if "lake" in row:
@@ -265,8 +277,7 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     for name in args.settings or tuple(PAPER):
         learner, tasks, about = train_setting(name, args)
-        turned = getattr(getattr(tasks.test, "pool", None), "turns", 1) > 1
-        row = about | {"test_turned": turned} | evaluate_setting(name, learner, tasks, args)
+        row = about | evaluate_setting(name, learner, tasks, args)
         table = args.out / "few_shot_tables.json"
         add_to_table(table, {f"{name}@{args.seed}": row}, markdown)
         print(f"{name}: {_number(row, 0)} before, {_after(row)} {_further(row)}", flush=True)
