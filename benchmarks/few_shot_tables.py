@@ -146,7 +146,6 @@ def train_setting(name: str, args: Args, *, go_on: bool = True) -> tuple[Any, An
 
     A training that is shared goes on for its own row only, so that all rows tell of the same one.
     """
-    algo, _, tasks_name = name.partition("/")
     config = setting_config(name, args)
     tasks = make_tasks(config)
     if name in SAME_TRAINING:
@@ -155,10 +154,10 @@ def train_setting(name: str, args: Args, *, go_on: bool = True) -> tuple[Any, An
         learner.network.load_state_dict(trained.network.state_dict())
         learner.load_extra_state(trained.extra_state())
         return learner, tasks, about | {"trained_as": SAME_TRAINING[name]}
-    folder = RunFolder(args.runs / f"{algo}-{tasks_name}-seed{args.seed}")
+    folder = RunFolder(args.runs / f"{config.algorithm}-{config.tasks}-seed{args.seed}")
     folder.check(config, resume=True)
     if folder.checkpoint.exists():
-        learner = find_class(LEARNERS, algo).load(folder.checkpoint, device=args.device)
+        learner = find_class(LEARNERS, config.algorithm).load(folder.checkpoint, device=args.device)
     else:
         learner = make_learner(config, tasks, args.device)
     folder.begin(config, resume=True)

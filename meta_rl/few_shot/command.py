@@ -73,7 +73,8 @@ def find_dataset(name: str) -> str:
 
 def dataset_maker(name: str) -> Callable[..., Any]:
     """What makes the tasks of a data set."""
-    return _maker(DATASETS[name][0])
+    module, _, attribute = DATASETS[name][0].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def numbers_in(name: str) -> dict[str, int]:
@@ -103,7 +104,7 @@ def few_shot_config(command: Any) -> RunConfig:
         raise ValueError("env.device: tasks are drawn on the learner's device; give --device")
     network = settings.pop("network", DATASETS[dataset][1])
     check_settings(learner, "", settings)
-    check_settings(_maker(DATASETS[dataset][0]), "env.", env_kwargs)
+    check_settings(dataset_maker(dataset), "env.", env_kwargs)
     _check_network(learner, dataset, network, policy_kwargs)
     check_flags(command)
     if command.total_timesteps is not None:
@@ -231,7 +232,7 @@ def report(result: EvaluationResult, folder: RunFolder) -> None:
 def make_tasks(config: RunConfig) -> Any:
     """The data set of a run."""
     try:
-        return _maker(DATASETS[config.env_id][0])(**config.env_kwargs)
+        return dataset_maker(config.env_id)(**config.env_kwargs)
     except TypeError as error:
         raise ValueError(f"a setting of the wrong name or kind: {error}") from error
 
@@ -308,11 +309,6 @@ def _trains(learner: Any) -> bool:
     from meta_rl.few_shot.baselines import Untrained
 
     return not issubclass(learner, Untrained)
-
-
-def _maker(home: str) -> Callable[..., Any]:
-    module, _, attribute = home.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def _network_maker(name: Any) -> Callable[..., Any]:

@@ -232,10 +232,10 @@ class FewShotLearner(ABC):
                 raise ValueError(
                     f"inputs of {x.dtype}: images are uint8 (0 to 255) or floats, and so are values"
                 )
-        elif int(x.min()) < 0 or int(x.max()) >= words:
-            raise ValueError(
-                f"word numbers are 0 to {words - 1}, got {int(x.min())} to {int(x.max())}"
-            )
+            return
+        low, high = int(x.min()), int(x.max())
+        if low < 0 or high >= words:
+            raise ValueError(f"word numbers are 0 to {words - 1}, got {low} to {high}")
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -268,8 +268,8 @@ class MANN(FewShotLearner):
         labels = functional.one_hot(y, cell.ways).to(state.label.dtype)
         shown = cell.shown(x.flatten(2))
         logits = []
-        for image, label in zip(shown.unbind(dim=1), labels.unbind(dim=1), strict=True):
-            output, state = cell.step(image, state)
+        for part, label in zip(shown.unbind(dim=1), labels.unbind(dim=1), strict=True):
+            output, state = cell.step(part, state)
             state = state._replace(label=label)
             logits.append(output)
         return torch.stack(logits, dim=1), state

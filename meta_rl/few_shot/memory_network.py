@@ -96,7 +96,7 @@ class MemoryNetwork(nn.Module):
         super().__init__()
         if tying not in TYINGS:
             raise ValueError(f"tying is one of {TYINGS}, got {tying!r}")
-        size = check_count("vocabulary_size", vocabulary_size, least=2)
+        self.vocabulary_size = size = check_count("vocabulary_size", vocabulary_size, least=2)
         self.dim, self.hops = check_count("dim", dim), check_count("hops", hops)
         self.max_time = check_count("max_time", max_time)
         self.adjacent = tying == "adjacent"
@@ -222,7 +222,6 @@ class MemoryNetworkLearner(FewShotLearner):
                 raise ValueError(f"{name} is a fraction from 0 to 1, got {value}")
         self.linear_start, self.time_noise = linear_start, time_noise
         self.max_grad_norm = max_grad_norm
-        self.vocabulary_size = vocabulary_size
         self._example_dims = 1
         network.draw_weights(self.generator)
 
@@ -301,6 +300,5 @@ class MemoryNetworkLearner(FewShotLearner):
     def _check_inputs(self, x: Tensor) -> Tensor:
         if x.dim() != 3 or x.is_floating_point():
             raise ValueError(f"inputs of {x.dtype} {tuple(x.shape)} are no word numbers [M, N, L]")
-        if int(x.min()) < 0 or int(x.max()) >= self.vocabulary_size:
-            raise ValueError(f"word numbers are 0 to {self.vocabulary_size - 1}")
+        self._check_numbers(x)
         return x

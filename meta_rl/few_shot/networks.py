@@ -59,6 +59,9 @@ class FewShotNetwork(nn.Module):
         generator: Of the first weights.
     """
 
+    vocabulary_size: int | None = None
+    """Word numbers that a network of texts takes."""
+
     def __init__(
         self,
         body: nn.Module,
@@ -319,7 +322,7 @@ def text_encoder(
         ),
         generator=generator,
     )
-    network.vocabulary_size = vocabulary_size  # type: ignore[assignment]
+    network.vocabulary_size = vocabulary_size
     return network
 
 
