@@ -104,6 +104,8 @@ class Args:
     """Of the learners."""
     threads: int = 1
     """Of torch."""
+    cuda_graph: bool = False
+    """Record updates as CUDA graphs, where the learner can."""
     list: bool = False
     """List the settings, with the papers' numbers, and do nothing."""
 
@@ -163,7 +165,8 @@ def train_setting(name: str, args: Args, *, go_on: bool = True) -> tuple[Any, An
     folder.begin(config, resume=True)
     watch = StopWatch(folder, 60 * args.max_minutes)
     if go_on or not learner.num_iterations:
-        train_into(folder, learner, tasks, config, callbacks=[watch])
+        graph = args.cuda_graph and learner.can_record
+        train_into(folder, learner, tasks, config, callbacks=[watch], cuda_graph=graph)
     about = {
         "seed": args.seed,
         "iterations": learner.num_iterations,

@@ -4,6 +4,7 @@
 environment steps. MuJoCo's part is the time inside ``mujoco.rollout``.
 
     python benchmarks/maml_profile.py
+    python benchmarks/maml_profile.py --device cuda
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tyro
 
 import meta_rl.agents.maml_trpo as maml_trpo
 from meta_rl.agents.maml_trpo import MAMLTRPO
+from meta_rl.process_blocks import count_cores
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 PARTS = {  # what is timed, and where it is found
@@ -42,13 +44,15 @@ class Args:
     """Environment, of robots."""
     iterations: int = 5
     """Iterations that are timed, after one that is not."""
+    device: str = "cpu"
+    """Of policy and gradients; MuJoCo is on the CPU."""
     out: Path = Path(__file__).parent / "results"
-    """Folder of maml_profile.json and .md."""
+    """Folder of maml_profile.json and .md; on a GPU, of maml_profile_gpu."""
 
 
 def main(args: Args) -> None:
     """Measure, and write the table."""
-    model = MAMLTRPO(env=args.env, seed=0)
+    model = MAMLTRPO(env=args.env, seed=0, device=args.device)
     env: Any = model.task_env
     owners = {
         "batch": env.unwrapped.definition.batch,
@@ -79,11 +83,13 @@ def main(args: Args) -> None:
         rows.append({**spent, "all": time.perf_counter() - began})
     medians = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
     share = [row["MuJoCo"] / row["all"] for row in rows]
+    gpu = "" if args.device == "cpu" else f", {torch.cuda.get_device_name(args.device)}"
+    option = "" if args.device == "cpu" else f" --device {args.device}"
     lines = [
         "# A meta-iteration of MAML-TRPO",
         "",
-        f"`python benchmarks/maml_profile.py`: {args.env}, {steps:,} environment steps, "
-        f"{torch.get_num_threads()} threads; medians of {args.iterations} iterations, in seconds.",
+        f"`python benchmarks/maml_profile.py{option}`: {args.env}, {steps:,} environment steps, "
+        f"{count_cores()} cores{gpu}; medians of {args.iterations} iterations, in seconds.",
         "",
         "| part | seconds |",
         "|---|---|",
@@ -96,8 +102,9 @@ def main(args: Args) -> None:
     ]
     print("\n".join(lines))
     content = {"iterations": rows, "steps": steps, "versions": package_versions()}
-    write_atomically(args.out / "maml_profile.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "maml_profile.md", "\n".join(lines))
+    name = "maml_profile" if args.device == "cpu" else "maml_profile_gpu"
+    write_atomically(args.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(args.out / f"{name}.md", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ class Args:
     """Of the learners."""
     threads: int = 1
     """Of torch."""
+    cuda_graph: bool = False
+    """Record updates of MANN as CUDA graphs."""
 
 
 def trained(
@@ -123,7 +125,12 @@ def trained(
     remaining = iterations - learner.num_iterations
     if remaining > 0:
         learner.learn(
-            tasks, remaining, callback=watch, log_interval=None, reset_num_iterations=False
+            tasks,
+            remaining,
+            callback=watch,
+            log_interval=None,
+            reset_num_iterations=False,
+            cuda_graph=args.cuda_graph and learner.can_record,
         )
         keep()
     about = {
@@ -194,7 +201,7 @@ def picture_of_lengths(rows: dict[str, Any], path: Path) -> None:
 
 def run_mann(args: Args) -> Iterator[dict[str, Any]]:
     """Accuracy by presentation on held-out characters."""
-    tasks = Omniglot(args.root, ways=5, shots=1, queries=9, size=20)
+    tasks = Omniglot(args.root, ways=5, shots=1, queries=9, size=20, train_on_validation=True)
     learner, about = trained(
         f"mann-seed{args.seed}",
         lambda: MANN(5, seed=args.seed, device=args.device),

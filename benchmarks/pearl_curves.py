@@ -101,6 +101,8 @@ class Args:
     """Sub-environments of each test task in an evaluation; the last one has four times as many."""
     device: str = "cpu"
     """Of networks and replay."""
+    cuda_graph: bool = False
+    """Record updates as CUDA graphs."""
     threads: int = 1
     """Of torch."""
     runs: Path = Path("runs/pearl_curves")
@@ -155,6 +157,7 @@ class Training:
             env_kwargs=self.env_kwargs,
             seed=self.seed,
             device=self.args.device,
+            cuda_graph=self.args.cuda_graph,
             **self.settings,
         )
 

@@ -12,10 +12,14 @@ have the same sizes and the same update (value network, fixed temperature). They
     python benchmarks/pearl_updates.py
     python benchmarks/pearl_updates.py --sizes paper --threads 1
     python benchmarks/pearl_updates.py --oyster ~/oyster
+    python benchmarks/pearl_updates.py --device cuda
+
+On a GPU, ours is a CUDA graph.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -41,6 +45,9 @@ ENVIRONMENT = "meta_rl/HalfCheetahVel-v0"
 LATENT = 5
 OBSERVATION, ACTION = 17, 6
 NUM_TASKS, FILLED = 100, 400  # tasks, and transitions of each that are there to draw from
+
+
+KEPT_OPEN = contextlib.ExitStack()  # what goes on recording to the end
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Args:
     oyster: Path | None = None
     """A checkout of https://github.com/katerakelly/oyster."""
     out: Path = Path(__file__).parent / "results"
-    """Folder of pearl_updates.json and pearl_updates.md."""
+    """Folder of pearl_updates.json and pearl_updates.md; on a GPU, of pearl_updates_gpu."""
 
 
 def perceptron(*sizes: int) -> nn.Sequential:
@@ -215,15 +222,17 @@ def make_ours(sizes: Sizes, device: str, compiled: bool = False) -> PEARL:
     return model
 
 
-def make_oyster(checkout: Path, sizes: Sizes) -> Callable[[], None]:
+def make_oyster(checkout: Path, sizes: Sizes, device: str) -> Callable[[], None]:
     """An update of the published code, with stand-ins for what it imports and does not use here."""
     for name in ("gtimer", "gym", "joblib", "dateutil", "dateutil.tz"):
         sys.modules.setdefault(name, types.ModuleType(name))
     sys.modules["gym.spaces"] = gymnasium.spaces
     if str(checkout) not in sys.path:
         sys.path.insert(0, str(checkout))
+    import rlkit.torch.pytorch_util as ptu
     from rlkit.torch.sac.sac import PEARLSoftActorCritic
 
+    ptu.set_gpu_mode(device != "cpu")
     algorithm = PEARLSoftActorCritic(
         env=types.SimpleNamespace(
             observation_space=gymnasium.spaces.Box(-1, 1, (OBSERVATION,)),
@@ -239,6 +248,8 @@ def make_oyster(checkout: Path, sizes: Sizes) -> Callable[[], None]:
         embedding_mini_batch_size=sizes.context,
         replay_buffer_size=FILLED,
     )
+    if device != "cpu":
+        algorithm.to()
     for buffer in (algorithm.replay_buffer, algorithm.enc_replay_buffer):
         for task in range(NUM_TASKS):
             parts = transitions(task)
@@ -274,13 +285,14 @@ def oyster_networks(sizes: Sizes) -> list[nn.Module]:
 
 
 def updates_per_second(update: Callable[[], Any], args: Args) -> float:
-    """After one that warms up; of processor time where there is one thread and no GPU.
+    """After some that warm up; of processor time where there is one thread and no GPU.
 
     Processor time leaves out what other programs take of the machine meanwhile.
     """
     alone = args.device == "cpu" and args.threads == 1
     clock = time.process_time if alone else time.perf_counter
-    update()
+    for _ in range(3):  # a graph is recorded at the third call
+        update()
     wait(args.device)
     began, count = clock(), 0
     while clock() - began < args.seconds:
@@ -296,16 +308,28 @@ def wait(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def recorded(model: PEARL) -> Callable[[], Any]:
+    """Its update as a CUDA graph, as ``train`` does it."""
+    model.cuda_graph = True
+    policy = model.policy
+    KEPT_OPEN.enter_context(model._recorded([policy.critic_optimizer, policy.optimizer]))
+    return model.update
+
+
 def measure(sizes: Sizes, args: Args) -> dict[str, list[float]]:
     """Updates per second of each contender, which take turns."""
+    on_gpu = args.device != "cpu"
+    ours = make_ours(sizes, args.device)
     contenders: dict[str, Callable[[], Any]] = {
-        "meta_rl": make_ours(sizes, args.device).update,
+        "meta_rl": recorded(ours) if on_gpu else ours.update,
         "loop over tasks": PlainPEARL(sizes, args.device).update,
     }
+    if on_gpu:
+        contenders["meta_rl, without a graph"] = make_ours(sizes, args.device).update
     if args.compiled:
         contenders["meta_rl, compiled"] = make_ours(sizes, args.device, compiled=True).update
     if args.oyster is not None:
-        contenders["oyster"] = make_oyster(args.oyster.expanduser(), sizes)
+        contenders["oyster"] = make_oyster(args.oyster.expanduser(), sizes, args.device)
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(args.repeats):
         for name, update in contenders.items():
@@ -333,11 +357,12 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     figures = {name: measure(SIZES[name], args) for name in args.sizes}
     device = "cpu" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
+    option = "" if args.device == "cpu" else f" --device {args.device}"
     table = "\n".join(
         [
             "# Updates of PEARL",
             "",
-            f"`python benchmarks/pearl_updates.py`: medians of {args.repeats} turns of "
+            f"`python benchmarks/pearl_updates.py{option}`: medians of {args.repeats} turns of "
             f"{args.seconds:g} s (one thread on a CPU: of processor time); {device}, torch with "
             f"{args.threads} thread(s) on "
             f"{os.cpu_count()} cores; observations, actions and tasks of HalfCheetahVel.",
@@ -353,8 +378,9 @@ def main(args: Args) -> None:
     print(table)
     content = {"figures": figures, "device": device, "threads": args.threads}
     content["versions"] = package_versions()
-    write_atomically(args.out / "pearl_updates.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "pearl_updates.md", table)
+    name = "pearl_updates" if args.device == "cpu" else "pearl_updates_gpu"
+    write_atomically(args.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(args.out / f"{name}.md", table)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from meta_rl.rollout import Rollout
 from meta_rl.sb3 import TaskVecEnvView
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
+from meta_rl.torch_generator import set_generator_state
 
 
 class MetaAlgorithm(BaseAlgorithm):
@@ -194,7 +195,7 @@ class MetaAlgorithm(BaseAlgorithm):
         with torch.random.fork_rng(devices=[]):  # torch draws weights, which are then replaced
             self._make_networks()
         if self._generator_state is not None:
-            self.generator.set_state(torch.from_numpy(self._generator_state))
+            set_generator_state(self.generator, torch.from_numpy(self._generator_state))
 
     @abstractmethod
     def _make_networks(self) -> None:

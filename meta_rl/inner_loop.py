@@ -273,6 +273,6 @@ def _by_name(lr: StepSize, params: Params) -> dict[str, Any]:
     return dict(lr)
 
 
-def is_finite(values: Any) -> bool:
-    """Whether no tensor in the nest holds a nan or an infinity."""
-    return all(bool(torch.isfinite(leaf).all()) for leaf in tree_leaves(values))
+def is_finite(values: Any) -> Tensor:
+    """Whether no tensor in the nest holds a nan or an infinity: a bool on their device."""
+    return torch.stack([leaf.isfinite().all() for leaf in tree_leaves(values)]).all()

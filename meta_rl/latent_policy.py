@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
 from meta_rl.context import ENCODERS, mlp
+from meta_rl.torch_generator import weights_generator
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
@@ -130,6 +131,7 @@ class LatentActorCritic(BasePolicy):
         Not the encoder's: with outputs that small, latents of all tasks begin alike, and it takes
         critics and encoder long to discover that they could differ.
         """
+        generator = weights_generator(self.generator)
         for network in filter(None, [self.actor, self.critics, self.value, self.encoder]):
             weights = []
             for name, parameter in network.named_parameters():
@@ -140,7 +142,7 @@ class LatentActorCritic(BasePolicy):
             for weight in weights:
                 small = weight is weights[-1] and network is not self.encoder
                 bound = 3e-3 if small else 1.0 / math.sqrt(weight.shape[1])
-                weight.uniform_(-bound, bound, generator=self.generator)
+                weight.uniform_(-bound, bound, generator=generator)
 
     def make_optimizers(self, rate: float, entropy_coefficient: float | str) -> None:
         """Fused Adam for critics and encoder, and for actor, value network and temperature.

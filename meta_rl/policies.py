@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from meta_rl.memory import MemoryState, make_memory_core
+from meta_rl.torch_generator import weights_generator
 
 State: TypeAlias = tuple[np.ndarray, ...]
 """A memory state outside torch: every leaf ``[N, ...]``."""
@@ -77,11 +78,12 @@ class RecurrentActorCritic(BasePolicy):
         self.return_scale: Tensor
         self.register_buffer("return_scale", torch.ones(()))
         self.generator = generator
-        self._initialise()
+        drawn_by = weights_generator(generator)
+        self._initialise(drawn_by)
         if memory_span is not None:
-            self.core.set_time_scales(memory_span, generator)
+            self.core.set_time_scales(memory_span, drawn_by)
 
-    def _initialise(self) -> None:
+    def _initialise(self, generator: torch.Generator) -> None:
         """Orthogonal weights, zero biases; a nearly uniform first policy."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
@@ -94,7 +96,7 @@ class RecurrentActorCritic(BasePolicy):
                 gain = 0.01 if part == "actor" else self.core.gains.get(layer, 1.0)
                 height = self.core.output_size if name.startswith("core") else len(parameter)
                 for block in parameter.split(height):  # a memory's gates lie on top of each other
-                    nn.init.orthogonal_(block, gain, generator=self.generator)
+                    nn.init.orthogonal_(block, gain, generator=generator)
 
     def initial_state(self, num: int) -> MemoryState:
         """The memory before the first step of ``num`` trials."""

@@ -18,6 +18,7 @@ from torch.func import functional_call, vmap
 from meta_rl.inner_loop import Params, detached
 from meta_rl.previous_step import FlatEncoder
 from meta_rl.tasks import check_number
+from meta_rl.torch_generator import weights_generator
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 MIN_LOG_STD = math.log(1e-6)
@@ -80,9 +81,10 @@ class TaskPolicy(BasePolicy):
             self.log_std = nn.Parameter(torch.full((num_outputs,), float(log_std_init)))
             self._bound_actions(action_space)
         self.generator = generator
+        drawn_by = weights_generator(generator)
         for layer in self.network:
             if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight, generator=generator)
+                nn.init.xavier_uniform_(layer.weight, generator=drawn_by)
                 nn.init.zeros_(layer.bias)
         with torch.no_grad():
             last.weight.mul_(output_scale)

@@ -128,8 +128,18 @@ def train(command: Any) -> RunFolder:
     else:
         learner = make_learner(config, tasks, command.device)
     check_fit(learner, tasks)
+    if command.cuda_graph:
+        learner.check_can_record()
     folder.begin(config, command.resume)
-    train_into(folder, learner, tasks, config, command.checkpoint_interval, not command.quiet)
+    train_into(
+        folder,
+        learner,
+        tasks,
+        config,
+        command.checkpoint_interval,
+        not command.quiet,
+        cuda_graph=command.cuda_graph,
+    )
     num_tasks = DEFAULT_TEST_TASKS if command.eval_tasks is None else command.eval_tasks
     if num_tasks:
         report(evaluate_adaptation(learner, tasks, num_tasks), folder)
@@ -159,6 +169,7 @@ def train_into(
     checkpoint_interval: float = 30.0,
     progress_bar: bool = False,
     callbacks: Sequence[Callable[[Any], bool | None]] = (),
+    cuda_graph: bool = False,
 ) -> None:
     """Train up to the iterations of the configuration, with log and checkpoints in the folder.
 
@@ -170,6 +181,7 @@ def train_into(
         checkpoint_interval: Seconds between checkpoints.
         progress_bar: Show one.
         callbacks: More of them, such as one that stops the training.
+        cuda_graph: As in :meth:`meta_rl.few_shot.learner.FewShotLearner.learn`.
     """
     remaining = config.total_timesteps - learner.num_iterations
     if remaining > 0:
@@ -186,6 +198,7 @@ def train_into(
             log_interval=max(1, min(100, config.total_timesteps // 20)),
             reset_num_iterations=False,
             progress_bar=progress_bar,
+            cuda_graph=cuda_graph,
         )
         logger.close()
     if remaining > 0 or not folder.checkpoint.exists():

@@ -40,6 +40,8 @@ class MAML(GradientLearner):
         ValueError: Counts below one, step sizes that are not positive, or ``anil`` without a head.
     """
 
+    can_record = True
+
     def __init__(
         self,
         network: nn.Module,
@@ -82,7 +84,12 @@ class MAML(GradientLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """An outer step on the mean query loss after adaptation."""
+        support = self.check_support(batch.support)
+        return self.on_device(self._meta_step, *support, *batch.query)
 
+    def _meta_step(
+        self, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor
+    ) -> dict[str, Tensor]:
         def outer(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
             x, y = data
             outputs = functional_call(self.network, params, (x,))
@@ -90,17 +97,17 @@ class MAML(GradientLearner):
             right = loss.detach() if self.regression else accuracy(outputs, y)
             return torch.stack([loss, right])
 
-        support = self.check_support(batch.support)
         values = meta_loss(
             self.loss,
             outer,
             self.params,
-            support,
-            batch.query,
+            (x, y),
+            (query_x, query_y),
             chunk_size=self.chunk_size,
             lr=self.step_sizes(),
             num_steps=self.num_steps,
             first_order=self.first_order,
         ).mean(dim=0)
         self.step(values[0])
+        values = values.detach()
         return {"loss": values[0]} | ({} if self.regression else {"accuracy": values[1]})

@@ -209,6 +209,7 @@ class MANN(FewShotLearner):
     """
 
     unit = "shot"
+    can_record = True
 
     def __init__(
         self,
@@ -285,11 +286,13 @@ class MANN(FewShotLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """One step on the cross-entropy at all images of an episode."""
-        x, y = self.episode(batch, self.rng)
+        return self.on_device(self._learn_episodes, *self.episode(batch, self.rng))
+
+    def _learn_episodes(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         logits, _ = self.run(x, y)
         loss = task_loss(logits, y)
         self.step(loss)
-        return {"loss": loss, "accuracy": accuracy(logits, y)}
+        return {"loss": loss.detach(), "accuracy": accuracy(logits, y)}
 
     def limit_gradient(self) -> None:
         """Scale a long gradient."""

@@ -64,6 +64,8 @@ class Reptile(GradientLearner):
         ValueError: Counts below one, or step sizes that are not positive.
     """
 
+    can_record = True
+
     def __init__(
         self,
         network: nn.Module,
@@ -100,16 +102,28 @@ class Reptile(GradientLearner):
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """Learn the tasks, then φ ← φ + ε (mean of the learned parameters − φ)."""
         x, y = self.check_support(batch.support)
-        state, loss = self._learn(x, y, self._fresh(x), self.num_steps, self.inner_batch_size)
+        chosen = self._minibatches(len(y), y.shape[1], self.num_steps, self.inner_batch_size)
+        fraction = torch.tensor(rate_at(self.meta_lr, self.progress), device=self.device)
+        count = torch.full((len(y),), self.moment_steps, device=self.device)
+        report = self.on_device(self._meta_step, x, y, chosen, count, fraction)
+        self.moment_steps += self.num_steps
+        return report
+
+    @torch.no_grad()
+    def _meta_step(
+        self, x: Tensor, y: Tensor, chosen: Tensor, count: Tensor, fraction: Tensor
+    ) -> dict[str, Tensor]:
+        state, loss = self._learn(x, y, chosen, self._fresh(x, count))
         means = {name: value.mean(dim=0) for name, value in state.params.items()}
         self.guard("loss", loss)
         self.guard("learned parameters", means)
-        fraction = rate_at(self.meta_lr, self.progress)
-        with torch.no_grad():
-            for name, value in self.params.items():
-                value.add_(means[name] - value, alpha=fraction)
-        self.moments = {name: value.mean(dim=0) for name, value in state.moments.items()}
-        self.moment_steps += self.num_steps
+        finite = self.all_finite
+        for name, value in self.params.items():
+            moved = value + (means[name] - value) * fraction
+            value.copy_(torch.where(finite, moved, value))
+        for name, value in state.moments.items():
+            before = self.moments[name]
+            before.copy_(torch.where(finite, value.mean(dim=0), before))
         return {"loss": loss}
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -127,38 +141,38 @@ class Reptile(GradientLearner):
             num_steps: Steps; ``eval_steps`` by default.
         """
         x, y = self.check_support(support)
-        state = self._fresh(x) if state is None else state._replace(support_x=x)
+        if state is None:
+            count = torch.full((len(y),), self.moment_steps, device=self.device)
+            state = self._fresh(x, count)
         steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
-        return self._learn(x, y, state, steps, self.eval_batch_size)[0]
+        chosen = self._minibatches(len(y), y.shape[1], steps, self.eval_batch_size)
+        return self._learn(x, y, chosen, state._replace(support_x=x))[0]
 
-    def _fresh(self, x: Tensor) -> ReptileState:
+    def _fresh(self, x: Tensor, count: Tensor) -> ReptileState:
         num_tasks = len(x)
         moments = {
             name: value.expand(num_tasks, *value.shape) for name, value in self.moments.items()
         }
-        step = torch.full((num_tasks,), self.moment_steps, device=self.device)
-        return ReptileState(self.initial_state(num_tasks), moments, step, x)
+        return ReptileState(self.initial_state(num_tasks), moments, count, x)
 
     @torch.no_grad()
     def _learn(
-        self, x: Tensor, y: Tensor, state: ReptileState, num_steps: int, batch_size: int
+        self, x: Tensor, y: Tensor, minibatches: Tensor, state: ReptileState
     ) -> tuple[ReptileState, Tensor]:
-        """Adam on minibatches, which go through the support set pass by pass."""
-        minibatches = self._minibatches(y.shape[0], y.shape[1], num_steps, batch_size)
+        """Adam on minibatches ``[M, steps, batch]`` of the support data."""
         step = vmap(self._adam_step, (0, 0, 0, 0, 0), chunk_size=self.chunk_size)
         params, moments = state.params, state.moments
         rows = torch.arange(len(y), device=self.device)[:, None]
         loss = torch.zeros(len(y), device=self.device)
         count = state.step
-        for number in range(num_steps):
-            chosen = minibatches[:, number]
+        for chosen in minibatches.unbind(dim=1):
             count = count + 1
             data = (x[rows, chosen], y[rows, chosen])
             params, moments, loss = step(params, moments, count, *data)
         return ReptileState(params, moments, count, state.support_x), loss.mean()
 
     def _minibatches(self, num_tasks: int, num: int, num_steps: int, batch_size: int) -> Tensor:
-        """Examples of every step, ``[M, steps, batch]``: shuffled passes, joined."""
+        """Examples of every step, ``[M, steps, batch]``: shuffled passes of the support set."""
         size = min(batch_size, num)
         passes = -(-num_steps * size // num)
         order = draw_distinct(num, num, num_tasks * passes, self.rng).reshape(num_tasks, -1)
