@@ -470,19 +470,20 @@ class PEARL(LatentInference, MetaAlgorithm):
             return
         self._check_graph()  # a loaded agent may be on another device
         with recordable(*optimizers):
-            self._compute = CudaGraph(self._compute_update, [self.generator])
+            self._compute = CudaGraph(self._compute_update, [self.generator], copies=False)
             yield
         self._compute = self._compute_update
 
     def update(self) -> dict[str, Tensor]:
-        """One gradient step of everything; gives means to report.
+        """One gradient step of everything; gives means to report, for use before the next one.
 
         Raises:
             FloatingPointError: A loss or a gradient is not finite.
         """
         report, tasks, checks = self._compute()
-        for finite, losses in checks:
-            self._stop_unless(finite, losses, tasks)
+        if checks and not torch.stack([finite for finite, _ in checks]).all():
+            for finite, losses in checks:
+                self._stop_unless(finite, losses, tasks)
         self._n_updates += 1
         return report
 

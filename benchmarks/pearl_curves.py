@@ -103,6 +103,10 @@ class Args:
     """Of networks and replay."""
     cuda_graph: bool = False
     """Record updates as CUDA graphs."""
+    save_replay: bool = True
+    """Keep the replay in checkpoints: large, but a resumed training is as an undisturbed one."""
+    tf32: bool = False
+    """Matrix products of a GPU with 10 bits after the point."""
     threads: int = 1
     """Of torch."""
     runs: Path = Path("runs/pearl_curves")
@@ -158,17 +162,20 @@ class Training:
             seed=self.seed,
             device=self.args.device,
             cuda_graph=self.args.cuda_graph,
+            save_replay=self.args.save_replay,
             **self.settings,
         )
 
     def _record(self, model: PEARL, seconds: float) -> None:
-        summary = self.evaluated(model, 1).summary()
+        result = self.evaluated(model, 1)
+        summary = result.summary()
         row = {
             "steps": model.num_timesteps,
             "updates": model._n_updates,
             "seconds": seconds,
             "mean": summary["mean"].tolist(),
             "interval": summary["mean_interval"].tolist(),
+            "values": result.values.round(2).tolist(),  # of each task
         }
         self.curve.append(row)
         write_atomically(self.file, json.dumps(self.curve, indent=1) + "\n")
@@ -401,6 +408,7 @@ def main(args: Args) -> None:
     if unknown:
         raise SystemExit(f"unknown learners {sorted(unknown)}: {', '.join(LEARNERS)} exist")
     torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high" if args.tf32 else "highest")
     trainings = [Training(name, seed, args) for name in args.learners for seed in args.seeds]
     models: dict[tuple[str, int], PEARL] = {}
     for training in trainings:

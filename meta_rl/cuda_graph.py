@@ -29,22 +29,27 @@ class CudaGraph:
         function: Of tensors on the current GPU; gives a nest of tensors.
         generators: Generators of that GPU that it draws from. Every replay draws further numbers,
             as a call would.
+        copies: Give copies; otherwise the next call overwrites what this one gave.
 
     Raises:
         RuntimeError: From torch, where the function does what cannot be recorded.
     """
 
     def __init__(
-        self, function: Callable[..., Any], generators: Sequence[torch.Generator] = ()
+        self,
+        function: Callable[..., Any],
+        generators: Sequence[torch.Generator] = (),
+        copies: bool = True,
     ) -> None:
         self.function = function
+        self.copies = copies
         self.generators = tuple(generators)
         self.stream = torch.cuda.Stream()
         self._kind: Any = None
         self._calls = 0
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """What the function gives, in tensors that later calls leave alone."""
+        """What the function gives."""
         kind = [(part.shape, part.dtype) for part in inputs]
         if kind != self._kind:
             self._kind, self._calls = kind, 0
@@ -56,7 +61,7 @@ class CudaGraph:
         for kept, given in zip(self._inputs, inputs, strict=True):
             kept.copy_(given)
         self.graph.replay()
-        return tree_map(torch.clone, self._outputs)
+        return tree_map(torch.clone, self._outputs) if self.copies else self._outputs
 
     def _warm_up(self, inputs: Sequence[Tensor]) -> Any:
         current = torch.cuda.current_stream()

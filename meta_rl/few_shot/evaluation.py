@@ -15,6 +15,8 @@ from meta_rl.few_shot.tasks import FewShotTasks, FrozenTasks
 from meta_rl.tasks import TaskSplit, check_count
 
 TASKS_AT_ONCE = 50
+NUMBERS_AT_ONCE = 4_000_000
+"""In the inputs of these tasks, at most."""
 
 
 def evaluate_few_shot(
@@ -89,12 +91,19 @@ def final_scores(learner: Any, tasks: Any, num_tasks: int, *, seed: int = 0) -> 
 def _batches(distribution: Any, num: int, rng: np.random.Generator) -> Iterator[FewShotTasks]:
     """Tasks in batches; a list is drawn at once, as its draws are without replacement."""
     if isinstance(distribution, FrozenTasks):
-        drawn = distribution.sample_tasks(num, rng)
-        for start in range(0, num, TASKS_AT_ONCE):
-            yield drawn.take(slice(start, start + TASKS_AT_ONCE))
+        yield from _parts(distribution.sample_tasks(num, rng))
         return
     for start in range(0, num, TASKS_AT_ONCE):
-        yield distribution.sample_tasks(min(TASKS_AT_ONCE, num - start), rng)
+        yield from _parts(distribution.sample_tasks(min(TASKS_AT_ONCE, num - start), rng))
+
+
+def _parts(drawn: FewShotTasks) -> Iterator[FewShotTasks]:
+    """So few tasks at a time that large images have room in memory, once they are features."""
+    num = len(drawn.query_y)
+    each = (drawn.support_x.numel() + drawn.query_x.numel()) // num
+    size = max(1, min(TASKS_AT_ONCE, NUMBERS_AT_ONCE // max(1, each)))
+    for start in range(0, num, size):
+        yield drawn.take(slice(start, start + size))
 
 
 def _columns(learner: Any, batch: FewShotTasks) -> tuple[np.ndarray, list[int]]:
