@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -77,7 +77,9 @@ class PEARL(LatentInference, MetaAlgorithm):
             of sparse point navigation); context and evaluation have the reward.
         entropy_coefficient: Weight of the entropy, or ``"auto"``: learned, such that the entropy is
             minus the number of action dimensions (Haarnoja et al., 2018b).
-        kl_weight: Of the information bottleneck.
+        kl_weight: Of the information bottleneck: a number, or ``[[0, 0.2], [500_000, 0.01]]``, a
+            weight for what comes after so many environment steps each. A large one first has the
+            policy learn what all tasks share, before a small one lets z tell them apart.
         target_rate: Of the target network, in each update.
         policy_regularization: Of the squared means and log standard deviations before squashing.
         exploration_episodes: Episodes of a trial, at the least, that are acted with z from the
@@ -134,7 +136,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         reward_scale: float = 5.0,
         training_reward: str | None = None,
         entropy_coefficient: float | str = 1.0,
-        kl_weight: float = 0.1,
+        kl_weight: float | Sequence[Sequence[float]] = 0.1,
         target_rate: float = 0.005,
         policy_regularization: float = 1e-3,
         exploration_episodes: int = 0,
@@ -209,10 +211,34 @@ class PEARL(LatentInference, MetaAlgorithm):
                 )
         for name, most in (
             *(("discount", 1.0), ("target_rate", 1.0), ("reward_scale", math.inf)),
-            *(("kl_weight", math.inf), ("policy_regularization", math.inf)),
+            ("policy_regularization", math.inf),
         ):
             check_number(name, getattr(self, name), least=0.0, most=most)
+        self._check_kl_weight()
         self._check_choices()
+
+    def _check_kl_weight(self) -> None:
+        if isinstance(self.kl_weight, int | float):
+            check_number("kl_weight", self.kl_weight, least=0.0)
+            return
+        pairs = [tuple(pair) for pair in self.kl_weight]
+        starts = [pair[0] for pair in pairs]
+        if any(len(pair) != 2 for pair in pairs) or starts[:1] != [0] or starts != sorted(starts):
+            raise ValueError(
+                "kl_weight is a number, or pairs of steps and weight that begin with 0 steps, got "
+                f"{self.kl_weight!r}"
+            )
+        for _, weight in pairs:
+            check_number("kl_weight", weight, least=0.0)
+
+    @property
+    def current_kl_weight(self) -> float:
+        """Of the information bottleneck, after the environment steps so far."""
+        if isinstance(self.kl_weight, int | float):
+            return self.kl_weight
+        return [
+            weight for start, weight in self.kl_weight if start < self.num_timesteps or not start
+        ][-1]
 
     def _check_choices(self) -> None:
         coefficient = self.entropy_coefficient
@@ -500,7 +526,7 @@ class PEARL(LatentInference, MetaAlgorithm):
 
         belief = self.first_belief(tasks)
         losses, latents, kl = self._critic_loss(rows, context, belief, noise, action_noise[0])
-        loss = losses.mean() + self.kl_weight * kl.sum()
+        loss = losses.mean() + self.current_kl_weight * kl.sum()
         checks = self._step(policy.critic_optimizer, loss, losses, tasks)
 
         losses, report = self._actor_loss(rows, latents.detach(), action_noise[1])

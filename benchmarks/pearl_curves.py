@@ -321,6 +321,8 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
     limit = f" --minutes {args.minutes:g}" if args.minutes < float("inf") else ""
     limit += f" --interval {args.interval}" if args.interval != Args.interval else ""
     limit += f" --learners {' '.join(args.learners)}" if args.learners != Args.learners else ""
+    limit += f" --device {args.device}" if args.device != Args.device else ""
+    limit += " --cuda-graph" * args.cuda_graph + " --tf32" * args.tf32
     shown = sorted({0, explored, one.values.shape[1] - 1})
     lines = [
         f"# PEARL on {args.setting}",

@@ -690,6 +690,23 @@ class Poisoned(HiddenSign):
         return np.where(bad, np.nan, super().earned(steps, action, params))
 
 
+def test_weight_of_the_bottleneck_by_steps(tmp_path: Path) -> None:
+    """A training with the weight changed by hand after an iteration is the same one."""
+    changes = {"buffer_size": 6000}
+    scheduled = make_pearl(kl_weight=[[0, 2.0], [FIRST + ITERATION, 0.01]], **changes)
+    assert scheduled.current_kl_weight == 2.0
+    scheduled.learn(1)
+    assert scheduled.num_timesteps == FIRST + ITERATION
+    assert scheduled.current_kl_weight == 2.0  # of the updates that came before
+    scheduled.save(tmp_path / "model")
+    by_hand = PEARL.load(tmp_path / "model", env=TaskVectorEnv(HiddenSign, 2))
+    by_hand.kl_weight = 0.01
+    for model in (scheduled, by_hand):
+        model.learn(1, reset_num_timesteps=False)
+        assert model.current_kl_weight == 0.01
+    assert same(parameters(scheduled), parameters(by_hand))
+
+
 class TestNotFinite:
     def test_reward(self, tmp_path: Path) -> None:
         """The training stops, names the task, and the checkpoint from before is whole."""
@@ -783,6 +800,12 @@ class TestErrors:
             ({"extra_steps": -1}, "extra_steps has to be a whole number of at least 0, got -1"),
             ({"discount": 1.5}, r"discount has to be in \[0, 1\], got 1.5"),
             ({"kl_weight": -1.0}, r"kl_weight has to be in \[0, inf\], got -1.0"),
+            ({"kl_weight": [[0, -1.0]]}, r"kl_weight has to be in \[0, inf\], got -1.0"),
+            ({"kl_weight": [[5, 1.0]]}, "pairs of steps and weight that begin with 0 steps, got"),
+            ({"kl_weight": [[0, 1.0], [9, 1], [8, 1]]}, "kl_weight is a number, or pairs of steps"),
+            ({"kl_weight": [[0, 1.0, 2.0]]}, "kl_weight is a number, or pairs of steps"),
+            ({"kl_weight": []}, "kl_weight is a number, or pairs of steps"),
+            ({"kl_weight": "much"}, "kl_weight is a number, or pairs of steps"),
             ({"entropy_coefficient": "much"}, "entropy_coefficient: 'auto' or a number above 0"),
             ({"entropy_coefficient": 0.0}, "entropy_coefficient: 'auto' or a number above 0"),
             ({"test_latent": "mode"}, "test_latent: 'sample' or 'mean', got 'mode'"),
