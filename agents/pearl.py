@@ -495,10 +495,12 @@ class PEARL(LatentInference, MetaAlgorithm):
             yield
             return
         self._check_graph()  # a loaded agent may be on another device
-        with recordable(*optimizers):
-            self._compute = CudaGraph(self._compute_update, [self.generator], copies=False)
-            yield
-        self._compute = self._compute_update
+        self._compute = CudaGraph(self._compute_update, [self.generator], copies=False)
+        try:
+            with recordable(*optimizers):
+                yield
+        finally:
+            self._compute = self._compute_update
 
     def update(self) -> dict[str, Tensor]:
         """One gradient step of everything; gives means to report, for use before the next one.
