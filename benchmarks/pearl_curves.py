@@ -52,7 +52,22 @@ PUBLISHED: dict[str, list[tuple[float, float]]] = {
     "Walker2dRandParams": [(90e3, 169), (340e3, 363), (590e3, 500), (840e3, 652), (1.09e6, 724)],
 }
 
+ON_A_GPU = """
+On an NVIDIA H200 (torch 2.11.0+cu130) beside seven other trainings, all on the same GPU, which were
+cut off together after nine minutes: wall times are no measure of speed. Without the replay in the
+checkpoint, as `--no-save-replay` has it; the last agents were evaluated on a CPU.
+"""
+
 NOTES = {  # what the committed tables need to be read with
+    "HalfCheetahVel-paper": f"{ON_A_GPU}\nEnded at 350,000 steps, as was wanted.",
+    "HalfCheetahDir-paper": f"{ON_A_GPU}\nThe two test tasks are the training tasks. Still rising.",
+    "Walker2dRandParams-paper": f"""{ON_A_GPU}
+At the same 200,000 steps and 96,000 updates, with 5 sub-environments each, PEARL was +36.6 (-18.5
+to +83.3) above soft actor-critic without context; at 175,000 +46.1 (+3.2 to +91.0), at 150,000
++35.7 (+10.6 to +62.3). These intervals are over tasks: how much one training differs from the next
+they do not tell, and the agent that is told the task, and could do all that PEARL does, is below
+both.
+""",
     "HalfCheetahVel": """
 Smaller networks and batches than the paper's, for one core, and 5,000 updates in an iteration in
 place of 2,000: with 2,000, a first training of 25 minutes came to -84.8 (-94.3 to -75.3) after two
