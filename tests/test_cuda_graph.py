@@ -38,6 +38,35 @@ from .few_shot.small_data import blob_split, mlp
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
+class EveryCallRecorded:
+    """In place of a graph, on a CPU: each call computes as if it were being recorded."""
+
+    recording = False
+
+    def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.function = function
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        EveryCallRecorded.recording = True
+        try:
+            return self.function(*inputs)
+        finally:
+            EveryCallRecorded.recording = False
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=gpu)])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A GPU; or a CPU that takes the way of a recording."""
+    if request.param == "cpu":
+        for module in ("meta_rl.few_shot.learner", "meta_rl.agents.pearl"):
+            monkeypatch.setattr(f"{module}.CudaGraph", EveryCallRecorded)
+            monkeypatch.setattr(f"{module}.is_recording", lambda: EveryCallRecorded.recording)
+        monkeypatch.setattr(FewShotLearner, "check_can_record", lambda self: None)
+        monkeypatch.setattr(PEARL, "_check_graph", lambda self: None)
+    name: str = request.param
+    return name
+
+
 def adam_after(finite: list[bool], lr: float = 0.1) -> tuple[Tensor, torch.optim.Adam]:
     """A parameter after a step for each, with gradients 1, 2, 3, ..."""
     parameter = torch.nn.Parameter(torch.ones(3))
@@ -149,9 +178,9 @@ class TestCudaGraph:
             assert torch.equal(graph(x), x * 2)
 
 
-def make_learner(kind: str) -> tuple[FewShotLearner, Any]:
-    """A small learner on the GPU, and tasks."""
-    shared: dict[str, Any] = {"seed": 0, "device": "cuda", "meta_lr": [1e-2, 1e-3]}
+def make_learner(kind: str, device: str) -> tuple[FewShotLearner, Any]:
+    """A small learner, and tasks."""
+    shared: dict[str, Any] = {"seed": 0, "device": device, "meta_lr": [1e-2, 1e-3]}
     if kind == "mann":
         sizes = {"slots": 6, "width": 5, "heads": 2, "hidden": 8}
         return MANN(3, input_shape=(4,), **sizes, **shared), blob_split()
@@ -173,13 +202,12 @@ def parameters(learner: Any) -> list[Tensor]:
     return [value.detach().clone() for value in module.parameters()]
 
 
-@gpu
 class TestLearners:
     @pytest.mark.parametrize("kind", KINDS)
-    def test_as_without_a_graph(self, kind: str, tmp_path: Path) -> None:
+    def test_as_without_a_graph(self, kind: str, device: str) -> None:
         found = []
         for graph in (False, True):
-            learner, tasks = make_learner(kind)
+            learner, tasks = make_learner(kind, device)
             before = parameters(learner)
             learner.learn(tasks, 8, cuda_graph=graph)
             found.append(parameters(learner))
@@ -188,26 +216,26 @@ class TestLearners:
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_goes_on_from_a_checkpoint(self, kind: str, tmp_path: Path) -> None:
-        whole, tasks = make_learner(kind)
+    def test_goes_on_from_a_checkpoint(self, kind: str, device: str, tmp_path: Path) -> None:
+        whole, tasks = make_learner(kind, device)
         whole.learn(tasks, 8, cuda_graph=True)
-        part, _ = make_learner(kind)
+        part, _ = make_learner(kind, device)
 
         def save(learner: FewShotLearner) -> bool:
             learner.save(tmp_path / "part")
             return learner.num_iterations < 5
 
         part.learn(tasks, 8, cuda_graph=True, callback=save)
-        for device in ("cpu", "cuda"):
+        for other in {"cpu", device}:
             networks = {} if kind in ("mann", "sinusoid") else {"network": mlp(3)}
-            loaded = type(part).load(tmp_path / "part", device=device, **networks)
-            loaded.learn(tasks, 3, reset_num_iterations=False, cuda_graph=device == "cuda")
+            loaded = type(part).load(tmp_path / "part", device=other, **networks)
+            loaded.learn(tasks, 3, reset_num_iterations=False, cuda_graph=other == "cuda")
             for a, b in zip(parameters(whole), parameters(loaded), strict=True):
                 assert torch.allclose(a.cpu(), b.cpu(), rtol=1e-3, atol=1e-4)
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_stops_where_not_finite(self, kind: str) -> None:
-        learner, tasks = make_learner(kind)
+    def test_stops_where_not_finite(self, kind: str, device: str) -> None:
+        learner, tasks = make_learner(kind, device)
         learner.learn(tasks, 5, cuda_graph=True)
         draw: Callable[[Any], FewShotTasks] = learner.draw
         before: list[Tensor] = []
@@ -245,16 +273,17 @@ def make_pearl(device: str, **settings: Any) -> PEARL:
     )
 
 
-@gpu
 class TestPEARL:
     @pytest.mark.parametrize(
         "settings",
         [{}, {"entropy_coefficient": "auto"}, {"learning_rate": lambda left: 1e-2 * left}],
     )
-    def test_as_without_a_graph(self, settings: dict[str, Any], tmp_path: Path) -> None:
+    def test_as_without_a_graph(
+        self, settings: dict[str, Any], device: str, tmp_path: Path
+    ) -> None:
         found = []
         for graph in (False, True):
-            model = make_pearl("cuda", cuda_graph=graph, **settings).learn(100)
+            model = make_pearl(device, cuda_graph=graph, **settings).learn(100)
             found.append(parameters(model))
         for a, b in zip(*found, strict=True):
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -263,8 +292,8 @@ class TestPEARL:
         for a, b in zip(found[1], parameters(loaded), strict=True):
             assert torch.equal(a.cpu(), b)
 
-    def test_stops_where_not_finite(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        model = make_pearl("cuda", cuda_graph=True).learn(60)
+    def test_stops_where_not_finite(self, device: str) -> None:
+        model = make_pearl(device, cuda_graph=True).learn(60)
         model.replay.data[300:400, model.replay.columns[4]] = 1e30  # task 3
         with pytest.raises(FloatingPointError, match=r"the loss is not finite .* task 3 \("):
             model.learn(100, reset_num_timesteps=False)
