@@ -279,6 +279,8 @@ def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
     apply_params(command.param, {"": settings, "env": env_kwargs, "policy": policy_kwargs})
     networks = algorithm.policy_aliases.get(str(settings.get("policy", "MlpPolicy")))
     if command.cuda_graph:
+        if "cuda_graph" not in inspect.signature(algorithm).parameters:
+            raise ValueError(f"--cuda-graph is not for {command.algo}: pearl has it")
         settings["cuda_graph"] = True
     check_settings(algorithm, "", settings)
     check_settings(networks, "policy.", policy_kwargs)

@@ -447,6 +447,11 @@ class TestBadInput:
                 "--device gpu: auto, cpu or cuda",
             ),
             ([*TRAIN, "--threads", "0"], "--threads must be at least 1, got 0"),
+            ([*TRAIN, "--cuda-graph"], "--cuda-graph is not for rl2: pearl has it"),
+            (
+                ["train", "pearl", "PointRobot", "--device", "cpu", "--cuda-graph"],
+                "cuda_graph=True needs a GPU, but the device is cpu",
+            ),
         ],
         ids=lambda value: value if isinstance(value, str) else None,
     )

@@ -88,6 +88,10 @@ def test_a_learner_without_training(tmp_path: Path, capsys: pytest.CaptureFixtur
         ([*TRAIN, "--total-timesteps", "-1"], "must not be negative"),
         ([*TRAIN, "--seed", "-1"], "--seed must not be negative"),
         ([*TRAIN, "--param", "env.device=cuda"], "env.device: tasks are drawn on the learner's"),
+        (
+            [*TRAIN, "--device", "cpu", "--cuda-graph"],
+            "a CUDA graph needs a GPU, but the device is",
+        ),
         (["train", "nearest", "Sinusoid-5s"], "NearestNeighbour learns labels"),
         (["train", "ntm", "Sinusoid-5s"], "NTMLearner does not learn Sinusoid, which has no input"),
         (["train", "mann", "Copy"], "MANN does not learn Copy, which has no ways"),
