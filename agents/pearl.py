@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
-from meta_rl.context import Belief, RecurrentEncoder
+from meta_rl.context import Belief, GivenLatent, RecurrentEncoder
 from meta_rl.cuda_graph import CudaGraph, is_recording, recordable, step_where
 from meta_rl.latent_actor import LatentActor
 from meta_rl.latent_losses import LatentLosses
@@ -322,6 +322,33 @@ class PEARL(LatentInference, MetaAlgorithm):
                 f"buffer_size={self.buffer_size} is too small: {num_tasks} tasks with up to "
                 f"{least} steps of each in an iteration need {num_tasks * least}"
             )
+
+    def start_from(self, other: PEARL) -> Self:
+        """Begin as an agent that was trained without context: its networks, tasks and replay.
+
+        At first this agent acts as the other one, for any z; what context tells is learned on top.
+        Training goes on with ``learn(..., reset_num_timesteps=False)``.
+
+        Args:
+            other: A :class:`meta_rl.agents.multi_task_sac.MultiTaskSAC` of the same family, with
+                networks of the same sizes and as many training tasks.
+
+        Raises:
+            ValueError: It acts on another z than 0, or is of other sizes.
+        """
+        if not isinstance(other.policy.encoder, GivenLatent) or "_features" in vars(other):
+            raise ValueError(f"an agent without context is wanted, got {type(other).__name__}")
+        if self.family != other.family:
+            raise ValueError(f"trained on {other.family}, but this agent is on {self.family}")
+        try:
+            self.replay.load_state_dict(other.replay.state_dict())
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        self.policy.start_from(other.policy)
+        self.train_tasks = other.train_tasks
+        self.num_timesteps, self._n_updates = other.num_timesteps, other._n_updates
+        self._num_iterations = other._num_iterations
+        return self
 
     def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:
         """As :meth:`MetaAlgorithm.set_env`; another family brings its own tasks, and no replay."""

@@ -37,8 +37,14 @@ LEARNERS: dict[str, type[PEARL]] = {
     "pearl": PEARL,
     "multi-task": MultiTaskSAC,
     "oracle": OracleSAC,
+    "pearl-later": PEARL,  # begins as the training without context, at its latest checkpoint
 }
-NAMES = {"pearl": "PEARL", "multi-task": "SAC without context", "oracle": "SAC, task known"}
+NAMES = {
+    "pearl": "PEARL",
+    "multi-task": "SAC without context",
+    "oracle": "SAC, task known",
+    "pearl-later": "PEARL, on top of SAC without context",
+}
 
 # Steps and return of a published log, after two exploration episodes (one seed; soft actor-critic
 # with a learned temperature): https://github.com/x35f/meta_rl, results/pearl.
@@ -101,7 +107,7 @@ class Args:
     seeds: tuple[int, ...] = (0,)
     """Of the trainings."""
     learners: tuple[str, ...] = ("pearl", "multi-task")
-    """Of pearl, multi-task, oracle."""
+    """Of pearl, multi-task, oracle, pearl-later."""
     total_timesteps: int | None = None
     """Environment steps of each training; the setting's by default."""
     minutes: float = float("inf")
@@ -171,6 +177,14 @@ class Training:
             model = algorithm.load(self.checkpoint, env=self.env_id, device=self.args.device)
             self.curve = [row for row in self.curve if row["steps"] <= model.num_timesteps]
             return model
+        model = self._made(algorithm)
+        if self.learner == "pearl-later":
+            without = Training("multi-task", self.seed, self.args)
+            model.start_from(without._begin())
+            self.curve = without.curve
+        return model
+
+    def _made(self, algorithm: type[PEARL]) -> PEARL:
         return algorithm(
             env=self.env_id,
             env_kwargs=self.env_kwargs,

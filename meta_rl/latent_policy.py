@@ -163,6 +163,38 @@ class LatentActorCritic(BasePolicy):
         self._pairs = [*self.target.parameters()], [*self.followed.parameters()]
 
     @torch.no_grad()
+    def start_from(self, other: LatentActorCritic) -> None:
+        """Take over networks that were trained with z = 0, and their optimisers' moments.
+
+        What z does to actor and critics begins at zero; the encoder stays as it is.
+
+        Args:
+            other: Of the same sizes, but for the encoder.
+
+        Raises:
+            ValueError: Of other sizes.
+        """
+        parts = ("actor", "critics", "value", "target")
+        theirs = dict(other.named_parameters())
+        for name, mine in self.named_parameters():
+            if name.partition(".")[0] not in (*parts, "log_temperature"):
+                continue
+            if name not in theirs or theirs[name].shape != mine.shape:
+                raise ValueError(f"the networks have other sizes: {name} does not fit")
+            mine.copy_(theirs[name])
+            self._take_moments(mine, other, theirs[name])
+        for part in filter(None, (getattr(self, name) for name in parts)):
+            first = next(iter(part.parameters()))  # of a twin [2, inputs, H], else [H, inputs]
+            first.narrow(1, first.shape[1] - self.latent_size, self.latent_size).zero_()
+
+    def _take_moments(self, mine: Tensor, other: LatentActorCritic, theirs: Tensor) -> None:
+        for name in ("critic_optimizer", "optimizer"):
+            state = getattr(other, name).state.get(theirs)
+            if state:
+                kept = {key: value.clone().to(mine.device) for key, value in state.items()}
+                getattr(self, name).state[mine] = kept
+
+    @torch.no_grad()
     def move_target(self, rate: float) -> None:
         """Move the target network by ``rate`` of the way."""
         targets, followed = self._pairs

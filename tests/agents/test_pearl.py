@@ -707,6 +707,58 @@ def test_weight_of_the_bottleneck_by_steps(tmp_path: Path) -> None:
     assert same(parameters(scheduled), parameters(by_hand))
 
 
+class TestStartFrom:
+    """PEARL on top of an agent that was trained without context."""
+
+    @pytest.mark.parametrize("value_network", [True, False])
+    def test_acts_alike_and_goes_on(self, value_network: bool) -> None:
+        policy = {"value_network": value_network}
+        other = make_pearl(ObservationTarget, MultiTaskSAC, policy=policy).learn(ITERATION)
+        model = make_pearl(ObservationTarget, policy=policy, seed=1).start_from(other)
+        observations = np.random.default_rng(0).normal(size=(5, 1)).astype(np.float32)
+        rows = torch.from_numpy(observations)
+        latents = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+        found = []
+        for one, z in ((other, torch.zeros(5, 2)), (model, latents)):
+            networks = one.policy
+            judged = networks.critics(torch.cat([rows, rows, z], dim=1))
+            inputs = torch.cat([rows, z], dim=1)
+            value = judged if networks.value is None else networks.value(inputs)
+            acted = networks.act(observations, z, deterministic=True)
+            found.append((torch.from_numpy(acted), judged, value))
+        assert all(map(torch.equal, *found))
+        assert torch.equal(model.replay.data, other.replay.data)
+        steps = other.num_timesteps
+        assert model.num_timesteps == steps
+        model.learn(ITERATION, reset_num_timesteps=False)
+        assert model.num_timesteps == steps + ITERATION
+        assert model.policy.actor[0].weight[:, -2:].abs().max() > 0  # z comes to matter
+
+    def test_moments_are_taken_over(self) -> None:
+        other = make_pearl(algorithm=MultiTaskSAC).learn(ITERATION)
+        model = make_pearl(seed=1).start_from(other)
+        for name in ("optimizer", "critic_optimizer"):
+            known = getattr(other.policy, name).state.values()
+            taken = getattr(model.policy, name).state.values()
+            assert len(known) == len(taken) > 0
+            for one, copy in zip(known, taken, strict=True):
+                assert torch.equal(one["exp_avg"], copy["exp_avg"])
+                assert one["exp_avg"].data_ptr() != copy["exp_avg"].data_ptr()
+
+    def test_refused(self) -> None:
+        other = make_pearl(algorithm=MultiTaskSAC)
+        with pytest.raises(ValueError, match="an agent without context is wanted, got PEARL"):
+            make_pearl().start_from(make_pearl())
+        with pytest.raises(ValueError, match="an agent without context is wanted, got OracleSAC"):
+            make_pearl().start_from(make_pearl(algorithm=OracleSAC))
+        with pytest.raises(ValueError, match=r"a replay buffer of 6 tasks .* does not fit into 5"):
+            make_pearl(num_train_tasks=5).start_from(other)
+        with pytest.raises(ValueError, match=r"trained on .*HiddenSign, but this agent is on"):
+            make_pearl(ObservationTarget).start_from(other)
+        with pytest.raises(ValueError, match=r"the networks have other sizes: actor\.0\.weight"):
+            make_pearl(policy={"hidden_sizes": (9, 8)}).start_from(other)
+
+
 class TestNotFinite:
     def test_reward(self, tmp_path: Path) -> None:
         """The training stops, names the task, and the checkpoint from before is whole."""
