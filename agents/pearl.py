@@ -336,7 +336,8 @@ class PEARL(LatentInference, MetaAlgorithm):
         Raises:
             ValueError: It acts on another z than 0, or is of other sizes.
         """
-        if not isinstance(other.policy.encoder, GivenLatent) or "_features" in vars(other):
+        begins_at_zero = type(other).first_belief is PEARL.first_belief  # another tells the task
+        if not isinstance(other.policy.encoder, GivenLatent) or not begins_at_zero:
             raise ValueError(f"an agent without context is wanted, got {type(other).__name__}")
         if self.family != other.family:
             raise ValueError(f"trained on {other.family}, but this agent is on {self.family}")

@@ -104,8 +104,7 @@ class Reptile(GradientLearner):
         x, y = self.check_support(batch.support)
         chosen = self._minibatches(len(y), y.shape[1], self.num_steps, self.inner_batch_size)
         fraction = torch.tensor(rate_at(self.meta_lr, self.progress), device=self.device)
-        count = torch.full((len(y),), self.moment_steps, device=self.device)
-        report = self.on_device(self._meta_step, x, y, chosen, count, fraction)
+        report = self.on_device(self._meta_step, x, y, chosen, self._count(len(y)), fraction)
         self.moment_steps += self.num_steps
         return report
 
@@ -142,11 +141,14 @@ class Reptile(GradientLearner):
         """
         x, y = self.check_support(support)
         if state is None:
-            count = torch.full((len(y),), self.moment_steps, device=self.device)
-            state = self._fresh(x, count)
+            state = self._fresh(x, self._count(len(y)))
         steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
         chosen = self._minibatches(len(y), y.shape[1], steps, self.eval_batch_size)
         return self._learn(x, y, chosen, state._replace(support_x=x))[0]
+
+    def _count(self, num_tasks: int) -> Tensor:
+        """Adam's steps before these tasks, ``[M]``: as data, since a graph fixes numbers."""
+        return torch.full((num_tasks,), self.moment_steps, device=self.device)
 
     def _fresh(self, x: Tensor, count: Tensor) -> ReptileState:
         num_tasks = len(x)
