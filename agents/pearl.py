@@ -334,18 +334,20 @@ class PEARL(LatentInference, MetaAlgorithm):
                 networks of the same sizes and as many training tasks.
 
         Raises:
-            ValueError: It acts on another z than 0, or is of other sizes.
+            ValueError: It acts on another z than 0, or is of other sizes; nothing is changed then.
         """
         begins_at_zero = type(other).first_belief is PEARL.first_belief  # another tells the task
         if not isinstance(other.policy.encoder, GivenLatent) or not begins_at_zero:
             raise ValueError(f"an agent without context is wanted, got {type(other).__name__}")
         if self.family != other.family:
             raise ValueError(f"trained on {other.family}, but this agent is on {self.family}")
+        replay = other.replay.state_dict()
         try:
-            self.replay.load_state_dict(other.replay.state_dict())
+            self.replay.check_fits(replay)
         except RuntimeError as error:
             raise ValueError(str(error)) from error
         self.policy.start_from(other.policy)
+        self.replay.load_state_dict(replay)
         self.train_tasks = other.train_tasks
         self.num_timesteps, self._n_updates = other.num_timesteps, other._n_updates
         self._num_iterations = other._num_iterations

@@ -172,15 +172,19 @@ class LatentActorCritic(BasePolicy):
             other: Of the same sizes, but for the encoder.
 
         Raises:
-            ValueError: Of other sizes.
+            ValueError: Of other sizes; nothing is changed then.
         """
         parts = ("actor", "critics", "value", "target")
         theirs = dict(other.named_parameters())
-        for name, mine in self.named_parameters():
-            if name.partition(".")[0] not in (*parts, "log_temperature"):
-                continue
+        taken = {
+            name: mine
+            for name, mine in self.named_parameters()
+            if name.partition(".")[0] in (*parts, "log_temperature")
+        }
+        for name, mine in taken.items():  # all of them, before any is written to
             if name not in theirs or theirs[name].shape != mine.shape:
                 raise ValueError(f"the networks have other sizes: {name} does not fit")
+        for name, mine in taken.items():
             mine.copy_(theirs[name])
             self._take_moments(mine, other, theirs[name])
         for part in filter(None, (getattr(self, name) for name in parts)):

@@ -187,8 +187,20 @@ class TaskReplay:
         Raises:
             RuntimeError: Of another size (as torch's modules do).
         """
+        self.check_fits(state)
         data, counts = state["data"], state["counts"].cpu().numpy()
-        num_tasks, filled, row_size = data.shape
+        self.data.view(self.num_tasks, self.capacity, -1)[:, : data.shape[1]] = data
+        self.written, self.context_start, self.context_length = counts.copy()
+        self._counts_changed()
+
+    def check_fits(self, state: dict[str, Tensor]) -> None:
+        """Refuse a state that :meth:`load_state_dict` cannot take over.
+
+        Raises:
+            RuntimeError: Of another size.
+        """
+        counts = state["counts"].cpu().numpy()
+        num_tasks, filled, row_size = state["data"].shape
         fits = (num_tasks, row_size) == (self.num_tasks, self.row_size)
         wrapped = counts[0].max() > filled  # a full ring: positions depend on its size
         if not fits or filled > self.capacity or (wrapped and filled != self.capacity):
@@ -196,9 +208,6 @@ class TaskReplay:
                 f"a replay buffer of {num_tasks} tasks x {filled} rows of {row_size} does not fit "
                 f"into {self.num_tasks} x {self.capacity} rows of {self.row_size}"
             )
-        self.data.view(self.num_tasks, self.capacity, -1)[:, :filled] = data
-        self.written, self.context_start, self.context_length = counts.copy()
-        self._counts_changed()
 
 
 def as_rows(

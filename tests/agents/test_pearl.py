@@ -758,6 +758,20 @@ class TestStartFrom:
         with pytest.raises(ValueError, match=r"the networks have other sizes: actor\.0\.weight"):
             make_pearl(policy={"hidden_sizes": (9, 8)}).start_from(other)
 
+    @pytest.mark.parametrize(
+        "settings", [{"num_train_tasks": 5}, {"policy": {"hidden_sizes": (8, 9)}}]
+    )
+    def test_refused_changes_nothing(self, settings: dict[str, Any]) -> None:
+        """Neither where the replay does not fit, nor where a network does not."""
+        other = make_pearl(algorithm=MultiTaskSAC).learn(ITERATION)
+        model = make_pearl(**settings)
+        before = parameters(model)
+        with pytest.raises(ValueError, match="does not fit"):
+            model.start_from(other)
+        assert same(parameters(model), before)
+        assert model.replay.is_empty
+        assert model.num_timesteps == 0
+
 
 class TestNotFinite:
     def test_reward(self, tmp_path: Path) -> None:
