@@ -6,13 +6,12 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from meta_rl.few_shot.embedding import EmbeddingLearner, Memory
 from meta_rl.few_shot.gradient import GradientLearner, head_names
 from meta_rl.few_shot.learner import FewShotLearner, Rate, accuracy, task_loss
 from meta_rl.few_shot.protonet import squared_distances
-from meta_rl.inner_loop import Params, adapt_tasks
+from meta_rl.inner_loop import Params
 
 
 class Untrained(FewShotLearner):
@@ -108,9 +107,9 @@ class FineTune(GradientLearner):
             device=device,
         )
         self.head = head_names(network)
+        self.head_only = not body and not self.regression
         if not self.regression and not isinstance(getattr(network, "body", None), nn.Module):
             raise ValueError("FineTune needs a classifier with modules 'body' and 'head'")
-        self.body = body
 
     def prepare(self, tasks: Any) -> None:
         """Make the head of the training classes."""
@@ -155,27 +154,6 @@ class FineTune(GradientLearner):
         if not self.regression:
             state |= {name: torch.zeros_like(state[name]) for name in self.head}
         return state
-
-    @torch.no_grad()
-    def gradient_steps(self, support: Any, state: Params, num_steps: int) -> Params:
-        """Go on from fast weights; a head alone needs the body's features only once."""
-        if self.body or self.regression:
-            return super().gradient_steps(support, state, num_steps)
-        body, head = self.network.body, self.network.head
-        assert isinstance(body, nn.Module) and isinstance(head, nn.Module)
-
-        def features(params: Params, x: Tensor) -> Tensor:
-            return functional_call(body, _within("body", params), (x,))
-
-        def loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-            return task_loss(functional_call(head, _within("head", params), (data[0],)), data[1])
-
-        x, y = support
-        seen = vmap(features, chunk_size=self.chunk_size)(state, x)
-        before = {name: state[name] for name in self.head}
-        return state | adapt_tasks(
-            loss, before, (seen, y), stacked=True, lr=self.lr, num_steps=num_steps, first_order=True
-        )
 
     def scored_steps(self) -> list[int]:
         """Powers of two."""
@@ -238,16 +216,6 @@ class _Counts(nn.Module):
         counts = torch.zeros(len(tokens), self.vocabulary_size, device=tokens.device)
         counts.scatter_add_(1, tokens, (tokens != 0).to(counts.dtype))
         return nn.functional.normalize(counts, dim=1)
-
-
-def _within(module: str, params: Params) -> Params:
-    """Parameters of a module, by their names in it."""
-    prefix = module + "."
-    return {
-        name.removeprefix(prefix): value
-        for name, value in params.items()
-        if name.startswith(prefix)
-    }
 
 
 def powers_of_two(last: int) -> list[int]:

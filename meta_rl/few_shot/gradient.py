@@ -72,9 +72,30 @@ class GradientLearner(FewShotLearner):
         """Of the adaptation."""
         return self.lr
 
+    head_only = False
+    """Whether a task changes the module ``head`` only: what lies before it is computed once."""
+
+    def features(self, params: Params, x: Tensor) -> Tensor:
+        """What the head is given, for one task's inputs."""
+        body = self.network.body
+        assert isinstance(body, nn.Module)
+        return functional_call(body, _within("body", params), (x,))
+
+    def forward(self, params: Params, x: Tensor) -> Tensor:
+        """Of the network, for one task; of its head, for features, where only that adapts."""
+        if not self.head_only:
+            return functional_call(self.network, params, (x,))
+        head = self.network.head
+        assert isinstance(head, nn.Module)
+        return functional_call(head, _within("head", params), (x,))
+
     def loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
         """Of one task's data ``(x, y)``."""
         return task_loss(functional_call(self.network, params, (data[0],)), data[1])
+
+    def inner_loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
+        """What adaptation lowers: the loss, with x as for :meth:`forward`."""
+        return task_loss(self.forward(params, data[0]), data[1])
 
     def initial_state(self, num_tasks: int) -> Params:
         """Fast weights before any step, for each task."""
@@ -86,18 +107,22 @@ class GradientLearner(FewShotLearner):
     @torch.no_grad()
     def gradient_steps(self, support: Any, state: Params, num_steps: int) -> Params:
         """Go on from fast weights, without a graph."""
-        return detached(
-            adapt_tasks(
-                self.loss,
-                state,
-                support,
-                stacked=True,
-                chunk_size=self.chunk_size,
-                lr=self.step_sizes(),
-                num_steps=num_steps,
-                first_order=True,
-            )
+        x, y = support
+        adapting = state
+        if self.head_only:
+            x = vmap(self.features, chunk_size=self.chunk_size)(state, x)
+            adapting = {name: state[name] for name in head_names(self.network)}
+        adapted = adapt_tasks(
+            self.inner_loss,
+            adapting,
+            (x, y),
+            stacked=True,
+            chunk_size=self.chunk_size,
+            lr=self.step_sizes(),
+            num_steps=num_steps,
+            first_order=True,
         )
+        return state | detached(adapted)
 
     def adapt(self, support: Any, state: Any = None, num_steps: int | None = None) -> Any:
         """Take gradient steps on the support data.
@@ -155,3 +180,13 @@ def head_names(network: nn.Module) -> list[str]:
     if not names:
         raise ValueError("the network has no parameters in a module named 'head'")
     return names
+
+
+def _within(module: str, params: Params) -> Params:
+    """Parameters of a module, by their names in it."""
+    prefix = module + "."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in params.items()
+        if name.startswith(prefix)
+    }

@@ -3,17 +3,22 @@
 Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", 2017
 (arXiv:1703.03400); ANIL: Raghu et al., "Rapid learning or feature reuse?", 2020 (arXiv:1909.09157);
 Meta-SGD: Li et al., "Meta-SGD: learning to learn quickly for few-shot learning", 2017
-(arXiv:1707.09835).
+(arXiv:1707.09835); the zeroing trick: Kao, Chiu and Chen, "MAML is a
+noisy contrastive learner in classification", 2022 (arXiv:2106.15367).
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import vmap
 
 from meta_rl.few_shot.gradient import GradientLearner, head_names
 from meta_rl.few_shot.learner import Rate, accuracy, task_loss
+from meta_rl.few_shot.networks import FewShotNetwork
 from meta_rl.few_shot.tasks import FewShotTasks
 from meta_rl.inner_loop import Params, StepSize, meta_loss
 from meta_rl.tasks import check_count
@@ -29,6 +34,11 @@ class MAML(GradientLearner):
         eval_steps: Inner steps of :meth:`adapt`; ``num_steps`` by default.
         first_order: Ignore second derivatives (FOMAML).
         anil: Adapt the module ``head`` only; the body is meta-learned, and fixed within a task.
+        zero_head: Start each task with a head of zeros, as the zeroing trick and, in effect,
+            UNICORN-MAML do (Ye and Chao, 2022, arXiv:2106.16245: the same first head for every
+            class). Which class has which number then makes no difference, and training tasks may
+            have more classes than test tasks. The inner loss is summed over the classes (the mean
+            of each), so that a step does not depend on how many there are.
         learn_lr: Meta-learn a step size for every single parameter (Meta-SGD).
         meta_lr: Of Adam, β in the paper; or first and last value.
         meta_batch_size: Tasks of an outer update.
@@ -37,7 +47,8 @@ class MAML(GradientLearner):
         device: Likewise.
 
     Raises:
-        ValueError: Counts below one, step sizes that are not positive, or ``anil`` without a head.
+        ValueError: Counts below one, step sizes that are not positive, ``anil`` without a head, or
+            ``zero_head`` with ``learn_lr`` or without a linear head of the classes.
     """
 
     can_record = True
@@ -51,6 +62,7 @@ class MAML(GradientLearner):
         eval_steps: int | None = None,
         first_order: bool = False,
         anil: bool = False,
+        zero_head: bool = False,
         learn_lr: bool = False,
         meta_lr: Rate = 1e-3,
         meta_batch_size: int = 32,
@@ -71,6 +83,15 @@ class MAML(GradientLearner):
         )
         self.first_order = first_order
         self.adapted = head_names(network) if anil else list(self.params)
+        self.head_only = anil and isinstance(network, FewShotNetwork)  # which is head(body(x))
+        self.zero_head = zero_head
+        if zero_head:
+            if learn_lr or self.ways is None or not isinstance(network.head, nn.Linear):
+                raise ValueError(
+                    "zero_head=True needs a classifier with a linear module 'head' and ways, and "
+                    "no step sizes for single parameters (learn_lr)"
+                )
+            self.ways = None  # any number of classes
         self.learn_lr = learn_lr
         if learn_lr:  # names of a ParameterList are numbers: those of parameters have dots
             sizes = [torch.full_like(self.params[name], self.lr) for name in self.adapted]
@@ -82,25 +103,60 @@ class MAML(GradientLearner):
             return dict.fromkeys(self.adapted, self.lr)
         return dict(zip(self.adapted, self.module["step_sizes"].parameters(), strict=True))
 
+    def start(self, ways: int | None = None) -> Params:
+        """What a task starts from; an empty head has rows for so many classes."""
+        params = self.params
+        if self.zero_head:
+            for name in head_names(self.network):
+                value = params[name]
+                params[name] = value.new_zeros((ways or len(value), *value.shape[1:]))
+        return params
+
+    def initial_state(self, num_tasks: int, ways: int | None = None) -> Params:
+        """Fast weights before any step, for each task, and for so many classes."""
+        return {
+            name: value.detach().expand(num_tasks, *value.shape)
+            for name, value in self.start(ways).items()
+        }
+
+    def adapt(self, support: Any, state: Any = None, num_steps: int | None = None) -> Any:
+        """As :meth:`GradientLearner.adapt`; with an empty head, to any number of classes."""
+        if state is None and self.zero_head:
+            _, y = self.check_support(support)
+            state = self.initial_state(len(y), count_classes(y))
+        return super().adapt(support, state, num_steps)
+
+    def inner_loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
+        """As :meth:`GradientLearner.inner_loss`; with an empty head, the sum over the classes."""
+        mean = super().inner_loss(params, data)
+        return mean * len(params["head.weight"]) if self.zero_head else mean
+
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """An outer step on the mean query loss after adaptation."""
         support = self.check_support(batch.support)
+        self._num_classes = count_classes(support[1]) if self.zero_head else None
         return self.on_device(self._meta_step, *support, *batch.query)
 
     def _meta_step(
         self, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor
     ) -> dict[str, Tensor]:
+        params = self.start(self._num_classes)
+        if self.head_only:
+            features = vmap(partial(self.features, params), chunk_size=self.chunk_size)
+            x, query_x = features(x), features(query_x)
+            params = {name: params[name] for name in self.adapted}
+
         def outer(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
             x, y = data
-            outputs = functional_call(self.network, params, (x,))
+            outputs = self.forward(params, x)
             loss = task_loss(outputs, y)
             right = loss.detach() if self.regression else accuracy(outputs, y)
             return torch.stack([loss, right])
 
         values = meta_loss(
-            self.loss,
+            self.inner_loss,
             outer,
-            self.params,
+            params,
             (x, y),
             (query_x, query_y),
             chunk_size=self.chunk_size,
@@ -111,3 +167,8 @@ class MAML(GradientLearner):
         self.step(values[0])
         values = values.detach()
         return {"loss": values[0]} | ({} if self.regression else {"accuracy": values[1]})
+
+
+def count_classes(labels: Tensor) -> int:
+    """The largest label and one."""
+    return int(labels.max()) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,85 @@ class TestMAML:
         assert not any(torch.equal(value, first[name]) for name, value in learner.params.items())
         with pytest.raises(ValueError, match="no parameters in a module named 'head'"):
             MAML(Linear1(1.0), 0.1, anil=True, device="cpu")
+
+    @pytest.mark.parametrize("zero_head", [False, True])
+    def test_anil_computes_the_features_once_with_the_same_result(self, zero_head: bool) -> None:
+        """As with a network that could be anything, whose body every step computes anew."""
+        batch = blob_split().train.sample_tasks(4, np.random.default_rng(0))
+        found = []
+        for known in (True, False):
+            learner = MAML(mlp(3), 0.5, num_steps=3, anil=True, zero_head=zero_head, device="cpu")
+            assert learner.head_only
+            learner.head_only = known
+            updated(learner, batch)
+            gradients = [p.grad for p in learner.network.parameters() if p.grad is not None]
+            assert len(gradients) == (2 if zero_head else 4)  # an empty head is not learned
+            found.append((gradients, learner.adapt(batch.support)))
+        for one, other in zip(*(gradients for gradients, _ in found), strict=True):
+            assert float(one.abs().max()) > 1e-3
+            assert torch.allclose(one, other, atol=1e-6)
+        for name, value in found[0][1].items():
+            assert torch.allclose(value, found[1][1][name], atol=1e-6)
+
+    def test_an_empty_head_by_hand(self) -> None:
+        """A step: ``w_c = -α Σ_i (p_i - [y_i = c]) x_i``, for classes of one example each."""
+        network = mlp(3, hidden=4).double()
+        learner = MAML(network, 0.7, anil=True, zero_head=True, device="cpu")
+        x = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+        y = torch.tensor([[2, 0, 4, 1, 3]])  # five classes, of a network of three
+        state = learner.adapt((x, y))
+        features = network.body(x[0]).detach()
+        expected = torch.zeros(5, 4).double()
+        for i, label in enumerate(y[0].tolist()):
+            for c in range(5):
+                expected[c] -= 0.7 * (1 / 5 - (label == c)) * features[i]
+        assert state["head.weight"].shape == (1, 5, 4)
+        assert torch.allclose(state["head.weight"][0], expected, rtol=0, atol=1e-12)
+
+    def test_with_an_empty_head_the_numbers_of_the_classes_mean_nothing(self) -> None:
+        tasks = blob_split(train={"ways": 8, "shots": None, "queries": None})
+        learner = MAML(mlp(3), 0.5, num_steps=2, zero_head=True, seed=0, device="cpu")
+        learner.learn(tasks, 3)  # eight classes, of a network of three
+        batch = tasks.test.sample_tasks(6, np.random.default_rng(0))
+        turned = torch.tensor([2, 0, 1])
+        outputs = learner.scores(batch.query_x, learner.adapt(batch.support))
+        support = (batch.support_x, turned[batch.support_y])
+        others = learner.scores(batch.query_x, learner.adapt(support))
+        assert torch.allclose(outputs, others[..., turned], atol=1e-5)
+        assert (learner.scores(batch.query_x) == learner.scores(batch.query_x)[..., :1]).all()
+        plain = MAML(mlp(3), 0.5, num_steps=2, seed=0, device="cpu")
+        outputs = plain.scores(batch.query_x, plain.adapt(batch.support))
+        others = plain.scores(batch.query_x, plain.adapt(support))
+        assert not torch.allclose(outputs, others[..., turned], atol=1e-2)
+
+    @pytest.mark.parametrize("anil", [False, True])
+    def test_with_an_empty_head_more_training_classes_help(
+        self, anil: bool, tmp_path: Path
+    ) -> None:
+        tasks = blob_split(train={"ways": 8, "shots": None, "queries": None})
+        settings = {"zero_head": True, "anil": anil, "meta_lr": 1e-2, "seed": 0, "device": "cpu"}
+        learner = MAML(mlp(3, hidden=32), 0.1, **settings)
+        test = tasks.test.sample_tasks(100, np.random.default_rng(0))
+
+        def right(learner: MAML) -> float:
+            state = learner.adapt(test.support)
+            return float((learner.predict(test.query_x, state) == test.query_y).float().mean())
+
+        before = right(learner)
+        learner.learn(tasks, 80)
+        assert right(learner) > before + 0.1
+        learner.save(tmp_path / "maml.zip")
+        again = MAML.load(tmp_path / "maml.zip", network=mlp(3, hidden=32), device="cpu")
+        assert right(again) == right(learner)
+
+    def test_an_empty_head_is_of_a_linear_classifier(self) -> None:
+        for network, settings in (
+            (mlp(None), {}),
+            (Linear1(1.0), {}),
+            (mlp(3), {"learn_lr": True}),
+        ):
+            with pytest.raises(ValueError, match="zero_head=True needs a classifier with a linear"):
+                MAML(network, 0.1, zero_head=True, device="cpu", **settings)
 
     @pytest.mark.parametrize("learn", [{}, {"first_order": True}, {"anil": True}])
     def test_it_learns_to_learn(self, learn: dict[str, Any]) -> None:
