@@ -77,7 +77,10 @@ SAME_TRAINING = {
     "reptile/Omniglot-5w1s-transductive": "reptile/Omniglot-5w1s",
     "reptile/Omniglot-5w5s-transductive": "reptile/Omniglot-5w1s",
     "finetune/Omniglot-5w5s": "finetune/Omniglot-5w1s",
-    "finetune/Clinc150-5w5s": "finetune/Clinc150-5w1s",
+    **{
+        f"{learner}/Clinc150-5w5s": f"{learner}/Clinc150-5w1s"
+        for learner in ("protonet", "matching", "maml", "finetune")
+    },
 }
 EVALUATION_SEED = 1000
 

@@ -68,6 +68,19 @@ class GradientLearner(FewShotLearner):
         """The parameters that adaptation starts from, by name."""
         return dict(self.network.named_parameters())
 
+    def check_support(self, support: Any) -> tuple[Tensor, Tensor]:
+        """As :meth:`CheckedInputs.check_support`; a network of one's own is asked for its classes.
+
+        Raises:
+            ValueError: As there.
+        """
+        x, y = super().check_support(support)
+        if not hasattr(self.network, "ways") and self.ways is None:
+            with torch.no_grad():
+                self.ways = self.network(x[0]).shape[-1]
+            self._check_labels(y)
+        return x, y
+
     def step_sizes(self) -> StepSize:
         """Of the adaptation."""
         return self.lr

@@ -263,6 +263,19 @@ class TestMAML:
         with pytest.raises(ValueError, match="norm='task'"):
             MAML(conv4(5, hidden=2, norm="running"), 0.1, device="cpu")
 
+    @pytest.mark.parametrize("algorithm", [MAML, Reptile, FromScratch])
+    def test_labels_beyond_the_outputs_of_a_network_of_ones_own(self, algorithm: type[Any]) -> None:
+        """It does not tell its number of classes, but its outputs do."""
+        network = nn.Sequential(nn.Linear(4, 3))
+        learner = algorithm(network, 0.1, device="cpu")
+        x, y = torch.zeros(2, 4, 4), torch.tensor([[0, 1, 2, 2], [0, 1, 2, 3]])
+        with pytest.raises(ValueError, match="labels have to be 0 to 2, got 0 to 3"):
+            learner.adapt((x, y))
+        assert learner.adapt((x, y.clamp(max=2))) is not None
+        if algorithm is not FromScratch:  # which does not learn
+            with pytest.raises(ValueError, match="labels have to be 0 to 2, got 0 to 4"):
+                algorithm(network, 0.1, device="cpu").learn(blob_split(ways=5).train, 1)
+
     @pytest.mark.parametrize("lr", [0.0, -1.0, "fast", True])
     def test_step_sizes_are_positive(self, lr: Any) -> None:
         with pytest.raises(ValueError, match="lr has to be a positive number"):
