@@ -358,21 +358,22 @@ def plot(command: Plot) -> Path:
     figure = Figure(figsize=(11.0, 4.0), layout="constrained")
     learning, adaptation = figure.subplots(1, 2)
     curves = []
-    for path in command.runs:
+    for index, path in enumerate(command.runs):
         folder = RunFolder(path)
         config = folder.config()
+        color = f"C{index % 10}"  # a run has one in both pictures
         label = f"{config.algorithm} {config.tasks} seed {config.seed}"
         if folder.evaluation.exists():
-            EvaluationResult.load(folder.evaluation).plot(adaptation, label=label)
+            EvaluationResult.load(folder.evaluation).plot(adaptation, label=label, color=color)
             if not config.total_timesteps:
                 continue  # nothing was learned before the tasks
         curve = learning_columns(folder.learning_curve())
         curves.append(curve)
-        learning.plot(curve.steps, curve.trained, label=label)
+        learning.plot(curve.steps, curve.trained, label=label, color=color)
         if curve.validated is not None:
             points = np.array([curve.steps, curve.validated])
             points = points[:, ~np.isnan(points[1])]
-            learning.plot(*points, "k.", label=None)
+            learning.plot(*points, ".", markeredgecolor="black", color=color)
     if curves:
         learning.set_xlabel(" or ".join(sorted({curve.unit for curve in curves})))
         measures = " or ".join(sorted({curve.measure for curve in curves}))

@@ -161,12 +161,15 @@ class EvaluationResult:
         ).confidence_interval
         return np.column_stack([low, high])
 
-    def plot(self, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+    def plot(
+        self, ax: Axes | None = None, *, label: str | None = None, color: str | None = None
+    ) -> Axes:
         """Draw the mean per column with its 95 % interval.
 
         Args:
             ax: Where; a new figure by default (``ax.figure.savefig(path)`` saves it).
             label: In the legend; the learner by default.
+            color: Of line and interval; the next one of the axes by default.
         """
         if ax is None:
             from matplotlib.figure import Figure
@@ -175,7 +178,8 @@ class EvaluationResult:
         summary = self.summary()
         # Columns are numbered by what came before: pull 1 is made after 0 pulls.
         before = np.arange(self.values.shape[1]) if self.points is None else self.points
-        (line,) = ax.plot(before, summary["mean"], label=label or self.learner, marker=".")
+        name = label or self.learner
+        (line,) = ax.plot(before, summary["mean"], label=name, marker=".", color=color)
         low, high = summary["mean_interval"].T
         ax.fill_between(before, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         ax.set_xlabel(f"{self.unit}s of adaptation")

@@ -203,6 +203,9 @@ def test_plots_of_learners_with_and_without_training(
         "maml Sinusoid-5s seed 0"
     ]
     assert adaptation.get_ylabel() == "mean squared error"
+    trained, validated = learning.lines
+    assert trained.get_color() == validated.get_color() == adaptation.lines[1].get_color()
+    assert adaptation.lines[0].get_color() != adaptation.lines[1].get_color()
     assert main(["plot", scratch]) == 0
 
 
