@@ -11,7 +11,6 @@ from meta_rl.few_shot.embedding import EmbeddingLearner, Memory
 from meta_rl.few_shot.gradient import GradientLearner, head_names
 from meta_rl.few_shot.learner import FewShotLearner, Rate, accuracy, task_loss
 from meta_rl.few_shot.protonet import squared_distances
-from meta_rl.inner_loop import Params
 
 
 class Untrained(FewShotLearner):
@@ -106,7 +105,8 @@ class FineTune(GradientLearner):
             seed=seed,
             device=device,
         )
-        self.head = head_names(network)
+        head_names(network)  # refuses a network without a head
+        self.zero_head = not self.regression
         self.head_only = not body and not self.regression
         if not self.regression and not isinstance(getattr(network, "body", None), nn.Module):
             raise ValueError("FineTune needs a classifier with modules 'body' and 'head'")
@@ -147,13 +147,6 @@ class FineTune(GradientLearner):
         loss = task_loss(outputs, y)
         self.step(loss)
         return {"loss": loss, "accuracy": accuracy(outputs, y)}
-
-    def initial_state(self, num_tasks: int) -> Params:
-        """The pre-trained parameters, with an empty head where there are classes."""
-        state = super().initial_state(num_tasks)
-        if not self.regression:
-            state |= {name: torch.zeros_like(state[name]) for name in self.head}
-        return state
 
     def scored_steps(self) -> list[int]:
         """Powers of two."""

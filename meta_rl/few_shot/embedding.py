@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from meta_rl.few_shot.learner import FewShotLearner, accuracy, task_loss
+from meta_rl.few_shot.learner import FewShotLearner, accuracy, count_classes, task_loss
 from meta_rl.few_shot.tasks import FewShotTasks
 
 
@@ -27,7 +27,7 @@ class Memory(NamedTuple):
     @property
     def ways(self) -> int:
         """Classes: the largest label and one."""
-        return int(self.labels.max()) + 1
+        return count_classes(self.labels)
 
     def one_hot(self) -> Tensor:
         """``[M, S, W]``."""
@@ -107,7 +107,7 @@ def shots_of(labels: Tensor) -> list[Tensor]:
         For each shot the indices ``[M, W]`` of one example of each class; all examples at once,
         ``[M, S]``, where the classes have different numbers of examples.
     """
-    ways = int(labels.max()) + 1
+    ways = count_classes(labels)
     member = labels[..., None] == torch.arange(ways, device=labels.device)
     counts = member.sum(dim=1)
     shots = int(counts.max())

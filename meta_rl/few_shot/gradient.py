@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from meta_rl.few_shot.learner import FewShotLearner, Rate, task_loss
+from meta_rl.few_shot.learner import FewShotLearner, Rate, count_classes, task_loss
 from meta_rl.few_shot.networks import has_convolutions
 from meta_rl.inner_loop import Params, StepSize, adapt_tasks, count_support, detached
 from meta_rl.tasks import check_count
@@ -110,11 +110,23 @@ class GradientLearner(FewShotLearner):
         """What adaptation lowers: the loss, with x as for :meth:`forward`."""
         return task_loss(self.forward(params, data[0]), data[1])
 
-    def initial_state(self, num_tasks: int) -> Params:
-        """Fast weights before any step, for each task."""
+    zero_head = False
+    """Whether a task starts with a head of zeros."""
+
+    def start(self, ways: int | None = None) -> Params:
+        """What a task starts from; a head of zeros has rows for so many classes."""
+        params = self.params
+        if self.zero_head:
+            for name in head_names(self.network):
+                value = params[name]
+                params[name] = value.new_zeros((ways or len(value), *value.shape[1:]))
+        return params
+
+    def initial_state(self, num_tasks: int, ways: int | None = None) -> Params:
+        """Fast weights before any step, for each task; ``ways`` as for :meth:`start`."""
         return {
             name: value.detach().expand(num_tasks, *value.shape)
-            for name, value in self.params.items()
+            for name, value in self.start(ways).items()
         }
 
     @torch.no_grad()
@@ -152,7 +164,9 @@ class GradientLearner(FewShotLearner):
             ValueError: As :meth:`FewShotLearner.adapt`.
         """
         x, y = self.check_support(support)
-        state = self.initial_state(len(y)) if state is None else state
+        if state is None:
+            any_number = self.zero_head and self.ways is None
+            state = self.initial_state(len(y), count_classes(y) if any_number else None)
         steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
         return self.gradient_steps((x, y), state, steps)
 

@@ -493,6 +493,11 @@ def task_loss(outputs: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(outputs.flatten(0, -2), y.flatten())
 
 
+def count_classes(labels: Tensor) -> int:
+    """The largest label and one."""
+    return int(labels.max()) + 1
+
+
 def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
     """Fraction of right labels."""
     return (outputs.argmax(-1) == y).to(torch.float32).mean()

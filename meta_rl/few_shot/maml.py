@@ -10,14 +10,13 @@ noisy contrastive learner in classification", 2022 (arXiv:2106.15367).
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
 from meta_rl.few_shot.gradient import GradientLearner, head_names
-from meta_rl.few_shot.learner import Rate, accuracy, task_loss
+from meta_rl.few_shot.learner import Rate, accuracy, count_classes, task_loss
 from meta_rl.few_shot.networks import FewShotNetwork
 from meta_rl.few_shot.tasks import FewShotTasks
 from meta_rl.inner_loop import Params, StepSize, meta_loss
@@ -103,29 +102,6 @@ class MAML(GradientLearner):
             return dict.fromkeys(self.adapted, self.lr)
         return dict(zip(self.adapted, self.module["step_sizes"].parameters(), strict=True))
 
-    def start(self, ways: int | None = None) -> Params:
-        """What a task starts from; an empty head has rows for so many classes."""
-        params = self.params
-        if self.zero_head:
-            for name in head_names(self.network):
-                value = params[name]
-                params[name] = value.new_zeros((ways or len(value), *value.shape[1:]))
-        return params
-
-    def initial_state(self, num_tasks: int, ways: int | None = None) -> Params:
-        """Fast weights before any step, for each task, and for so many classes."""
-        return {
-            name: value.detach().expand(num_tasks, *value.shape)
-            for name, value in self.start(ways).items()
-        }
-
-    def adapt(self, support: Any, state: Any = None, num_steps: int | None = None) -> Any:
-        """As :meth:`GradientLearner.adapt`; with an empty head, to any number of classes."""
-        if state is None and self.zero_head:
-            _, y = self.check_support(support)
-            state = self.initial_state(len(y), count_classes(y))
-        return super().adapt(support, state, num_steps)
-
     def inner_loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
         """As :meth:`GradientLearner.inner_loss`; with an empty head, the sum over the classes."""
         mean = super().inner_loss(params, data)
@@ -134,13 +110,13 @@ class MAML(GradientLearner):
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """An outer step on the mean query loss after adaptation."""
         support = self.check_support(batch.support)
-        self._num_classes = count_classes(support[1]) if self.zero_head else None
-        return self.on_device(self._meta_step, *support, *batch.query)
+        ways = count_classes(support[1]) if self.zero_head else None
+        return self.on_device(partial(self._meta_step, ways), *support, *batch.query)
 
     def _meta_step(
-        self, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor
+        self, ways: int | None, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor
     ) -> dict[str, Tensor]:
-        params = self.start(self._num_classes)
+        params = self.start(ways)
         if self.head_only:
             features = vmap(partial(self.features, params), chunk_size=self.chunk_size)
             x, query_x = features(x), features(query_x)
@@ -167,8 +143,3 @@ class MAML(GradientLearner):
         self.step(values[0])
         values = values.detach()
         return {"loss": values[0]} | ({} if self.regression else {"accuracy": values[1]})
-
-
-def count_classes(labels: Tensor) -> int:
-    """The largest label and one."""
-    return int(labels.max()) + 1
