@@ -11,10 +11,10 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 from torch.func import grad_and_value
 
-from meta_rl.inner_loop import Params, hessian_vector_product
+from meta_rl.inner_loop import Params, hessian_vector_products
 from meta_rl.policy_gradient import PolicyGradientAgent
 from meta_rl.task_policy import TaskPolicy
-from meta_rl.task_steps import Batch, check_finite, over_tasks
+from meta_rl.task_steps import Batch, check_finite, over_tasks, tasks_at_a_time
 from meta_rl.tasks import check_count, check_number
 from meta_rl.trust_region import trust_region_step
 
@@ -211,36 +211,38 @@ class MAMLTRPO(PolicyGradientAgent):
         """Products with the Hessian of the mean divergence of the adapted policies."""
         # The same steps for every product, and another draw for every update.
         supports, query = self.part_of_steps(self.curvature_fraction)
-
-        def of_one_task(
-            vector: Params, start: Params, path: list[Params], supports: list[Batch], query: Batch
-        ) -> Params:
-            *before, fast = [start, *path]  # parameters before each inner step, and after all
-            for values, support in zip(before, supports, strict=True):
-                vector = self._inner_jacobian(vector, values, support)
-            vector = hessian_vector_product(self.kl, fast, query, vector)
-            for values, support in zip(reversed(before), reversed(supports), strict=True):
-                vector = self._inner_jacobian(vector, values, support)
-            return vector
+        num_tasks = len(query.mask)
+        chunk_size = self.task_chunk or tasks_at_a_time(query.mask)
+        start = {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
+        *before, fast = [start, *self._path]  # parameters before each inner step, and after all
+        jacobians = [
+            self._inner_jacobian(values, support, chunk_size)
+            for values, support in zip(before, supports, strict=True)
+        ]
+        fisher = hessian_vector_products(self.kl, fast, query, chunk_size=chunk_size)
 
         def product(vector: Params) -> Params:
-            products = over_tasks(
-                of_one_task,
-                *(vector, params, self._path, supports, query),
-                shared=2,
-                chunk_size=self.task_chunk,
-            )
+            products = {name: value.expand_as(start[name]) for name, value in vector.items()}
+            for along in (*jacobians, fisher, *reversed(jacobians)):
+                products = along(products)
             check_finite("a Hessian-vector product", products, self.place_in_training)
             return {name: value.mean(dim=0) for name, value in products.items()}
 
         return product
 
-    def _inner_jacobian(self, vector: Params, params: Params, support: Batch) -> Params:
-        """``(I - α ∇²L) v``: the Jacobian of one inner step, which is symmetric."""
+    def _inner_jacobian(
+        self, params: Params, support: Batch, chunk_size: int | None
+    ) -> Callable[[Params], Params]:
+        """``v -> (I - α ∇²L) v``: the Jacobian of one inner step, which is symmetric."""
         if self.first_order:
-            return vector
-        bent = hessian_vector_product(self.inner_loss, params, support, vector)
-        return {name: value - self.inner_lr * bent[name] for name, value in vector.items()}
+            return lambda vector: vector
+        bend = hessian_vector_products(self.inner_loss, params, support, chunk_size=chunk_size)
+
+        def product(vector: Params) -> Params:
+            bent = bend(vector)
+            return {name: value - self.inner_lr * bent[name] for name, value in vector.items()}
+
+        return product
 
     def evaluate(self, params: Params, credit: Tensor) -> tuple[float, float]:
         """The mean objective with these initial parameters, and the mean divergence."""

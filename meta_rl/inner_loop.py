@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, vjp, vmap
-from torch.utils._pytree import tree_leaves
+from torch.func import grad, grad_and_value, vmap
+from torch.utils._pytree import tree_leaves, tree_map
 
 from meta_rl.tasks import check_count
 
@@ -221,21 +221,59 @@ def meta_gradient(
     return {name: gradient.mean(dim=0) for name, gradient in gradients.items()}, losses
 
 
-def hessian_vector_product(loss: Loss, params: Params, data: Any, vector: Params) -> Params:
-    """``∇² loss(params, data) v`` for one task, by differentiating the gradient once more.
+def hessian_vector_products(
+    loss: Loss, params: Params, data: Any, *, chunk_size: int | None = None
+) -> Callable[[Params], Params]:
+    """Products with the Hessian of every task, ``v -> ∇² loss(params, data) v``.
+
+    By differentiating the gradient once more. The graph of the gradient is made once and kept, so
+    that a product costs one pass through it: for solvers that ask for many.
 
     Args:
         loss: Of one task, twice differentiable.
-        params: Where the Hessian is taken.
-        data: What the loss takes.
-        vector: v, by the names of the parameters.
+        params: Where the Hessians are taken, ``[M, ...]`` each.
+        data: What the loss takes, with a leading task axis.
+        chunk_size: Tasks in one graph; all by default.
+
+    Returns:
+        A function from vectors to products, both by the names of the parameters, ``[M, ...]``.
+
+    Raises:
+        ValueError: Tensors of different numbers of tasks.
     """
+    num_tasks, num_data = count_support(params), count_support(data)
+    if num_tasks != num_data:
+        raise ValueError(f"parameters of {num_tasks} tasks, but data of {num_data}")
+    size = chunk_size or num_tasks
+    graphs = []
+    with torch.enable_grad():
+        for start in range(0, num_tasks, size):
+            part = slice(start, start + size)
+            values = {name: value[part].detach().requires_grad_() for name, value in params.items()}
+            losses = vmap(loss)(values, tree_map(lambda leaf, part=part: leaf[part], data))
+            gradients = torch.autograd.grad(
+                losses.sum(), list(values.values()), create_graph=True, materialize_grads=True
+            )
+            named = zip(values, gradients, strict=True)
+            curved = {name: gradient for name, gradient in named if gradient.requires_grad}
+            graphs.append((part, values, curved))
 
-    def gradient(values: Params) -> Params:
-        return grad(loss)(values, data)
+    def product(vector: Params) -> Params:
+        products = [
+            # Of sum_i g_i v_i by the parameters: a Hessian is symmetric.
+            torch.autograd.grad(
+                list(curved.values()),
+                list(values.values()),
+                [vector[name][part] for name in curved],
+                retain_graph=True,
+                materialize_grads=True,
+            )
+            for part, values, curved in graphs
+        ]
+        joined = (torch.cat(parts) for parts in zip(*products, strict=True))
+        return dict(zip(params, joined, strict=True))
 
-    pull_back: Any = vjp(gradient, params)[1]
-    return pull_back(vector)[0]  # a Hessian is symmetric
+    return product
 
 
 def count_support(data: Any) -> int:

@@ -24,7 +24,7 @@ from meta_rl.inner_loop import (
     adapt_tasks,
     count_support,
     detached,
-    hessian_vector_product,
+    hessian_vector_products,
     is_finite,
     meta_gradient,
     meta_loss,
@@ -223,20 +223,46 @@ def mean_loss(params: Params, **kwargs: Any) -> Tensor:
     return meta_loss(squared_error, squared_error, params, SUPPORT, QUERY, **kwargs).mean()
 
 
-def test_hessian_vector_products() -> None:
-    """``c x³ / 3`` has the Hessian 2 c x, 12 at x = 3 with c = 2; a network's is taken whole."""
-    product = hessian_vector_product(cubic, {"x": number(3.0)}, number(2.0), {"x": number(-0.5)})
-    assert product["x"].item() == pytest.approx(-6.0)
-    params, data = network(), (SUPPORT[0][0], SUPPORT[1][0])
-    vector = {name: value.sin() for name, value in params.items()}
-    found = hessian_vector_product(squared_error, params, data, vector)
-    blocks = jacrev(jacrev(squared_error))(params, data)
-    for name, value in found.items():
-        parts = [
-            blocks[name][other].reshape(value.numel(), -1) @ vector[other].reshape(-1)
-            for other in params
-        ]
-        torch.testing.assert_close(value.reshape(-1), sum(parts))
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+def test_hessian_vector_products(chunk_size: int | None) -> None:
+    """Those of a network equal the products with its whole Hessian, one task after the other."""
+    params = {name: torch.stack([value, value.cos(), -value]) for name, value in network().items()}
+    data = (SUPPORT[0][:3], SUPPORT[1][:3])
+    product = hessian_vector_products(squared_error, params, data, chunk_size=chunk_size)
+    for vector in (
+        {name: value.sin() for name, value in params.items()},
+        {name: value.exp() for name, value in params.items()},
+    ):
+        found = product(vector)
+        for task in range(3):
+            values = {name: value[task] for name, value in params.items()}
+            blocks = jacrev(jacrev(squared_error))(values, (data[0][task], data[1][task]))
+            for name, value in found.items():
+                parts = [
+                    blocks[name][other].reshape(value[task].numel(), -1)
+                    @ vector[other][task].reshape(-1)
+                    for other in params
+                ]
+                torch.testing.assert_close(value[task].reshape(-1), sum(parts))
+
+
+def test_hessian_vector_product_by_hand() -> None:
+    """``c x³ / 3`` has the Hessian 2 c x: 12 at x = 3 with c = 2, and -4 at x = 1 with c = -2."""
+    product = hessian_vector_products(
+        cubic, {"x": torch.tensor([3.0, 1.0])}, torch.tensor([2.0, -2.0])
+    )
+    assert product({"x": torch.tensor([-0.5, 1.0])})["x"].tolist() == pytest.approx([-6.0, -4.0])
+    with torch.no_grad():
+        product = hessian_vector_products(
+            lambda params, c: c * params["x"] + params["y"] ** 2,
+            {"x": torch.ones(2), "y": torch.ones(2)},
+            torch.ones(2),
+        )
+    found = product({"x": torch.ones(2), "y": torch.ones(2)})
+    assert found["x"].tolist() == [0.0, 0.0]
+    assert found["y"].tolist() == [2.0, 2.0]
+    with pytest.raises(ValueError, match="parameters of 2 tasks, but data of 3"):
+        hessian_vector_products(cubic, {"x": torch.ones(2)}, torch.ones(3))
 
 
 class TestAgree:
