@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.context import Belief, GivenLatent, RecurrentEncoder
-from meta_rl.cuda_graph import CudaGraph, is_recording, recordable, step_where
+from meta_rl.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
 from meta_rl.latent_actor import LatentActor
 from meta_rl.latent_losses import LatentLosses
 from meta_rl.latent_policy import LatentActorCritic
@@ -284,8 +284,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         """A graph is of a GPU, and of shapes that do not change."""
         if not self.cuda_graph:
             return
-        if self.device.type != "cuda":
-            raise ValueError(f"cuda_graph=True needs a GPU, but the device is {self.device}")
+        check_gpu(self.device)
         if isinstance(self.policy.encoder, RecurrentEncoder):
             raise ValueError(
                 "cuda_graph=True is not for recurrent encoders: contexts vary in length"

@@ -81,6 +81,16 @@ class CudaGraph:
             self._outputs = self.function(*self._inputs)
 
 
+def check_gpu(device: torch.device) -> None:
+    """Graphs are work of a GPU.
+
+    Raises:
+        ValueError: Of another device.
+    """
+    if device.type != "cuda":
+        raise ValueError(f"a CUDA graph needs a GPU, but the device is {device}")
+
+
 def is_recording() -> bool:
     """Whether a graph is being recorded, so that values of tensors cannot be looked at."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()

@@ -450,7 +450,7 @@ class TestBadInput:
             ([*TRAIN, "--cuda-graph"], "--cuda-graph is not for rl2: pearl has it"),
             (
                 ["train", "pearl", "PointRobot", "--device", "cpu", "--cuda-graph"],
-                "cuda_graph=True needs a GPU, but the device is cpu",
+                "a CUDA graph needs a GPU, but the device is cpu",
             ),
         ],
         ids=lambda value: value if isinstance(value, str) else None,

@@ -140,7 +140,7 @@ class TestRefused:
         with pytest.raises(ValueError, match="a CUDA graph needs a GPU, but the device is cpu"):
             learner.learn(blob_split(), 1, cuda_graph=True)
         assert learner.num_iterations == 0
-        with pytest.raises(ValueError, match="cuda_graph=True needs a GPU, but the device is cpu"):
+        with pytest.raises(ValueError, match="a CUDA graph needs a GPU, but the device is cpu"):
             make_pearl("cpu", cuda_graph=True)
 
     def test_learners_whose_updates_vary(self) -> None:

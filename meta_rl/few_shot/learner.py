@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from meta_rl.cuda_graph import (
     CudaGraph,
+    check_gpu,
     is_recording,
     options,
     recordable,
@@ -282,8 +283,7 @@ class FewShotLearner(CheckedInputs, ABC):
         """
         if not self.can_record:
             raise ValueError(f"a CUDA graph is not for {type(self).__name__}, whose updates vary")
-        if self.device.type != "cuda":
-            raise ValueError(f"a CUDA graph needs a GPU, but the device is {self.device}")
+        check_gpu(self.device)
 
     @contextlib.contextmanager
     def _recording(self) -> Iterator[None]:

@@ -16,21 +16,25 @@ from torch.nn import functional
 from meta_rl.few_shot.embedding import EmbeddingLearner, Memory
 from meta_rl.few_shot.learner import Rate
 from meta_rl.few_shot.tasks import FewShotTasks
-from meta_rl.tasks import check_count
+from meta_rl.tasks import check_count, check_number
 
 
 class Siamese(EmbeddingLearner):
     """Verification of pairs: ``P(same) = σ(Σ_j α_j |h_j(x) - h_j(x')| + b)`` (section 3.1).
 
-    Trained on pairs from tasks: each query with the support example of its class, and with that of
-    another class. A new task is solved by the support example that is most probably the same; where
-    a class has several, by the best of them.
+    Trained on pairs from tasks: each query with a support example of its class, and with one of
+    another class, at random as in the paper, or the one that it is most easily taken for. A new
+    task is solved by the support example that is most probably the same; where a class has several,
+    by the best of them.
 
     Args:
         network: An embedding, such as ``koch_network()`` or ``conv4()``; of another one than
             Koch's, a sigmoid is taken of the embedding, as in the paper's last layer.
         augment: Distort the images of training pairs by random affine maps (see
             :func:`distort_images`). Only for images.
+        hard_negatives: The part of the queries, drawn at random, whose example of another class is
+            the one that is most probably the same by what is learned so far. Random ones are soon
+            told apart, and an answer has to be right against all classes of a task.
         weight_decay: L2 penalty on all that is learned.
         meta_lr: Of Adam; or first and last value.
         meta_batch_size: Tasks of an update.
@@ -38,7 +42,7 @@ class Siamese(EmbeddingLearner):
         device: Likewise.
 
     Raises:
-        ValueError: A network that does not tell its ``num_features``.
+        ValueError: A network that does not tell its ``num_features``, or a part outside [0, 1].
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Siamese(EmbeddingLearner):
         network: nn.Module,
         *,
         augment: bool = True,
+        hard_negatives: float = 0.0,
         weight_decay: float = 0.0,
         meta_lr: Rate = 1e-3,
         meta_batch_size: int = 8,
@@ -58,7 +63,9 @@ class Siamese(EmbeddingLearner):
         features = getattr(network, "num_features", None)
         if features is None:
             raise ValueError("Siamese needs a network with an attribute num_features")
+        check_number("hard_negatives", hard_negatives, least=0.0, most=1.0)
         self.augment = augment
+        self.hard_negatives = hard_negatives
         self.weight_decay = weight_decay
         self.squash = (getattr(network, "recipe", None) or [""])[0] != "koch_network"
         self.module["similarity"] = _Similarity(features).to(self.device)
@@ -89,29 +96,41 @@ class Siamese(EmbeddingLearner):
             distorted = [distort_images(part, self.rng) for part in flat]
             support = (distorted[0].view_as(support[0]), support[1])
             batch = batch._replace(query_x=distorted[1].view_as(batch.query_x))
-        logits, same = self._pairs(support, batch.query)
+        logits, same = self._pairs(support, batch.query, self.hard_negatives)
         loss = functional.binary_cross_entropy_with_logits(logits, same)
         self.step(loss)
         right = ((logits > 0) == (same > 0)).to(torch.float32).mean()
         return {"loss": loss, "accuracy": right}
 
     def _pairs(
-        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor]
+        self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], hard: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Logits ``[2, M, Q]`` of pairs, and whether they are the same."""
         x, y = support
         split = y.shape[1]
         both = self.embed(torch.cat([x, query[0]], dim=1))
         keys, queries = both[:, :split], both[:, split:]
-        matches = (query[1][:, :, None] == y[:, None, :]).cpu().numpy()  # [M, Q, S]
-        noise = self.rng.random(matches.shape)
-        index = np.stack([np.where(matches, noise, -1), np.where(matches, -1, noise)]).argmax(-1)
-        chosen = torch.from_numpy(index).to(self.device)  # [2, M, Q]
+        similarity = self.module["similarity"]
+        matches = query[1][:, :, None] == y[:, None, :]  # [M, Q, S]
+        noise = self._random(matches.shape)
+        likeness = noise
+        if hard:
+            is_hard = self._random(matches.shape[:2]) < hard
+            with torch.no_grad():
+                every = similarity(queries[:, :, None], keys[:, None])
+            likeness = torch.where(is_hard[..., None], every.double(), noise)
+        same = noise.masked_fill(~matches, -torch.inf)
+        other = likeness.masked_fill(matches, -torch.inf)
+        chosen = torch.stack([same, other]).argmax(dim=-1)  # [2, M, Q]
         rows = torch.arange(len(y), device=self.device)[None, :, None]
-        logits = self.module["similarity"](queries[None], keys[rows, chosen])
-        same = torch.zeros_like(logits)
-        same[0] = 1.0
-        return logits, same
+        logits = similarity(queries[None], keys[rows, chosen])
+        target = torch.zeros_like(logits)
+        target[0] = 1.0
+        return logits, target
+
+    def _random(self, shape: torch.Size) -> Tensor:
+        """Uniform in [0, 1), drawn with :attr:`rng`."""
+        return torch.from_numpy(self.rng.random(tuple(shape))).to(self.device)
 
     @torch.no_grad()
     def verify(self, tasks: Any, num_tasks: int, rng: np.random.Generator) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,49 @@ class TestSiamese:
         assert (same[1] == 0).all()
         assert torch.allclose(logits[0], torch.full((30, 4), 0.5))  # no distance: the bias
         assert (logits[1][:, 0] != 0.5).all()
+
+    @pytest.mark.parametrize("part", [0.0, 0.25, 1.0])
+    def test_hard_negatives_are_the_likeliest_of_other_classes(self, part: float) -> None:
+        """Found by hand; of the other queries one in four meets it by chance, of four examples."""
+        learner = self.learner()
+        rng = np.random.default_rng(3)
+        x, query_x = (torch.from_numpy(rng.normal(size=(200, n, 2))).float() for n in (6, 9))
+        y = torch.tensor([[0, 1, 2, 0, 1, 2]]).expand(200, -1)
+        query_y = torch.tensor([[0, 1, 2] * 3]).expand(200, -1)
+        with torch.no_grad():
+            logits, same = learner._pairs((x, y), (query_x, query_y), part)
+        assert same.sum(dim=(1, 2)).tolist() == [1800.0, 0.0]
+        keys, queries = torch.sigmoid(x), torch.sigmoid(query_x)
+        hardest = 0
+        for task in range(200):
+            for query in range(9):
+                given = [
+                    0.5 - 2 * abs(float(k[0] - q[0])) + abs(float(k[1] - q[1]))
+                    for k, label in zip(keys[task], y[task], strict=True)
+                    for q in [queries[task, query]]
+                    if label != query_y[task, query]
+                ]
+                found = float(logits[1, task, query])
+                assert min(abs(found - value) for value in given) < 1e-5
+                hardest += abs(found - max(given)) < 1e-5
+        expected = part + (1 - part) / 4
+        assert hardest / 1800 == pytest.approx(expected, abs=0.0 if part == 1.0 else 0.04)
+
+    def test_hard_negatives_are_for_training(self) -> None:
+        """An update has them, and ``verify`` does not."""
+        tasks, asked = blob_split(), []
+
+        class Recorded(Siamese):
+            def _pairs(self, support: Any, query: Any, hard: float = 0.0) -> Any:
+                asked.append(hard)
+                return super()._pairs(support, query, hard)
+
+        learner = Recorded(mlp(None), augment=False, hard_negatives=0.5, seed=0, device="cpu")
+        learner.learn(tasks, 1)
+        learner.verify(tasks.test, 1, np.random.default_rng(0))
+        assert asked == [0.5, 0.0]
+        with pytest.raises(ValueError, match=r"hard_negatives has to be in \[0"):
+            Siamese(mlp(None), hard_negatives=1.5, device="cpu")
 
     def test_it_learns_to_verify(self) -> None:
         tasks = blob_split()
