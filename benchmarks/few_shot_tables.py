@@ -146,20 +146,23 @@ def setting_config(name: str, args: Args, **env_kwargs: Any) -> RunConfig:
     return replace(config, env_kwargs=config.env_kwargs | env_kwargs)
 
 
-def train_setting(name: str, args: Args, *, go_on: bool = True) -> tuple[Any, Any, dict[str, Any]]:
+def train_setting(
+    name: str, args: Args, *, go_on: bool = True, **env_kwargs: Any
+) -> tuple[Any, Any, dict[str, Any]]:
     """The trained learner, its tasks, and what there is to say about the training.
 
     A training that is shared goes on for its own row only, so that all rows tell of the same one.
     """
-    config = setting_config(name, args)
+    config = setting_config(name, args, **env_kwargs)
     tasks = make_tasks(config)
     if name in SAME_TRAINING:
-        trained, _, about = train_setting(SAME_TRAINING[name], args, go_on=False)
+        trained, _, about = train_setting(SAME_TRAINING[name], args, go_on=False, **env_kwargs)
         learner = make_learner(config, tasks, args.device)
         learner.network.load_state_dict(trained.network.state_dict())
         learner.load_extra_state(trained.extra_state())
         return learner, tasks, about | {"trained_as": SAME_TRAINING[name]}
-    folder = RunFolder(args.runs / f"{config.algorithm}-{config.tasks}-seed{args.seed}")
+    others = "".join(f"-{key}{value}" for key, value in env_kwargs.items())
+    folder = RunFolder(args.runs / f"{config.algorithm}-{config.tasks}{others}-seed{args.seed}")
     folder.check(config, resume=True)
     if folder.checkpoint.exists():
         learner = find_class(LEARNERS, config.algorithm).load(folder.checkpoint, device=args.device)

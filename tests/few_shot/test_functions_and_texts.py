@@ -91,7 +91,7 @@ def test_held_out_functions_are_fixed() -> None:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two intents in each domain, whose utterances name them."""
-    names = [name for part in clinc150.SPLIT.values() for name in part]
+    names = [name for pair in clinc150.FOLDS for name in pair]
     domains = {name: [f"{name}_a", f"{name}_b"] for name in names}
     utterances = {
         "train": [
@@ -138,6 +138,25 @@ def test_whole_domains_are_held_out(root: Path) -> None:
     assert tasks.to("cpu").vocabulary is tasks.vocabulary
     with pytest.raises(ValueError, match="ways=5: more than the 4 classes of Clinc150"):
         Clinc150(root, ways=5, shots=1, queries=1, train_ways=5)
+
+
+def test_folds_hold_out_every_domain_once(root: Path) -> None:
+    names = {name for pair in clinc150.FOLDS for name in pair}
+    held_out: list[str] = []
+    for fold in range(5):
+        parts = clinc150.domains_of(fold)
+        sizes = {part: len(domains) for part, domains in parts.items()}
+        assert sizes == {"train": 6, "validation": 2, "test": 2}
+        assert {domain for domains in parts.values() for domain in domains} == names
+        held_out += parts["test"]
+        tasks = Clinc150(root, ways=3, shots=2, queries=2, length=5, fold=fold)
+        intents = {word for word in tasks.vocabulary.known if word.endswith(("_a", "_b"))}
+        assert intents == {f"{domain}_{kind}" for domain in parts["train"] for kind in "ab"}
+    assert len(held_out) == 10
+    assert set(held_out) == names
+    assert clinc150.domains_of(0)["test"] == ("credit_cards", "travel")
+    with pytest.raises(ValueError, match="fold is 0 to 4, got 5"):
+        Clinc150(root, fold=5)
 
 
 def test_words_of_a_training_task_are_taken_for_unknown(root: Path) -> None:
