@@ -22,8 +22,8 @@ from few_shot_tables import EVALUATION_SEED, train_setting
 from few_shot_tables import Args as Training
 from scipy.stats import bootstrap
 
-from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.few_shot.clinc150 import FOLDS
+from meta_rl.few_shot.evaluation import final_scores
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 LEARNERS = ("protonet", "matching", "maml", "finetune", "nearest")
@@ -144,8 +144,8 @@ def main(args: Args) -> None:
                 learner, tasks, _ = train_setting(
                     f"{name}/Clinc150-5w{shots}s", training, fold=fold
                 )
-                result = evaluate_adaptation(learner, tasks, args.num_tasks, seed=EVALUATION_SEED)
-                found[str(shots)] = np.round(result.values[:, -1], 4).tolist()
+                reached = final_scores(learner, tasks.test, args.num_tasks, seed=EVALUATION_SEED)
+                found[str(shots)] = np.round(reached, 4).tolist()
             scores.setdefault(name, {})[str(fold)] = found
             write_atomically(kept, json.dumps(scores) + "\n")
             told = results(scores)
