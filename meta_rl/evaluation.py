@@ -76,7 +76,7 @@ class EvaluationResult:
             f"{self.learner} on {self.num_tasks:,} {self.split} tasks of {self.environment}: "
             f"{self._mean_measure} {summary['mean'][0]:.3f} before adaptation, "
             f"{summary['mean'][-1]:.3f} (95 % interval {low:.3f} to {high:.3f}) after {last} "
-            f"{self.unit}s" + self.success_text()
+            f"{self.unit}{'' if last == 1 else 's'}" + self.success_text()
         )
 
     @property

@@ -96,6 +96,18 @@ class EmbeddingLearner(FewShotLearner):
             state = self.adapt((x[rows, index], y[rows, index]), state)
             yield shot + 1, state
 
+    @torch.no_grad()
+    def predictions(self, support: Any, inputs: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Labels ``[M, Q]`` of queries at each of :meth:`adaptation_points`, embedded once.
+
+        Args:
+            support: As in :meth:`adapt`.
+            inputs: Queries, with a task axis.
+        """
+        queries = self.embed(self._check_inputs(inputs))
+        for point, memory in self.adaptation_points(support):
+            yield point, self.compare(queries, memory).argmax(dim=-1)
+
 
 def shots_of(labels: Tensor) -> list[Tensor]:
     """Where the first, the second, ... example of each class lies.

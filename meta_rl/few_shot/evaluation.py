@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ def evaluate_few_shot(
 
     Args:
         learner: With ``adapt(support, state)`` and ``predict(inputs, state)``; the points of its
-            adaptation come from ``adaptation_points(support)`` where it has it.
+            adaptation come from ``adaptation_points(support)`` where it has it, or at once with
+            what is predicted there from ``predictions(support, inputs)``.
         tasks: A split, or a distribution of tasks.
         num_tasks: Tasks. Lists hold a finite number; more are met repeatedly.
         seed: Of the tasks and of the learner, whose generators are put back afterwards.
@@ -109,11 +111,18 @@ def _parts(drawn: FewShotTasks) -> Iterator[FewShotTasks]:
 def _columns(learner: Any, batch: FewShotTasks) -> tuple[np.ndarray, list[int]]:
     """Scores ``[M, points]`` of a batch of tasks, and the points."""
     columns, points = [_score(learner.predict(batch.query_x, None), batch.query_y)], [0]
-    states = getattr(learner, "adaptation_points", None)
-    for point, state in states(batch.support) if states else [(1, learner.adapt(batch.support))]:
-        columns.append(_score(learner.predict(batch.query_x, state), batch.query_y))
+    predictions = getattr(learner, "predictions", partial(_predictions, learner))
+    for point, predicted in predictions(batch.support, batch.query_x):
+        columns.append(_score(predicted, batch.query_y))
         points.append(point)
     return torch.stack(columns, dim=1).cpu().numpy().astype(np.float64), points
+
+
+def _predictions(learner: Any, support: Any, inputs: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """What is predicted at each point of adaptation; at 1 where the learner tells of none."""
+    states = getattr(learner, "adaptation_points", None)
+    for point, state in states(support) if states else [(1, learner.adapt(support))]:
+        yield point, learner.predict(inputs, state)
 
 
 def _score(predicted: Tensor, y: Tensor) -> Tensor:

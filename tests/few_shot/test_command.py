@@ -69,7 +69,7 @@ def test_a_learner_without_training(tmp_path: Path, capsys: pytest.CaptureFixtur
     params = [f"env.path={tmp_path / 'own'}", "env.queries=1", "env.fractions=[0.34,0.33,0.33]"]
     run = ["--out", str(tmp_path / "run")]
     assert main([*arguments, *run, "--param", *params]) == 0
-    assert "1.000 (95 % interval 1.000 to 1.000) after 1 shots" in capsys.readouterr().out
+    assert "1.000 (95 % interval 1.000 to 1.000) after 1 shot\n" in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "run"), "--num-tasks", "3"]) == 0
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from meta_rl import evaluate_adaptation
 from meta_rl.few_shot import MatchingNet, NearestNeighbour, ProtoNet, Siamese, conv4
 from meta_rl.few_shot.embedding import Memory, shots_of
 from meta_rl.few_shot.matching import FullContext
@@ -284,6 +285,30 @@ def test_they_learn_to_compare(make: object) -> None:
     test = tasks.test.sample_tasks(50, np.random.default_rng(0))
     right = learner.predict(test.query_x, learner.adapt(test.support)) == test.query_y
     assert right.float().mean() > 0.75  # 0.58 untrained
+
+
+def test_an_evaluation_embeds_queries_once() -> None:
+    """And finds what ``predict`` does, shot by shot."""
+    embedded = []
+
+    class Counted(ProtoNet):
+        def embed(self, x: torch.Tensor) -> torch.Tensor:
+            embedded.append(x.shape[1])
+            return super().embed(x)
+
+    learner = Counted(mlp(None), seed=0, device="cpu")
+    tasks = blob_split(ways=3, shots=4)
+    test = tasks.test.sample_tasks(40, np.random.default_rng(0))
+    found = dict(learner.predictions(test.support, test.query_x))
+    assert embedded == [test.query_x.shape[1], 3, 3, 3, 3]
+    states = dict(learner.adaptation_points(test.support))
+    assert list(found) == list(states) == [1, 2, 3, 4]
+    for shot, state in states.items():
+        assert torch.equal(found[shot], learner.predict(test.query_x, state))
+    embedded.clear()
+    values = evaluate_adaptation(learner, tasks, num_tasks=10).values
+    assert embedded == [test.query_x.shape[1], 3, 3, 3, 3]
+    assert values.shape == (10, 5)
 
 
 def test_adapting_leaves_running_statistics_alone() -> None:
