@@ -11,7 +11,7 @@ by validation tasks of fold 0, which are the test tasks of fold 1; means are giv
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import torch
 import tyro
 from few_shot_tables import EVALUATION_SEED, train_setting
 from few_shot_tables import Args as Training
-from scipy.stats import bootstrap
 
+from meta_rl.evaluation import EvaluationResult
 from meta_rl.few_shot.clinc150 import FOLDS
 from meta_rl.few_shot.evaluation import final_scores
 from meta_rl.provenance import package_versions, versions_text, write_atomically
@@ -58,28 +58,43 @@ Scores = dict[str, dict[str, dict[str, list[float]]]]
 """Accuracies of tasks, by learner, fold and shots."""
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean, and a 95 % bootstrap interval over the entries."""
-    rng = np.random.default_rng(0)
-    found = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=rng)
-    return float(values.mean()), *map(float, found.confidence_interval)
+def over_folds(scores: Scores, learner: str, folds: tuple[int, ...]) -> EvaluationResult:
+    """Accuracies in %, ``[tasks of all folds, numbers of shots]``; intervals resample in folds."""
+    parts = [np.array([scores[learner][str(fold)][str(k)] for k in SHOTS]).T for fold in folds]
+    return EvaluationResult(
+        100 * np.concatenate(parts),
+        unit="shot",
+        learner=learner,
+        environment="Clinc150",
+        split="test",
+        seed=EVALUATION_SEED,
+        envs_per_task=1,
+        deterministic=True,
+        strata=np.repeat(folds, [len(part) for part in parts]),
+        measure="accuracy",
+        points=list(SHOTS),
+    )
+
+
+def intervals(result: EvaluationResult) -> list[list[float]]:
+    """Mean and 95 % interval, for each number of shots."""
+    summary = result.summary()
+    return np.column_stack([summary["mean"], summary["mean_interval"]]).tolist()
 
 
 def compared(scores: Scores, folds: tuple[int, ...]) -> dict[str, Any]:
     """Means over folds, and differences to fine-tuning on the same tasks, of complete learners."""
-
-    def pooled(learner: str, shots: int) -> np.ndarray:
-        parts = [scores[learner][str(fold)][str(shots)] for fold in folds]
-        return 100 * np.concatenate(parts)
-
-    complete = [name for name in LEARNERS if all(str(f) in scores.get(name, {}) for f in folds)]
-    rows: dict[str, Any] = {name: {} for name in complete}
-    for name in complete:
-        for shots in SHOTS:
-            row = {"accuracy": interval(pooled(name, shots))}
-            if name != "finetune" and "finetune" in complete:
-                row["gain"] = interval(pooled(name, shots) - pooled("finetune", shots))
-            rows[name][str(shots)] = row
+    complete = {
+        name: over_folds(scores, name, folds)
+        for name in LEARNERS
+        if all(str(fold) in scores.get(name, {}) for fold in folds)
+    }
+    rows: dict[str, Any] = {}
+    for name, result in complete.items():
+        rows[name] = {"accuracy": intervals(result)}
+        if name != "finetune" and "finetune" in complete:
+            difference = result.values - complete["finetune"].values
+            rows[name]["gain"] = intervals(replace(result, values=difference))
     return rows
 
 
@@ -93,11 +108,10 @@ def table(rows: dict[str, Any], title: str) -> list[str]:
     ]
     for name, row in rows.items():
         cells = [name]
-        for found in row.values():
-            mean, low, high = found["accuracy"]
+        for column, (mean, low, high) in enumerate(row["accuracy"]):
             cells.append(f"{mean:.1f} ({low:.1f} to {high:.1f})")
-            mean, low, high = found.get("gain", (None,) * 3)
-            cells.append("" if mean is None else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
+            gain = row["gain"][column] if "gain" in row else None
+            cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*gain) if gain else "")
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""] if rows else []
 
@@ -131,11 +145,25 @@ def markdown(told: dict[str, dict[str, Any]], args: Args) -> str:
     return "\n".join([*lines, f"{versions_text()}.", ""])
 
 
+def kept_scores(file: Path, num_tasks: int) -> Scores:
+    """Of earlier calls.
+
+    Raises:
+        ValueError: They are of another number of tasks.
+    """
+    scores: Scores = json.loads(file.read_text()) if file.exists() else {}
+    for fold in (fold for folds in scores.values() for fold in folds.values()):
+        for values in fold.values():
+            if len(values) != num_tasks:
+                raise ValueError(f"{file} is of {len(values)} tasks, not of {num_tasks}: move it")
+    return scores
+
+
 def main(args: Args) -> None:
-    """Train and evaluate each learner on each fold; what is there already is kept."""
+    """Train and evaluate each learner on each fold; scores of others are kept."""
     torch.set_num_threads(args.threads)
     kept = args.runs / "scores.json"
-    scores: Scores = json.loads(kept.read_text()) if kept.exists() else {}
+    scores = kept_scores(kept, args.num_tasks)
     training = Training(seed=args.seed, runs=args.runs, device=args.device, threads=args.threads)
     for fold in args.folds:
         for name in args.learners:
@@ -148,12 +176,12 @@ def main(args: Args) -> None:
                 found[str(shots)] = np.round(reached, 4).tolist()
             scores.setdefault(name, {})[str(fold)] = found
             write_atomically(kept, json.dumps(scores) + "\n")
-            told = results(scores)
-            content = {"results": told, "versions": package_versions()}
-            write_atomically(args.out / "clinc_folds.json", json.dumps(content, indent=1) + "\n")
-            write_atomically(args.out / "clinc_folds.md", markdown(told, args))
             means = ", ".join(f"{shots}: {100 * np.mean(v):.2f}" for shots, v in found.items())
             print(f"fold {fold}, {name}: {means}", flush=True)
+    told = results(scores)
+    content = {"results": told, "versions": package_versions()}
+    write_atomically(args.out / "clinc_folds.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(args.out / "clinc_folds.md", markdown(told, args))
 
 
 if __name__ == "__main__":

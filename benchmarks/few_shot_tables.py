@@ -45,6 +45,10 @@ PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demande
     "reptile/Omniglot-5w5s": ("98.9 ± 0.1", "≥ 98.5"),
     "reptile/Omniglot-5w1s-transductive": ("97.7 ± 0.0", "≥ 97.5"),
     "reptile/Omniglot-5w5s-transductive": ("99.5 ± 0.1", "≥ 99.3"),
+    "reptile/Omniglot-5w1s-random": ("95.4 ± 0.1", "≥ 95"),
+    "reptile/Omniglot-5w5s-random": ("98.9 ± 0.1", "≥ 98.5"),
+    "reptile/Omniglot-5w1s-random-transductive": ("97.7 ± 0.0", "≥ 97.5"),
+    "reptile/Omniglot-5w5s-random-transductive": ("99.5 ± 0.1", "≥ 99.3"),
     "protonet/Omniglot-5w1s": ("98.8", "≥ 98.5"),
     "protonet/Omniglot-5w5s": ("99.7", "≥ 99.5"),
     "protonet/Omniglot-20w1s": ("96.0", "≥ 95"),
@@ -76,6 +80,9 @@ SAME_TRAINING = {
     "reptile/Omniglot-5w5s": "reptile/Omniglot-5w1s",
     "reptile/Omniglot-5w1s-transductive": "reptile/Omniglot-5w1s",
     "reptile/Omniglot-5w5s-transductive": "reptile/Omniglot-5w1s",
+    "reptile/Omniglot-5w5s-random": "reptile/Omniglot-5w1s-random",
+    "reptile/Omniglot-5w1s-random-transductive": "reptile/Omniglot-5w1s-random",
+    "reptile/Omniglot-5w5s-random-transductive": "reptile/Omniglot-5w1s-random",
     "finetune/Omniglot-5w5s": "finetune/Omniglot-5w1s",
     **{
         f"{learner}/Clinc150-5w5s": f"{learner}/Clinc150-5w1s"
@@ -109,6 +116,8 @@ class Args:
     """Of torch."""
     cuda_graph: bool = False
     """Record updates as CUDA graphs, where the learner can."""
+    compile: bool = False
+    """Compile updates, where the learner can."""
     list: bool = False
     """List the settings, with the papers' numbers, and do nothing."""
 
@@ -171,8 +180,15 @@ def train_setting(
     folder.begin(config, resume=True)
     watch = StopWatch(folder, 60 * args.max_minutes)
     if go_on or not learner.num_iterations:
-        graph = args.cuda_graph and learner.can_record
-        train_into(folder, learner, tasks, config, callbacks=[watch], cuda_graph=graph)
+        train_into(
+            folder,
+            learner,
+            tasks,
+            config,
+            callbacks=[watch],
+            cuda_graph=args.cuda_graph and learner.can_record,
+            compile=args.compile and learner.can_compile,
+        )
     about = {
         "seed": args.seed,
         "iterations": learner.num_iterations,

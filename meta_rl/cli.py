@@ -90,6 +90,8 @@ class Train:
     """Of PyTorch on a CPU; by default as many as it likes. 1 where other work shares the cores."""
     cuda_graph: bool = False
     """Record updates as CUDA graphs, several times as fast on a GPU: maml, mann, pearl, reptile."""
+    compile: bool = False
+    """Compile updates, which takes a minute and a C++ compiler: reptile."""
     quiet: bool = False
     """No progress bar."""
 
@@ -282,6 +284,8 @@ def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
         if "cuda_graph" not in inspect.signature(algorithm).parameters:
             raise ValueError(f"--cuda-graph is not for {command.algo}: pearl has it")
         settings["cuda_graph"] = True
+    if command.compile:
+        raise ValueError(f"--compile is not for {command.algo}: reptile has it")
     check_settings(algorithm, "", settings)
     check_settings(networks, "policy.", policy_kwargs)
     check_settings(_env_maker(env_id), "env.", env_kwargs)

@@ -70,7 +70,7 @@ def apply_params(params: Iterable[Iterable[str]], parts: dict[str, dict[str, Any
 
 
 def check_flags(command: Any) -> None:
-    """Refuse negative numbers and unknown devices.
+    """Refuse negative numbers, unknown devices, and flags that exclude each other.
 
     Raises:
         ValueError: Names the flag.
@@ -79,6 +79,8 @@ def check_flags(command: Any) -> None:
         value = getattr(command, flag)
         if value is not None and value < 0:
             raise ValueError(f"--{flag.replace('_', '-')} must not be negative, got {value}")
+    if command.cuda_graph and command.compile:
+        raise ValueError("--cuda-graph and --compile exclude each other")
     check_device(command.device)
 
 

@@ -130,6 +130,8 @@ def train(command: Any) -> RunFolder:
     check_fit(learner, tasks)
     if command.cuda_graph:
         learner.check_can_record()
+    if command.compile:
+        learner.check_can_compile()
     folder.begin(config, command.resume)
     train_into(
         folder,
@@ -139,6 +141,7 @@ def train(command: Any) -> RunFolder:
         command.checkpoint_interval,
         not command.quiet,
         cuda_graph=command.cuda_graph,
+        compile=command.compile,
     )
     num_tasks = DEFAULT_TEST_TASKS if command.eval_tasks is None else command.eval_tasks
     if num_tasks:
@@ -170,6 +173,7 @@ def train_into(
     progress_bar: bool = False,
     callbacks: Sequence[Callable[[Any], bool | None]] = (),
     cuda_graph: bool = False,
+    compile: bool = False,
 ) -> None:
     """Train up to the iterations of the configuration, with log and checkpoints in the folder.
 
@@ -182,6 +186,7 @@ def train_into(
         progress_bar: Show one.
         callbacks: More of them, such as one that stops the training.
         cuda_graph: As in :meth:`meta_rl.few_shot.learner.FewShotLearner.learn`.
+        compile: Likewise.
     """
     remaining = config.total_timesteps - learner.num_iterations
     if remaining > 0:
@@ -199,6 +204,7 @@ def train_into(
             reset_num_iterations=False,
             progress_bar=progress_bar,
             cuda_graph=cuda_graph,
+            compile=compile,
         )
         logger.close()
     if remaining > 0 or not folder.checkpoint.exists():

@@ -77,6 +77,12 @@ class FewShotLearner(CheckedInputs, ABC):
     can_record: ClassVar[bool] = False
     """Whether :meth:`update` computes by :meth:`on_device`, so that it can be a CUDA graph."""
 
+    can_compile: ClassVar[bool] = False
+    """Whether :meth:`update` looks at :attr:`compiling`."""
+
+    compiling = False
+    """Whether the work of an update is to be compiled."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the arguments: checkpoints keep them."""
         self = super().__new__(cls)
@@ -218,6 +224,7 @@ class FewShotLearner(CheckedInputs, ABC):
         progress_bar: bool = False,
         verbose: int = 0,
         cuda_graph: bool = False,
+        compile: bool = False,
     ) -> Self:
         """Meta-train.
 
@@ -234,14 +241,18 @@ class FewShotLearner(CheckedInputs, ABC):
             verbose: 1 prints the log, where no logger was set.
             cuda_graph: Record an update as a CUDA graph and replay it, which is several times as
                 fast for small networks on a GPU.
+            compile: Compile an update with ``torch.compile``, which takes a minute and, on a CPU, a
+                C++ compiler. Results differ by rounding.
 
         Raises:
             FloatingPointError: The loss or a gradient is no longer finite; the parameters are those
                 before.
             TypeError: A callback that is no function.
             ValueError: A negative number of iterations, a total below what is done then, tasks
-                that the network does not take, or a graph where there is no GPU.
+                that the network does not take, a graph where there is no GPU, or a learner that
+                cannot be compiled.
         """
+        faster = self._faster(cuda_graph, compile)
         num_iterations = check_count("num_iterations", num_iterations, least=0)
         log_interval = None if log_interval is None else check_count("log_interval", log_interval)
         callbacks = _as_list(callback)
@@ -258,7 +269,7 @@ class FewShotLearner(CheckedInputs, ABC):
         if verbose and not self.logger.output_formats:
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
         log = TrainingLog(self, log_interval)
-        with self._recording() if cuda_graph else contextlib.nullcontext():
+        with faster:
             for iteration in progress(num_iterations, progress_bar, self, log):
                 self._set_rates()
                 batch = self.draw(train)
@@ -275,6 +286,13 @@ class FewShotLearner(CheckedInputs, ABC):
         self.module.eval()
         return self
 
+    def _faster(self, cuda_graph: bool, compile: bool) -> contextlib.AbstractContextManager[None]:
+        if cuda_graph and compile:
+            raise ValueError("cuda_graph and compile exclude each other")
+        if cuda_graph:
+            return self._recording()
+        return self._compiling() if compile else contextlib.nullcontext()
+
     def check_can_record(self) -> None:
         """Whether :meth:`learn` can have ``cuda_graph=True``.
 
@@ -284,6 +302,24 @@ class FewShotLearner(CheckedInputs, ABC):
         if not self.can_record:
             raise ValueError(f"a CUDA graph is not for {type(self).__name__}, whose updates vary")
         check_gpu(self.device)
+
+    def check_can_compile(self) -> None:
+        """Whether :meth:`learn` can have ``compile=True``.
+
+        Raises:
+            ValueError: Not this learner.
+        """
+        if not self.can_compile:
+            raise ValueError(f"compile is not for {type(self).__name__}: Reptile has it")
+
+    @contextlib.contextmanager
+    def _compiling(self) -> Iterator[None]:
+        self.check_can_compile()
+        self.compiling = True
+        try:
+            yield
+        finally:
+            self.compiling = False
 
     @contextlib.contextmanager
     def _recording(self) -> Iterator[None]:

@@ -109,8 +109,11 @@ class Omniglot(FewShotSplit):
         train_queries: Likewise.
         split: ``"vinyals"``: 1028 training, 172 validation and 423 test characters (Vinyals et al.,
             "Matching networks for one shot learning", 2016, in the division of the
-            pytorch-meta project). ``"lake"``: 25 background alphabets for training, 5 for
+            pytorch-meta project). ``"random"``: as many of each, drawn from all alphabets, as in
+            the codes of MAML and Reptile: an easier test, of characters from alphabets that were
+            seen in training. ``"lake"``: 25 background alphabets for training, 5 for
             validation, the 20 evaluation alphabets, from which Lake's runs come, for testing.
+        split_seed: Of the random division.
         train_on_validation: Train on the validation characters too, as the papers do: 1,200 of
             Vinyals' split. For a last training: scores on validation tasks say nothing then.
         rotations: Turn the training classes by multiples of 90 degrees.
@@ -138,6 +141,7 @@ class Omniglot(FewShotSplit):
         train_shots: int | None = None,
         train_queries: int | None = None,
         split: str = "vinyals",
+        split_seed: int = 0,
         train_on_validation: bool = False,
         rotations: bool = True,
         test_rotations: bool = False,
@@ -151,8 +155,10 @@ class Omniglot(FewShotSplit):
             parts = _vinyals(characters.names, root, download)
         elif split == "lake":
             parts = _lake(characters.names)
+        elif split == "random":
+            parts = _random(len(characters.names), split_seed)
         else:
-            raise ValueError(f"split is 'vinyals' or 'lake', got {split!r}")
+            raise ValueError(f"split is 'vinyals', 'random' or 'lake', got {split!r}")
         if train_on_validation:
             parts["train"] = np.union1d(parts["train"], parts["validation"])
         turned = {"train": rotations, "validation": test_rotations, "test": test_rotations}
@@ -196,6 +202,13 @@ def _vinyals(names: list[str], root: str | Path | None, download: bool) -> dict[
             raise ValueError(f"{path} is no split of these characters: {error!r}") from error
         parts[part] = np.array(sorted(listed))
     return parts
+
+
+def _random(num: int, seed: int) -> dict[str, np.ndarray]:
+    order = np.random.default_rng(check_count("split_seed", seed, least=0)).permutation(num)
+    ends = [round(num * end / 1623) for end in (1028, 1200)]
+    parts = np.split(order, ends)
+    return {part: np.sort(found) for part, found in zip(VINYALS, parts, strict=True)}
 
 
 def _lake(names: list[str]) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ Nichol, Achiam and Schulman, "On first-order meta-learning algorithms", 2018 (ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from meta_rl.tasks import check_count
 
 DECAY = 0.999
 EPSILON = 1e-8
+
+AdamStep = Callable[[Params, Params, Tensor, Tensor, Tensor], tuple[Params, Params, Tensor]]
 
 
 class ReptileState(NamedTuple):
@@ -65,6 +68,7 @@ class Reptile(GradientLearner):
     """
 
     can_record = True
+    can_compile = True
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class Reptile(GradientLearner):
         self.transductive = transductive
         self.moments = {name: torch.zeros_like(value) for name, value in self.params.items()}
         self.moment_steps = 0
+        self._compiled: AdamStep | None = None
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """Learn the tasks, then φ ← φ + ε (mean of the learned parameters − φ)."""
@@ -112,7 +117,8 @@ class Reptile(GradientLearner):
     def _meta_step(
         self, x: Tensor, y: Tensor, chosen: Tensor, count: Tensor, fraction: Tensor
     ) -> dict[str, Tensor]:
-        state, loss = self._learn(x, y, chosen, self._fresh(x, count))
+        step = self._compiled_step() if self.compiling else None
+        state, loss = self._learn(x, y, chosen, self._fresh(x, count), step)
         means = {name: value.mean(dim=0) for name, value in state.params.items()}
         self.guard("loss", loss)
         self.guard("learned parameters", means)
@@ -157,12 +163,24 @@ class Reptile(GradientLearner):
         }
         return ReptileState(self.initial_state(num_tasks), moments, count, x)
 
+    def _compiled_step(self) -> AdamStep:
+        """A step of all tasks at once: one kernel for what lies between two products."""
+        if self._compiled is None:
+            self._compiled = torch.compile(vmap(self._adam_step), dynamic=False)
+        return self._compiled
+
     @torch.no_grad()
     def _learn(
-        self, x: Tensor, y: Tensor, minibatches: Tensor, state: ReptileState
+        self,
+        x: Tensor,
+        y: Tensor,
+        minibatches: Tensor,
+        state: ReptileState,
+        step: AdamStep | None = None,
     ) -> tuple[ReptileState, Tensor]:
         """Adam on minibatches ``[M, steps, batch]`` of the support data."""
-        step = vmap(self._adam_step, (0, 0, 0, 0, 0), chunk_size=self.chunk_size)
+        if step is None:
+            step = vmap(self._adam_step, chunk_size=self.chunk_size)
         params, moments = state.params, state.moments
         rows = torch.arange(len(y), device=self.device)[:, None]
         loss = torch.zeros(len(y), device=self.device)

@@ -92,6 +92,8 @@ def test_a_learner_without_training(tmp_path: Path, capsys: pytest.CaptureFixtur
             [*TRAIN, "--device", "cpu", "--cuda-graph"],
             "a CUDA graph needs a GPU, but the device is",
         ),
+        ([*TRAIN, "--cuda-graph", "--compile"], "--cuda-graph and --compile exclude each other"),
+        ([*TRAIN, "--device", "cpu", "--compile"], "compile is not for MAML: Reptile has it"),
         (["train", "nearest", "Sinusoid-5s"], "NearestNeighbour learns labels"),
         (["train", "ntm", "Sinusoid-5s"], "NTMLearner does not learn Sinusoid, which has no input"),
         (["train", "mann", "Copy"], "MANN does not learn Copy, which has no ways"),

@@ -330,6 +330,30 @@ class TestReptile:
             for name, value in alone.named_parameters():
                 assert torch.allclose(state.params[name][task], value, atol=1e-5)
 
+    def test_compiled_updates_are_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Traced as one graph (here without its back end), for all tasks at once."""
+        compile, compiled = torch.compile, []
+
+        def traced(function: Any, **settings: Any) -> Any:
+            compiled.append(function)
+            return compile(function, backend="eager", fullgraph=True, **settings)
+
+        monkeypatch.setattr(torch, "compile", traced)
+        learned = []
+        for options in ({}, {"compile": True}):
+            learner = Reptile(mlp(3), 0.01, chunk_size=2, seed=0, device="cpu")
+            learner.learn(blob_split(), 6, **options)
+            learner.learn(blob_split(), 2, reset_num_iterations=False, **options)
+            assert not learner.compiling
+            learned.append([*learner.params.values(), *learner.moments.values()])
+        assert len(compiled) == 1
+        for plain, fused in zip(*learned, strict=True):
+            assert torch.allclose(plain, fused, atol=1e-5)
+        with pytest.raises(ValueError, match="compile is not for MAML: Reptile has it"):
+            MAML(mlp(3), device="cpu").learn(blob_split(), 1, compile=True)
+        with pytest.raises(ValueError, match="cuda_graph and compile exclude"):
+            learner.learn(blob_split(), 1, compile=True, cuda_graph=True)
+
     def test_minibatches_go_through_the_support_set_pass_by_pass(self) -> None:
         learner = Reptile(mlp(3), seed=0, device="cpu")
         chosen = learner._minibatches(4, 6, 6, 4)

@@ -111,17 +111,29 @@ def test_which_classes_are_turned(root: Path, test_rotations: bool) -> None:
 
 
 def test_the_splits_are_disjoint(root: Path) -> None:
-    for split, sizes in (("vinyals", (15, 6, 6)), ("lake", (6, 15, 7))):
+    for split, sizes in (("vinyals", (15, 6, 6)), ("random", (18, 3, 7)), ("lake", (6, 15, 7))):
         tasks = Omniglot(root, ways=2, queries=1, split=split, rotations=False)
         parts = [tasks.train, tasks.validation, tasks.test]
         assert [part.pool.num_classes for part in parts] == list(sizes)
         amounts = [set(ink(part.pool.examples.float()).tolist()) for part in parts]
         assert len(set.union(*amounts)) == sum(sizes)
-    with pytest.raises(ValueError, match="split is 'vinyals' or 'lake'"):
-        Omniglot(root, split="random")
+    with pytest.raises(ValueError, match="split is 'vinyals', 'random' or 'lake', got 'koch'"):
+        Omniglot(root, split="koch")
 
 
-@pytest.mark.parametrize("split", ["vinyals", "lake"])
+def test_the_random_split_has_its_seed(root: Path) -> None:
+    def training_characters(seed: int) -> list[float]:
+        tasks = Omniglot(root, ways=2, queries=1, split="random", split_seed=seed, rotations=False)
+        return ink(tasks.train.pool.examples.float()).tolist()
+
+    assert training_characters(3) == training_characters(3)
+    assert training_characters(3) != training_characters(4)
+    for seed in (-1, 0.5):
+        with pytest.raises((ValueError, TypeError), match="split_seed"):
+            Omniglot(root, split="random", split_seed=seed)
+
+
+@pytest.mark.parametrize("split", ["vinyals", "random", "lake"])
 def test_training_on_the_validation_characters_too(root: Path, split: str) -> None:
     def amounts(train_on_validation: bool) -> list[list[float]]:
         settings = {"split": split, "train_on_validation": train_on_validation}
