@@ -15,10 +15,25 @@ SHARED = {"multi_task_sac": "pearl", "oracle_sac": "pearl"}
 
 
 def settings_for(algorithm: str) -> dict[str, dict[str, Any]]:
-    """All settings of an algorithm, by the name of their tasks; none where none ship."""
+    """All settings of an algorithm, by the name of their tasks; none where none ship.
+
+    A section with ``like = "another"`` has the other's settings, but for those of its own.
+    """
     name = SHARED.get(algorithm, algorithm)
     file = importlib.resources.files("meta_rl") / "settings" / f"{name}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    sections = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {tasks: _complete(section, sections) for tasks, section in sections.items()}
+
+
+def _complete(section: dict[str, Any], sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    own = dict(section)
+    if "like" not in own:
+        return own
+    shared = _complete(sections[own.pop("like")], sections)
+    for table in ("env", "policy"):
+        if table in own:
+            own[table] = shared.get(table, {}) | own[table]
+    return shared | own
 
 
 def find_settings(

@@ -237,6 +237,21 @@ class TestShippedSettings:
     def test_there_are_some(self) -> None:
         assert ("rl2", "BernoulliBandit") in self.SHIPPED
 
+    def test_sections_that_are_like_another(self) -> None:
+        """Tables are joined, from one to the next."""
+        found = settings_for("reptile")
+        both = found["Omniglot-5w5s-random-transductive"]
+        assert "like" not in both
+        assert both.pop("transductive") is True
+        env = {"train_shots": 10, "train_queries": 1, "train_on_validation": True}
+        assert both.pop("env") == {**env, "split": "random", "queries": 1}
+        first = found["Omniglot-5w1s"]
+        assert first.pop("env") == env
+        assert both == first
+        push = settings_for("pearl")["MetaWorldML1-push"]
+        assert push["env_id"] == "MetaWorldML1"
+        assert push["env"] == {"env_name": "push-v3", "horizon": 200, "episodes_per_trial": 3}
+
     @pytest.mark.parametrize(("algorithm", "tasks"), SHIPPED)
     def test_settings_build_their_agent(
         self, algorithm: str, tasks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
