@@ -58,7 +58,7 @@ class EveryCallRecorded:
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A GPU; or a CPU that takes the way of a recording."""
     if request.param == "cpu":
-        for module in ("meta_rl.few_shot.learner", "meta_rl.agents.pearl"):
+        for module in ("meta_rl.few_shot.device_work", "meta_rl.agents.pearl"):
             monkeypatch.setattr(f"{module}.CudaGraph", EveryCallRecorded)
             monkeypatch.setattr(f"{module}.is_recording", lambda: EveryCallRecorded.recording)
         monkeypatch.setattr(FewShotLearner, "check_can_record", lambda self: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import io
 import os
@@ -19,20 +18,11 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meta_rl.cuda_graph import (
-    CudaGraph,
-    check_gpu,
-    is_recording,
-    options,
-    recordable,
-    restore_options,
-    set_rate,
-    step_where,
-)
+from meta_rl.cuda_graph import options, restore_options, set_rate
 from meta_rl.few_shot.checked_inputs import CheckedInputs
+from meta_rl.few_shot.device_work import DeviceWork
 from meta_rl.few_shot.networks import RECIPES, plain
 from meta_rl.few_shot.training_log import TrainingLog, progress
-from meta_rl.inner_loop import is_finite
 from meta_rl.tasks import check_count
 from meta_rl.torch_generator import set_generator_state
 
@@ -45,7 +35,7 @@ Rate = float | Sequence[float]
 FORMAT = 1
 
 
-class FewShotLearner(CheckedInputs, ABC):
+class FewShotLearner(CheckedInputs, DeviceWork, ABC):
     """Meta-training by a loop of :meth:`draw` and :meth:`update`; adaptation as a function.
 
     What an iteration does depends on the parameters, the optimiser and the two generators, all of
@@ -73,15 +63,6 @@ class FewShotLearner(CheckedInputs, ABC):
 
     unit: ClassVar[str] = "step"
     """What lies between two points of adaptation: ``"step"`` or ``"shot"``."""
-
-    can_record: ClassVar[bool] = False
-    """Whether :meth:`update` computes by :meth:`on_device`, so that it can be a CUDA graph."""
-
-    can_compile: ClassVar[bool] = False
-    """Whether :meth:`update` looks at :attr:`compiling`."""
-
-    compiling = False
-    """Whether the work of an update is to be compiled."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the arguments: checkpoints keep them."""
@@ -124,7 +105,6 @@ class FewShotLearner(CheckedInputs, ABC):
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         self.logger = Logger(None, [])
         self.optimizer: torch.optim.Optimizer | None = None
-        self._graph: CudaGraph | None = None
         self._checks: dict[str, Tensor] = {}
         self.module.eval()  # training mode only within an update
 
@@ -252,7 +232,7 @@ class FewShotLearner(CheckedInputs, ABC):
                 that the network does not take, a graph where there is no GPU, or a learner that
                 cannot be compiled.
         """
-        faster = self._faster(cuda_graph, compile)
+        faster = self.faster(cuda_graph, compile)
         num_iterations = check_count("num_iterations", num_iterations, least=0)
         log_interval = None if log_interval is None else check_count("log_interval", log_interval)
         callbacks = _as_list(callback)
@@ -286,76 +266,6 @@ class FewShotLearner(CheckedInputs, ABC):
         self.module.eval()
         return self
 
-    def _faster(self, cuda_graph: bool, compile: bool) -> contextlib.AbstractContextManager[None]:
-        if cuda_graph and compile:
-            raise ValueError("cuda_graph and compile exclude each other")
-        if cuda_graph:
-            return self._recording()
-        return self._compiling() if compile else contextlib.nullcontext()
-
-    def check_can_record(self) -> None:
-        """Whether :meth:`learn` can have ``cuda_graph=True``.
-
-        Raises:
-            ValueError: Not on a GPU, or not this learner.
-        """
-        if not self.can_record:
-            raise ValueError(f"a CUDA graph is not for {type(self).__name__}, whose updates vary")
-        check_gpu(self.device)
-
-    def check_can_compile(self) -> None:
-        """Whether :meth:`learn` can have ``compile=True``.
-
-        Raises:
-            ValueError: Not this learner.
-        """
-        if not self.can_compile:
-            raise ValueError(f"compile is not for {type(self).__name__}: Reptile has it")
-
-    @contextlib.contextmanager
-    def _compiling(self) -> Iterator[None]:
-        self.check_can_compile()
-        self.compiling = True
-        try:
-            yield
-        finally:
-            self.compiling = False
-
-    @contextlib.contextmanager
-    def _recording(self) -> Iterator[None]:
-        """What is computed by :meth:`on_device` is recorded, and replayed."""
-        self.check_can_record()
-        self._graph = CudaGraph(self._checked_later, [self.generator])
-        steps = [self.optimizer] if isinstance(self.optimizer, torch.optim.Adam) else []
-        try:
-            with recordable(*steps):
-                yield
-        finally:
-            self._graph = None
-
-    def on_device(self, work: Callable[..., dict[str, Tensor]], *data: Tensor) -> dict[str, Tensor]:
-        """The part of an update that a CUDA graph can replay.
-
-        Args:
-            work: Gives numbers to log. It does the same with every data: it looks at no value of a
-                tensor, and changes parameters in place. In it, :meth:`guard` may be called.
-            *data: Tensors, which may differ from update to update.
-
-        Raises:
-            FloatingPointError: As :meth:`guard`.
-        """
-        if self._graph is None:
-            return work(*data)
-        self._work = work
-        report, checks = self._graph(*data)
-        for what, finite in checks.items():
-            self._stop_unless(finite, what)
-        return report
-
-    def _checked_later(self, *data: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        self._checks = {}
-        return self._work(*data), self._checks
-
     @property
     def progress(self) -> float:
         """How much of the training is done, 0 to 1."""
@@ -364,48 +274,6 @@ class FewShotLearner(CheckedInputs, ABC):
     def _set_rates(self) -> None:
         assert self.optimizer is not None
         set_rate(self.optimizer, rate_at(self.meta_lr, self.progress))
-
-    def step(self, loss: Tensor) -> None:
-        """A gradient step on a loss.
-
-        Raises:
-            FloatingPointError: The loss or a gradient is not finite; nothing is changed.
-        """
-        assert self.optimizer is not None
-        self.optimizer.zero_grad()
-        self.guard("loss", loss)
-        loss.backward()
-        self.guard("gradient", [p.grad for p in self.module.parameters() if p.grad is not None])
-        self.limit_gradient()
-        if is_recording():
-            step_where(self.optimizer, self.all_finite)
-        else:
-            self.optimizer.step()
-
-    def limit_gradient(self) -> None:
-        """Change the gradients before a step is made, such as where they are too long."""
-
-    def guard(self, what: str, values: Any) -> None:
-        """Stop where values are not finite; while a graph is recorded, :meth:`on_device` does.
-
-        Raises:
-            FloatingPointError: They are not.
-        """
-        self._checks[what] = is_finite(values)
-        if not is_recording():
-            self._stop_unless(self._checks[what], what)
-
-    @property
-    def all_finite(self) -> Tensor:
-        """Whether all that was given to :meth:`guard` in this update is finite, on the device."""
-        return torch.stack(list(self._checks.values())).all()
-
-    def _stop_unless(self, finite: Tensor, what: str) -> None:
-        if not finite:
-            raise FloatingPointError(
-                f"{type(self).__name__}: the {what} of iteration {self.num_iterations + 1} is not "
-                "finite; the parameters are those before. Lower the step sizes"
-            )
 
     def set_logger(self, logger: Logger) -> None:
         """Log to this Stable-Baselines3 logger."""

@@ -1,0 +1,160 @@
+"""Work of an update on the device: checked for what is not finite, recorded or compiled."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from meta_rl.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
+from meta_rl.inner_loop import is_finite
+
+
+class DeviceWork:
+    """What a learner's update computes by :meth:`on_device`, with its checks by :meth:`guard`.
+
+    Attributes:
+        device: Of the work.
+        generator: That the work draws from.
+        optimizer: That it steps with; ``None`` before the first update.
+        num_iterations: Updates that are done.
+        module: Whose parameters are learned.
+    """
+
+    device: torch.device
+    generator: torch.Generator
+    optimizer: torch.optim.Optimizer | None
+    num_iterations: int
+    module: nn.ModuleDict
+    _checks: dict[str, Tensor]
+    _work: Callable[..., dict[str, Tensor]]
+    _graph: CudaGraph | None = None
+
+    can_record: ClassVar[bool] = False
+    """Whether :meth:`update` computes by :meth:`on_device`, so that it can be a CUDA graph."""
+
+    can_compile: ClassVar[bool] = False
+    """Whether :meth:`update` looks at :attr:`compiling`."""
+
+    compiling = False
+    """Whether the work of an update is to be compiled."""
+
+    def faster(self, cuda_graph: bool, compile: bool) -> contextlib.AbstractContextManager[None]:
+        """Within it, what is computed by :meth:`on_device` is recorded, or may be compiled.
+
+        Raises:
+            ValueError: Both at a time, or what the learner or its device does not have.
+        """
+        if cuda_graph and compile:
+            raise ValueError("cuda_graph and compile exclude each other")
+        if cuda_graph:
+            return self._recording()
+        return self._compiling() if compile else contextlib.nullcontext()
+
+    def check_can_record(self) -> None:
+        """Whether :meth:`learn` can have ``cuda_graph=True``.
+
+        Raises:
+            ValueError: Not on a GPU, or not this learner.
+        """
+        if not self.can_record:
+            raise ValueError(f"a CUDA graph is not for {type(self).__name__}, whose updates vary")
+        check_gpu(self.device)
+
+    def check_can_compile(self) -> None:
+        """Whether :meth:`learn` can have ``compile=True``.
+
+        Raises:
+            ValueError: Not this learner.
+        """
+        if not self.can_compile:
+            raise ValueError(f"compile is not for {type(self).__name__}: Reptile has it")
+
+    @contextlib.contextmanager
+    def _compiling(self) -> Iterator[None]:
+        self.check_can_compile()
+        self.compiling = True
+        try:
+            yield
+        finally:
+            self.compiling = False
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[None]:
+        """What is computed by :meth:`on_device` is recorded, and replayed."""
+        self.check_can_record()
+        self._graph = CudaGraph(self._checked_later, [self.generator])
+        steps = [self.optimizer] if isinstance(self.optimizer, torch.optim.Adam) else []
+        try:
+            with recordable(*steps):
+                yield
+        finally:
+            self._graph = None
+
+    def on_device(self, work: Callable[..., dict[str, Tensor]], *data: Tensor) -> dict[str, Tensor]:
+        """The part of an update that a CUDA graph can replay.
+
+        Args:
+            work: Gives numbers to log. It does the same with every data: it looks at no value of a
+                tensor, and changes parameters in place. In it, :meth:`guard` may be called.
+            *data: Tensors, which may differ from update to update.
+
+        Raises:
+            FloatingPointError: As :meth:`guard`.
+        """
+        if self._graph is None:
+            return work(*data)
+        self._work = work
+        report, checks = self._graph(*data)
+        for what, finite in checks.items():
+            self._stop_unless(finite, what)
+        return report
+
+    def _checked_later(self, *data: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        self._checks = {}
+        return self._work(*data), self._checks
+
+    def step(self, loss: Tensor) -> None:
+        """A gradient step on a loss.
+
+        Raises:
+            FloatingPointError: The loss or a gradient is not finite; nothing is changed.
+        """
+        assert self.optimizer is not None
+        self.optimizer.zero_grad()
+        self.guard("loss", loss)
+        loss.backward()
+        self.guard("gradient", [p.grad for p in self.module.parameters() if p.grad is not None])
+        self.limit_gradient()
+        if is_recording():
+            step_where(self.optimizer, self.all_finite)
+        else:
+            self.optimizer.step()
+
+    def limit_gradient(self) -> None:
+        """Change the gradients before a step is made, such as where they are too long."""
+
+    def guard(self, what: str, values: Any) -> None:
+        """Stop where values are not finite; while a graph is recorded, :meth:`on_device` does.
+
+        Raises:
+            FloatingPointError: They are not.
+        """
+        self._checks[what] = is_finite(values)
+        if not is_recording():
+            self._stop_unless(self._checks[what], what)
+
+    @property
+    def all_finite(self) -> Tensor:
+        """Whether all that was given to :meth:`guard` in this update is finite, on the device."""
+        return torch.stack(list(self._checks.values())).all()
+
+    def _stop_unless(self, finite: Tensor, what: str) -> None:
+        if not finite:
+            raise FloatingPointError(
+                f"{type(self).__name__}: the {what} of iteration {self.num_iterations + 1} is not "
+                "finite; the parameters are those before. Lower the step sizes"
+            )
