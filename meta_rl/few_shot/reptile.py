@@ -14,6 +14,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from meta_rl.few_shot.gradient import GradientLearner
 from meta_rl.few_shot.learner import Rate, rate_at
+from meta_rl.few_shot.strided_conv4 import StridedConv4
 from meta_rl.few_shot.tasks import FewShotTasks, draw_distinct
 from meta_rl.inner_loop import Params
 from meta_rl.tasks import check_count
@@ -22,6 +23,18 @@ DECAY = 0.999
 EPSILON = 1e-8
 
 AdamStep = Callable[[Params, Params, Tensor, Tensor, Tensor], tuple[Params, Params, Tensor]]
+
+
+def _mean(values: Params) -> Params:
+    return {name: value.mean(dim=0) for name, value in values.items()}
+
+
+def _first(values: Params) -> Params:
+    return {name: value[:1] for name, value in values.items()}
+
+
+def _repeat(values: Params, num: int) -> Params:
+    return {name: value.expand(num, *value.shape[1:]) for name, value in values.items()}
 
 
 class ReptileState(NamedTuple):
@@ -103,6 +116,8 @@ class Reptile(GradientLearner):
         self.moments = {name: torch.zeros_like(value) for name, value in self.params.items()}
         self.moment_steps = 0
         self._compiled: AdamStep | None = None
+        fits = self.device.type == "cpu" and StridedConv4.fits(network)
+        self._written = StridedConv4(network) if fits else None
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """Learn the tasks, then φ ← φ + ε (mean of the learned parameters − φ)."""
@@ -117,18 +132,21 @@ class Reptile(GradientLearner):
     def _meta_step(
         self, x: Tensor, y: Tensor, chosen: Tensor, count: Tensor, fraction: Tensor
     ) -> dict[str, Tensor]:
-        step = self._compiled_step() if self.compiling else None
-        state, loss = self._learn(x, y, chosen, self._fresh(x, count), step)
-        means = {name: value.mean(dim=0) for name, value in state.params.items()}
+        state = self._fresh(x, count)
+        if self.compiling:
+            means, squares, loss = self._learn_compiled(x, y, chosen, state)
+        else:
+            state, loss = self._learn(x, y, chosen, state)
+            means, squares = _mean(state.params), _mean(state.moments)
         self.guard("loss", loss)
         self.guard("learned parameters", means)
         finite = self.all_finite
         for name, value in self.params.items():
             moved = value + (means[name] - value) * fraction
             value.copy_(torch.where(finite, moved, value))
-        for name, value in state.moments.items():
+        for name, value in squares.items():
             before = self.moments[name]
-            before.copy_(torch.where(finite, value.mean(dim=0), before))
+            before.copy_(torch.where(finite, value, before))
         return {"loss": loss}
 
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -163,11 +181,24 @@ class Reptile(GradientLearner):
         }
         return ReptileState(self.initial_state(num_tasks), moments, count, x)
 
-    def _compiled_step(self) -> AdamStep:
-        """A step of all tasks at once: one kernel for what lies between two products."""
+    def _learn_compiled(
+        self, x: Tensor, y: Tensor, chosen: Tensor, state: ReptileState
+    ) -> tuple[Params, Params, Tensor]:
+        """Means over the tasks: of learned parameters, of running squares, of the last losses."""
+        written = self._written
         if self._compiled is None:
-            self._compiled = torch.compile(vmap(self._adam_step), dynamic=False)
-        return self._compiled
+            step = vmap(self._adam_step) if written is None else self._written_step
+            self._compiled = torch.compile(step, dynamic=False)
+        if written is not None:
+            state = state._replace(
+                params=_repeat(written.pack(_first(state.params)), len(y)),
+                moments=_repeat(written.pack(_first(state.moments)), len(y)),
+            )
+        state, loss = self._learn(x, y, chosen, state, self._compiled)
+        means, squares = _mean(state.params), _mean(state.moments)
+        if written is not None:
+            means, squares = written.unpack(means), written.unpack(squares)
+        return means, squares, loss
 
     @torch.no_grad()
     def _learn(
@@ -204,17 +235,31 @@ class Reptile(GradientLearner):
     ) -> tuple[Params, Params, Tensor]:
         """Adam with β₁ = 0 for one task: the gradient over the root of its running square."""
         gradients, loss = grad_and_value(self.loss)(params, (x, y))
+        return *self._adam(params, moments, count, gradients), loss
+
+    def _written_step(
+        self, params: Params, moments: Params, count: Tensor, x: Tensor, y: Tensor
+    ) -> tuple[Params, Params, Tensor]:
+        """The same for all tasks, which have seen as many steps, with packed parameters."""
+        assert self._written is not None
+        gradients, losses = self._written.gradient(params, x, y)
+        return *self._adam(params, moments, count[0], gradients), losses
+
+    def _adam(
+        self, params: Params, moments: Params, count: Tensor, gradients: Params
+    ) -> tuple[Params, Params]:
         moments = {
             name: DECAY * moments[name] + (1 - DECAY) * gradient**2
             for name, gradient in gradients.items()
         }
         correction = 1 - DECAY ** count.to(torch.float64)  # of float32, 1 - 0.999 is coarse
-        scale = correction.rsqrt().to(loss.dtype)
+        scale = correction.rsqrt()
         params = {
-            name: value - self.lr * gradients[name] / (scale * moments[name].sqrt() + EPSILON)
+            name: value
+            - self.lr * gradients[name] / (scale.to(value.dtype) * moments[name].sqrt() + EPSILON)
             for name, value in params.items()
         }
-        return params, moments, loss
+        return params, moments
 
     @torch.no_grad()
     def outputs(self, inputs: Tensor, state: ReptileState | None) -> Tensor:

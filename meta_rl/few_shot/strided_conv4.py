@@ -1,0 +1,180 @@
+"""Omniglot's strided convolutions for all tasks at once, with their gradient written out.
+
+Each task has weights of its own, so that a convolution of a meta-batch is a batch of matrix
+products: of patches of 3 × 3 with weights. Channels are the last axis, along which everything else
+is a loop that ``torch.compile`` makes one kernel of; what automatic differentiation leaves of the
+same network is slower (see ``benchmarks/reptile_speed.py``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from meta_rl.batch_norm import BatchNorm
+from meta_rl.inner_loop import Params
+
+
+class StridedConv4:
+    """Loss and gradient of a classifier :func:`meta_rl.few_shot.networks.conv4` with strides.
+
+    Its parameters are *packed*: those of a convolution are ``[M, 9 inputs, outputs]``, those of the
+    head ``[M, features, ways]`` with features in the order of positions, then channels.
+
+    Args:
+        network: For which :meth:`fits` holds.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        body = network.body
+        assert isinstance(body, nn.Sequential)
+        self.convolutions = [f"body.{i}" for i, m in enumerate(body) if isinstance(m, nn.Conv2d)]
+        self.norms = [f"body.{i}" for i, m in enumerate(body) if isinstance(m, BatchNorm)]
+        self.eps = [module.eps for module in body if isinstance(module, BatchNorm)]
+        self.hidden = len(network.get_parameter("body.0.bias"))
+
+    @staticmethod
+    def fits(network: nn.Module) -> bool:
+        """Whether a network is a classifier of this kind: strides, all positions, norm="task"."""
+        name, settings = getattr(network, "recipe", None) or ("", {})
+        wanted = {"pool": "stride", "flatten": True, "norm": "task"}
+        return (
+            name == "conv4" and settings["ways"] is not None and wanted.items() <= settings.items()
+        )
+
+    def pack(self, params: Params) -> Params:
+        """Parameters by name, ``[M, ...]`` each, in the order that :meth:`gradient` takes."""
+        packed = dict(params)
+        for name in self.convolutions:
+            weight = params[f"{name}.weight"].permute(0, 3, 4, 2, 1)
+            packed[f"{name}.weight"] = weight.flatten(1, 3).contiguous()
+        head = params["head.weight"].unflatten(2, (self.hidden, -1)).permute(0, 3, 2, 1)
+        packed["head.weight"] = head.flatten(1, 2).contiguous()
+        return packed
+
+    def unpack(self, params: Params) -> Params:
+        """The inverse, of parameters without a task axis."""
+        unpacked = dict(params)
+        for name in self.convolutions:
+            weight = params[f"{name}.weight"].unflatten(0, (3, 3, -1)).permute(3, 2, 0, 1)
+            unpacked[f"{name}.weight"] = weight.contiguous()
+        head = params["head.weight"].unflatten(0, (-1, self.hidden)).permute(2, 1, 0)
+        unpacked["head.weight"] = head.flatten(1, 2).contiguous()
+        return unpacked
+
+    def gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Params, Tensor]:
+        """Of the mean cross-entropy of each task.
+
+        Args:
+            params: Packed.
+            x: Images, ``[M, B, channels, size, size]``.
+            y: Labels, ``[M, B]``.
+
+        Returns:
+            The gradient, packed, and the losses, ``[M]``. The bias of a convolution has none: the
+            normalisation takes it away.
+        """
+        num_tasks, num = y.shape
+        blocks = []
+        activations = x.permute(0, 1, 3, 4, 2)
+        for conv, norm, eps in zip(self.convolutions, self.norms, self.eps, strict=True):
+            block = _forward(params, activations, conv, norm, eps)
+            blocks.append(block)
+            width = (activations.shape[2] + 1) // 2
+            activations = block.outputs.view(num_tasks, num, width, width, self.hidden)
+        features = activations.flatten(2)
+        logits = torch.baddbmm(params["head.bias"][:, None], features, params["head.weight"])
+        log_probabilities = logits.log_softmax(dim=-1)
+        losses = -log_probabilities.gather(2, y[..., None]).mean(dim=(1, 2))
+        truth = functional.one_hot(y, logits.shape[-1])
+        error = (log_probabilities.exp() - truth) / num
+        gradients = {
+            "head.weight": features.mT @ error,
+            "head.bias": error.sum(dim=1),
+        }
+        back = (error @ params["head.weight"].mT).view_as(blocks[-1].outputs)
+        for block in reversed(blocks):
+            back, found = _backward(params, block, back)
+            gradients |= found
+            if block is not blocks[0]:
+                back = _sum_of_patches(
+                    back.view(num_tasks, num, block.width, block.width, 3, 3, self.hidden),
+                    block.size,
+                ).flatten(1, 3)
+        return {name: gradients[name] for name in params}, losses
+
+
+class _Block(NamedTuple):
+    """What a block's gradient needs: names, sizes, and tensors ``[M, B width², channels]``."""
+
+    conv: str
+    norm: str
+    size: int
+    width: int
+    patches: Tensor
+    normal: Tensor
+    scale: Tensor
+    outputs: Tensor
+
+
+def _forward(params: Params, x: Tensor, conv: str, norm: str, eps: float) -> _Block:
+    """Convolution, batch normalisation, ReLU; ``x`` is ``[M, B, size, size, channels]``."""
+    size = x.shape[2]
+    width = (size + 1) // 2
+    patches = _patches(x, width)
+    products = patches @ params[f"{conv}.weight"]  # the bias would be taken away again
+    centred = products - products.mean(dim=1, keepdim=True)
+    scale = (centred.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+    normal = centred * scale
+    gain, shift = params[f"{norm}.weight"][:, None], params[f"{norm}.bias"][:, None]
+    outputs = functional.relu(normal * gain + shift)
+    return _Block(conv, norm, size, width, patches, normal, scale, outputs)
+
+
+def _backward(params: Params, block: _Block, back: Tensor) -> tuple[Tensor, Params]:
+    """From the gradient by the outputs that by the patches, and by the block's parameters."""
+    conv, norm = block.conv, block.norm
+    back = back * (block.outputs > 0)
+    shift, gain = back.sum(dim=1), (back * block.normal).sum(dim=1)
+    num = back.shape[1]
+    # Ioffe and Szegedy (2015), section 3, with the two sums in one place.
+    back = back - (shift / num)[:, None] - block.normal * (gain / num)[:, None]
+    back = back * (params[f"{norm}.weight"][:, None] * block.scale)
+    gradients = {
+        f"{conv}.weight": block.patches.mT @ back,
+        f"{conv}.bias": torch.zeros_like(params[f"{conv}.bias"]),
+        f"{norm}.weight": gain,
+        f"{norm}.bias": shift,
+    }
+    return back @ params[f"{conv}.weight"].mT, gradients
+
+
+def _patches(x: Tensor, width: int) -> Tensor:
+    """Patches of 3 × 3 with stride 2 and padding 1, ``[M, B width², 9 channels]``."""
+    padded = functional.pad(x, (0, 0, 1, 1, 1, 1))
+    steps = [slice(start, start + 2 * width - 1, 2) for start in range(3)]
+    return torch.cat([padded[:, :, i, j] for i in steps for j in steps], dim=-1).flatten(1, 3)
+
+
+def _sum_of_patches(patches: Tensor, size: int) -> Tensor:
+    """The transpose: ``[M, B, width, width, 3, 3, C]`` to ``[M, B, size, size, C]``."""
+    rows = _interleaved(patches.transpose(3, 4), 2, size)
+    return _interleaved(rows, 3, size)
+
+
+def _interleaved(parts: Tensor, dim: int, size: int) -> Tensor:
+    """Sums along an axis, whose positions have three parts each, on the next axis.
+
+    With padding 1 and stride 2 the middle one lies at every second entry, the last at the one after
+    it, where the next position's first lies too.
+    """
+    first, middle, last = parts.unbind(dim + 1)
+    length = first.shape[dim]
+    none = torch.zeros_like(first.narrow(dim, 0, 1))
+    following = torch.cat([first.narrow(dim, 1, length - 1), none], dim)
+    return (
+        torch.stack([middle, last + following], dim + 1).flatten(dim, dim + 1).narrow(dim, 0, size)
+    )
