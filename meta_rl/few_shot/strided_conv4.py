@@ -39,11 +39,10 @@ class StridedConv4:
     @staticmethod
     def fits(network: nn.Module) -> bool:
         """Whether a network is a classifier of this kind: strides, all positions, norm="task"."""
-        name, settings = getattr(network, "recipe", None) or ("", {})
-        wanted = {"pool": "stride", "flatten": True, "norm": "task"}
-        return (
-            name == "conv4" and settings["ways"] is not None and wanted.items() <= settings.items()
-        )
+        name, settings = getattr(network, "recipe", None) or ("", None)
+        if name != "conv4" or settings["ways"] is None:
+            return False
+        return {"pool": "stride", "flatten": True, "norm": "task"}.items() <= settings.items()
 
     def pack(self, params: Params) -> Params:
         """Parameters by name, ``[M, ...]`` each, in the order that :meth:`gradient` takes."""
