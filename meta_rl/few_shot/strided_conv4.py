@@ -8,7 +8,7 @@ same network is slower (see ``benchmarks/reptile_speed.py``).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,8 @@ class StridedConv4:
     @staticmethod
     def fits(network: nn.Module) -> bool:
         """Whether a network is a classifier of this kind: strides, all positions, norm="task"."""
-        name, settings = getattr(network, "recipe", None) or ("", None)
+        recipe: Any = getattr(network, "recipe", None) or ("", {})
+        name, settings = recipe
         if name != "conv4" or settings["ways"] is None:
             return False
         return {"pool": "stride", "flatten": True, "norm": "task"}.items() <= settings.items()
