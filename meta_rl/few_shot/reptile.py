@@ -16,25 +16,13 @@ from meta_rl.few_shot.gradient import GradientLearner
 from meta_rl.few_shot.learner import Rate, rate_at
 from meta_rl.few_shot.strided_conv4 import StridedConv4
 from meta_rl.few_shot.tasks import FewShotTasks, draw_distinct
-from meta_rl.inner_loop import Params
+from meta_rl.inner_loop import Params, detached
 from meta_rl.tasks import check_count
 
 DECAY = 0.999
 EPSILON = 1e-8
 
 AdamStep = Callable[[Params, Params, Tensor, Tensor, Tensor], tuple[Params, Params, Tensor]]
-
-
-def _mean(values: Params) -> Params:
-    return {name: value.mean(dim=0) for name, value in values.items()}
-
-
-def _first(values: Params) -> Params:
-    return {name: value[:1] for name, value in values.items()}
-
-
-def _repeat(values: Params, num: int) -> Params:
-    return {name: value.expand(num, *value.shape[1:]) for name, value in values.items()}
 
 
 class ReptileState(NamedTuple):
@@ -132,12 +120,12 @@ class Reptile(GradientLearner):
     def _meta_step(
         self, x: Tensor, y: Tensor, chosen: Tensor, count: Tensor, fraction: Tensor
     ) -> dict[str, Tensor]:
-        state = self._fresh(x, count)
-        if self.compiling:
-            means, squares, loss = self._learn_compiled(x, y, chosen, state)
-        else:
-            state, loss = self._learn(x, y, chosen, state)
-            means, squares = _mean(state.params), _mean(state.moments)
+        written = self._written if self.compiling else None
+        step = self._compiled_step() if self.compiling else None
+        state, loss = self._learn(x, y, chosen, self._fresh(x, count, written), step)
+        means, squares = _mean(state.params), _mean(state.moments)
+        if written is not None:
+            means, squares = written.unpack(means), written.unpack(squares)
         self.guard("loss", loss)
         self.guard("learned parameters", means)
         finite = self.all_finite
@@ -174,31 +162,18 @@ class Reptile(GradientLearner):
         """Adam's steps before these tasks, ``[M]``: as data, since a graph fixes numbers."""
         return torch.full((num_tasks,), self.moment_steps, device=self.device)
 
-    def _fresh(self, x: Tensor, count: Tensor) -> ReptileState:
-        num_tasks = len(x)
-        moments = {
-            name: value.expand(num_tasks, *value.shape) for name, value in self.moments.items()
-        }
-        return ReptileState(self.initial_state(num_tasks), moments, count, x)
+    def _fresh(self, x: Tensor, count: Tensor, written: StridedConv4 | None = None) -> ReptileState:
+        params, moments = detached(self.params), self.moments
+        if written is not None:
+            params, moments = written.pack(params), written.pack(moments)
+        return ReptileState(_repeated(params, len(x)), _repeated(moments, len(x)), count, x)
 
-    def _learn_compiled(
-        self, x: Tensor, y: Tensor, chosen: Tensor, state: ReptileState
-    ) -> tuple[Params, Params, Tensor]:
-        """Means over the tasks: of learned parameters, of running squares, of the last losses."""
-        written = self._written
+    def _compiled_step(self) -> AdamStep:
+        """A step of all tasks at once: one kernel for what lies between two products."""
         if self._compiled is None:
-            step = vmap(self._adam_step) if written is None else self._written_step
+            step = vmap(self._adam_step) if self._written is None else self._written_step
             self._compiled = torch.compile(step, dynamic=False)
-        if written is not None:
-            state = state._replace(
-                params=_repeat(written.pack(_first(state.params)), len(y)),
-                moments=_repeat(written.pack(_first(state.moments)), len(y)),
-            )
-        state, loss = self._learn(x, y, chosen, state, self._compiled)
-        means, squares = _mean(state.params), _mean(state.moments)
-        if written is not None:
-            means, squares = written.unpack(means), written.unpack(squares)
-        return means, squares, loss
+        return self._compiled
 
     @torch.no_grad()
     def _learn(
@@ -290,3 +265,11 @@ class Reptile(GradientLearner):
     def load_extra_state(self, extra: dict[str, Any]) -> None:
         """Take them back."""
         self.moments, self.moment_steps = extra["moments"], extra["moment_steps"]
+
+
+def _repeated(values: Params, num: int) -> Params:
+    return {name: value.expand(num, *value.shape) for name, value in values.items()}
+
+
+def _mean(values: Params) -> Params:
+    return {name: value.mean(dim=0) for name, value in values.items()}

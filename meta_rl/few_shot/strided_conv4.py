@@ -21,8 +21,8 @@ from meta_rl.inner_loop import Params
 class StridedConv4:
     """Loss and gradient of a classifier :func:`meta_rl.few_shot.networks.conv4` with strides.
 
-    Its parameters are *packed*: those of a convolution are ``[M, 9 inputs, outputs]``, those of the
-    head ``[M, features, ways]`` with features in the order of positions, then channels.
+    Its weights are *packed*: those of a convolution are ``[9 inputs, outputs]``, those of the head
+    ``[features, ways]`` with features in the order of positions, then channels.
 
     Args:
         network: For which :meth:`fits` holds.
@@ -46,17 +46,17 @@ class StridedConv4:
         return {"pool": "stride", "flatten": True, "norm": "task"}.items() <= settings.items()
 
     def pack(self, params: Params) -> Params:
-        """Parameters by name, ``[M, ...]`` each, in the order that :meth:`gradient` takes."""
+        """The network's parameters by name, as :meth:`gradient` takes them for each task."""
         packed = dict(params)
         for name in self.convolutions:
-            weight = params[f"{name}.weight"].permute(0, 3, 4, 2, 1)
-            packed[f"{name}.weight"] = weight.flatten(1, 3).contiguous()
-        head = params["head.weight"].unflatten(2, (self.hidden, -1)).permute(0, 3, 2, 1)
-        packed["head.weight"] = head.flatten(1, 2).contiguous()
+            weight = params[f"{name}.weight"].permute(2, 3, 1, 0)
+            packed[f"{name}.weight"] = weight.flatten(0, 2).contiguous()
+        head = params["head.weight"].unflatten(1, (self.hidden, -1)).permute(2, 1, 0)
+        packed["head.weight"] = head.flatten(0, 1).contiguous()
         return packed
 
     def unpack(self, params: Params) -> Params:
-        """The inverse, of parameters without a task axis."""
+        """The inverse."""
         unpacked = dict(params)
         for name in self.convolutions:
             weight = params[f"{name}.weight"].unflatten(0, (3, 3, -1)).permute(3, 2, 0, 1)
@@ -69,7 +69,7 @@ class StridedConv4:
         """Of the mean cross-entropy of each task.
 
         Args:
-            params: Packed.
+            params: Packed, ``[M, ...]`` each.
             x: Images, ``[M, B, channels, size, size]``.
             y: Labels, ``[M, B]``.
 
