@@ -68,10 +68,17 @@ class DeviceWork:
         """Whether :meth:`learn` can have ``compile=True``.
 
         Raises:
-            ValueError: Not this learner.
+            ValueError: Not this learner, or ``torch.compile`` does not work here.
         """
         if not self.can_compile:
             raise ValueError(f"compile is not for {type(self).__name__}: Reptile has it")
+        try:
+            torch.compile(_next, dynamic=False)(torch.zeros(2, device=self.device))
+        except Exception as error:  # of many kinds: no compiler, no headers of Python, ...
+            raise ValueError(
+                "compile: torch.compile does not work here; on a CPU it needs a C++ compiler, such "
+                f"as g++ (its error: {str(error).strip().partition(chr(10))[0]})"
+            ) from error
 
     @contextlib.contextmanager
     def _compiling(self) -> Iterator[None]:
@@ -158,3 +165,8 @@ class DeviceWork:
                 f"{type(self).__name__}: the {what} of iteration {self.num_iterations + 1} is not "
                 "finite; the parameters are those before. Lower the step sizes"
             )
+
+
+def _next(x: Tensor) -> Tensor:
+    """What is compiled as a trial."""
+    return x + 1
