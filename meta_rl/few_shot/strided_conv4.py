@@ -8,7 +8,7 @@ same network is slower (see ``benchmarks/reptile_speed.py``).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,11 +39,20 @@ class StridedConv4:
     @staticmethod
     def fits(network: nn.Module) -> bool:
         """Whether a network is a classifier of this kind: strides, all positions, norm="task"."""
-        recipe: Any = getattr(network, "recipe", None) or ("", {})
-        name, settings = recipe
-        if name != "conv4" or settings["ways"] is None:
+        body, head = getattr(network, "body", None), getattr(network, "head", None)
+        if not isinstance(body, nn.Sequential) or not isinstance(head, nn.Linear):
             return False
-        return {"pool": "stride", "flatten": True, "norm": "task"}.items() <= settings.items()
+        convolutions = [module for module in body if isinstance(module, nn.Conv2d)]
+        kinds = [nn.Conv2d, BatchNorm, nn.ReLU] * len(convolutions) + [nn.Flatten]
+        if not convolutions or [type(module) for module in body] != kinds:
+            return False
+        if any(layer.bias is None for layer in (*convolutions, head)):
+            return False
+        return all(
+            (c.kernel_size, c.stride, c.padding, c.dilation, c.groups, c.out_channels)
+            == ((3, 3), (2, 2), (1, 1), (1, 1), 1, convolutions[0].out_channels)
+            for c in convolutions
+        )
 
     def pack(self, params: Params) -> Params:
         """The network's parameters by name, as :meth:`gradient` takes them for each task."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -64,9 +65,18 @@ def test_packing_is_undone() -> None:
     assert all(torch.equal(unpacked[name], value) for name, value in params.items())
 
 
+def changed(change: Callable[[Any], None]) -> Any:
+    """A network that is another one than its recipe says."""
+    module = network()
+    change(module)
+    return module
+
+
 @pytest.mark.parametrize(
     "module",
     [
+        changed(lambda module: setattr(module.body, "2", torch.nn.Tanh())),
+        changed(lambda module: setattr(module.body[3], "stride", (1, 1))),
         network(pool="max"),
         network(flatten=False),
         network(norm="none"),
