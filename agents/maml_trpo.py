@@ -9,12 +9,17 @@ import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
-from torch.func import grad_and_value
 
-from meta_rl.inner_loop import Params, hessian_vector_products
+from meta_rl.inner_loop import (
+    Params,
+    hessian_vector_product,
+    hessian_vector_products,
+    of_every_task,
+    task_gradients,
+)
 from meta_rl.policy_gradient import PolicyGradientAgent
 from meta_rl.task_policy import TaskPolicy
-from meta_rl.task_steps import Batch, check_finite, over_tasks, tasks_at_a_time
+from meta_rl.task_steps import Batch, check_finite, in_chunks, tasks_at_a_time
 from meta_rl.tasks import check_count, check_number
 from meta_rl.trust_region import trust_region_step
 
@@ -182,39 +187,46 @@ class MAMLTRPO(PolicyGradientAgent):
         for name, parameter in self.policy.named_parameters():
             parameter.copy_(params[name])
 
-    def objective(
-        self, params: Params, supports: list[Batch], query: Batch, credit: Tensor
-    ) -> Tensor:
-        """What one task contributes: the surrogate of its adapted policy, and E-MAML's term."""
-        return self._objective(params, self.adapted(params, supports), supports, query, credit)
-
-    def _objective(
-        self, params: Params, fast: Params, supports: list[Batch], query: Batch, credit: Tensor
-    ) -> Tensor:
-        value = self.surrogate(fast, query)
-        if self.exploration_coefficient and supports:
-            first = supports[0]
-            log_probs = self.policy.log_prob(self.policy.outputs(params, first.obs), first.actions)
-            value = value + self.exploration_coefficient * credit * first.mean(log_probs)
-        return value
-
     def task_gradients(self, params: Params, credit: Tensor) -> tuple[Params, Tensor]:
-        """Each task's objective, ``[M]``, and its gradient in the initial parameters, [M, …]."""
+        """Each task's objective, ``[M]``, and its gradient in the initial parameters, [M, …].
+
+        By the chain rule: that of the surrogate in the adapted parameters, then ``v -> Jᵀ v`` for
+        every inner step from the last to the first, J being symmetric.
+        """
         supports, query = self.supports_and_query()
-        return over_tasks(
-            grad_and_value(self.objective),
-            *(params, supports, query, credit),
-            chunk_size=self.task_chunk,
-        )
+        *before, fast = self._parameters_on_the_way(params)
+        chunk_size = self.task_chunk or tasks_at_a_time(query.mask)
+        gradients, objectives = task_gradients(self.surrogate, fast, query, chunk_size=chunk_size)
+        if not self.first_order:
+            for values, support in zip(before[::-1], supports[::-1], strict=True):
+                bent = hessian_vector_product(
+                    self.inner_loss, values, support, gradients, chunk_size=chunk_size
+                )
+                gradients = self._less_bent(gradients, bent)
+        if self.exploration_coefficient and supports:
+            explored, terms = task_gradients(
+                self.exploration, before[0], (supports[0], credit), chunk_size=chunk_size
+            )
+            objectives = objectives + terms
+            gradients = {name: value + explored[name] for name, value in gradients.items()}
+        return gradients, objectives
+
+    def exploration(self, params: Params, data: tuple[Batch, Tensor]) -> Tensor:
+        """E-MAML's term: what was sampled first is credited with the return at last."""
+        first, credit = data
+        log_probs = self.policy.log_prob(self.policy.outputs(params, first.obs), first.actions)
+        return self.exploration_coefficient * credit * first.mean(log_probs)
+
+    def _parameters_on_the_way(self, params: Params) -> list[Params]:
+        """Of every task, before each inner step and after all, ``[M, ...]``."""
+        return [of_every_task(params, len(self._query.mask)), *self._path]
 
     def curvature(self, params: Params) -> Callable[[Params], Params]:
         """Products with the Hessian of the mean divergence of the adapted policies."""
         # The same steps for every product, and another draw for every update.
         supports, query = self.part_of_steps(self.curvature_fraction)
-        num_tasks = len(query.mask)
         chunk_size = self.task_chunk or tasks_at_a_time(query.mask)
-        start = {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
-        *before, fast = [start, *self._path]  # parameters before each inner step, and after all
+        *before, fast = self._parameters_on_the_way(params)
         jacobians = [
             self._inner_jacobian(values, support, chunk_size)
             for values, support in zip(before, supports, strict=True)
@@ -222,7 +234,7 @@ class MAMLTRPO(PolicyGradientAgent):
         fisher = hessian_vector_products(self.kl, fast, query, chunk_size=chunk_size)
 
         def product(vector: Params) -> Params:
-            products = {name: value.expand_as(start[name]) for name, value in vector.items()}
+            products = {name: value.expand_as(fast[name]) for name, value in vector.items()}
             for along in (*jacobians, fisher, *reversed(jacobians)):
                 products = along(products)
             check_finite("a Hessian-vector product", products, self.place_in_training)
@@ -238,25 +250,27 @@ class MAMLTRPO(PolicyGradientAgent):
             return lambda vector: vector
         bend = hessian_vector_products(self.inner_loss, params, support, chunk_size=chunk_size)
 
-        def product(vector: Params) -> Params:
-            bent = bend(vector)
-            return {name: value - self.inner_lr * bent[name] for name, value in vector.items()}
+        return lambda vector: self._less_bent(vector, bend(vector))
 
-        return product
+    def _less_bent(self, vector: Params, bent: Params) -> Params:
+        return {name: value - self.inner_lr * bent[name] for name, value in vector.items()}
 
+    @torch.no_grad()
     def evaluate(self, params: Params, credit: Tensor) -> tuple[float, float]:
         """The mean objective with these initial parameters, and the mean divergence."""
-
-        def of_one_task(
-            supports: list[Batch], query: Batch, credit: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            fast = self.adapted(params, supports)
-            return self._objective(params, fast, supports, query, credit), self.kl(fast, query)
-
         supports, query = self.supports_and_query()
-        objectives, divergences = over_tasks(
-            of_one_task, supports, query, credit, shared=0, chunk_size=self.task_chunk
+        start = fast = of_every_task(params, len(query.mask))
+        for support in supports:
+            fast = self.stepped(fast, support, self.inner_lr)
+        chunk_size = self.task_chunk or tasks_at_a_time(query.mask)
+        objectives, divergences = in_chunks(
+            self.surrogate_and_kl, fast, query, chunk_size=chunk_size
         )
+        if self.exploration_coefficient and supports:
+            data = (supports[0], credit)
+            objectives = objectives + in_chunks(
+                self.exploration, start, data, chunk_size=chunk_size
+            )
         return objectives.mean().item(), divergences.mean().item()
 
     def _credit(self) -> Tensor:

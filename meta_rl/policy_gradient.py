@@ -12,11 +12,10 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
-from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from meta_rl.algorithm import MetaAlgorithm
-from meta_rl.inner_loop import Params, adapt, adapt_tasks, detached
+from meta_rl.inner_loop import Params, of_every_task, task_gradients
 from meta_rl.returns import discounted_returns, generalized_advantages, linear_baseline
 from meta_rl.rollout import Rollout, collect_episodes
 from meta_rl.task_batch import task_batch
@@ -26,6 +25,7 @@ from meta_rl.task_steps import (
     Place,
     by_task,
     check_finite,
+    in_chunks,
     merged_steps,
     normalised,
     packed,
@@ -182,9 +182,14 @@ class PolicyGradientAgent(MetaAlgorithm):
     ) -> tuple[Rollout, bool]:
         going_on = True
         parameters = self.policy.parameters_by_name() if state is None else state.params
+        parameters = {  # laid out for products with rows of observations
+            name: value.mT.contiguous().mT if name.endswith("weight") else value
+            for name, value in parameters.items()
+        }
 
         def act(observations: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-            return self._act(observations, parameters, stacked=state is not None), {}
+            outputs = self._outputs(observations, parameters, stacked=state is not None)
+            return self.policy.draw(outputs), {"outputs": outputs[0].cpu().numpy()}
 
         def on_step() -> bool:
             nonlocal going_on
@@ -197,16 +202,13 @@ class PolicyGradientAgent(MetaAlgorithm):
         rollout.envs_per_task = self.envs_per_task
         return rollout, going_on
 
-    def _act(
-        self, observations: Any, params: Params, *, stacked: bool, deterministic: bool = False
-    ) -> np.ndarray:
-        """Actions ``[N, ...]``; with fast weights of M tasks, N is M equal blocks."""
+    def _outputs(self, observations: Any, params: Params, *, stacked: bool) -> Outputs:
+        """The policy's, ``[N, ...]`` each; with fast weights of M tasks, N is M equal blocks."""
         obs = self.policy.flat(observations)
         if not stacked:
-            return self.policy.draw(self.policy.outputs(params, obs), deterministic)
+            return self.policy.outputs(params, obs)
         by_task = obs.unflatten(0, (len(next(iter(params.values()))), -1))
-        outputs = self.policy.outputs_of_tasks(params, by_task)
-        return self.policy.draw(tuple(o.flatten(0, 1) for o in outputs), deterministic)
+        return tuple(part.flatten(0, 1) for part in self.policy.outputs(params, by_task))
 
     def _check_rollout(self, rollout: Rollout, place: Place) -> np.ndarray:
         """Mean returns of the tasks, ``[M]``.
@@ -238,44 +240,53 @@ class PolicyGradientAgent(MetaAlgorithm):
         mask = np.ones_like(rollout.terminated) if rollout.mask is None else rollout.mask
         advantages, obs = self._advantages(rollout, mask)
         actions = self.policy.as_units(rollout.actions)
+        found = rollout.extras.get("outputs")
         per_task = rollout.envs_per_task
-        parts = [by_task(part, per_task) for part in (obs, actions, advantages)]
+        parts = [obs, actions, advantages]
+        if found is not None:
+            found = torch.as_tensor(found, device=self.device)
+            parts.append(torch.where(torch.as_tensor(mask)[..., None].to(self.device), found, 0.0))
+        parts = [by_task(part, per_task) for part in parts]
         real = by_task(torch.as_tensor(mask, device=self.device), per_task)
         if not bool(real.all()):
             parts, real = packed(parts, real)
+        obs, actions, advantages, *acted = parts
         params = self.policy.parameters_by_name() if state is None else state.params
-        in_dims = (None if state is None else 0, 0, 0)
-        chunk_size = tasks_at_a_time(real)
+        if state is None:
+            params = of_every_task(params, len(real))
         with torch.no_grad():
-            old, log_probs = vmap(self._acted, in_dims, chunk_size=chunk_size)(params, *parts[:2])
-        obs, actions, advantages = parts
+            if acted:
+                old = self.policy.with_spread(params, acted[0])
+            else:
+                chunk_size = tasks_at_a_time(real)
+                old = in_chunks(self.policy.outputs, params, obs, chunk_size=chunk_size)
+            log_probs = self.policy.log_prob(old, actions)
         return Batch(obs, actions, advantages, real.float(), old, log_probs)
-
-    def _acted(self, params: Params, obs: Tensor, actions: Tensor) -> tuple[Outputs, Tensor]:
-        """What the policy of one task gave, and the log-probabilities of its actions."""
-        outputs = self.policy.outputs(params, obs)
-        return outputs, self.policy.log_prob(outputs, actions)
 
     def _advantages(self, rollout: Rollout, mask: np.ndarray) -> tuple[Tensor, Tensor]:
         """Advantages, normalised by task, ``[T, N]``, and flat observations ``[T, N, O]``."""
         num_steps, num_envs = mask.shape
+        per_task = rollout.envs_per_task
         real = torch.as_tensor(mask, device=self.device)
-        rewards = torch.as_tensor(real_rewards(rollout), device=self.device).float()
+        rewards = real_rewards(rollout).astype(np.float32)
         flat = self._flat_observations(rollout)
-        ends = torch.as_tensor(rollout.terminated | rollout.truncated, device=self.device)
+        ends = rollout.terminated | rollout.truncated
         ends[-1] = True
         returns = discounted_returns(rewards, ends, self.discount)
         times = torch.arange(num_steps, device=self.device)[:, None].expand(-1, num_envs)
-        per_task = rollout.envs_per_task
-        values = linear_baseline(
-            *(by_task(part, per_task) for part in (flat, times, returns, real))
+        fitted = linear_baseline(
+            by_task(flat, per_task),
+            by_task(times, per_task),
+            by_task(torch.as_tensor(returns, device=self.device), per_task),
+            by_task(real, per_task),
         )
-        values = values.unflatten(1, (num_steps, per_task)).transpose(0, 1).flatten(1)
-        following = torch.cat([values[1:], torch.zeros_like(values[:1])]) * ~ends
+        fitted = fitted.unflatten(1, (num_steps, per_task)).transpose(0, 1).flatten(1)
+        values = fitted.cpu().numpy()
+        following = np.concatenate([values[1:], np.zeros_like(values[:1])]) * ~ends
         advantages = generalized_advantages(
             rewards, values, following, ends, self.discount, self.gae_lambda
         )
-        return normalised(advantages, real, per_task), flat
+        return normalised(torch.as_tensor(advantages, device=self.device), real, per_task), flat
 
     def inner_loss(self, params: Params, support: Batch) -> Tensor:
         """The vanilla policy gradient's objective, negated, for one task."""
@@ -285,42 +296,38 @@ class PolicyGradientAgent(MetaAlgorithm):
             return -support.mean((log_probs - support.old_log_probs).exp() * support.advantages)
         return -support.mean(log_probs * support.advantages)
 
-    def adapted(self, params: Params, supports: list[Batch]) -> Params:
-        """The inner loop of one task: a gradient step on each of its batches in turn."""
-        for support in supports:
-            params = adapt(
-                self.inner_loss, params, support, lr=self.inner_lr, first_order=self.first_order
-            )
-        return params
+    def stepped(self, params: Params, support: Batch, lr: float) -> Params:
+        """A gradient step of every task's parameters, ``[M, ...]``, on its batch."""
+        gradients, _ = task_gradients(
+            self.inner_loss, params, support, chunk_size=tasks_at_a_time(support.mask)
+        )
+        return {name: value - lr * gradients[name] for name, value in params.items()}
 
     def surrogate(self, params: Params, query: Batch) -> Tensor:
         """The importance-weighted objective of one task, at adapted parameters."""
-        outputs = self.policy.outputs(params, query.obs)
-        log_probs = self.policy.log_prob(outputs, query.actions)
-        return query.mean((log_probs - query.old_log_probs).exp() * query.advantages)
+        return self.surrogate_and_kl(params, query)[0]
 
     def kl(self, params: Params, query: Batch) -> Tensor:
         """Mean divergence of one task's policy from the one that acted."""
         return query.mean(self.policy.kl(query.old, self.policy.outputs(params, query.obs)))
 
+    def surrogate_and_kl(self, params: Params, query: Batch) -> tuple[Tensor, Tensor]:
+        """Both, for one pass through the network."""
+        outputs = self.policy.outputs(params, query.obs)
+        log_probs = self.policy.log_prob(outputs, query.actions)
+        value = query.mean((log_probs - query.old_log_probs).exp() * query.advantages)
+        return value, query.mean(self.policy.kl(query.old, outputs))
+
     def _step_inner(self, batch: Batch, state: FastWeights | None, place: Place) -> FastWeights:
         """One inner step of every task."""
         num_tasks = len(batch.mask)
         if state is None:
-            params, stacked = self.policy.parameters_by_name(), False
+            params = of_every_task(self.policy.parameters_by_name(), num_tasks)
             done = torch.zeros(num_tasks, dtype=torch.int64)
         else:
-            params, stacked, done = state.params, True, state.num_steps
+            params, done = state.params, state.num_steps
         trained = int(done.max()) < max(self.num_inner_steps, 1)
-        lr = self.inner_lr if trained else self.later_inner_lr
-        params = adapt_tasks(
-            self.inner_loss,
-            *(params, batch),
-            lr=lr,
-            stacked=stacked,
-            chunk_size=tasks_at_a_time(batch.mask),
-        )
-        params = detached(params)
+        params = self.stepped(params, batch, self.inner_lr if trained else self.later_inner_lr)
         check_finite("an inner gradient", params, place)
         return FastWeights(params, done + 1)
 
@@ -385,9 +392,8 @@ class PolicyGradientAgent(MetaAlgorithm):
         params = self.policy.parameters_by_name() if state is None else state.params
         self._check_observation(batch, state)
         with torch.inference_mode():
-            actions = self._act(
-                batch, params, stacked=state is not None, deterministic=deterministic
-            )
+            outputs = self._outputs(batch, params, stacked=state is not None)
+            actions = self.policy.draw(outputs, deterministic)
         return (actions[0] if single else actions), state
 
     def _is_single(self, observation: Any) -> bool:

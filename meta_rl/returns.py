@@ -74,13 +74,22 @@ def linear_baseline(observations: Tensor, times: Tensor, returns: Tensor, mask: 
     Returns:
         ``[M, S]``, like the returns; 0 where the mask is.
     """
-    clipped = observations.double().clamp(-10.0, 10.0)
+    size = len(returns) if returns.is_cuda else 4  # so that a CPU's caches hold the features
+    chunks = (part.split(size) for part in (observations, times, returns, mask))
+    return torch.cat([_fitted(*chunk) for chunk in zip(*chunks, strict=True)])
+
+
+def _fitted(observations: Tensor, times: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    size = observations.shape[-1]
+    shape = (*returns.shape, 2 * size + 4)
+    features = torch.ones(shape, dtype=torch.float64, device=returns.device)
+    clipped = features[..., :size].copy_(observations).clamp_(-10.0, 10.0)
+    torch.square(clipped, out=features[..., size:-4])
     time = times.double()[..., None] / 100.0
-    features = torch.cat(
-        [clipped, clipped.square(), time, time**2, time**3, torch.ones_like(time)], dim=-1
-    )
-    features = features * mask[..., None]
-    targets = (returns.double() * mask)[..., None]
+    torch.cat([time, time**2, time**3], dim=-1, out=features[..., -4:-1])
+    targets = returns.double()[..., None]
+    if not bool(mask.all()):
+        features, targets = features * mask[..., None], targets * mask[..., None]
     gram = features.mT @ features
     ridge = 1e-5 * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     weights = torch.linalg.lstsq(gram + ridge, features.mT @ targets, driver=_driver(gram)).solution

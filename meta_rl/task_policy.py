@@ -13,9 +13,10 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
-from torch.func import functional_call, vmap
 
+from meta_rl.clipped_gaussian import log_density
 from meta_rl.inner_loop import Params, detached
+from meta_rl.perceptron import perceptron
 from meta_rl.previous_step import FlatEncoder
 from meta_rl.tasks import check_number
 from meta_rl.torch_generator import weights_generator
@@ -68,6 +69,7 @@ class TaskPolicy(BasePolicy):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r}: {', '.join(ACTIVATIONS)} exist")
         check_number("output_scale", output_scale, above=0.0)
+        self.activation = activation
         self.encoder = FlatEncoder(observation_space)
         self.is_discrete = isinstance(action_space, spaces.Discrete)
         num_outputs = spaces.flatdim(action_space)
@@ -77,6 +79,7 @@ class TaskPolicy(BasePolicy):
             layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
         last = nn.Linear(sizes[-1], num_outputs)
         self.network = nn.Sequential(*layers, last)
+        self.layer_names = [f"network.{2 * i}" for i in range(len(sizes))]
         if isinstance(action_space, spaces.Box):
             self.log_std = nn.Parameter(torch.full((num_outputs,), float(log_std_init)))
             self._bound_actions(action_space)
@@ -110,19 +113,22 @@ class TaskPolicy(BasePolicy):
         return detached(dict(self.named_parameters()))
 
     def forward(self, obs: Tensor, *args: Any) -> Outputs:
-        """The outputs for flat observations ``[..., S, O]``."""
-        outputs = self.network(obs)
-        if self.is_discrete:
-            return (outputs,)
-        return outputs, self.log_std.clamp(min=MIN_LOG_STD).expand_as(outputs)
+        """The outputs with the network's own parameters: flat observations ``[S, O]``."""
+        return self.outputs(dict(self.named_parameters()), obs)
 
     def outputs(self, params: Params, obs: Tensor) -> Outputs:
-        """The outputs with these parameters of one task: flat observations ``[S, O]``."""
-        return functional_call(self, params, (obs,))
+        """The outputs with these parameters of one task: flat observations ``[S, O]``.
 
-    def outputs_of_tasks(self, params: Params, obs: Tensor) -> Outputs:
-        """The outputs with fast weights ``[M, ...]``: flat observations ``[M, S, O]``."""
-        return vmap(self.outputs)(params, obs)
+        Or of M tasks, with a leading axis everywhere: ``[M, ...]`` and ``[M, S, O]``.
+        """
+        layers = [(params[f"{name}.weight"], params[f"{name}.bias"]) for name in self.layer_names]
+        return self.with_spread(params, perceptron(obs, layers, self.activation))
+
+    def with_spread(self, params: Params, outputs: Tensor) -> Outputs:
+        """What the network gave; and for continuous actions, the deviations that belong to it."""
+        if self.is_discrete:
+            return (outputs,)
+        return outputs, params["log_std"].clamp(min=MIN_LOG_STD)[..., None, :].expand_as(outputs)
 
     def distribution(self, outputs: Outputs) -> Distribution:
         """The policy before clipping, from :meth:`outputs`."""
@@ -137,12 +143,10 @@ class TaskPolicy(BasePolicy):
             return self.distribution(outputs).log_prob(actions)
         means, log_std = outputs
         scaled = (actions - means) * (-log_std).exp()
-        inside = -0.5 * scaled.square() - log_std - 0.5 * math.log(2 * math.pi)
-        if not self.is_bounded:
-            return inside.sum(dim=-1)
-        # (high - mean) / std has a negative sign at the upper bound: log(1 - Φ(z)) = log Φ(-z).
-        beyond = log_normal_cdf(torch.where(actions > 0, -scaled, scaled))
-        return torch.where(actions.abs() >= self.limit, beyond, inside).sum(dim=-1)
+        side = torch.where(actions.abs() >= self.limit, actions.sign(), 0.0)
+        inside = (side == 0).to(scaled.dtype)
+        constant = log_std + 0.5 * math.log(2 * math.pi)
+        return (log_density(scaled, side) - inside * constant).sum(dim=-1)
 
     def kl(self, old: Outputs, new: Outputs) -> Tensor:
         """``KL(old ‖ new)`` of the policies before clipping, ``[..., S]``; clipping lowers it."""
@@ -203,11 +207,3 @@ class TaskPolicy(BasePolicy):
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         """Not used: the agent predicts, with the parameters of its state."""
         raise NotImplementedError("predict with the agent: it knows the adapted parameters")
-
-
-def log_normal_cdf(x: Tensor) -> Tensor:
-    """``log Φ(x)`` to float precision; ``torch.special.log_ndtr`` has no rule for vmap (2.13)."""
-    z = x.clamp(max=0.0) * -math.sqrt(0.5)
-    tail = torch.special.erfcx(z).log() - z.square() - math.log(2.0)
-    body = torch.log1p(-0.5 * torch.erfc(x.clamp(min=0.0) * math.sqrt(0.5)))
-    return torch.where(x < 0.0, tail, body)

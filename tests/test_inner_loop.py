@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, jacrev, vmap
+from torch.func import functional_call, grad, grad_and_value, jacrev, vmap
 from torch.nn import functional
 
 from meta_rl.inner_loop import (
@@ -24,10 +24,13 @@ from meta_rl.inner_loop import (
     adapt_tasks,
     count_support,
     detached,
+    hessian_vector_product,
     hessian_vector_products,
     is_finite,
     meta_gradient,
     meta_loss,
+    of_every_task,
+    task_gradients,
 )
 
 
@@ -228,7 +231,7 @@ def test_hessian_vector_products(chunk_size: int | None) -> None:
     """Those of a network equal the products with its whole Hessian, one task after the other."""
     params = {name: torch.stack([value, value.cos(), -value]) for name, value in network().items()}
     data = (SUPPORT[0][:3], SUPPORT[1][:3])
-    product = hessian_vector_products(squared_error, params, data, chunk_size=chunk_size)
+    product = hessian_vector_products(vmap(squared_error), params, data, chunk_size=chunk_size)
     for vector in (
         {name: value.sin() for name, value in params.items()},
         {name: value.exp() for name, value in params.items()},
@@ -246,6 +249,34 @@ def test_hessian_vector_products(chunk_size: int | None) -> None:
                 torch.testing.assert_close(value[task].reshape(-1), sum(parts))
 
 
+@pytest.mark.parametrize("chunk_size", [None, 1, 2])
+def test_gradients_of_tasks(chunk_size: int | None) -> None:
+    """Those of ``torch.func``, with the losses; and one product with a Hessian is one of many."""
+    params = {name: torch.stack([value, value.cos(), -value]) for name, value in network().items()}
+    data = (SUPPORT[0][:3], SUPPORT[1][:3])
+    losses = vmap(squared_error)
+    with torch.no_grad():
+        found = task_gradients(losses, params, data, chunk_size=chunk_size)
+        vector = {name: value.sin() for name, value in params.items()}
+        one = hessian_vector_product(losses, params, data, vector, chunk_size=chunk_size)
+    torch.testing.assert_close(found, vmap(grad_and_value(squared_error))(params, data))
+    assert not any(value.requires_grad for value in (*found[0].values(), found[1]))
+    torch.testing.assert_close(one, hessian_vector_products(losses, params, data)(vector))
+    with pytest.raises(ValueError, match="parameters of 3 tasks, but data of 2"):
+        task_gradients(losses, params, (data[0][:2], data[1][:2]))
+
+
+def test_shared_parameters_of_every_task() -> None:
+    """Without a copy, and each task has a gradient of its own."""
+    params = {"x": torch.tensor(2.0)}
+    expanded = of_every_task(params, 3)
+    assert expanded["x"].shape == (3,)
+    assert expanded["x"].data_ptr() == params["x"].data_ptr()
+    gradients, losses = task_gradients(cubic, expanded, torch.tensor([1.0, 2.0, 3.0]))
+    assert gradients["x"].tolist() == [4.0, 8.0, 12.0]
+    assert losses.tolist() == pytest.approx([8 / 3, 16 / 3, 8.0])
+
+
 def test_hessian_vector_product_by_hand() -> None:
     """``c x³ / 3`` has the Hessian 2 c x: 12 at x = 3 with c = 2, and -4 at x = 1 with c = -2."""
     product = hessian_vector_products(
@@ -254,7 +285,7 @@ def test_hessian_vector_product_by_hand() -> None:
     assert product({"x": torch.tensor([-0.5, 1.0])})["x"].tolist() == pytest.approx([-6.0, -4.0])
     with torch.no_grad():
         product = hessian_vector_products(
-            lambda params, c: c * params["x"] + params["y"] ** 2,
+            lambda params, c: c * params["x"] + params["y"] ** 2,  # of all tasks already
             {"x": torch.ones(2), "y": torch.ones(2)},
             torch.ones(2),
         )

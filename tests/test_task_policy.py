@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.func import grad, vmap
 
-from meta_rl.task_policy import MIN_LOG_STD, TaskPolicy, log_normal_cdf
+from meta_rl.task_policy import MIN_LOG_STD, TaskPolicy
 
 FREE = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 BOUNDED = spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 1.0]), dtype=np.float64)
@@ -135,21 +135,6 @@ class TestLogProbabilities:
         torch.testing.assert_close(found, Categorical(logits=logits).log_prob(actions))
         assert found[0].item() == pytest.approx(1 - math.log(1 + math.e + math.exp(-2)))
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_log_normal_cdf(self, dtype: torch.dtype) -> None:
-        """As scipy's, with its derivative, from deep in the tail up, and under vmap."""
-        x = torch.tensor([-200.0, -30.0, -5.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 4.0, 9.0], dtype=dtype)
-        tolerance = 1e-5 if dtype is torch.float32 else 1e-12
-        found = vmap(log_normal_cdf)(x)
-        expected = stats.norm.logcdf(x.numpy().astype(np.float64))
-        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=1e-40)
-        slopes = vmap(grad(log_normal_cdf))(x)
-        wide = x.numpy().astype(np.float64)
-        expected = np.exp(stats.norm.logpdf(wide) - stats.norm.logcdf(wide))
-        np.testing.assert_allclose(slopes, expected, rtol=10 * tolerance, atol=1e-16)
-        curvatures = vmap(grad(grad(log_normal_cdf)))(x)
-        np.testing.assert_allclose(curvatures, -expected * (wide + expected), rtol=0.02, atol=1e-6)
-
 
 class TestDivergence:
     def test_of_gaussians_is_torchs(self) -> None:
@@ -249,7 +234,7 @@ class TestNetwork:
             for name, value in own.items()
         }
         obs = torch.randn((4, 6, 3), generator=generator)
-        outputs = policy.outputs_of_tasks(fast, obs)
+        outputs = policy.outputs(fast, obs)
         for task in range(4):
             alone = policy.outputs({name: value[task] for name, value in fast.items()}, obs[task])
             for ours, theirs in zip(outputs, alone, strict=True):
