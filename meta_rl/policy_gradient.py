@@ -189,7 +189,7 @@ class PolicyGradientAgent(MetaAlgorithm):
 
         def act(observations: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             outputs = self._outputs(observations, parameters, stacked=state is not None)
-            return self.policy.draw(outputs), {"outputs": outputs[0].cpu().numpy()}
+            return self.policy.draw(outputs), {"policy_outputs": outputs[0].cpu().numpy()}
 
         def on_step() -> bool:
             nonlocal going_on
@@ -240,7 +240,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         mask = np.ones_like(rollout.terminated) if rollout.mask is None else rollout.mask
         advantages, obs = self._advantages(rollout, mask)
         actions = self.policy.as_units(rollout.actions)
-        found = rollout.extras.get("outputs")
+        found = rollout.extras.get("policy_outputs")
         per_task = rollout.envs_per_task
         parts = [obs, actions, advantages]
         if found is not None:

@@ -84,9 +84,9 @@ def _fitted(observations: Tensor, times: Tensor, returns: Tensor, mask: Tensor) 
     shape = (*returns.shape, 2 * size + 4)
     features = torch.ones(shape, dtype=torch.float64, device=returns.device)
     clipped = features[..., :size].copy_(observations).clamp_(-10.0, 10.0)
-    torch.square(clipped, out=features[..., size:-4])
+    features[..., size:-4] = clipped.square()
     time = times.double()[..., None] / 100.0
-    torch.cat([time, time**2, time**3], dim=-1, out=features[..., -4:-1])
+    features[..., -4:-1] = torch.cat([time, time**2, time**3], dim=-1)
     targets = returns.double()[..., None]
     if not bool(mask.all()):
         features, targets = features * mask[..., None], targets * mask[..., None]
