@@ -239,24 +239,22 @@ class PolicyGradientAgent(MetaAlgorithm):
         """The steps of a rollout by task, with advantages, and what the policy gave there."""
         mask = np.ones_like(rollout.terminated) if rollout.mask is None else rollout.mask
         advantages, obs = self._advantages(rollout, mask)
-        actions = self.policy.as_units(rollout.actions)
-        found = rollout.extras.get("policy_outputs")
+        parts = [obs, self.policy.as_units(rollout.actions), advantages]
+        acted = rollout.extras.get("policy_outputs")
+        if acted is not None:
+            acted = np.where(mask[..., None], acted, 0.0).astype(np.float32, copy=False)
+            parts.append(torch.as_tensor(acted, device=self.device))
         per_task = rollout.envs_per_task
-        parts = [obs, actions, advantages]
-        if found is not None:
-            found = torch.as_tensor(found, device=self.device)
-            parts.append(torch.where(torch.as_tensor(mask)[..., None].to(self.device), found, 0.0))
         parts = [by_task(part, per_task) for part in parts]
         real = by_task(torch.as_tensor(mask, device=self.device), per_task)
         if not bool(real.all()):
             parts, real = packed(parts, real)
-        obs, actions, advantages, *acted = parts
-        params = self.policy.parameters_by_name() if state is None else state.params
-        if state is None:
-            params = of_every_task(params, len(real))
+        obs, actions, advantages, *kept = parts
+        own = self.policy.parameters_by_name()
+        params = of_every_task(own, len(real)) if state is None else state.params
         with torch.no_grad():
-            if acted:
-                old = self.policy.with_spread(params, acted[0])
+            if kept:
+                old = self.policy.with_spread(params, kept[0])
             else:
                 chunk_size = tasks_at_a_time(real)
                 old = in_chunks(self.policy.outputs, params, obs, chunk_size=chunk_size)
