@@ -14,6 +14,7 @@ from meta_rl.inner_loop import (
     Params,
     hessian_vector_product,
     hessian_vector_products,
+    is_finite,
     of_every_task,
     task_gradients,
 )
@@ -237,8 +238,10 @@ class MAMLTRPO(PolicyGradientAgent):
             products = {name: value.expand_as(fast[name]) for name, value in vector.items()}
             for along in (*jacobians, fisher, *reversed(jacobians)):
                 products = along(products)
-            check_finite("a Hessian-vector product", products, self.place_in_training)
-            return {name: value.mean(dim=0) for name, value in products.items()}
+            means = {name: value.mean(dim=0) for name, value in products.items()}
+            if not bool(is_finite(means)):
+                check_finite("a Hessian-vector product", products, self.place_in_training)
+            return means
 
         return product
 

@@ -198,7 +198,9 @@ class PolicyGradientAgent(MetaAlgorithm):
             return going_on
 
         with torch.inference_mode():
-            rollout = collect_episodes(self.task_env, act, observations, on_step)
+            rollout = collect_episodes(
+                self.task_env, act, observations, on_step, keep_successors=False
+            )
         rollout.envs_per_task = self.envs_per_task
         return rollout, going_on
 

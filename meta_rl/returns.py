@@ -98,4 +98,4 @@ def _fitted(observations: Tensor, times: Tensor, returns: Tensor, mask: Tensor) 
 
 def _driver(gram: Tensor) -> str:
     """A solver that a singular system (a constant observation) does not stop."""
-    return "gels" if gram.is_cuda else "gelsd"
+    return "gels" if gram.is_cuda else "gelsy"

@@ -31,7 +31,7 @@ class Rollout:
         terminated: ``[T, N]``, bool: the episode ended in a terminal state at this step.
         truncated: ``[T, N]``, bool: the episode was cut by its time limit at this step.
         next_observations: The true successors, ``[T, N, ...]``: where an episode ended, its last
-            observation and not the first of the next episode.
+            observation and not the first of the next episode. ``None`` where they are not kept.
         mask: ``[T, N]``, bool: which steps are real; ``None`` where all are (no padding).
         extras: More arrays ``[T, N, ...]`` by name (log-probabilities, values, ...).
         envs_per_task: Neighbouring sub-environments that share a task, B; ``N = M * B``.
@@ -119,6 +119,8 @@ def collect_episodes(
     act: Act,
     observations: Any,
     on_step: Callable[[], bool] | None = None,
+    *,
+    keep_successors: bool = True,
 ) -> Rollout:
     """Run one episode in every sub-environment.
 
@@ -129,6 +131,7 @@ def collect_episodes(
         act: The policy; what it remembers between the steps is its own.
         observations: Of the reset.
         on_step: Called after every step; ``False`` stops, and the rollout ends there.
+        keep_successors: ``False`` leaves ``next_observations`` at ``None``.
 
     Returns:
         Padded to the longest episode.
@@ -145,7 +148,7 @@ def collect_episodes(
             actions, extra = act(observations)
         following, rewards, terminated, truncated, infos = env.step(actions)
         done = terminated | truncated
-        successors = true_successors(following, done, infos)
+        successors = true_successors(following, done, infos) if keep_successors else None
         steps.append((observations, actions, rewards, terminated, truncated, successors, active))
         extras.append(extra)
         observations, active = following, active & ~done
@@ -216,7 +219,9 @@ def _objects(values: list[Any]) -> np.ndarray:
 
 
 def stack_batches(batches: list[Any]) -> Any:
-    """Batches one behind the other on a new leading axis: arrays, or dicts of arrays."""
+    """Batches one behind the other on a new leading axis: arrays, dicts of arrays, or ``None``."""
+    if batches[0] is None:
+        return None
     if isinstance(batches[0], dict):
         return {key: stack_batches([batch[key] for batch in batches]) for key in batches[0]}
     return np.stack(batches)

@@ -45,6 +45,9 @@ class Batch(NamedTuple):
 def some_steps(batch: Batch, rank: Tensor, fraction: float) -> Batch:
     """The real steps of the lowest rank; filling only where a task has not enough of them."""
     size = batch.mask.shape[1]
+    if bool((batch.mask > 0).all()):
+        chosen = rank[:size].argsort()[: max(1, round(fraction * size))]
+        return tree_map(lambda part: part[:, chosen], batch)
     keys = torch.where(batch.mask > 0, rank[:size], len(rank))
     index = keys.argsort(dim=1, stable=True)[:, : max(1, round(fraction * size))]
     tasks = torch.arange(len(index), device=index.device)[:, None]
