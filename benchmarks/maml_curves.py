@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ppo_oracle import trained_oracle
 from result_rows import add_row
@@ -260,8 +261,9 @@ def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
         steps = np.array(row["curve"]["time/total_timesteps"]) / 1e6
         for after, style in ((0, ":"), (1, "-")):
             values = row["curve"][f"rollout/return_after_{after}_steps"]
-            label = f"seed {row['seed']}, after {after} step{'s' if after != 1 else ''}"
-            learning.plot(steps, values, style, label=label)
+            label = f"after {after} step{'s' if after != 1 else ''}"
+            colour = f"C{row['seed']}"
+            learning.plot(steps, values, style, color=colour, label=_once(learning, label))
     learning.set(xlabel="million environment steps", ylabel="return, training tasks")
     learning.set_title(f"MAML-TRPO on {setting}")
     learning.legend()
@@ -270,10 +272,11 @@ def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
             mean, interval = row["evaluation"]["mean"], np.array(row["evaluation"]["interval"]).T
             colour = f"C{index}"
             if learner == "oracle":
-                adaptation.axhline(mean[0], color=colour, linestyle="--", label=learner)
+                label = _once(adaptation, learner)
+                adaptation.axhline(mean[0], color=colour, linestyle="--", label=label)
                 continue
             at = np.arange(len(mean))
-            adaptation.plot(at, mean, "o-", color=colour, label=f"{learner}, seed {row['seed']}")
+            adaptation.plot(at, mean, "o-", color=colour, label=_once(adaptation, learner))
             adaptation.fill_between(at, *interval, color=colour, alpha=0.2, linewidth=0)
     paper = PAPER.get(setting, {}).get("maml")
     if paper:
@@ -282,6 +285,11 @@ def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
     adaptation.set_title(f"{NUM_TASKS} held-out tasks")
     adaptation.legend()
     figure.savefig(path, dpi=120)
+
+
+def _once(axes: Axes, label: str) -> str:
+    """The label, unless the legend has it already: seeds share theirs."""
+    return "_nolegend_" if label in axes.get_legend_handles_labels()[1] else label
 
 
 def main(args: Args) -> None:
