@@ -1,9 +1,8 @@
 """The density of a Gaussian variable that is clipped to an interval, differentiable at low cost.
 
 Actions at the bounds of their space stand for all the values beyond (Fujita and Maeda, "Clipped
-Action Policy Gradient", 2018). A batch of actions has some of these and many others, and each kind
-has its own formula: here every action goes through its own only, and the derivative of both is one
-function, the *score*, whose derivative is algebra of itself.
+Action Policy Gradient", 2018), and have a formula of their own. The derivative of both formulas is
+one function, the *score*, found with the value; its own derivative is algebra of itself.
 """
 
 from __future__ import annotations

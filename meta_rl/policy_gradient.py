@@ -242,9 +242,8 @@ class PolicyGradientAgent(MetaAlgorithm):
         mask = np.ones_like(rollout.terminated) if rollout.mask is None else rollout.mask
         advantages, obs = self._advantages(rollout, mask)
         parts = [obs, self.policy.as_units(rollout.actions), advantages]
-        acted = rollout.extras.get("policy_outputs")
-        if acted is not None:
-            acted = np.where(mask[..., None], acted, 0.0).astype(np.float32, copy=False)
+        if rollout.mask is None and "policy_outputs" in rollout.extras:
+            acted = rollout.extras["policy_outputs"]
             parts.append(torch.as_tensor(acted, device=self.device))
         per_task = rollout.envs_per_task
         parts = [by_task(part, per_task) for part in parts]

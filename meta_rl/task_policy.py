@@ -143,9 +143,11 @@ class TaskPolicy(BasePolicy):
             return self.distribution(outputs).log_prob(actions)
         means, log_std = outputs
         scaled = (actions - means) * (-log_std).exp()
+        constant = log_std + 0.5 * math.log(2 * math.pi)
+        if not self.is_bounded:
+            return (-0.5 * scaled.square() - constant).sum(dim=-1)
         side = torch.where(actions.abs() >= self.limit, actions.sign(), 0.0)
         inside = (side == 0).to(scaled.dtype)
-        constant = log_std + 0.5 * math.log(2 * math.pi)
         return (log_density(scaled, side) - inside * constant).sum(dim=-1)
 
     def kl(self, old: Outputs, new: Outputs) -> Tensor:

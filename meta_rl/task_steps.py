@@ -54,20 +54,19 @@ def some_steps(batch: Batch, rank: Tensor, fraction: float) -> Batch:
     return tree_map(lambda part: part[tasks, index], batch)
 
 
-def over_tasks(function: Any, *args: Any, shared: int = 1, chunk_size: int | None = None) -> Any:
-    """``vmap`` over the task axis of all arguments but the first ``shared``.
+def over_tasks(function: Any, params: Any, *data: Any, chunk_size: int | None = None) -> Any:
+    """``vmap`` over the task axis of the data; the parameters are shared.
 
     Args:
         function: Of one task.
-        *args: The shared ones first; one of the others is a :class:`Batch`.
-        shared: How many are shared.
+        params: Not batched.
+        *data: Nests of tensors with a leading task axis; one is a :class:`Batch`.
         chunk_size: Tasks at a time; by default as many as :func:`tasks_at_a_time` says.
     """
-    in_dims = (*[None] * shared, *[0] * (len(args) - shared))
     if chunk_size is None:
-        batch = next(arg for arg in args if isinstance(arg, Batch))
+        batch = next(part for part in data if isinstance(part, Batch))
         chunk_size = tasks_at_a_time(batch.mask)
-    return vmap(function, in_dims, chunk_size=chunk_size)(*args)
+    return vmap(function, (None, *[0] * len(data)), chunk_size=chunk_size)(params, *data)
 
 
 def in_chunks(function: Any, *args: Any, chunk_size: int | None) -> Any:

@@ -19,7 +19,7 @@ def test_what_lies_beyond(dtype: torch.dtype, side: float) -> None:
     """``log Φ(t)``, its slope φ/Φ = r and its curvature -r (t + r), for t = -side s."""
     t = torch.tensor(DEPTHS, dtype=dtype)
     scaled, sides = -side * t, torch.full_like(t, side)
-    tolerance = 2e-5 if dtype is torch.float32 else 1e-12
+    tolerance = 1e-5 if dtype is torch.float32 else 1e-12
     wide = t.double().numpy()
     found = vmap(log_density)(scaled, sides)
     np.testing.assert_allclose(found, stats.norm.logcdf(wide), rtol=tolerance, atol=1e-40)
@@ -28,8 +28,8 @@ def test_what_lies_beyond(dtype: torch.dtype, side: float) -> None:
     np.testing.assert_allclose(slopes, -side * ratio, rtol=tolerance, atol=1e-16)
     curvatures = vmap(grad(grad(log_density)))(scaled, sides)
     expected = -ratio * (wide + ratio)
-    atol = 5e-3 if dtype is torch.float32 else 1e-9  # r and t cancel, r² near -t²
-    np.testing.assert_allclose(curvatures, expected, rtol=1e-4, atol=atol)
+    rtol = 0.02 if dtype is torch.float32 else 1e-8  # deep in the tail r and t cancel
+    np.testing.assert_allclose(curvatures, expected, rtol=rtol, atol=1e-6)
 
 
 def test_inside() -> None:

@@ -130,7 +130,7 @@ class TestBatch:
         after = model.adapt(rollout).params
         assert same(before, after)
 
-    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("family", [*FAMILIES, HiddenAction])
     def test_log_probabilities_are_those_of_the_policy_that_acted(self, family: type) -> None:
         """Before adaptation, and with the fast weights of each task."""
         model = collected(make_model(family, num_inner_steps=2))
@@ -141,11 +141,8 @@ class TestBatch:
                 part = one_task(batch, task)
                 outputs = model.policy.outputs(params, part.obs)
                 log_probs = model.policy.log_prob(outputs, part.actions)
-                real = part.mask > 0
-                torch.testing.assert_close(part.old_log_probs[real], log_probs[real])
-                for ours, theirs in zip(part.old, outputs, strict=True):
-                    torch.testing.assert_close(ours[real], theirs[real])
-                assert part.old_log_probs.isfinite().all()
+                torch.testing.assert_close(part.old_log_probs, log_probs)
+                torch.testing.assert_close(part.old, outputs)
             state = model._step_inner(batch, state, str)
         assert not torch.equal(model._supports[0].old[0], model._query.old[0])
 
@@ -551,7 +548,7 @@ class TestOuterLoop:
 
 class TestTraining:
     def test_learns_what_only_adaptation_can_earn(self) -> None:
-        """On held-out tasks: 1/2 before, 1 for most after one step; the right action is not seen.
+        """On held-out tasks: 1/2 before, nearly 1 after one step; the right action is not seen.
 
         Without training a step of this size earns 0.56; trained without adaptation (the
         pre-trained baseline), no more than that.
@@ -575,7 +572,7 @@ class TestTraining:
             return evaluate_adaptation(model, tests, 64, 2, seed=3).values
 
         trained = earned(60)
-        assert trained[:, 1].mean() > 0.8
+        assert trained[:, 1].mean() > 0.9
         assert trained[:, 0].mean() < 0.75
         for others in (earned(0), earned(10, num_inner_steps=0)):
             assert others[:, 1].mean() < 0.7
