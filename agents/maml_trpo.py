@@ -14,13 +14,14 @@ from meta_rl.inner_loop import (
     Params,
     hessian_vector_product,
     hessian_vector_products,
+    in_chunks,
     is_finite,
     of_every_task,
     task_gradients,
 )
 from meta_rl.policy_gradient import PolicyGradientAgent
 from meta_rl.task_policy import TaskPolicy
-from meta_rl.task_steps import Batch, check_finite, in_chunks, tasks_at_a_time
+from meta_rl.task_steps import Batch, check_finite, tasks_at_a_time
 from meta_rl.tasks import check_count, check_number
 from meta_rl.trust_region import trust_region_step
 
@@ -153,7 +154,7 @@ class MAMLTRPO(PolicyGradientAgent):
         """A trust-region step on the returns after adaptation."""
         params = self.policy.parameters_by_name()
         credit = self._credit()
-        gradients, objectives = self.task_gradients(params, credit)
+        gradients, objectives = self.meta_gradients(params, credit)
         check_finite("a gradient", gradients, self.place_in_training)
         before = objectives.mean().item()
 
@@ -188,7 +189,7 @@ class MAMLTRPO(PolicyGradientAgent):
         for name, parameter in self.policy.named_parameters():
             parameter.copy_(params[name])
 
-    def task_gradients(self, params: Params, credit: Tensor) -> tuple[Params, Tensor]:
+    def meta_gradients(self, params: Params, credit: Tensor) -> tuple[Params, Tensor]:
         """Each task's objective, ``[M]``, and its gradient in the initial parameters, [M, …].
 
         By the chain rule: that of the surrogate in the adapted parameters, then ``v -> Jᵀ v`` for

@@ -17,16 +17,15 @@ checkout of it. All use the same parameters and data, and their gradients have t
 batch normalisation out, as ``backward`` through ``vmap`` of torch's own is wrong (see
 ``meta_loss``); the loops use torch's. Pixels are random: they do not matter for the time.
 
+All contenders keep freed memory, as the command line does (``meta_rl.freed_memory``): fast weights
+of 32 such MLPs are tens of megabytes, which glibc's malloc would else take from the system and give
+back at every operation. ``--no-keep-memory`` measures that.
+
 Writes ``inner_loop_speed.json`` and ``inner_loop_speed.md``.
 
     python benchmarks/inner_loop_speed.py
-
-Fast weights of 32 such MLPs are tens of megabytes, which glibc's malloc takes from the system and
-gives back at every operation; the second run keeps them:
-
-    MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=1073741824 \
-        python benchmarks/inner_loop_speed.py --settings omniglot_mlp --no-compile \
-        --name inner_loop_speed_malloc
+    python benchmarks/inner_loop_speed.py --no-keep-memory --settings omniglot_mlp \
+        --name inner_loop_speed_fresh_pages
 """
 
 from __future__ import annotations
@@ -52,6 +51,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from meta_rl.batch_norm import BatchNorm
+from meta_rl.freed_memory import keep_freed_memory
 from meta_rl.inner_loop import Params, detached, meta_gradient, meta_loss
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 
@@ -78,6 +78,8 @@ class Args:
     """Whether to measure torch.compile (except for convolutions)."""
     threads: int = 1
     """Of torch."""
+    keep_memory: bool = True
+    """Whether the process keeps freed memory, for every contender."""
     out: Path = Path(__file__).parent / "results"
     """Folder of the results."""
     name: str = "inner_loop_speed"
@@ -320,18 +322,18 @@ def rows(name: str, result: dict[str, Any]) -> list[str]:
 def main(args: Args) -> None:
     """Measure, and write the table."""
     torch.set_num_threads(args.threads)
+    kept = args.keep_memory and keep_freed_memory()
     torch.compiler.config.force_disable_caches = True  # so that the first call does compile
     results = {name: compare(name, args) for name in args.settings}
-    malloc = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
-    command = " ".join([*(f"{name}={value}" for name, value in malloc.items()), "python"])
     table = "\n".join(
         [
             "# Speed of the meta-gradient",
             "",
-            f"`{command} benchmarks/inner_loop_speed.py`: medians (and ranges) of {args.turns} "
+            f"`python benchmarks/inner_loop_speed.py`: medians (and ranges) of {args.turns} "
             f"turns of at least {args.seconds:g} s each; torch with {args.threads} thread(s) on "
-            f"{os.cpu_count()} cores. The ratio is the time of clone-and-loop by that of the "
-            "contender, turn by turn. The first call of the compiled step compiles it.",
+            f"{os.cpu_count()} cores. Freed memory is {'kept' if kept else 'left to malloc'}, for "
+            "all contenders. The ratio is the time of clone-and-loop by that of the contender, "
+            "turn by turn. The first call of the compiled step compiles it.",
             "",
             "| setting | contender | ms a meta-step | ratio | wanted | first call, s |",
             "|---|---|---|---|---|---|",

@@ -1,7 +1,8 @@
 """Where a meta-iteration of MAML-TRPO spends its time.
 
 40 tasks, 20 episodes of each before and after adaptation, 200 steps of HalfCheetahVel: 320,000
-environment steps. MuJoCo's part is the time inside ``mujoco.rollout``.
+environment steps. MuJoCo's part is the time inside ``mujoco.rollout``. Freed memory is kept, as the
+command line does it.
 
     python benchmarks/maml_profile.py
     python benchmarks/maml_profile.py --device cuda
@@ -22,6 +23,7 @@ import tyro
 
 import meta_rl.agents.maml_trpo as maml_trpo
 from meta_rl.agents.maml_trpo import MAMLTRPO
+from meta_rl.freed_memory import keep_freed_memory
 from meta_rl.process_blocks import count_cores
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 
@@ -31,7 +33,7 @@ PARTS = {  # what is timed, and where it is found
     "episodes (steps and acting)": ("agent", "_run_episodes"),
     "advantages and old policies": ("agent", "as_batch"),
     "inner steps": ("agent", "_step_inner"),
-    "meta-gradient": ("agent", "task_gradients"),
+    "meta-gradient": ("agent", "meta_gradients"),
     "trust-region step without it": ("module", "trust_region_step"),
 }
 
@@ -52,6 +54,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Measure, and write the table."""
+    keep_freed_memory()
     model = MAMLTRPO(env=args.env, seed=0, device=args.device)
     env: Any = model.task_env
     owners = {

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.few_shot import command as few_shot
+from meta_rl.freed_memory import keep_freed_memory
 from meta_rl.making import is_python
 from meta_rl.options import (
     apply_params,
@@ -140,6 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = tyro.extras.subcommand_cli_from_dict(
         commands, prog="meta-rl", description="Meta-reinforcement learning.", args=arguments
     )
+    keep_freed_memory()
     try:
         actions: dict[type, Callable[[Any], Any]]
         actions = {Envs: envs, Train: train, Evaluate: evaluate, Plot: plot}

@@ -11,7 +11,7 @@ params, inputs)`` uses them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -244,9 +244,13 @@ def task_gradients(
     Raises:
         ValueError: Tensors of different numbers of tasks.
     """
-    graphs = _gradient_graphs(losses, params, data, chunk_size, create_graph=False)
-    gradients, values = zip(*((graph.gradients, graph.losses) for graph in graphs), strict=True)
-    return _joined(gradients), torch.cat(values)
+    _check_same_tasks(params, data, "parameters", "data")
+
+    def of_chunk(values: Params, part: Any) -> tuple[Params, Tensor]:
+        graph = _gradient_graph(losses, values, part, create_graph=False)
+        return graph.gradients, graph.losses
+
+    return in_chunks(of_chunk, params, data, chunk_size=chunk_size)
 
 
 def hessian_vector_product(
@@ -256,8 +260,13 @@ def hessian_vector_product(
 
     The graph of a chunk is gone before the next one begins.
     """
-    graphs = _gradient_graphs(losses, params, data, chunk_size, create_graph=True)
-    return _joined([graph.times_hessian(vector, keep=False) for graph in graphs])
+    _check_same_tasks(params, data, "parameters", "data")
+
+    def of_chunk(values: Params, part: Any, along: Params) -> Params:
+        graph = _gradient_graph(losses, values, part, create_graph=True)
+        return graph.times_hessian(along, keep=False)
+
+    return in_chunks(of_chunk, params, data, vector, chunk_size=chunk_size)
 
 
 def hessian_vector_products(
@@ -280,18 +289,26 @@ def hessian_vector_products(
     Raises:
         ValueError: Tensors of different numbers of tasks.
     """
-    graphs = list(_gradient_graphs(losses, params, data, chunk_size, create_graph=True))
+    _check_same_tasks(params, data, "parameters", "data")
+    slices = _chunks(params, chunk_size)
+    graphs = [
+        _gradient_graph(losses, _part(params, tasks), _part(data, tasks), create_graph=True)
+        for tasks in slices
+    ]
 
     def product(vector: Params) -> Params:
-        return _joined([graph.times_hessian(vector, keep=True) for graph in graphs])
+        parts = [
+            graph.times_hessian(_part(vector, tasks), keep=True)
+            for tasks, graph in zip(slices, graphs, strict=True)
+        ]
+        return _joined(parts)
 
     return product
 
 
 class _GradientGraph(NamedTuple):
-    """The losses of some neighbouring tasks, and their gradients."""
+    """The losses of some tasks, ``[M]``, and their gradients by the parameters, ``[M, ...]``."""
 
-    tasks: slice
     params: Params
     losses: Tensor
     gradients: Params
@@ -302,40 +319,51 @@ class _GradientGraph(NamedTuple):
         products = torch.autograd.grad(
             list(curved.values()),
             list(self.params.values()),
-            [vector[name][self.tasks] for name in curved],
+            [vector[name] for name in curved],
             retain_graph=keep,
             materialize_grads=True,
         )
         return dict(zip(self.params, products, strict=True))
 
 
-def _gradient_graphs(
-    losses: Losses, params: Params, data: Any, chunk_size: int | None, *, create_graph: bool
-) -> Iterator[_GradientGraph]:
-    """One after the other, of ``chunk_size`` tasks each."""
-    num_tasks, num_data = count_support(params), count_support(data)
-    if num_tasks != num_data:
-        raise ValueError(f"parameters of {num_tasks} tasks, but data of {num_data}")
+def _gradient_graph(
+    losses: Losses, params: Params, data: Any, *, create_graph: bool
+) -> _GradientGraph:
+    with torch.enable_grad():
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        values = losses(leaves, data)
+        gradients = torch.autograd.grad(
+            values.sum(), list(leaves.values()), create_graph=create_graph, materialize_grads=True
+        )
+    return _GradientGraph(leaves, values.detach(), dict(zip(leaves, gradients, strict=True)))
+
+
+def in_chunks(function: Any, *args: Any, chunk_size: int | None) -> Any:
+    """What a function of many tasks gives for some tasks at a time, one behind the other.
+
+    Args:
+        function: Of nests of tensors with a leading task axis, to a nest of such tensors.
+        *args: Such nests.
+        chunk_size: Tasks at a time; ``None`` for all.
+    """
+    if chunk_size is None:
+        return function(*args)
+    return _joined([function(*_part(args, tasks)) for tasks in _chunks(args, chunk_size)])
+
+
+def _chunks(nest: Any, chunk_size: int | None) -> list[slice]:
+    num_tasks = count_support(nest)
     size = chunk_size or num_tasks
-    for start in range(0, num_tasks, size):
-        tasks = slice(start, start + size)
-        part = tree_map(lambda leaf, tasks=tasks: leaf[tasks], data)
-        with torch.enable_grad():
-            leaves = {n: value[tasks].detach().requires_grad_() for n, value in params.items()}
-            values = losses(leaves, part)
-            gradients = torch.autograd.grad(
-                values.sum(),
-                list(leaves.values()),
-                create_graph=create_graph,
-                materialize_grads=True,
-            )
-        named = dict(zip(leaves, gradients, strict=True))
-        yield _GradientGraph(tasks, leaves, values.detach(), named)
+    return [slice(start, start + size) for start in range(0, num_tasks, size)]
 
 
-def _joined(chunks: Sequence[Params]) -> Params:
-    """The parts of chunks of tasks, one behind the other."""
-    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+def _part(nest: Any, tasks: slice) -> Any:
+    return tree_map(lambda leaf: leaf[tasks], nest)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Nests of neighbouring tasks as one."""
+    return parts[0] if len(parts) == 1 else tree_map(lambda *leaves: torch.cat(leaves), *parts)
 
 
 def of_every_task(params: Params, num_tasks: int) -> Params:
@@ -357,10 +385,12 @@ def count_support(data: Any) -> int:
     return lengths.pop()
 
 
-def _check_same_tasks(support: Any, query: Any) -> None:
-    num_tasks, num_queries = count_support(support), count_support(query)
-    if num_tasks != num_queries:
-        raise ValueError(f"support data of {num_tasks} tasks, but query data of {num_queries}")
+def _check_same_tasks(
+    one: Any, other: Any, first: str = "support data", second: str = "query data"
+) -> None:
+    num_tasks, num_others = count_support(one), count_support(other)
+    if num_tasks != num_others:
+        raise ValueError(f"{first} of {num_tasks} tasks, but {second} of {num_others}")
 
 
 def detached(params: Mapping[str, Tensor]) -> Params:

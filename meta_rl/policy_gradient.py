@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from meta_rl.algorithm import MetaAlgorithm
-from meta_rl.inner_loop import Params, of_every_task, task_gradients
+from meta_rl.inner_loop import Params, in_chunks, of_every_task, task_gradients
 from meta_rl.returns import discounted_returns, generalized_advantages, linear_baseline
 from meta_rl.rollout import Rollout, collect_episodes
 from meta_rl.task_batch import task_batch
@@ -25,7 +25,6 @@ from meta_rl.task_steps import (
     Place,
     by_task,
     check_finite,
-    in_chunks,
     merged_steps,
     normalised,
     packed,

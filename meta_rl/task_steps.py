@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from meta_rl.rollout import Rollout
 from meta_rl.task_policy import Outputs
@@ -67,22 +67,6 @@ def over_tasks(function: Any, params: Any, *data: Any, chunk_size: int | None = 
         batch = next(part for part in data if isinstance(part, Batch))
         chunk_size = tasks_at_a_time(batch.mask)
     return vmap(function, (None, *[0] * len(data)), chunk_size=chunk_size)(params, *data)
-
-
-def in_chunks(function: Any, *args: Any, chunk_size: int | None) -> Any:
-    """What a function of many tasks gives for some tasks at a time, one behind the other.
-
-    Args:
-        function: Of nests of tensors with a leading task axis, to a nest of such tensors.
-        *args: Such nests.
-        chunk_size: Tasks at a time; ``None`` for all.
-    """
-    if chunk_size is None:
-        return function(*args)
-    num_tasks = len(tree_leaves(args)[0])
-    slices = [slice(start, start + chunk_size) for start in range(0, num_tasks, chunk_size)]
-    parts = [function(*tree_map(lambda leaf, part=part: leaf[part], args)) for part in slices]
-    return tree_map(lambda *leaves: torch.cat(leaves), *parts)
 
 
 def tasks_at_a_time(mask: Tensor) -> int | None:

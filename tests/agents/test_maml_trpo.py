@@ -324,7 +324,7 @@ class TestOuterLoop:
             collected(make_model(family, num_inner_steps=num_inner_steps, inner_loss=inner_loss))
         )
         params, credit = model.policy.parameters_by_name(), model._credit().double()
-        gradients, objectives = model.task_gradients(params, credit)
+        gradients, objectives = model.meta_gradients(params, credit)
         found = flatten({name: value.mean(dim=0) for name, value in gradients.items()})
         leaf = flatten(params).requires_grad_()
         objective = mean_objective(model, unflatten(leaf, params), credit)
@@ -388,10 +388,10 @@ class TestOuterLoop:
         """Of the inner loop: ``Jᵀ g`` with it, g without; and ``Jᵀ F J v`` is ``F v``."""
         model = in_double(collected(make_model(PushedCorridor, curvature_fraction=1.0)))
         params, credit = model.policy.parameters_by_name(), model._credit().double()
-        exact = model.task_gradients(params, credit)[0]
+        exact = model.meta_gradients(params, credit)[0]
         vector = unflatten(torch.linspace(-1, 1, flatten(params).numel()).double(), params)
         model.first_order = True
-        rough = model.task_gradients(params, credit)[0]
+        rough = model.meta_gradients(params, credit)[0]
         product = flatten(model.curvature(params)(vector))
         model.first_order = False
         expected = torch.zeros_like(product)
@@ -425,9 +425,9 @@ class TestOuterLoop:
         spread = math.sqrt((4 + 1 + 9) / 3)
         assert credit.tolist() == pytest.approx([-2 / spread, -1 / spread, 3 / spread], rel=1e-6)
         params = model.policy.parameters_by_name()
-        without = model.task_gradients(params, credit.double())[0]
+        without = model.meta_gradients(params, credit.double())[0]
         model.exploration_coefficient = 0.7
-        having, objectives = model.task_gradients(params, credit.double())
+        having, objectives = model.meta_gradients(params, credit.double())
         leaf = flatten(params).requires_grad_()
         total = mean_objective(model, unflatten(leaf, params), credit.double())
         assert objectives.mean().item() == pytest.approx(total.item())
@@ -452,7 +452,7 @@ class TestOuterLoop:
         params, credit = model.policy.parameters_by_name(), model._credit().double()
 
         def everything() -> list[Tensor]:
-            gradients, objectives = model.task_gradients(params, credit)
+            gradients, objectives = model.meta_gradients(params, credit)
             product = model.curvature(params)(params)
             moved = {name: 1.1 * value for name, value in params.items()}
             return [*gradients.values(), objectives, *product.values()], model.evaluate(
