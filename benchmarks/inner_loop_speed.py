@@ -237,6 +237,8 @@ def learn2learn_loop(setting: Setting, checkout: Path) -> Step:
     Its package does not import without its compiled parts and old libraries: the one file is read
     without what the packages around it do at their import.
     """
+    if not (checkout / "learn2learn/algorithms/maml.py").is_file():
+        raise SystemExit(f"{checkout} is no checkout of learn2learn")
     for name in ("learn2learn", "learn2learn.algorithms"):
         package = ModuleType(name)
         package.__path__ = [str(checkout.joinpath(*name.split(".")))]
