@@ -92,7 +92,7 @@ class Train:
     cuda_graph: bool = False
     """Record updates as CUDA graphs, several times as fast on a GPU: maml, mann, pearl, reptile."""
     compile: bool = False
-    """Compile updates, which takes a minute and a C++ compiler: reptile."""
+    """Compile updates, which takes a minute and a C++ compiler: maml, reptile."""
     quiet: bool = False
     """No progress bar."""
 
@@ -287,7 +287,7 @@ def run_config(command: Train, algorithm: type[MetaAlgorithm]) -> RunConfig:
             raise ValueError(f"--cuda-graph is not for {command.algo}: pearl has it")
         settings["cuda_graph"] = True
     if command.compile:
-        raise ValueError(f"--compile is not for {command.algo}: reptile has it")
+        raise ValueError(f"--compile is not for {command.algo}: maml and reptile have it")
     check_settings(algorithm, "", settings)
     check_settings(networks, "policy.", policy_kwargs)
     check_settings(_env_maker(env_id), "env.", env_kwargs)

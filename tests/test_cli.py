@@ -448,7 +448,7 @@ class TestBadInput:
             ),
             ([*TRAIN, "--threads", "0"], "--threads must be at least 1, got 0"),
             ([*TRAIN, "--cuda-graph"], "--cuda-graph is not for rl2: pearl has it"),
-            ([*TRAIN, "--compile"], "--compile is not for rl2: reptile has it"),
+            ([*TRAIN, "--compile"], "--compile is not for rl2: maml and reptile have it"),
             (
                 ["train", "pearl", "PointRobot", "--device", "cpu", "--cuda-graph"],
                 "a CUDA graph needs a GPU, but the device is cpu",

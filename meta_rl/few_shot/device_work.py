@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -71,7 +71,7 @@ class DeviceWork:
             ValueError: Not this learner, or ``torch.compile`` does not work here.
         """
         if not self.can_compile:
-            raise ValueError(f"compile is not for {type(self).__name__}: Reptile has it")
+            raise ValueError(f"compile is not for {type(self).__name__}: MAML and Reptile have it")
         try:
             torch.compile(_next, dynamic=False)(torch.zeros(2, device=self.device))
         except Exception as error:  # of many kinds: no compiler, no headers of Python, ...
@@ -124,8 +124,12 @@ class DeviceWork:
         self._checks = {}
         return self._work(*data), self._checks
 
-    def step(self, loss: Tensor) -> None:
+    def step(self, loss: Tensor, gradients: Sequence[Tensor] | None = None) -> None:
         """A gradient step on a loss.
+
+        Args:
+            loss: A scalar.
+            gradients: Of it, by all parameters of the module; by ``loss.backward()`` if not given.
 
         Raises:
             FloatingPointError: The loss or a gradient is not finite; nothing is changed.
@@ -133,7 +137,11 @@ class DeviceWork:
         assert self.optimizer is not None
         self.optimizer.zero_grad()
         self.guard("loss", loss)
-        loss.backward()
+        if gradients is None:
+            loss.backward()
+        else:
+            for parameter, gradient in zip(self.module.parameters(), gradients, strict=True):
+                parameter.grad = gradient
         self.guard("gradient", [p.grad for p in self.module.parameters() if p.grad is not None])
         self.limit_gradient()
         if is_recording():

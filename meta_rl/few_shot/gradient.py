@@ -92,7 +92,7 @@ class GradientLearner(FewShotLearner):
         """What the head is given, for one task's inputs."""
         body = self.network.body
         assert isinstance(body, nn.Module)
-        return functional_call(body, _within("body", params), (x,))
+        return functional_call(body, within("body", params), (x,))
 
     def forward(self, params: Params, x: Tensor) -> Tensor:
         """Of the network, for one task; of its head, for features, where only that adapts."""
@@ -100,7 +100,7 @@ class GradientLearner(FewShotLearner):
             return functional_call(self.network, params, (x,))
         head = self.network.head
         assert isinstance(head, nn.Module)
-        return functional_call(head, _within("head", params), (x,))
+        return functional_call(head, within("head", params), (x,))
 
     def loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
         """Of one task's data ``(x, y)``."""
@@ -113,9 +113,9 @@ class GradientLearner(FewShotLearner):
     zero_head = False
     """Whether a task starts with a head of zeros."""
 
-    def start(self, ways: int | None = None) -> Params:
+    def start(self, ways: int | None = None, params: Params | None = None) -> Params:
         """What a task starts from; a head of zeros has rows for so many classes."""
-        params = self.params
+        params = self.params if params is None else params
         if self.zero_head:
             for name in head_names(self.network):
                 value = params[name]
@@ -209,7 +209,7 @@ def head_names(network: nn.Module) -> list[str]:
     return names
 
 
-def _within(module: str, params: Params) -> Params:
+def within(module: str, params: Params) -> Params:
     """Parameters of a module, by their names in it."""
     prefix = module + "."
     return {

@@ -9,17 +9,19 @@ noisy contrastive learner in classification", 2022 (arXiv:2106.15367).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
+from torch.func import grad_and_value, vmap
 
-from meta_rl.few_shot.gradient import GradientLearner, head_names
+from meta_rl.few_shot.gradient import GradientLearner, head_names, within
 from meta_rl.few_shot.learner import Rate, accuracy, count_classes, task_loss
 from meta_rl.few_shot.networks import FewShotNetwork
 from meta_rl.few_shot.tasks import FewShotTasks
-from meta_rl.inner_loop import Params, StepSize, meta_loss
+from meta_rl.inner_loop import Params, StepSize, detached, meta_loss
 from meta_rl.tasks import check_count
 
 
@@ -51,6 +53,7 @@ class MAML(GradientLearner):
     """
 
     can_record = True
+    can_compile = True
 
     def __init__(
         self,
@@ -91,6 +94,7 @@ class MAML(GradientLearner):
                     "no step sizes for single parameters (learn_lr)"
                 )
             self.ways = None  # any number of classes
+        self._compiled: Any = None
         self.learn_lr = learn_lr
         if learn_lr:  # names of a ParameterList are numbers: those of parameters have dots
             sizes = [torch.full_like(self.params[name], self.lr) for name in self.adapted]
@@ -113,10 +117,31 @@ class MAML(GradientLearner):
         ways = count_classes(support[1]) if self.zero_head else None
         return self.on_device(partial(self._meta_step, ways), *support, *batch.query)
 
-    def _meta_step(
-        self, ways: int | None, x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor
-    ) -> dict[str, Tensor]:
-        params = self.start(ways)
+    def _meta_step(self, ways: int | None, *data: Tensor) -> dict[str, Tensor]:
+        if self.compiling:
+            loss, right, gradients = self._compiled_gradients(ways, data)
+            self.step(loss, gradients)
+        else:
+            loss, right = self.loss_after_adaptation(self._learned(), ways, *data)
+            self.step(loss)
+        return {"loss": loss.detach()} | ({} if self.regression else {"accuracy": right})
+
+    def _learned(self) -> Params:
+        return dict(self.module.named_parameters())
+
+    def loss_after_adaptation(
+        self, learned: Params, ways: int | None, *data: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The mean over tasks of the loss on their queries, and of the fraction of right labels.
+
+        Args:
+            learned: Parameters of :attr:`module`, by name.
+            ways: Classes, where a task starts with a head of zeros.
+            *data: Support inputs and labels, query inputs and labels, ``[M, S, ...]`` each.
+        """
+        x, y, query_x, query_y = data
+        params = self.start(ways, within("network", learned))
+        sizes: list[Any] = list(within("step_sizes", learned).values())
         if self.head_only:
             features = vmap(partial(self.features, params), chunk_size=self.chunk_size)
             x, query_x = features(x), features(query_x)
@@ -129,17 +154,31 @@ class MAML(GradientLearner):
             right = loss.detach() if self.regression else accuracy(outputs, y)
             return torch.stack([loss, right])
 
-        values = meta_loss(
+        loss, right = meta_loss(
             self.inner_loss,
             outer,
             params,
             (x, y),
             (query_x, query_y),
             chunk_size=self.chunk_size,
-            lr=self.step_sizes(),
+            lr=dict(zip(self.adapted, sizes or [self.lr] * len(self.adapted), strict=True)),
             num_steps=self.num_steps,
             first_order=self.first_order,
         ).mean(dim=0)
-        self.step(values[0])
-        values = values.detach()
-        return {"loss": values[0]} | ({} if self.regression else {"accuracy": values[1]})
+        return loss, right.detach()
+
+    def _compiled_gradients(
+        self, ways: int | None, data: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The same, and the gradients of the loss, a chunk of tasks at a time."""
+        if self._compiled is None:
+            function = grad_and_value(self.loss_after_adaptation, has_aux=True)
+            self._compiled = torch.compile(function, dynamic=False)
+        learned, parts = detached(self._learned()), []
+        num_tasks = len(data[0])
+        for chunk in zip(*(part.split(self.chunk_size or num_tasks) for part in data), strict=True):
+            gradients, values = self._compiled(learned, ways, *chunk)
+            share = len(chunk[0]) / num_tasks
+            parts.append([share * part for part in (*values, *gradients.values())])
+        loss, right, *gradients = (sum(of_chunks) for of_chunks in zip(*parts, strict=True))
+        return loss, right, gradients

@@ -2,7 +2,7 @@
 
 Each task has weights of its own, so that a convolution of a meta-batch is a batch of matrix
 products: of patches of 3 × 3 with weights. Channels are the last axis, along which everything else
-is a loop that ``torch.compile`` makes one kernel of. ``benchmarks/reptile_speed.py`` times
+is a loop that ``torch.compile`` makes one kernel of. ``benchmarks/compiled_updates.py`` times
 an update with it against one of the network as it is.
 """
 

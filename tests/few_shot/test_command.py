@@ -93,7 +93,10 @@ def test_a_learner_without_training(tmp_path: Path, capsys: pytest.CaptureFixtur
             "a CUDA graph needs a GPU, but the device is",
         ),
         ([*TRAIN, "--cuda-graph", "--compile"], "--cuda-graph and --compile exclude each other"),
-        ([*TRAIN, "--device", "cpu", "--compile"], "compile is not for MAML: Reptile has it"),
+        (
+            ["train", "scratch", "Sinusoid-5s", "--device", "cpu", "--compile"],
+            "compile is not for FromScratch: MAML and Reptile have it",
+        ),
         (["train", "nearest", "Sinusoid-5s"], "NearestNeighbour learns labels"),
         (["train", "ntm", "Sinusoid-5s"], "NTMLearner does not learn Sinusoid, which has no input"),
         (["train", "mann", "Copy"], "MANN does not learn Copy, which has no ways"),

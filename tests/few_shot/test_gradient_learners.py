@@ -67,6 +67,19 @@ def updated(learner: MAML, batch: FewShotTasks) -> dict[str, Tensor]:
     return learner.update(batch)
 
 
+def only_traced(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """``torch.compile`` without its back end; gives what it is asked to compile."""
+    compile, compiled = torch.compile, []
+
+    def traced(function: Any, **settings: Any) -> Any:
+        if function is not device_work._next:  # a trial
+            compiled.append(function)
+        return compile(function, backend="eager", fullgraph=True, **settings)
+
+    monkeypatch.setattr(torch, "compile", traced)
+    return compiled
+
+
 class TestMAML:
     @pytest.mark.parametrize("first_order", [False, True])
     def test_the_meta_gradient_is_that_of_the_algebra(self, first_order: bool) -> None:
@@ -259,6 +272,40 @@ class TestMAML:
                 torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients[0], other, strict=True)
             )
 
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"num_steps": 2, "chunk_size": 3},  # of eight tasks: the last chunk has two
+            {"learn_lr": True},
+            {"anil": True, "first_order": True},
+            {"zero_head": True},
+        ],
+    )
+    def test_compiled_updates_are_the_same(
+        self, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        compiled = only_traced(monkeypatch)
+        learned, reports = [], []
+        for options in ({}, {"compile": True}):
+            learner = MAML(
+                mlp(3), 0.3, meta_batch_size=8, meta_lr=0.01, seed=0, device="cpu", **settings
+            )
+            tasks = blob_split()
+            learner.learn(tasks, 3, **options)
+            learner.learn(tasks, 2, reset_num_iterations=False, **options)
+            batch = tasks.train.sample_tasks(8, np.random.default_rng(0))
+            reports.append({name: float(value) for name, value in learner.update(batch).items()})
+            learned.append(learner.module.state_dict())
+        assert len(compiled) == 1
+        assert reports[1] == pytest.approx(reports[0], abs=1e-4)
+        first = mlp(3).state_dict()
+        for name, value in learned[0].items():
+            assert torch.allclose(value, learned[1][name], atol=1e-4), name
+            before = first.get(name.removeprefix("network."), torch.tensor(0.3))  # a step size
+            unused = learner.zero_head and "head." in name
+            assert torch.allclose(value, before, atol=1e-3) is unused, name
+
     def test_convolutions_on_a_cpu_run_task_by_task(self) -> None:
         assert MAML(conv4(5, hidden=2), 0.1, device="cpu").chunk_size == 1
         assert MAML(mlp(5), 0.1, device="cpu").chunk_size is None
@@ -356,14 +403,7 @@ class TestReptile:
         self, written_out: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Traced as one graph (here without its back end), for all tasks at once."""
-        compile, compiled = torch.compile, []
-
-        def traced(function: Any, **settings: Any) -> Any:
-            if function is not device_work._next:  # a trial
-                compiled.append(function)
-            return compile(function, backend="eager", fullgraph=True, **settings)
-
-        monkeypatch.setattr(torch, "compile", traced)
+        compiled = only_traced(monkeypatch)
         tasks = image_split() if written_out else blob_split()
         learned = []
         for options in ({}, {"compile": True}):
@@ -378,8 +418,8 @@ class TestReptile:
         for plain, fused in zip(*learned, strict=True):
             for name, value in plain.items():
                 assert torch.allclose(value, fused[name], atol=1e-5), name
-        with pytest.raises(ValueError, match="compile is not for MAML: Reptile has it"):
-            MAML(mlp(3), device="cpu").learn(blob_split(), 1, compile=True)
+        with pytest.raises(ValueError, match="not for FineTune: MAML and Reptile have it"):
+            FineTune(mlp(3), device="cpu").learn(blob_split(), 1, compile=True)
         with pytest.raises(ValueError, match="cuda_graph and compile exclude"):
             learner.learn(tasks, 1, compile=True, cuda_graph=True)
 

@@ -1,0 +1,117 @@
+"""Speed of updates of few-shot learners, as they are and compiled (``learn(compile=True)``).
+
+Updates of shipped settings, drawing the tasks and the outer step included, on a CPU. Reptile with
+Omniglot's convolutions has, compiled, the gradient of :mod:`meta_rl.few_shot.strided_conv4`.
+
+    python benchmarks/compiled_updates.py
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from meta_rl.cli import Train
+from meta_rl.few_shot.command import few_shot_config, make_learner, make_tasks
+from meta_rl.freed_memory import keep_freed_memory
+from meta_rl.provenance import package_versions, versions_text, write_atomically
+
+
+@dataclass
+class Args:
+    """Settings of the run."""
+
+    settings: tuple[str, ...] = (
+        "maml/Sinusoid-10s",
+        "maml/Omniglot-5w1s-mlp",
+        "maml/Omniglot-5w1s",
+        "reptile/Omniglot-5w1s",
+    )
+    """Shipped settings, LEARNER/SETTING."""
+    threads: tuple[int, ...] = (1, 2)
+    """Of torch."""
+    seconds: float = 5.0
+    """Of each turn, and at least ten updates, after a few that are not timed."""
+    turns: int = 3
+    """Measurements, one after the other; medians are reported."""
+    out: Path = Path(__file__).parent / "results"
+    """Folder of compiled_updates.json and compiled_updates.md."""
+
+
+def milliseconds(learner: Any, tasks: Any, seconds: float, compile: bool) -> float:
+    """Of an update, the median."""
+    times: list[float] = []
+
+    def go_on(_: Any) -> bool:
+        times.append(time.perf_counter())
+        return len(times) < 15 or times[-1] - times[5] < seconds
+
+    learner.learn(tasks, 10**9, compile=compile, callback=go_on)
+    return 1e3 * float(np.median(np.diff(times)[5:]))
+
+
+def compared(name: str, threads: int, args: Args) -> dict[str, Any]:
+    """Milliseconds of an update, plain and compiled, turn by turn."""
+    torch.set_num_threads(threads)
+    config = few_shot_config(Train(*name.split("/"), seed=0, device="cpu"))
+    tasks = make_tasks(config)
+    learners = [make_learner(config, tasks, "cpu") for _ in range(2)]
+    began = time.perf_counter()
+    learners[1].learn(tasks, 1, compile=True)
+    first = time.perf_counter() - began
+    turns = [
+        [milliseconds(learners[i], tasks, args.seconds, bool(i)) for i in range(2)]
+        for _ in range(args.turns)
+    ]
+    plain, compiled = np.array(turns).T
+    ratios = plain / compiled
+    return {
+        "setting": name,
+        "threads": threads,
+        "plain": float(np.median(plain)),
+        "compiled": float(np.median(compiled)),
+        "ratio": float(np.median(ratios)),
+        "range": [float(ratios.min()), float(ratios.max())],
+        "first_seconds": first,
+    }
+
+
+def main(args: Args) -> None:
+    """Measure, and write the table."""
+    keep_freed_memory()
+    torch.compiler.config.force_disable_caches = True  # so that the first update does compile
+    rows = [compared(name, threads, args) for name in args.settings for threads in args.threads]
+    lines = [
+        "# Updates of few-shot learners, compiled",
+        "",
+        "`python benchmarks/compiled_updates.py`: updates of shipped settings on a CPU; medians of "
+        f"{args.turns} turns of {args.seconds:g} s, in milliseconds. The first compiled update "
+        "includes compiling.",
+        "",
+        "| setting | threads | plain | compiled | ratio | range | first, s |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {row['setting']} | {row['threads']} | {row['plain']:.1f} | {row['compiled']:.1f} | "
+            f"**{row['ratio']:.2f}** | {row['range'][0]:.2f} to {row['range'][1]:.2f} | "
+            f"{row['first_seconds']:.0f} |"
+            for row in rows
+        ),
+        "",
+        f"{versions_text()}.",
+        "",
+    ]
+    print("\n".join(lines))
+    content = {"rows": rows, "versions": package_versions()}
+    write_atomically(args.out / "compiled_updates.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(args.out / "compiled_updates.md", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
