@@ -24,7 +24,7 @@ back at every operation. ``--no-keep-memory`` measures that.
 Writes ``inner_loop_speed.json`` and ``inner_loop_speed.md``.
 
     python benchmarks/inner_loop_speed.py
-    python benchmarks/inner_loop_speed.py --no-keep-memory --settings omniglot_mlp \
+    python benchmarks/inner_loop_speed.py --no-keep-memory --no-compile --settings omniglot_mlp \
         --name inner_loop_speed_fresh_pages
 """
 
@@ -327,11 +327,12 @@ def main(args: Args) -> None:
     kept = args.keep_memory and keep_freed_memory()
     torch.compiler.config.force_disable_caches = True  # so that the first call does compile
     results = {name: compare(name, args) for name in args.settings}
+    option = "" if args.keep_memory else " --no-keep-memory"
     table = "\n".join(
         [
             "# Speed of the meta-gradient",
             "",
-            f"`python benchmarks/inner_loop_speed.py`: medians (and ranges) of {args.turns} "
+            f"`python benchmarks/inner_loop_speed.py{option}`: medians (and ranges) of {args.turns} "
             f"turns of at least {args.seconds:g} s each; torch with {args.threads} thread(s) on "
             f"{os.cpu_count()} cores. Freed memory is {'kept' if kept else 'left to malloc'}, for "
             "all contenders. The ratio is the time of clone-and-loop by that of the contender, "
