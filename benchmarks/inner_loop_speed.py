@@ -332,11 +332,12 @@ def main(args: Args) -> None:
         [
             "# Speed of the meta-gradient",
             "",
-            f"`python benchmarks/inner_loop_speed.py{option}`: medians (and ranges) of {args.turns} "
-            f"turns of at least {args.seconds:g} s each; torch with {args.threads} thread(s) on "
-            f"{os.cpu_count()} cores. Freed memory is {'kept' if kept else 'left to malloc'}, for "
-            "all contenders. The ratio is the time of clone-and-loop by that of the contender, "
-            "turn by turn. The first call of the compiled step compiles it.",
+            f"`python benchmarks/inner_loop_speed.py{option}`: medians (and ranges) of "
+            f"{args.turns} turns of at least {args.seconds:g} s each; torch with {args.threads} "
+            f"thread(s) on {os.cpu_count()} cores. Freed memory is "
+            f"{'kept' if kept else 'left to malloc'}, for all contenders. The ratio is the time of "
+            "clone-and-loop by that of the contender, turn by turn. The first call of the compiled "
+            "step compiles it.",
             "",
             "| setting | contender | ms a meta-step | ratio | wanted | first call, s |",
             "|---|---|---|---|---|---|",
