@@ -256,7 +256,7 @@ def _gain(rows: list[dict[str, Any]]) -> list[str]:
 
 def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
     """Learning curves of MAML, and adaptation of all learners on held-out tasks."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
     learning, adaptation = figure.subplots(1, 2)
     for row in (r for r in rows if r["learner"] == "maml"):
         steps = np.array(row["curve"]["time/total_timesteps"]) / 1e6
@@ -284,7 +284,7 @@ def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
         adaptation.plot(range(len(paper)), paper, "k+", markersize=10, label="maml in the paper")
     adaptation.set(xlabel="gradient steps", ylabel="return", xticks=range(NUM_STEPS + 1))
     adaptation.set_title(f"{NUM_TASKS} held-out tasks")
-    adaptation.legend()
+    adaptation.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))  # beside the points
     figure.savefig(path, dpi=120)
 
 
