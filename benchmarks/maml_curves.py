@@ -81,8 +81,10 @@ Wall times are of a core that was shared with other trainings, pauses included. 
 of the same seed, which differed by rounding only, came to -174, -151 and -144.
 """,
     "HalfCheetahDir": """
-The two tasks are those of the training too. Wall times are of a core that was shared with other
-trainings.
+The two tasks are those of the training too. After 24 million steps this training had 454, 449 and
+450. With `gae_lambda` 1, as in the paper, 24 million steps came to 463 after one step in one
+training, to 349 in another of the same seed but for rounding, and to 89 with seed 1. The others are
+from earlier calls. Wall times are of a core that was shared.
 """,
     "AntVel": """
 Cut off after 51 of 300 iterations: it walks better than at first, and does not yet adapt. The
