@@ -96,7 +96,8 @@ better than standing. `AntDir`, whose first actions are small, adapts.
 Cut off after 254 of 800 iterations, while the return after one step rose by 4 per million steps;
 the same command goes on. Goals, weights and time step are PEARL's: the paper's ant has two
 directions and another time step, so that its returns (8.7 before, 499 after one step) are no
-measure for these. An ant that stands still earns 200. There is no oracle yet.
+measure for these. An ant that stands still earns 200. There is no oracle yet. Another training of
+the same seed had 160, 174, 181 and 185 after 4 million steps.
 """,
 }
 
