@@ -100,11 +100,12 @@ class MAML(GradientLearner):
             sizes = [torch.full_like(self.params[name], self.lr) for name in self.adapted]
             self.module["step_sizes"] = nn.ParameterList(sizes)
 
-    def step_sizes(self) -> StepSize:
-        """By the name of the adapted parameters."""
+    def step_sizes(self, learned: Params | None = None) -> StepSize:
+        """By the name of the adapted parameters: the module's own, or these in their place."""
         if not self.learn_lr:
             return dict.fromkeys(self.adapted, self.lr)
-        return dict(zip(self.adapted, self.module["step_sizes"].parameters(), strict=True))
+        sizes = within("step_sizes", self._learned() if learned is None else learned)
+        return dict(zip(self.adapted, sizes.values(), strict=True))
 
     def inner_loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
         """As :meth:`GradientLearner.inner_loss`; with an empty head, the sum over the classes."""
@@ -141,7 +142,6 @@ class MAML(GradientLearner):
         """
         x, y, query_x, query_y = data
         params = self.start(ways, within("network", learned))
-        sizes: list[Any] = list(within("step_sizes", learned).values())
         if self.head_only:
             features = vmap(partial(self.features, params), chunk_size=self.chunk_size)
             x, query_x = features(x), features(query_x)
@@ -161,7 +161,7 @@ class MAML(GradientLearner):
             (x, y),
             (query_x, query_y),
             chunk_size=self.chunk_size,
-            lr=dict(zip(self.adapted, sizes or [self.lr] * len(self.adapted), strict=True)),
+            lr=self.step_sizes(learned),
             num_steps=self.num_steps,
             first_order=self.first_order,
         ).mean(dim=0)
