@@ -13,8 +13,8 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 # Distributions that are drawn row by row: the place of `size` among their positional arguments.
 _BY_ROW = {
-    **{"exponential": 1, "standard_exponential": 0, "standard_gamma": 1, "gamma": 2, "beta": 2},
-    **{"poisson": 1, "binomial": 2, "geometric": 1, "laplace": 2, "lognormal": 2, "chisquare": 1},
+    **{"exponential": 1, "standard_exponential": 0, "gamma": 2, "poisson": 1, "binomial": 2},
+    **{"geometric": 1, "laplace": 2, "lognormal": 2, "chisquare": 1},
     **{"choice": 1, "dirichlet": 1, "multinomial": 2},
 }
 _SHARED = ("choice", "dirichlet", "multinomial")  # their parameters are vectors, the same for all
@@ -61,7 +61,7 @@ class TaskStreams:
 
     def random(self, size: Any = None) -> np.ndarray:
         """Uniform numbers in [0, 1), float64 ``[N, ...]``."""
-        return (self._bits(size) >> np.uint64(11)) * 2.0**-53
+        return _unit(self._bits(size))
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> np.ndarray:
         """Uniform numbers in [low, high), float64 ``[N, ...]``."""
@@ -93,6 +93,28 @@ class TaskStreams:
         """Normal numbers of the given mean and standard deviation, float64 ``[N, ...]``."""
         loc, scale = np.asarray(loc), np.asarray(scale)
         return loc + scale * self.standard_normal(_size(size, loc, scale))
+
+    def standard_gamma(self, shape: Any, size: Any = None) -> np.ndarray:
+        """Gamma numbers of scale 1 and the given shapes (above 0), float64 ``[N, ...]``.
+
+        Marsaglia and Tsang, "A simple method for generating gamma variables" (2000). Each number
+        has a stream of its own for the tries that are refused.
+        """
+        shape = np.broadcast_to(np.asarray(shape, dtype=np.float64), _size(size, shape))
+        if not np.all(shape > 0):
+            raise ValueError("standard_gamma: shapes have to be above 0")
+        keys, wanted = self._bits(shape.shape).reshape(-1), shape.reshape(-1)
+        small = wanted < 1
+        drawn = _marsaglia_tsang(keys, np.where(small, wanted + 1, wanted))
+        if small.any():
+            drawn[small] *= _unit(_mixed(keys[small] ^ _MIX[0])) ** (1 / wanted[small])
+        return drawn.reshape(shape.shape)
+
+    def beta(self, a: Any, b: Any, size: Any = None) -> np.ndarray:
+        """Beta numbers of the given parameters (above 0), float64 ``[N, ...]``."""
+        shape = _size(size, a, b)
+        of_a, of_b = self.standard_gamma(a, shape), self.standard_gamma(b, shape)
+        return of_a / (of_a + of_b)
 
     def __getattr__(self, name: str) -> Callable[..., np.ndarray]:
         """Another distribution of :class:`numpy.random.Generator`, drawn row by row."""
@@ -133,6 +155,32 @@ class TaskStreams:
         if following.size:
             self._state[self._rows] = following[:, -1]
         return _mixed(following).reshape(shape)
+
+
+def _marsaglia_tsang(keys: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """Gamma numbers of shapes from 1, one for each key."""
+    d = shape - 1 / 3
+    x = ndtri(_unit(_mixed(keys)) + 2.0**-54)
+    v = 1 + x / np.sqrt(9 * d)
+    v *= v * v
+    drawn = d * v
+    keys = _mixed(keys + _GOLDEN)
+    u, squared = _unit(keys), x * x
+    # The quick test holds for almost all; the exact one decides about the rest.
+    left = np.flatnonzero(u >= 1 - 0.0331 * squared * squared)
+    u, squared, v, d = u[left], squared[left], v[left], d[left]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept = np.log(u) < 0.5 * squared + d * (1 - v + np.log(v))  # False where v is below 0
+    left = left[~kept]
+    if len(left):
+        drawn[left] = _marsaglia_tsang(keys[left], shape[left])
+    return drawn
+
+
+def _unit(bits: np.ndarray) -> np.ndarray:
+    """Uniform numbers in [0, 1) from the upper 53 bits."""
+    unit: np.ndarray = (bits >> np.uint64(11)) * 2.0**-53
+    return unit
 
 
 def _mixed(z: np.ndarray) -> np.ndarray:
