@@ -30,6 +30,8 @@ class GradientLearner(FewShotLearner):
         device: Likewise.
     """
 
+    classifies = True
+
     def __init__(
         self,
         network: nn.Module,
