@@ -400,13 +400,9 @@ class MetaAlgorithm(BaseAlgorithm):
     @classmethod
     def setting_owners(cls, env_id: str, settings: Settings) -> list[tuple[Any, str, dict]]:
         """The agent's class, its policy's class, and the environment's."""
-        own, policy, env = settings.algorithm, settings.policy, settings.env
-        networks = cls.policy_aliases.get(str(own.get("policy", "MlpPolicy")))
-        return [
-            (cls, "", own),
-            (networks, "policy.", policy),
-            (env_constructor(env_id), "env.", env),
-        ]
+        networks = cls.policy_aliases.get(str(settings.algorithm.get("policy", "MlpPolicy")))
+        env = (env_constructor(env_id), "env.", settings.env)
+        return [(cls, "", settings.algorithm), (networks, "policy.", settings.policy), env]
 
     @classmethod
     def run_arguments(
@@ -468,10 +464,9 @@ class MetaAlgorithm(BaseAlgorithm):
 
     def validation_scores(self, result: EvaluationResult) -> dict[str, float]:
         """The mean return of a trial, and the success in its last episode where that is told."""
-        scores = {"trial_return": float(result.total.mean())}
-        if result.success is not None:
-            scores["success"] = float(result.success[:, -1].mean())
-        return scores
+        last = None if result.success is None else result.success[:, -1]
+        success = {} if last is None else {"success": float(last.mean())}
+        return {"trial_return": float(result.total.mean()), **success}
 
 
 def _read_description(path: str | Path | io.BufferedIOBase) -> dict[str, Any]:

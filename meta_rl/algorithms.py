@@ -14,7 +14,11 @@ import importlib
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+
+if TYPE_CHECKING:
+    from meta_rl.algorithm import MetaAlgorithm
+    from meta_rl.few_shot.learner import FewShotLearner
 
 ENTRY_POINTS = "meta_rl.algorithms"
 """Entry-point group in which an installed package names its algorithms."""
@@ -87,11 +91,11 @@ def _installed_algorithms() -> dict[str, RegisteredAlgorithm]:
 
 
 def algorithms_by_kind() -> dict[str, list[str]]:
-    """Names of all algorithms, sorted, by the heading that they have in lists."""
+    """Names of all algorithms, by the heading that they have in lists."""
     kinds: dict[str, list[str]] = {}
-    for name, found in sorted(registered_algorithms().items()):
+    for name, found in registered_algorithms().items():
         kinds.setdefault(found.kind, []).append(name)
-    return kinds
+    return {kind: sorted(names) for kind, names in kinds.items()}
 
 
 def find_algorithm(name: str) -> type[TrainableAlgorithm]:
@@ -313,6 +317,14 @@ class TrainableAlgorithm(Protocol):
     def set_logger(self, logger: Any) -> None:
         """Log to a logger of Stable-Baselines3."""
         ...
+
+
+if TYPE_CHECKING:
+
+    def _have_all_members(
+        agent: MetaAlgorithm, learner: FewShotLearner
+    ) -> tuple[TrainableAlgorithm, TrainableAlgorithm]:
+        return agent, learner  # the type checker compares signatures
 
 
 def register_own() -> None:

@@ -12,9 +12,19 @@ import tyro
 from meta_rl.algorithms import algorithms_by_kind
 
 
-def _algorithms(_: str) -> str:
-    kinds = (f"{kind}: {', '.join(names)}" for kind, names in algorithms_by_kind().items())
-    return f"({'; '.join(kinds)})"
+def _algorithm() -> Any:
+    """The argument ALGO, whose help lists what is registered when it is parsed."""
+    kinds = algorithms_by_kind().items()
+    names = " ".join(f"{kind.capitalize()}: {', '.join(names)}." for kind, names in kinds)
+    return tyro.conf.arg(metavar="ALGO", help=f"Name of the algorithm. {names}")
+
+
+def _default(text: str) -> Any:
+    """An argument whose help says so in place of ``(default: None)``."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
+
+
+ALL_TASKS = "all of a list; fewer where environments are slow"
 
 
 @dataclass
@@ -26,12 +36,7 @@ class Envs:
 class Train:
     """Meta-train an algorithm on the training tasks, then evaluate it on held-out ones."""
 
-    algo: Annotated[
-        str,
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="ALGO", help_behavior_hint=_algorithms),
-    ]
-    """Name of the algorithm."""
+    algo: Annotated[str, tyro.conf.Positional, _algorithm()]
     tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
     """Environment or few-shot tasks (`meta-rl envs` lists them), or a name of shipped settings."""
     param: Annotated[
@@ -41,24 +46,22 @@ class Train:
     ] = ()
     """Settings to change: of the algorithm (learning_rate=3e-4), of its networks
     (policy.hidden_size=64) or of the environment or data set (env.horizon=100)."""
-    total_timesteps: int | None = None
-    """Environment steps, or iterations of a few-shot learner (default: the tuned number)."""
+    total_timesteps: Annotated[int | None, _default("the tuned number")] = None
+    """Environment steps, or iterations of a few-shot learner."""
     seed: int = 0
     """Seed of the weights, the training tasks and all other randomness."""
-    out: Path | None = None
-    """Run folder (default: runs/ALGO-TASKS-seedN)."""
+    out: Annotated[Path | None, _default("runs/ALGO-TASKS-seedN")] = None
+    """Run folder."""
     resume: bool = False
     """Go on from the last checkpoint in the run folder."""
     device: str = "auto"
     """Device of the networks: auto, cpu or cuda."""
-    eval_tasks: int | None = None
-    """Number of held-out tasks in the evaluation at the end, 0 for no evaluation (default: all
-    tasks of a list; fewer where environments are slow)."""
+    eval_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
+    """Number of held-out tasks in the evaluation at the end; 0 for no evaluation."""
     checkpoint_interval: float = 30.0
     """Seconds between checkpoints; 0 saves one at every iteration."""
-    threads: int | None = None
-    """Number of PyTorch CPU threads (default: PyTorch's choice). Give 1 where other work shares the
-    cores."""
+    threads: Annotated[int | None, _default("PyTorch's choice")] = None
+    """Number of PyTorch CPU threads. Give 1 where other work shares the cores."""
     cuda_graph: bool = False
     """Record updates as CUDA graphs, which is several times as fast on a GPU."""
     compile: bool = False
@@ -73,22 +76,20 @@ class Evaluate:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
-    num_tasks: int | None = None
-    """Number of held-out tasks (default: all of a list, or fewer where environments are slow)."""
-    num_episodes: int | None = None
-    """Number of episodes on each task (default: as many as in training)."""
+    num_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
+    """Number of held-out tasks."""
+    num_episodes: Annotated[int | None, _default("as many as in training")] = None
+    """Number of episodes on each task of an environment."""
     split: str = "test"
-    """Part of the split: test, validation, ood (where the tasks have one) or train; or a list of
-    tasks that a data set has besides, such as Omniglot's lake (Lake's one-shot runs)."""
+    """Part of the split (test, validation, ood, train), or a list of the data set's own (lake)."""
     seed: int = 0
     """Seed of the evaluation."""
     deterministic: bool = False
     """Take the most likely actions."""
     device: str = "auto"
     """Device of the networks: auto, cpu or cuda."""
-    threads: int | None = None
-    """Number of PyTorch CPU threads (default: PyTorch's choice). Give 1 where other work shares the
-    cores."""
+    threads: Annotated[int | None, _default("PyTorch's choice")] = None
+    """Number of PyTorch CPU threads. Give 1 where other work shares the cores."""
 
 
 @dataclass
@@ -97,8 +98,8 @@ class Plot:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Run folders."""
-    out: Path | None = None
-    """Picture (default: plot.png in the first run folder)."""
+    out: Annotated[Path | None, _default("plot.png in the first run folder")] = None
+    """Path of the picture."""
 
 
 COMMANDS = {"envs": Envs, "train": Train, "evaluate": Evaluate, "plot": Plot}
@@ -123,7 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = tyro.extras.subcommand_cli_from_dict(
         dict(COMMANDS),
         prog="meta-rl",
-        description="Meta-reinforcement learning and few-shot learning.",
+        description="Meta-reinforcement learning and few-shot learning. `meta-rl --version` prints "
+        "the version.",
         args=arguments,
     )
     try:

@@ -126,9 +126,9 @@ def _settings_text(algorithms: dict[str, list[str]]) -> str:
     for algorithm, suffixes in algorithms.items():
         alike.setdefault(tuple(suffixes), []).append(algorithm)
     parts = []
-    for suffixes, names in alike.items():
-        others = ", ".join(suffix for suffix in suffixes if suffix)
-        also = "also" if "" in suffixes else "only"
+    for variants, names in alike.items():
+        others = ", ".join(suffix for suffix in variants if suffix)
+        also = "also" if "" in variants else "only"
         parts.append(", ".join(names) + (f" ({also} {others})" if others else ""))
     return "; ".join(parts)
 

@@ -207,7 +207,7 @@ def annotated_type(owner: Callable[..., Any], name: str) -> Any:
 
     Other arguments may have annotations that only type checkers can read.
     """
-    function: Any = owner.__init__ if isinstance(owner, type) else owner
+    function: Any = inspect.getattr_static(owner, "__init__") if inspect.isclass(owner) else owner
     annotations = getattr(function, "__annotations__", {})
     if name not in annotations:
         return Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -54,6 +54,10 @@ class OnCommandLine:
     check_can_record: Callable[[], None]
     check_can_compile: Callable[[], None]
     load: ClassVar[Callable[..., Any]]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
     @property
     def regression(self) -> bool:
@@ -206,7 +210,7 @@ class OnCommandLine:
         """All tasks of a list, or a number of draws; fewer in the middle of training."""
         part = "validation" if brief else "test"
         found = tasks.source[part] if isinstance(tasks.source, TaskSplit) else tasks.source
-        listed = len(found) if hasattr(found, "__len__") else None
+        listed = len(found) if isinstance(found, Sized) else None
         if not brief:
             return EVALUATED_TASKS if listed is None else None
         return VALIDATION_TASKS if listed is None else min(VALIDATION_TASKS, listed)
