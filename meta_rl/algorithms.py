@@ -116,14 +116,20 @@ def find_algorithm(name: str) -> type[TrainableAlgorithm]:
         found = getattr(importlib.import_module(module), attribute)
     except AttributeError as error:
         raise ImportError(f"algorithm {name!r}: {module} has no {attribute}") from error
-    asked = {*vars(TrainableAlgorithm), *TrainableAlgorithm.__annotations__}
-    missing = sorted(part for part in asked if part[0] != "_" and not hasattr(found, part))
+    missing = sorted(part for part in _asked_of_a_class() if not hasattr(found, part))
     if missing:
         raise ValueError(
             f"algorithm {name!r}: {known[name].home} lacks {', '.join(missing)}; derive it from "
             "meta_rl.MetaAlgorithm or meta_rl.few_shot.FewShotLearner"
         )
     return found
+
+
+def _asked_of_a_class() -> set[str]:
+    """Members of the protocol but for properties, which an object may have as attributes."""
+    members = vars(TrainableAlgorithm).items()
+    functions = {name for name, member in members if not isinstance(member, property)}
+    return {name for name in functions | set(TrainableAlgorithm.__annotations__) if name[0] != "_"}
 
 
 def algorithms_with(option: str, kind: str) -> dict[str, type[TrainableAlgorithm]]:

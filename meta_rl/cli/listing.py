@@ -107,7 +107,11 @@ def table_lines(
 
 
 def _cut(line: str, width: int) -> str:
-    return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
+    """A line of so many characters at most; ``…`` where it is cut within a cell."""
+    if len(line) <= width:
+        return line
+    kept = line[: width - 1]
+    return kept.rstrip() if kept.endswith("  ") else f"{kept}…"
 
 
 def shipped_settings() -> dict[str, str]:

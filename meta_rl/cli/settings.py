@@ -250,7 +250,7 @@ def _is_plain(kind: Any) -> bool:
         )
     if get_origin(kind) in (Union, types.UnionType):
         return all(map(_is_plain, get_args(kind)))
-    return get_origin(kind) in (None, Literal) or _takes_function(kind)
+    return (kind is not Any and get_origin(kind) in (None, Literal)) or _takes_function(kind)
 
 
 def _is_a(value: Any, kind: Any) -> bool:
@@ -283,4 +283,6 @@ def _described(kind: Any) -> str:
         return "[first, last]"
     if kind is types.NoneType:
         return "None"
+    if inspect.isclass(kind) and get_origin(kind) is None:
+        return kind.__name__
     return inspect.formatannotation(kind).replace("collections.abc.", "")
