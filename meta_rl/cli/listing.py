@@ -103,7 +103,7 @@ def table_lines(
     if width is None:
         return lines
     shortest = widths[titles[0]]  # names are never cut, so that they can be copied
-    return [_cut(line, max(width, shortest + 1)) for line in lines]
+    return [_cut(line, max(width, shortest + 3)) for line in lines]
 
 
 def _cut(line: str, width: int) -> str:
