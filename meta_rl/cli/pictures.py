@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from meta_rl.cli.commands import Plot
 from meta_rl.cli.run_folder import RunFolder, learning_columns
 from meta_rl.evaluation import EvaluationResult
+
+if TYPE_CHECKING:
+    from meta_rl.cli.commands import Plot
 
 
 def report(result: EvaluationResult, folder: RunFolder) -> None:

@@ -6,7 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -18,7 +18,6 @@ from meta_rl.algorithms import (
     find_algorithm,
     registered_algorithms,
 )
-from meta_rl.cli.commands import Evaluate, Train
 from meta_rl.cli.pictures import report
 from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.settings import (
@@ -30,6 +29,9 @@ from meta_rl.cli.settings import (
     with_schedules,
 )
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
+
+if TYPE_CHECKING:
+    from meta_rl.cli.commands import Evaluate, Train
 
 OPTIONS = ("cuda_graph", "compile")
 

@@ -17,8 +17,8 @@ class DataSet:
     Attributes:
         home: ``"module:maker"`` of the split.
         network: Name of the network that is usual for it; ``None`` where learners make their own.
-        lists: Further lists of tasks that can be evaluated, by name: what they are, and the
-            ``"module:maker"`` that takes the split and the arguments of the data set.
+        lists: Further lists of images' tasks that can be evaluated, by name: what they are, and the
+            ``"module:maker"`` that takes the data set's ``root`` and the images' ``size``.
     """
 
     home: str
@@ -35,7 +35,7 @@ DATASETS: dict[str, DataSet] = {
     "Omniglot": DataSet(
         "meta_rl.few_shot.omniglot:Omniglot",
         "conv4",
-        {"lake": ("Lake's one-shot runs", "meta_rl.few_shot.datasets:lake_runs_for")},
+        {"lake": ("Lake's one-shot runs", "meta_rl.few_shot.omniglot:lake_runs")},
     ),
     "RepeatCopy": DataSet("meta_rl.few_shot.sequences:repeat_copy_split", None),
     "Sinusoid": DataSet("meta_rl.few_shot.sinusoid:Sinusoid", "sinusoid_mlp"),
@@ -89,14 +89,8 @@ def open_dataset(name: str, arguments: dict[str, Any], split: str) -> Any:
     if name not in owners:
         what = DATASETS[owners[0]].lists[split][0]
         raise ValueError(f"--split {split}: {what} are of {' and '.join(owners)}")
-    return _found(DATASETS[name].lists[split][1])(dataset_maker(name)(**arguments), arguments)
-
-
-def lake_runs_for(tasks: Any, arguments: dict[str, Any]) -> Any:
-    """Lake's one-shot runs, with images of the size that the split of Omniglot has."""
-    from meta_rl.few_shot.omniglot import lake_runs
-
-    return lake_runs(arguments.get("root"), size=tasks.test.pool.example_shape[-1])
+    size = dataset_maker(name)(**arguments).test.pool.example_shape[-1]
+    return _found(DATASETS[name].lists[split][1])(arguments.get("root"), size=size)
 
 
 def _found(home: str) -> Callable[..., Any]:
