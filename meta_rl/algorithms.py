@@ -112,10 +112,9 @@ def find_algorithm(name: str) -> type[TrainableAlgorithm]:
         hint = f"did you mean {', '.join(near)}?" if near else f"{', '.join(sorted(known))} exist"
         raise ValueError(f"unknown algorithm {name!r}: {hint}")
     module, _, attribute = known[name].home.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except AttributeError as error:
-        raise ImportError(f"algorithm {name!r}: {module} has no {attribute}") from error
+    found = getattr(importlib.import_module(module), attribute, None)
+    if found is None:
+        raise ImportError(f"algorithm {name!r}: {module} has no {attribute}")
     missing = sorted(part for part in _asked_of_a_class() if not hasattr(found, part))
     if missing:
         raise ValueError(

@@ -26,13 +26,14 @@ class RunConfig:
     Attributes:
         algorithm: Name of the algorithm, as on the command line.
         tasks: Name of the tasks, as on the command line.
-        env_id: Of the environment, or the name of the data set.
-        env_kwargs: Its arguments.
-        algorithm_kwargs: Arguments of the algorithm's constructor.
+        env_id: Id of the environment, or name of the data set.
+        env_kwargs: Arguments of the environment or data set.
+        algorithm_kwargs: Arguments of the algorithm's constructor, as
+            :meth:`meta_rl.algorithms.TrainableAlgorithm.run_arguments` gives them.
         total_timesteps: Environment steps, or iterations of a few-shot learner.
-        seed: Of everything.
-        versions: Of the packages, at the start.
-        commit: Of the source tree, where it is one.
+        seed: Seed of the training.
+        versions: Versions of the packages, at the start.
+        commit: Commit of the source tree; ``None`` for an installed package.
     """
 
     algorithm: str
@@ -46,7 +47,7 @@ class RunConfig:
     commit: str | None = field(default_factory=git_commit)
 
     def differences(self, other: RunConfig) -> list[str]:
-        """What the two ask differently; versions and commit may differ, and so may the length."""
+        """Names and values that the two ask differently; versions and commit may differ, and so may the length."""
         mine, theirs = asdict(self), asdict(other)
         return [
             f"{name}: {mine[name]!r} there, {theirs[name]!r} asked"
@@ -59,7 +60,7 @@ class RunFolder:
     """The files of a run.
 
     Args:
-        path: The folder; made by :meth:`begin`.
+        path: Path of the folder, which :meth:`begin` makes.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -72,7 +73,7 @@ class RunFolder:
         self.picture = self.path / "evaluation.png"
 
     def config(self) -> RunConfig:
-        """What the run was asked.
+        """The configuration of the run.
 
         Raises:
             ValueError: The folder holds no run.
@@ -117,8 +118,8 @@ class RunFolder:
 
         Args:
             num_timesteps: Steps that the run begins with.
-            verbose: 1 also prints.
-            steps: The logged number that counts the steps.
+            verbose: 1 prints the log too.
+            steps: Name of the logged number that counts the steps.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         formats: list[KVWriter] = [AppendingCSV(self.progress, num_timesteps, steps)]
@@ -152,14 +153,14 @@ class RunFolder:
 
 
 class LearningCurve(NamedTuple):
-    """What a training earned, over its length.
+    """Scores of a training, over its length.
 
     Attributes:
-        steps: Of each point.
-        trained: On training tasks.
-        validated: On validation tasks, nan between; ``None`` where that was not logged.
-        unit: What is counted.
-        measure: What is earned.
+        steps: Steps at each point.
+        trained: Scores on training tasks.
+        validated: Scores on validation tasks, nan between; ``None`` where they were not logged.
+        unit: Unit of the steps, such as ``"iterations"``.
+        measure: Name of the score, such as ``"accuracy"``.
     """
 
     steps: list[float]
@@ -194,9 +195,9 @@ class AppendingCSV(KVWriter):
     they are dropped, as they will be written again.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         num_timesteps: Steps that the run begins with.
-        steps: The logged number that counts the steps.
+        steps: Name of the logged number that counts the steps.
     """
 
     STEPS = "time/total_timesteps"

@@ -33,13 +33,16 @@ def settings_for(algorithm: str) -> dict[str, dict[str, Any]]:
 
     Args:
         algorithm: Name of the algorithm on the command line.
+
+    Raises:
+        FileNotFoundError: The algorithm was registered with a file that does not exist.
     """
     known = registered_algorithms().get(algorithm)
     source = algorithm if known is None else known.settings
-    file = importlib.resources.files("meta_rl") / "settings" / f"{source}.toml"
-    if isinstance(source, Path) or source.endswith(".toml"):
-        file = Path(source)
-    sections = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    shipped = importlib.resources.files("meta_rl") / "settings" / f"{source}.toml"
+    own = isinstance(source, Path) or source.endswith(".toml")
+    file = Path(source) if own else shipped
+    sections = tomllib.loads(file.read_text(encoding="utf-8")) if own or file.is_file() else {}
     return {tasks: _complete(section, sections) for tasks, section in sections.items()}
 
 
