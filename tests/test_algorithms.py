@@ -179,7 +179,7 @@ def test_tuned_settings_of_ones_own(folder: Path) -> None:
     assert settings_for("like-rl2") == settings_for("rl2") != {}
     assert settings_for("oracle_sac") == settings_for("pearl") != {}
     register_algorithm("lost", "algorithms_of_mine:Mine", settings="nowhere/lost.toml")
-    with pytest.raises(FileNotFoundError, match="lost.toml"):
+    with pytest.raises(FileNotFoundError, match=r"lost\.toml"):
         settings_for("lost")
 
 

@@ -47,7 +47,7 @@ class RunConfig:
     commit: str | None = field(default_factory=git_commit)
 
     def differences(self, other: RunConfig) -> list[str]:
-        """Names and values that the two ask differently; versions and commit may differ, and so may the length."""
+        """Settings that the two ask differently; versions, commit and length may differ."""
         mine, theirs = asdict(self), asdict(other)
         return [
             f"{name}: {mine[name]!r} there, {theirs[name]!r} asked"
