@@ -1,0 +1,36 @@
+"""Numbers of test tasks, and the mark of older results that count a task several times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meta_rl import make_task_vec
+
+REPEATED = "†"
+
+
+def num_test_tasks(env_id: str, **env_kwargs: Any) -> int:
+    """Length of the list of test tasks."""
+    return len(make_task_vec(env_id, 1, **env_kwargs).unwrapped.task_split.test)
+
+
+def marked(name: str, num_tasks: int, distinct_tasks: int) -> str:
+    """A learner's name, with :data:`REPEATED` where tasks were counted several times."""
+    return f"{name} {REPEATED}" if distinct_tasks < num_tasks else name
+
+
+def repeated_note(num_tasks: int, distinct_tasks: int) -> list[str]:
+    """The lines below a table; none where every task was counted once.
+
+    Args:
+        num_tasks: Tasks that were counted.
+        distinct_tasks: Different ones among them.
+    """
+    if distinct_tasks >= num_tasks:
+        return []
+    return [
+        f"{REPEATED} Counts {num_tasks:,} tasks, of which only {distinct_tasks} are distinct. A "
+        "task that counts several times",
+        "makes the interval or the standard error too narrow. To be trained again.",
+        "",
+    ]
