@@ -1,17 +1,8 @@
-"""Numbers of test tasks, and the mark of older results that count a task several times."""
+"""The mark of older results that count a task several times."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from meta_rl import make_task_vec
-
 REPEATED = "†"
-
-
-def num_test_tasks(env_id: str, **env_kwargs: Any) -> int:
-    """Length of the list of test tasks."""
-    return len(make_task_vec(env_id, 1, **env_kwargs).unwrapped.task_split.test)
 
 
 def marked(name: str, num_tasks: int, distinct_tasks: int) -> str:

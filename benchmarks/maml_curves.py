@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from distinct_tasks import REPEATED, marked, num_test_tasks, repeated_note
+from distinct_tasks import REPEATED, marked, repeated_note
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ppo_oracle import TOLD, told_name, told_note, trained_oracle
@@ -158,27 +158,24 @@ def run_oracle(name: str, seed: int, args: Args) -> dict[str, Any]:
     _, env_id, settings = find_settings("maml_trpo", name)
     env_kwargs = settings.pop("env", {})
     if name in navigation_oracles():
-        num_tasks = num_test_tasks(env_id)
         result = evaluate_adaptation(
-            navigation_oracles()[name], env_id, num_tasks, 1, seed=1000, envs_per_task=20
+            navigation_oracles()[name], env_id, num_episodes=1, seed=1000, envs_per_task=20
         )
         return {"timesteps": 0, "seconds": 0.0, "evaluation": _summary(result)}
     file = args.runs / f"{name}-oracle-seed{seed}.zip"
     oracle, timesteps, seconds = trained_oracle(
         env_id, file, args.oracle_timesteps, seed=seed, **env_kwargs
     )
-    num_tasks = num_test_tasks(env_id, **env_kwargs)
     result = evaluate_adaptation(
-        oracle, env_id, num_tasks, 1, seed=1000, envs_per_task=20, **env_kwargs
+        oracle, env_id, num_episodes=1, seed=1000, envs_per_task=20, **env_kwargs
     )
     return {"timesteps": timesteps, "seconds": seconds, "evaluation": _summary(result)}
 
 
 def _evaluated(model: MAMLTRPO, env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
-    num_tasks = num_test_tasks(env_id, **env_kwargs)
     return _summary(
         evaluate_adaptation(
-            model, env_id, num_tasks, NUM_STEPS + 1, seed=1000, envs_per_task=20, **env_kwargs
+            model, env_id, num_episodes=NUM_STEPS + 1, seed=1000, envs_per_task=20, **env_kwargs
         )
     )
 
@@ -233,9 +230,13 @@ def as_markdown(setting: str, rows: list[dict[str, Any]]) -> str:
 
 
 def _counts(rows: list[dict[str, Any]]) -> tuple[int, int]:
-    """Tasks that were counted, and distinct ones among them: fewer in older results."""
-    figures = rows[0]["evaluation"]
-    return figures["num_tasks"], figures.get("distinct_tasks", figures["num_tasks"])
+    """Tasks that were counted, and distinct ones among them: fewer in older results.
+
+    Of rows that differ, the numbers of one that counts tasks several times.
+    """
+    figures = [row["evaluation"] for row in rows]
+    counts = [(f["num_tasks"], f.get("distinct_tasks", f["num_tasks"])) for f in figures]
+    return max(counts, key=lambda count: count[0] - count[1])
 
 
 def _table_row(setting: str, row: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from distinct_tasks import REPEATED, marked, num_test_tasks, repeated_note
+from distinct_tasks import REPEATED, marked, repeated_note
 from matplotlib.figure import Figure
 from ppo_oracle import told_name, told_note, trained_oracle
 from resumed_training import resumed_training
@@ -56,11 +56,8 @@ class Args:
 
 
 def evaluated(learner: Any, args: Args) -> EvaluationResult:
-    """On the test tasks."""
-    num_tasks = num_test_tasks(args.tasks)
-    return evaluate_adaptation(
-        learner, args.tasks, num_tasks, seed=1000, envs_per_task=args.envs_per_task
-    )
+    """On all test tasks."""
+    return evaluate_adaptation(learner, args.tasks, seed=1000, envs_per_task=args.envs_per_task)
 
 
 def best_known(args: Args) -> tuple[str, EvaluationResult, str]:
