@@ -147,7 +147,7 @@ def as_markdown(tasks: str, seeds: tuple[int, ...], rows: list[dict[str, Any]]) 
         "",
         f"`{command}`:",
         f"mean return of each episode on {distinct:,} test tasks{each}, ± standard error over the "
-        "tasks; shipped settings.",
+        "tasks of one training; shipped settings.",
         "",
         f"| learner | {' | '.join(f'episode {i}' for i in episodes)} | trial | training |",
         "|---" * (len(episodes) + 3) + "|",
