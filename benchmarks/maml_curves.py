@@ -210,7 +210,7 @@ def as_markdown(setting: str, rows: list[dict[str, Any]]) -> str:
         f"`python benchmarks/maml_curves.py {setting} --seeds {' '.join(map(str, seeds))}`",
         "",
         f"Mean return of {NUM_TASKS} held-out tasks, 20 episodes each, after 0 to {NUM_STEPS}",
-        "gradient steps (20 episodes a step), with 95 % bootstrap intervals over the tasks.",
+        "gradient steps (20 episodes a step), with 95 % intervals over the tasks of one training.",
         "",
         *([*NOTES[setting].strip().splitlines(), ""] if setting in NOTES else []),
         "| learner | seed | before | 1 step | 2 steps | 3 steps | steps | wall time |",

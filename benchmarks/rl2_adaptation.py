@@ -114,7 +114,8 @@ def write(args: Args, rows: list[str], results: dict[str, list[float]]) -> None:
             "",
             f"`{command}`:",
             f"mean return of each episode on {args.num_tasks:,} test tasks, {args.envs_per_task} "
-            "sub-environments each, ± standard error over the tasks; shipped settings.",
+            "sub-environments each, ± standard error over the tasks of one training; shipped "
+            "settings.",
             "",
             f"| learner | {' | '.join(f'episode {i}' for i in episodes)} | trial | training |",
             "|---" * (len(episodes) + 3) + "|",

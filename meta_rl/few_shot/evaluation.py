@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from meta_rl.evaluation import EvaluationResult, seeded
+from meta_rl.evaluation import seeded
+from meta_rl.evaluation_result import EvaluationResult
 from meta_rl.few_shot.tasks import FewShotTasks, FrozenTasks
 from meta_rl.tasks import TaskSplit, check_count
 
@@ -65,7 +66,6 @@ def evaluate_few_shot(
         seed=seed,
         envs_per_task=1,
         deterministic=True,
-        strata=np.zeros(num_tasks, dtype=np.int64),
         measure=measure,
         points=points,
     )
