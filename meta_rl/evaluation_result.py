@@ -233,7 +233,10 @@ class EvaluationResult:
         ax.set_xlabel(f"{self.unit}s of adaptation")
         ax.locator_params(axis="x", integer=True)
         ax.set_ylabel("mean reward" if self.unit == "pull" else self._mean_measure)
-        ax.set_title(f"{self.environment.rpartition(':')[2]}, {self.counts_text()}")
+        family = self.environment.rpartition(":")[2]
+        title = f"{family}, {self.counts_text()}"
+        # Results of other counts share the axes: the legend has them all.
+        ax.set_title(title if ax.get_title() in ("", title) else f"{family}, {self.split} tasks")
         ax.legend()
         return ax
 

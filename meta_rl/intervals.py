@@ -50,8 +50,8 @@ def crossed_spread(values: np.ndarray) -> Spread:
     freedom are Satterthwaite's: the square of that sum over the sum of squares of the mean squares
     in it, each divided by its own degrees of freedom (Satterthwaite, "An approximate distribution
     of estimates of variance components", 1946; Searle, Casella and McCulloch, "Variance
-    components", 1992; with readers as trainings and cases as tasks in radiology: Hillis, "A
-    marginal-mean ANOVA approach for analyzing multireader multicase data", 2014).
+    components", 1992; with readers as trainings and cases as tasks: Hillis, "A marginal-mean ANOVA
+    approach for analyzing multireader multicase radiological imaging data", 2014).
 
     Args:
         values: ``[R, T, C]``, at least two trainings and two tasks.

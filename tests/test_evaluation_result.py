@@ -260,13 +260,17 @@ def test_plots_show_the_summary_and_say_what_it_is_over() -> None:
     pulls = make_result(FOUR, unit="pull")
     assert result.plot(mine) is pulls.plot(mine, label="more") is mine
     merged = EvaluationResult.merged(THREE_TRAININGS)
+    assert mine.get_title() == "Family, 1 training x 4 test tasks"
     merged.plot(mine, label="all")
+    assert merged.plot(mine).get_title() == "Family, test tasks"
+    assert merged.plot().get_title() == "Family, 3 trainings x 4 test tasks"
     assert [text.get_text() for text in mine.get_legend().get_texts()] == [
         "Scripted (1 training x 4 tasks)",
         "95 % interval over tasks of one training",
         "more (1 training x 4 tasks)",
         "all (3 trainings x 4 tasks)",
         "95 % interval over trainings and tasks",
+        "Scripted (3 trainings x 4 tasks)",
     ]
     assert pulls.plot().get_ylabel() == "mean reward"
 
