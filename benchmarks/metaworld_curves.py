@@ -128,7 +128,7 @@ def as_markdown(name: str, rows: list[dict[str, Any]]) -> str:
         f"`python benchmarks/metaworld_curves.py {name} --seeds {seeds}`, shipped settings.",
         "",
         f"Success in each episode of a trial on the {NUM_TASKS} test goals, in %, with 95 %",
-        "bootstrap intervals over the goals: the share of episodes with a step in which the goal",
+        "intervals over the goals of one training: the share of episodes in which the goal",
         "is reached. Actions are sampled. An episode has 200 steps, Meta-World's 500.",
         "",
         *([*NOTES[name].strip().splitlines(), ""] if name in NOTES else []),

@@ -356,7 +356,6 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
     """The committed table."""
     explored = args.explored
     one = next(iter(results.values()))
-    num_tasks = one.num_tasks // len(args.seeds)
     limit = f" --minutes {args.minutes:g}" if args.minutes < float("inf") else ""
     limit += f" --interval {args.interval}" if args.interval != Args.interval else ""
     limit += f" --learners {' '.join(args.learners)}" if args.learners != Args.learners else ""
@@ -368,8 +367,8 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
         "",
         f"`python benchmarks/pearl_curves.py {args.setting}{limit}`,",
         "shipped setting; mean return of an episode on the "
-        f"{num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
-        f"with 95 % bootstrap intervals over tasks; seeds {', '.join(map(str, args.seeds))}.",
+        f"{one.num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
+        f"with 95 % intervals over {one.design.over}; seeds {', '.join(map(str, args.seeds))}.",
         "",
         f"| learner | first episode | {' | '.join(f'after {k}' for k in shown[1:])} "
         "| steps | updates | wall time |",

@@ -6,8 +6,7 @@ neither data nor state; every distinct task counts once and gets the same number
 sub-environments of a task are averaged; chunks meet each task once and afresh; the values of a task
 depend on neither; oracles are told the tasks; plain Stable-Baselines3 models are evaluated as they
 are; the learner's randomness is seeded and put back; they act on one thread of torch where an
-environment has its own. Summaries equal hand-worked numbers and their intervals cover; runs are
-strata; results survive saving; plots show the summary; bad input is refused.
+environment has its own; bad input is refused.
 """
 
 from __future__ import annotations
@@ -21,18 +20,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from stable_baselines3 import PPO
 
 import meta_rl
 from meta_rl import EvaluationResult, TaskEnv, TaskVectorEnv, evaluate_adaptation, sb3_env
 from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.agents.bandits import bandit_learners
-from meta_rl.evaluation import adapts_by_step, interquartile_mean
 from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.tasks import FiniteTasks, TaskSplit, UniformTasks, distinct_tasks
-from meta_rl.trials import _where, block_size
+from meta_rl.trials import _where, adapts_by_step, block_size
 
 from .families import Corridor, ListedCorridor, PlainCorridor, PulledCorridor, QuickSuccess
 
@@ -152,7 +148,7 @@ def test_values_are_the_returns_after_each_adaptation(make: Any) -> None:
     np.testing.assert_array_equal(np.sort(result.total), expected.sum(axis=1))
     assert (result.num_tasks, result.unit, result.split) == (3, "episode", "test")
     assert (result.learner, result.seed, result.envs_per_task) == ("Scripted", 0, 1)
-    assert result.strata.tolist() == [0, 0, 0]
+    assert (result.trainings.tolist(), result.num_trainings) == ([0, 0, 0], 1)
     assert result.environment.endswith(("families:ListedCorridor", NAME, "TaskVectorAdapter"))
     assert result.versions["numpy"] == np.__version__
 
@@ -564,147 +560,6 @@ def test_an_environment_chooses_its_tasks_again_afterwards() -> None:
     assert len({tuple(env.reset(seed=seed)[1]["task"]) for seed in range(5)}) > 1
 
 
-def make_result(values: Any, **changes: Any) -> EvaluationResult:
-    values = np.asarray(values, dtype=float)
-    fields: dict[str, Any] = {
-        "values": values,
-        "unit": "episode",
-        "learner": "Scripted",
-        "environment": "module:Family",
-        "split": "test",
-        "seed": 3,
-        "envs_per_task": 1,
-        "deterministic": False,
-        "strata": np.zeros(len(values), dtype=np.int64),
-    }
-    return EvaluationResult(**{**fields, **changes})
-
-
-FOUR = [[0, 1], [2, 3], [4, 5], [10, 15]]
-
-
-def test_summaries_are_worked_by_hand() -> None:
-    summary = make_result(FOUR).summary()
-    assert summary["mean"].tolist() == [4, 6]
-    assert summary["iqm"].tolist() == [3, 4]
-    assert summary["total_mean"] == 10
-    assert summary["total_iqm"] == 7
-    assert summary["mean_interval"].shape == summary["iqm_interval"].shape == (2, 2)
-    for name in ("mean", "iqm"):
-        low, high = summary[f"{name}_interval"].T
-        assert (low < summary[name]).all()
-        assert (summary[name] < high).all()
-        low, high = summary[f"total_{name}_interval"]
-        assert low < summary[f"total_{name}"] < high
-    np.testing.assert_array_equal(
-        summary["mean_interval"], make_result(FOUR).summary()["mean_interval"]
-    )
-    assert interquartile_mean(np.array([100.0, 1, 2, 3, 4, 5, 6, -50])) == 3.5
-
-
-def test_intervals_are_those_of_the_normal_limit() -> None:
-    """Of means, whose standard errors are known; and wider for more confidence."""
-    values = np.random.default_rng(0).normal([0.0, 5.0], [1.0, 3.0], (400, 2))
-    result = make_result(values)
-    summary = result.summary()
-    half = 1.96 * values.std(axis=0) / 20
-    widths = np.diff(summary["mean_interval"])[:, 0]
-    np.testing.assert_allclose(widths, 2 * half, rtol=0.1)
-    np.testing.assert_allclose(summary["mean_interval"].mean(axis=1), summary["mean"], atol=0.02)
-    assert (np.diff(result.summary(0.5)["mean_interval"])[:, 0] < 0.5 * widths).all()
-
-
-def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(0)
-    summaries = [make_result(rng.normal(1.0, 1.0, (30, 1))).summary(0.9) for _ in range(30)]
-    for name in ("mean_interval", "iqm_interval"):
-        low, high = np.stack([summary[name][0] for summary in summaries]).T
-        covered = ((low <= 1.0) & (high >= 1.0)).sum()
-        assert 22 <= covered < 30  # 27 are expected, give or take 1.6
-
-
-def test_merged_runs_are_strata() -> None:
-    """Tasks are resampled within a run: two runs without spread leave none."""
-    low, high = make_result([[0.0]] * 4), make_result([[10.0]] * 4)
-    merged = EvaluationResult.merged([low, high])
-    assert merged.strata.tolist() == [0] * 4 + [1] * 4
-    assert merged.values[:, 0].tolist() == [0] * 4 + [10] * 4
-    summary = merged.summary()
-    assert summary["mean"].tolist() == [5]
-    assert summary["mean_interval"].tolist() == [[5, 5]]
-    loose = make_result(merged.values).summary()["mean_interval"][0]
-    assert loose[1] - loose[0] > 3
-    for others in (
-        [],
-        [low, make_result([[1.0, 2.0]])],
-        [low, make_result([[0]], learner="Other")],
-    ):
-        with pytest.raises(ValueError, match="of one kind"):
-            EvaluationResult.merged(others)
-
-
-def test_one_task_has_no_interval() -> None:
-    summary = make_result([[1.0, 2.0]]).summary()
-    assert summary["mean"].tolist() == [1, 2]
-    assert np.isnan(summary["mean_interval"]).all()
-
-
-@pytest.mark.parametrize("confidence", [0, 1, -0.5, 95])
-def test_bad_confidences_are_refused(confidence: float) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        make_result(FOUR).summary(confidence)
-
-
-def test_results_survive_saving(tmp_path: Path) -> None:
-    result = EvaluationResult.merged([make_result(FOUR), make_result([[0.1, 1 / 3]])])
-    path = result.save(tmp_path / "deep" / "result.json")
-    assert json.loads(path.read_text())["num_tasks"] == 5
-    loaded = EvaluationResult.load(path)
-    np.testing.assert_array_equal(loaded.values, result.values)
-    np.testing.assert_array_equal(loaded.strata, result.strata)
-    assert loaded.strata.dtype == np.int64
-    for name in ("unit", "learner", "environment", "split", "seed", "envs_per_task", "versions"):
-        assert getattr(loaded, name) == getattr(result, name)
-    assert loaded.deterministic is False
-    assert [file.name for file in path.parent.iterdir()] == ["result.json"]
-
-
-@pytest.mark.parametrize("change", ["", "[1]", "{}", "3", "half", "unknown", "ragged", "\x00"])
-def test_other_files_are_refused(tmp_path: Path, change: str) -> None:
-    path = make_result(FOUR).save(tmp_path / "result.json")
-    text = path.read_text()
-    content = json.loads(text)
-    changed = {
-        "half": text[: len(text) // 2],
-        "unknown": json.dumps({**content, "colour": "red"}),
-        "ragged": json.dumps({**content, "values": [[1, 2], [3]]}),
-    }
-    path.write_text(changed.get(change, change))
-    with pytest.raises(ValueError, match=r"result.json is no saved evaluation"):
-        EvaluationResult.load(path)
-
-
-def test_plots_show_the_summary() -> None:
-    result = make_result(FOUR)
-    axes = result.plot()
-    assert isinstance(axes, Axes)
-    (line,) = axes.get_lines()
-    assert line.get_xdata().tolist() == [0, 1]
-    assert line.get_ydata().tolist() == [4, 6]
-    assert line.get_label() == "Scripted"
-    assert axes.get_xlabel() == "episodes of adaptation"
-    assert axes.get_ylabel() == "mean return"
-    assert axes.get_title() == "Family, 4 test tasks"
-    shown = axes.collections[0].get_paths()[0].vertices
-    low, high = result.summary()["mean_interval"].T
-    assert {*low, *high} <= set(shown[:, 1])
-    mine = Figure().add_subplot()
-    pulls = make_result(FOUR, unit="pull")
-    assert result.plot(mine) is pulls.plot(mine, label="more") is mine
-    assert [text.get_text() for text in mine.get_legend().get_texts()] == ["Scripted", "more"]
-    assert mine.get_ylabel() == "mean reward"
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -764,7 +619,9 @@ def test_success_counts_every_task_alike_and_not_the_quick_ones_more_often() -> 
     assert result.values[order].tolist() == [[1.0] * 3, [10.0] * 3]
     assert result.success[order].tolist() == [[1.0] * 3, [0.0] * 3]
     assert result.summary()["success"].tolist() == [0.5] * 3
-    assert "; success 0.500 before adaptation, 0.500 (95 % interval 0.000 to 1.000)" in str(result)
+    low = 1 - 0.975**0.5  # a binomial of two that is at least 1 with probability 0.025
+    told = f"(95 % interval {low:.3f} to {1 - low:.3f} over tasks of one training)"
+    assert f"; success 0.500 before adaptation, 0.500 {told} in the last episode" in str(result)
     env.set_tasks([0, 1])
     assert pooled_success(env, 6) == 1.0
     assert pooled_success(env, 11) == 10 / 11
