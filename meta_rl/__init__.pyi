@@ -2,8 +2,8 @@ from .algorithm import MetaAlgorithm as MetaAlgorithm
 from .algorithms import register_algorithm as register_algorithm
 from .checks import check_task_env as check_task_env
 from .definition import TaskFuncEnv as TaskFuncEnv
-from .evaluation import EvaluationResult as EvaluationResult
 from .evaluation import evaluate_adaptation as evaluate_adaptation
+from .evaluation_result import EvaluationResult as EvaluationResult
 from .making import make_task_vec as make_task_vec
 from .registration import register_task_env as register_task_env
 from .rollout import Rollout as Rollout

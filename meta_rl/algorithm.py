@@ -37,7 +37,7 @@ from meta_rl.torch_generator import set_generator_state
 
 if TYPE_CHECKING:
     from meta_rl.algorithms import RunTasks, Settings
-    from meta_rl.evaluation import EvaluationResult
+    from meta_rl.evaluation_result import EvaluationResult
 
 
 class MetaAlgorithm(BaseAlgorithm):

@@ -131,10 +131,10 @@ def test_a_registered_algorithm_trains(folder: Path, capsys: pytest.CaptureFixtu
     assert "Others: mine." in help_of_train(capsys)
     out = str(folder / "run")
     assert main(["train", "mine", "BernoulliBandit", *SMALL, "--out", out]) == 0
-    assert "Mine on 4 test tasks" in capsys.readouterr().out
+    assert "Mine, 1 training x 4 test tasks" in capsys.readouterr().out
     assert RunFolder(out).config().algorithm == "mine"
     assert main(["evaluate", out, "--num-tasks", "3"]) == 0
-    assert "Mine on 3 test tasks" in capsys.readouterr().out
+    assert "Mine, 1 training x 3 test tasks" in capsys.readouterr().out
 
 
 def test_an_algorithm_of_an_installed_package(
@@ -158,7 +158,7 @@ def test_a_class_of_another_kind(folder: Path, capsys: pytest.CaptureFixture[str
     register_algorithm("one-arm", "one_arm:OneArm")
     command = ["train", "one-arm", "BernoulliBandit", "--quiet", "--out", str(folder / "run")]
     assert main([*command, "--param", "arm=1"]) == 0
-    assert "OneArm on 5 test tasks" in capsys.readouterr().out
+    assert "OneArm, 1 training x 5 test tasks" in capsys.readouterr().out
     assert main([*command, "--param", "arm=1", "--resume", "--total-timesteps", "9"]) == 0
     run = RunFolder(folder / "run")
     assert run.checkpoint.read_text() == "[1, 9]"

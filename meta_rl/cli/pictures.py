@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from meta_rl.cli.run_folder import RunFolder, learning_columns
-from meta_rl.evaluation import EvaluationResult
+from meta_rl.evaluation_result import EvaluationResult
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Plot
@@ -30,11 +30,11 @@ def _line(result: EvaluationResult) -> str:
     if result.measure != "return":
         return str(result)
     summary = result.summary()
-    low, high = summary["total_mean_interval"]
     last = result.values.shape[1] - 1
     return (
-        f"{result.learner} on {result.num_tasks:,} {result.split} tasks of {result.environment}: "
-        f"total {summary['total_mean']:.2f} (95 % interval {low:.2f} to {high:.2f}); "
+        f"{result.learner}, {result.counts_text()} of {result.environment}: "
+        f"total {summary['total_mean']:.2f} "
+        f"({result.interval_text(summary['total_mean_interval'], digits=2)}); "
         f"{result.unit} 1: {summary['mean'][0]:.3f}, {result.unit} {last + 1}: "
         f"{summary['mean'][last]:.3f}" + result.success_text()
     )

@@ -28,7 +28,8 @@ from meta_rl.cli.settings import (
     find_settings,
     with_schedules,
 )
-from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
+from meta_rl.evaluation import evaluate_adaptation
+from meta_rl.evaluation_result import EvaluationResult
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Evaluate, Train

@@ -22,7 +22,7 @@ from meta_rl.tasks import TaskSplit
 
 if TYPE_CHECKING:
     from meta_rl.algorithms import RunTasks, Settings
-    from meta_rl.evaluation import EvaluationResult
+    from meta_rl.evaluation_result import EvaluationResult
 
 EVALUATED_TASKS = 600
 """Default number of tasks of an evaluation, where they are drawn and not listed."""
