@@ -152,15 +152,14 @@ class TaskVectorAdapter(TaskBatch):
             raise ValueError("the first reset has to be one of all sub-environments")
         if task is not None:
             self.set_tasks(task)
-        if seed is not None:
-            seed = self._seed_tasks(seed)
+        seeds: Any = None if seed is None else self._seed_tasks(seed)
         if self._set is None:
             over = self._episodes + 1 >= self.episodes_per_trial
             anew = seed is not None or self._tasks is None
             if anew or self.resample_tasks:
                 self._choose(mask & (anew | over))
         self._hand_over()
-        observations, infos = self.envs.reset(seed=seed, options={"reset_mask": mask})
+        observations, infos = self.envs.reset(seed=seeds, options={"reset_mask": mask})
         self._took(mask)
         everywhere = np.ones(self.num_envs, dtype=bool)
         return observations, {**infos, "task": copy_tasks(self._tasks), "_task": everywhere}
