@@ -314,6 +314,16 @@ def mean_objective(model: Any, params: Params, credit: Tensor) -> Tensor:
     return total / TASKS
 
 
+def divergence_between(model: Any, old: Params, new: Params, batch: Any) -> float:
+    """Torch's own mean divergence of two policies of one task, over the real steps."""
+    real = batch.mask > 0
+    policies = (
+        model.policy.distribution(model.policy.outputs(params, batch.obs[real]))
+        for params in (old, new)
+    )
+    return kl_divergence(*policies).mean().item()
+
+
 class TestOuterLoop:
     @pytest.mark.parametrize("family", FAMILIES)
     @pytest.mark.parametrize("inner_loss", INNER_LOSSES)
@@ -381,8 +391,8 @@ class TestOuterLoop:
             found = flatten(product(unflatten(vector, params)))
             torch.testing.assert_close(found, hessian @ vector, rtol=1e-8, atol=1e-9)
         assert hessian.abs().max() > 1e-3
-        _, kl = model.evaluate(params, model._credit().double())
-        assert kl == pytest.approx(0.0, abs=1e-12)
+        _, *divergences = model.evaluate(params, model._credit().double())
+        assert divergences == pytest.approx([0.0, 0.0], abs=1e-12)
 
     def test_first_order_lacks_the_jacobian(self) -> None:
         """Of the inner loop: ``Jᵀ g`` with it, g without; and ``Jᵀ F J v`` is ``F v``."""
@@ -466,12 +476,15 @@ class TestOuterLoop:
         assert again == pytest.approx(evaluated)
 
     @pytest.mark.parametrize("family", [*FAMILIES, HiddenTarget])
-    @pytest.mark.parametrize("max_kl", [1e-3, 0.1])
-    def test_steps_keep_the_bound_and_raise_the_objective(
-        self, family: type, max_kl: float
+    @pytest.mark.parametrize(("max_kl", "max_initial_kl"), [(1e-3, 0.01), (0.1, 0.1), (0.1, 1e-3)])
+    def test_steps_keep_the_bounds_and_raise_the_objective(
+        self, family: type, max_kl: float, max_initial_kl: float
     ) -> None:
         """By torch's own divergences, task by task, at the parameters that were installed."""
-        model = make_model(family, max_kl=max_kl, curvature_fraction=1.0)
+        model = make_model(
+            family, max_kl=max_kl, max_initial_kl=max_initial_kl, curvature_fraction=1.0,
+            max_backtracks=15,
+        )  # fmt: skip
         accepted = 0
         for iteration in range(1, 4):
             collected(model, iteration)
@@ -480,37 +493,78 @@ class TestOuterLoop:
             model._num_iterations = iteration
             model.train()
             params = model.policy.parameters_by_name()
-            divergence, gain = 0.0, 0.0
+            divergence, initial, gain = 0.0, 0.0, 0.0
             for task in range(TASKS):
-                old, new = (
-                    looped_step(model, p, one_task(model._supports[0], task))
-                    for p in (before, params)
-                )
-                query = one_task(model._query, task)
+                support, query = one_task(model._supports[0], task), one_task(model._query, task)
+                old, new = (looped_step(model, p, support) for p in (before, params))
+                initial += divergence_between(model, before, params, support) / TASKS
+                divergence += divergence_between(model, old, new, query) / TASKS
                 real = query.mask > 0
                 old, new = (model.policy.outputs(fast, query.obs[real]) for fast in (old, new))
-                divergence += (
-                    kl_divergence(
-                        *(model.policy.distribution(outputs) for outputs in (old, new))
-                    ).mean()
-                    / TASKS
-                )
                 ratio = torch.exp(
                     model.policy.log_prob(new, query.actions[real])
                     - model.policy.log_prob(old, query.actions[real])
                 )
-                gain += ((ratio - 1.0) * query.advantages[real]).mean() / TASKS
+                gain += ((ratio - 1.0) * query.advantages[real]).mean().item() / TASKS
             log = model.logger.name_to_value
-            assert log["train/kl"] == pytest.approx(float(divergence), abs=1e-5)
-            assert log["train/surrogate_improvement"] == pytest.approx(float(gain), abs=1e-5)
+            assert log["train/kl"] == pytest.approx(divergence, abs=1e-5)
+            assert log["train/initial_kl"] == pytest.approx(initial, abs=1e-5)
+            assert log["train/surrogate_improvement"] == pytest.approx(gain, abs=1e-5)
             if log["train/step_accepted"]:
                 accepted += 1
                 assert 0.0 < log["train/kl"] <= max_kl
+                assert 0.0 < log["train/initial_kl"] <= max_initial_kl
                 assert log["train/surrogate_improvement"] > 0.0
                 assert not same(before, params)
             else:
                 assert same(before, params)
         assert accepted >= 2
+
+    def test_the_bound_before_adaptation_shortens_steps(self) -> None:
+        """Of the first iteration, which is the same for both: down to the bound, not much below."""
+        settings = {"max_kl": 0.1, "max_backtracks": 15, "curvature_fraction": 1.0}
+        logs = []
+        for bound in (math.inf, 1e-3):
+            model = collected(make_model(max_initial_kl=bound, **settings))
+            model.train()
+            logs.append(dict(model.logger.name_to_value))
+        free, bounded = logs
+        assert free["train/initial_kl"] > 0.01
+        assert 0.8**2 * 1e-3 / 1.1 < bounded["train/initial_kl"] <= 1e-3
+        assert bounded["train/backtracks"] > free["train/backtracks"]
+
+    @pytest.mark.parametrize("num_inner_steps", [1, 2])
+    def test_divergence_before_adaptation_is_on_the_first_support(
+        self, num_inner_steps: int
+    ) -> None:
+        model = in_double(collected(make_model(num_inner_steps=num_inner_steps)))
+        params = model.policy.parameters_by_name()
+        moved = {name: 1.3 * value for name, value in params.items()}
+        expected = [
+            divergence_between(model, params, moved, one_task(model._supports[0], task))
+            for task in range(TASKS)
+        ]
+        _, kl, initial_kl = model.evaluate(moved, model._credit().double())
+        assert initial_kl == pytest.approx(np.mean(expected), rel=1e-9)
+        assert initial_kl > 1e-4
+        assert abs(kl - initial_kl) > 1e-6
+
+    def test_without_inner_steps_there_is_one_bound(self) -> None:
+        """The only policy has ``max_kl``, however small the other bound."""
+        one, other = (
+            collected(
+                make_model(
+                    num_inner_steps=0, max_kl=0.05, max_initial_kl=bound, curvature_fraction=1.0
+                )
+            )
+            for bound in (math.inf, 1e-9)
+        )
+        for model in (one, other):
+            model.train()
+        assert same(parameters(one), parameters(other))
+        log = other.logger.name_to_value
+        assert log["train/step_accepted"] == 1.0
+        assert log["train/initial_kl"] == log["train/kl"] > 1e-3
 
     def test_curvature_takes_real_steps(self) -> None:
         """A tenth of 16 or 4: those there are, where a task has few; another draw each time."""
@@ -594,12 +648,19 @@ class TestTraining:
         model = make_model(
             family, num_inner_steps=2, exploration_coefficient=0.1, inner_loss="likelihood_ratio",
             later_inner_lr=0.01, curvature_fraction=0.9, task_chunk=2, max_backtracks=15,
+            max_initial_kl=0.004,
         ).learn(120)  # fmt: skip
         model.save(tmp_path / "model")
         at_save = parameters(model)
         loaded = MAMLTRPO.load(tmp_path / "model", env=TaskVectorEnv(family, TASKS * EPISODES))
         assert same(parameters(loaded), at_save)
-        for name in ("inner_loss_kind", "later_inner_lr", "task_chunk", "exploration_coefficient"):
+        for name in (
+            "inner_loss_kind",
+            "later_inner_lr",
+            "task_chunk",
+            "exploration_coefficient",
+            "max_initial_kl",
+        ):
             assert getattr(loaded, name) == getattr(model, name)
         for part in (model, loaded):
             part.learn(120, reset_num_timesteps=False)
@@ -661,7 +722,8 @@ class TestTraining:
         logged = model.logger.name_to_value
         assert {name for name in logged if "return_after" in name} == names
         assert logged["rollout/trial_return"] == pytest.approx(sum(logged[n] for n in names))
-        assert {"train/kl", "train/surrogate_improvement", "train/backtracks"} <= logged.keys()
+        expected = {"kl", "initial_kl", "surrogate_improvement", "backtracks"}
+        assert {f"train/{name}" for name in expected} <= logged.keys()
         assert "train/std" not in logged  # discrete actions have none
         assert model._n_updates == len(watch.tasks)
 
@@ -926,6 +988,8 @@ class TestRefused:
             ({"gae_lambda": -0.1}, "gae_lambda has to be in [0, 1]"),
             ({"gae_lambda": math.nan}, "gae_lambda has to be in [0, 1]"),
             ({"max_kl": 0.0}, "max_kl has to be above 0"),
+            ({"max_initial_kl": 0.0}, "max_initial_kl has to be above 0, got 0.0"),
+            ({"max_initial_kl": math.nan}, "max_initial_kl has to be above 0, got nan"),
             ({"exploration_coefficient": -1.0}, "exploration_coefficient has to be in [0, inf]"),
             ({"cg_damping": -1.0}, "cg_damping has to be in [0, inf]"),
             ({"cg_iterations": 0}, "cg_iterations has to be a whole number of at least 1"),
