@@ -23,11 +23,13 @@ from meta_rl.few_shot import (
     Sinusoid,
     conv4,
     device_work,
+    sinusoid_mlp,
 )
 from meta_rl.few_shot.learner import task_loss
 from meta_rl.few_shot.tasks import class_split
 from meta_rl.inner_loop import adapt_tasks
 
+from ..learning import Learned
 from .small_data import Linear1, blob_split, mlp
 
 ALPHA = 0.1
@@ -216,13 +218,14 @@ class TestMAML:
         others = plain.scores(batch.query_x, plain.adapt(support))
         assert not torch.allclose(outputs, others[..., turned], atol=1e-2)
 
+    @pytest.mark.learning
     @pytest.mark.parametrize("anil", [False, True])
     def test_with_an_empty_head_more_training_classes_help(
-        self, anil: bool, tmp_path: Path
+        self, anil: bool, tmp_path: Path, seed: int, learned: Learned
     ) -> None:
         tasks = blob_split(train={"ways": 8, "shots": None, "queries": None})
-        settings = {"zero_head": True, "anil": anil, "meta_lr": 1e-2, "seed": 0, "device": "cpu"}
-        learner = MAML(mlp(3, hidden=32), 0.1, **settings)
+        settings = {"zero_head": True, "anil": anil, "meta_lr": 1e-2, "seed": seed, "device": "cpu"}
+        learner = MAML(mlp(3, hidden=32, seed=seed), 0.1, **settings)
         test = tasks.test.sample_tasks(100, np.random.default_rng(0))
 
         def right(learner: MAML) -> float:
@@ -231,7 +234,7 @@ class TestMAML:
 
         before = right(learner)
         learner.learn(tasks, 80)
-        assert right(learner) > before + 0.1
+        learned("gain of accuracy", right(learner) - before, at_least=0.1)
         learner.save(tmp_path / "maml.zip")
         again = MAML.load(tmp_path / "maml.zip", network=mlp(3, hidden=32), device="cpu")
         assert right(again) == right(learner)
@@ -245,10 +248,16 @@ class TestMAML:
             with pytest.raises(ValueError, match="zero_head=True needs a classifier with a linear"):
                 MAML(network, 0.1, zero_head=True, device="cpu", **settings)
 
-    @pytest.mark.parametrize("learn", [{}, {"first_order": True}, {"anil": True}])
-    def test_it_learns_to_learn(self, learn: dict[str, Any]) -> None:
+    @pytest.mark.learning
+    @pytest.mark.parametrize(
+        "settings", [{}, {"first_order": True}, {"anil": True}], ids=["maml", "first-order", "anil"]
+    )
+    def test_it_learns_to_learn(
+        self, settings: dict[str, Any], seed: int, learned: Learned
+    ) -> None:
         tasks = blob_split()
-        learner = MAML(mlp(3, hidden=32), 0.1, meta_lr=1e-2, seed=0, device="cpu", **learn)
+        network = mlp(3, hidden=32, seed=seed)
+        learner = MAML(network, 0.1, meta_lr=1e-2, seed=seed, device="cpu", **settings)
         test = tasks.test.sample_tasks(100, np.random.default_rng(0))
 
         def right() -> float:
@@ -257,7 +266,7 @@ class TestMAML:
 
         before = right()
         learner.learn(tasks, 80)
-        assert right() > before + 0.1
+        learned("gain of accuracy", right() - before, at_least=0.1)
 
     def test_the_chunk_size_does_not_matter_to_the_result(self) -> None:
         batch = blob_split().train.sample_tasks(5, np.random.default_rng(0))
@@ -459,11 +468,11 @@ class TestReptile:
             alone = learner.scores(batch.query_x[:, :2], state)
             assert torch.allclose(together[:, :2], alone, atol=1e-5) is not transductive
 
-    def test_it_learns_to_learn(self) -> None:
+    @pytest.mark.learning
+    def test_it_learns_to_learn(self, seed: int, learned: Learned) -> None:
         tasks = Sinusoid(shots=10, num_test=50)
-        network = mlp(None, dim=1, hidden=32)
-        network.head = nn.Linear(32, 1)
-        learner = Reptile(network, 0.02, eval_steps=20, meta_batch_size=10, seed=0, device="cpu")
+        network = sinusoid_mlp(hidden=(32,), generator=torch.Generator().manual_seed(seed))
+        learner = Reptile(network, 0.02, eval_steps=20, meta_batch_size=10, seed=seed, device="cpu")
         test = tasks.test.sample_tasks(50, np.random.default_rng(0))
 
         def error() -> float:
@@ -472,7 +481,7 @@ class TestReptile:
 
         before = error()
         learner.learn(tasks, 60)
-        assert error() < 0.8 * before
+        learned("error, as a part of that before", error() / before, at_most=0.8)
 
 
 class TestBaselines:
@@ -500,8 +509,7 @@ class TestBaselines:
 
     def test_pre_training_of_regression_fits_all_tasks_at_once(self) -> None:
         """The best prediction without knowing the task is the mean of all sine waves."""
-        network = mlp(None, dim=1, hidden=8)
-        network.head = nn.Linear(8, 1)
+        network = sinusoid_mlp(hidden=(8,), generator=torch.Generator().manual_seed(0))
         learner = FineTune(network, 0.01, eval_steps=2, seed=0, meta_lr=1e-2, device="cpu")
         learner.learn(Sinusoid(num_test=5), 5)
         batch = Sinusoid(num_test=5).test.sample_tasks(5, np.random.default_rng(0))
