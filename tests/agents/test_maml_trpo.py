@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,8 @@ from meta_rl.rollout import Rollout
 from meta_rl.trust_region import flatten, unflatten
 
 from ..families import Corridor, PushedCorridor
+from ..learning import Learned
+from .maml_probe import StopWhereLearned, earned, probe_agent, trained
 from .probe_families import HiddenAction, HiddenTarget, Probe
 from .small_agents import parameters, same
 from .small_maml import (
@@ -50,14 +51,6 @@ from .small_maml import (
 
 FAMILIES = [Corridor, PushedCorridor]  # discrete actions; continuous ones, and a dict to see
 INNER_LOSSES = ["log_likelihood", "likelihood_ratio"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def hand_rollout(model: Any, seed: int = 0) -> Rollout:
@@ -600,38 +593,34 @@ class TestOuterLoop:
         assert everything.mask.sum() == mask.sum()
 
 
+class TestProbe:
+    """Held-out tasks of a probe pay 1/2 before adaptation; 1 after it, and only to who adapts."""
+
+    @pytest.mark.learning
+    def test_learns_what_only_adaptation_can_earn(self, seed: int, learned: Learned) -> None:
+        """Unlike an agent that was not trained, or trained without adaptation."""
+        model = trained(probe_agent(seed, inner_loss="likelihood_ratio"), 60)
+        learned("after one step", earned(model, seed), at_least=0.9)
+        for others in (probe_agent(seed), trained(probe_agent(seed, num_inner_steps=0), 10)):
+            assert earned(others, seed) < 0.7
+
+    @pytest.mark.learning
+    def test_log_likelihood_learns_it_and_stays(self, seed: int, learned: Learned) -> None:
+        """Stopped where it has learned."""
+        model, stop = probe_agent(seed, inner_loss="log_likelihood"), StopWhereLearned()
+        trained(model, 60, stop)
+        learned("iterations", len(stop.earned), at_most=50)
+        learned("where it has learned", earned(model, seed), at_least=0.9)
+        trained(model, 60)
+        learned("60 iterations later", earned(model, seed), at_least=0.9)
+
+    @pytest.mark.learning
+    def test_first_order_learns_it(self, seed: int, learned: Learned) -> None:
+        model = trained(probe_agent(seed, first_order=True), 40)
+        learned("after one step", earned(model, seed), at_least=0.9)
+
+
 class TestTraining:
-    def test_learns_what_only_adaptation_can_earn(self) -> None:
-        """On held-out tasks: 1/2 before, nearly 1 after one step; the right action is not seen.
-
-        Without training a step of this size earns 0.56; trained without adaptation (the
-        pre-trained baseline), no more than that.
-        """
-
-        def earned(iterations: int, **changes: Any) -> np.ndarray:
-            env = TaskVectorEnv(HiddenAction, 16 * 20)
-            model = MAMLTRPO(
-                env=env,
-                envs_per_task=20,
-                inner_lr=0.1,
-                max_kl=0.05,
-                curvature_fraction=1.0,
-                cg_iterations=5,
-                policy_kwargs={"hidden_sizes": (16,), "activation": "tanh"},
-                seed=0,
-                **changes,
-            )
-            model.learn(iterations * env.num_envs * (model.num_inner_steps + 1))
-            tests = TaskVectorEnv(HiddenAction, 64 * 20)
-            return evaluate_adaptation(model, tests, 64, 2, seed=3).values
-
-        trained = earned(60)
-        assert trained[:, 1].mean() > 0.9
-        assert trained[:, 0].mean() < 0.75
-        for others in (earned(0), earned(10, num_inner_steps=0)):
-            assert others[:, 1].mean() < 0.7
-        assert earned(15, first_order=True)[:, 1].mean() > 0.75
-
     @pytest.mark.parametrize("family", FAMILIES)
     def test_same_seed_same_result(self, family: type) -> None:
         """Bit for bit; another seed gives another, and the global generators stay as they are."""
