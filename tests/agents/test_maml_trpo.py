@@ -596,7 +596,7 @@ class TestOuterLoop:
 class TestProbe:
     """Held-out tasks of a probe pay 1/2 before adaptation; 1 after it, and only to who adapts.
 
-    Without training, a step of adaptation earns 0.55 to 0.6. ``make test-seeds`` writes the margins.
+    Without training, a step of adaptation earns 0.55 to 0.6. ``make test-seeds`` has the margins.
     """
 
     @pytest.mark.learning
@@ -613,11 +613,11 @@ class TestProbe:
 
     @pytest.mark.learning
     def test_log_likelihood_learns_it_and_stays(self, seed: int, learned: Learned) -> None:
-        """It is stopped where it has learned, as this loss does not know the price of exploring less.
+        """It is stopped where it has learned: this loss does not know the price of exploring less.
 
         Only the bound on the initial policy keeps the solution in 60 further iterations. Seeds 0 to
-        9 without AVX, and 0 to 3 with AVX2, have learned after 9 to 15 iterations and earn 0.95 or
-        more there, and 0.996 or more in the end.
+        9, with ``ATEN_CPU_CAPABILITY`` ``default`` and ``avx2``, have learned after 9 to 19
+        iterations; they earn 0.95 or more there, and 0.996 or more in the end.
         """
         model, stop = probe_agent(seed, inner_loss="log_likelihood"), StopWhereLearned()
         trained(model, 60, stop)
