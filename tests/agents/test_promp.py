@@ -178,10 +178,8 @@ class TestTraining:
             seed=seed,
         )
         tests = TaskVectorEnv(HiddenTarget, 64 * 20)
-        before = evaluate_adaptation(model, tests, 64, 3, seed=seed).values.mean(axis=0)
         model.learn(40 * 2 * env.num_envs)
         after = evaluate_adaptation(model, tests, 64, 3, seed=seed).values.mean(axis=0)
-        assert before[2] < -0.5
         learned("after two steps", after[2], at_least=-0.2)
         learned("gain of two steps", after[2] - after[0], at_least=0.1)
 
