@@ -225,7 +225,7 @@ def test_learns_to_copy(seed: int, learned: Learned) -> None:
     tasks = CopyTasks((2, 2), bits=3)
     sizes = {"slots": 6, "width": 6, "hidden": 24, "controller": "feedforward"}
     learner = NTMLearner(4, 3, **sizes, meta_lr=2e-2, seed=seed, device="cpu")
-    learner.learn(tasks, 120, log_interval=None)
+    learner.learn(tasks, 400, log_interval=None)
     bits = learner.bits_per_sequence(tasks, 64, np.random.default_rng(1))
     learned("bits per sequence", bits, at_most=0.3)
     batch = tasks.sample_tasks(20, np.random.default_rng(2))
