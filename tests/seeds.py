@@ -83,12 +83,13 @@ def played(run: Run, tests: tuple[str, ...], processes: str) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "learned.json"
-        options = ["-q", "-m", "learning", "-n", processes, "--learned", str(file)]
+        options = ["-q", "-m", "learning and not slow", "-n", processes, "--learned", str(file)]
         options += ["--seed", str(run.seed), "--threads", str(run.threads)]
         options += [] if run.learning else ["--no-learning"]
         environment = os.environ | {
             "ATEN_CPU_CAPABILITY": run.capability,
             "OMP_NUM_THREADS": str(run.threads),
+            "OMP_WAIT_POLICY": "passive",  # threads that wait leave the cores to others
         }
         command = [sys.executable, "-m", "pytest", *options, *tests]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -149,3 +149,14 @@ def test_the_committed_table_has_every_test_of_learning(request: pytest.FixtureR
         item.nodeid for item in request.session.items if item.get_closest_marker("learning")
     }
     assert collected <= kept.keys()
+
+
+@pytest.mark.slow
+def test_every_test_of_learning_fails_without_learning() -> None:
+    """By its scores, with the committed seed."""
+    run = seeds.Run(0, learning=False)
+    found: dict[str, Any] = {}
+    seeds.add(found, run, seeds.played(run, (), "auto"))
+    assert len(found) > 30
+    wrong = {test: told for test, row in found.items() if (told := seeds.wrong_in(run, row))}
+    assert not wrong
