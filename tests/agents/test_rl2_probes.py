@@ -134,7 +134,7 @@ class TestProbes:
         kwargs = {"core": core, "hidden_size": 16}
         model = trained(RememberedPull, 80, seed, policy_kwargs=kwargs, learning_rate=falling)
         values = earned(model, RememberedPull)
-        assert 0.3 < values[:, 0].mean() < 0.7  # the first is a guess: there are both tasks
+        assert 0.2 < values[:, 0].mean() < 0.8  # the first is a guess: there are both tasks
         assert values[:, 1:3].max() == 0.0
         learned("last reward", values[:, 3].mean(), at_least=0.9)
         critic, _ = held_out_trial(model, RememberedPull)
@@ -145,7 +145,7 @@ class TestProbes:
         """What the first episode told is known in the second: the memory outlives the episode."""
         model = trained(RememberedEpisode, 80, seed, learning_rate=falling)
         values = earned(model, RememberedEpisode)
-        assert 0.3 < values[:, 0].mean() < 0.7
+        assert 0.2 < values[:, 0].mean() < 0.8
         learned("second episode", values[:, 1].mean(), at_least=0.9)
         critic, _ = held_out_trial(model, RememberedEpisode)
         expected = [0.5 + DISCOUNT**2, DISCOUNT, 1.0, 0.0]
