@@ -30,7 +30,7 @@ from .learning import bound_of, holds
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "test_seeds.json"
 SEEDS = range(5)
-PART = 0.05  # of the distance between the worst score and the best without learning
+PART = 0.03  # of the distance between the worst score and the best without learning
 RULE = (
     "The rule: the bound is at least as far beyond the worst score as the worst is from the best, "
     f"and at least {PART:.0%} of the distance between the worst score and the best one without "

@@ -101,7 +101,7 @@ class TestMargins:
         ("learned", "bound", "needed"),
         [
             ([0.9, 1.0], {"at_least": 0.8}, 0.1),  # as far as 0.9 is from 1
-            ([1.0], {"at_least": 0.8}, 0.04),  # a twentieth of 1 - 0.2
+            ([1.0], {"at_least": 0.8}, 0.024),  # 3 % of 1 - 0.2
             ([-0.9, -1.0], {"at_most": -0.8}, 0.1),
         ],
     )
