@@ -14,17 +14,23 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format type check build
+.PHONY: help demo test test-slow test-seeds lint format type check build
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 demo: $(STAMP)  ## meta-train, then evaluate fast adaptation on held-out tasks
 	$(BIN)/python -m benchmarks.demo $(ARGS)
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+test-slow: $(STAMP)  ## run the longer proofs, which `make test` leaves out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow $(ARGS)
+
+test-seeds: $(STAMP)  ## run tests of learning over seeds and processors, and write their margins
+	$(BIN)/python -m tests.seeds $(ARGS)
 
 lint: $(STAMP)  ## check style and format
 	$(BIN)/ruff check .

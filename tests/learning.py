@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,7 +13,6 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-
 
 
 class Learned:
@@ -39,11 +37,11 @@ class Learned:
         Args:
             what: Names the score in the table.
             score: A number, or an array or tensor that holds a single one.
-            at_least: Lowest score that passes; no lower bound by default.
-            at_most: Highest score that passes; no upper bound by default.
+            at_least: Lowest score that passes.
+            at_most: Highest score that passes; either this or the other is given.
         """
-        if at_least is None and at_most is None:
-            raise ValueError(f"{what}: a score needs a bound, at_least or at_most")
+        if (at_least is None) == (at_most is None):
+            raise ValueError(f"{what}: a score has one bound, at_least or at_most")
         if any(what == other["what"] for other in self.scores):
             raise ValueError(f"{what}: two scores of a test have the same name")
         self.scores.append(
@@ -60,22 +58,20 @@ class Learned:
 
 
 def holds(score: dict[str, Any]) -> bool:
-    """Whether a score is within its bounds; nan never is."""
-    low = -math.inf if score["at_least"] is None else score["at_least"]
-    high = math.inf if score["at_most"] is None else score["at_most"]
-    return bool(low <= score["score"] <= high)
-
-
-def bounds(score: dict[str, Any]) -> str:
-    """Bounds of a score as text: ``≥ 0.9``, ``≤ 0.1``, or both."""
+    """Whether a score reaches its bound; nan never does."""
     low, high = score["at_least"], score["at_most"]
-    parts = [f"≥ {low:g}" if low is not None else "", f"≤ {high:g}" if high is not None else ""]
-    return ", ".join(part for part in parts if part)
+    return bool(score["score"] <= high if low is None else score["score"] >= low)
+
+
+def bound_of(score: dict[str, Any]) -> str:
+    """The bound of a score as text: ``≥ 0.9`` or ``≤ 0.1``."""
+    low, high = score["at_least"], score["at_most"]
+    return f"≤ {high:g}" if low is None else f"≥ {low:g}"
 
 
 def describe(score: dict[str, Any]) -> str:
     """One line about a score that misses."""
-    return f"{score['what']}: {score['score']:.4g} is not {bounds(score)}"
+    return f"{score['what']}: {score['score']:.4g} is not {bound_of(score)}"
 
 
 def _kept(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:

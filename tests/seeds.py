@@ -1,8 +1,8 @@
 """Margins of the tests of learning: over seeds, processors' instructions and threads.
 
-Every test that is marked ``learning`` runs with five seeds on two of PyTorch's sets of instructions,
-once with two threads, and with five seeds without learning, where it has to fail. The table has the
-worst score of each beside its bound. The exit status is 1 where the rule of margins is broken.
+Every test that is marked ``learning`` runs with five seeds on two of PyTorch's instruction sets,
+once with two threads, and with five seeds without learning, where it has to fail. The table has
+the worst score of each beside its bound. The exit status is 1 where the rule is broken.
 
     python -m tests.seeds                              # all of them: what make test-seeds does
     python -m tests.seeds tests/few_shot/test_ntm.py   # these; the others keep their rows
@@ -11,6 +11,7 @@ worst score of each beside its bound. The exit status is 1 where the rule of mar
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,12 +25,12 @@ import tyro
 
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 
-from .learning import bounds, holds
+from .learning import bound_of, holds
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "benchmarks" / "results" / "test_seeds.json"
 SEEDS = range(5)
-PART = 0.05  # of the distance between the worst score and the best without learning
+PART = 0.03  # of the distance between the worst score and the best without learning
 RULE = (
     "The rule: the bound is at least as far beyond the worst score as the worst is from the best, "
     f"and at least {PART:.0%} of the distance between the worst score and the best one without "
@@ -69,7 +70,7 @@ class Args:
     tests: tyro.conf.Positional[tuple[str, ...]] = ()
     """Files or ids of tests, whose rows are written in place of earlier ones (default: all)."""
     only: tuple[str, ...] = ()
-    """Names of runs, such as "avx2, seed 3", that are added to the rows there are (default: all)."""
+    """Names of runs, such as "avx2, seed 3", that are added to earlier rows (default: all)."""
     processes: str = "auto"
     """Tests that run at the same time: a number, or as many as there are cores."""
 
@@ -82,12 +83,13 @@ def played(run: Run, tests: tuple[str, ...], processes: str) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "learned.json"
-        options = ["-q", "-m", "learning", "-n", processes, "--learned", str(file)]
+        options = ["-q", "-m", "learning and not slow", "-n", processes, "--learned", str(file)]
         options += ["--seed", str(run.seed), "--threads", str(run.threads)]
         options += [] if run.learning else ["--no-learning"]
         environment = os.environ | {
             "ATEN_CPU_CAPABILITY": run.capability,
             "OMP_NUM_THREADS": str(run.threads),
+            "OMP_WAIT_POLICY": "passive",  # threads that wait leave the cores to others
         }
         command = [sys.executable, "-m", "pytest", *options, *tests]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -131,7 +133,7 @@ def margin_of(score: dict[str, Any]) -> Margin:
         [sign * value for name, value in score["runs"].items() if ("without" in name) is untrained]
         for untrained in (False, True)
     ]
-    worst, best, without = min(values[0]), max(values[0]), max(values[1])
+    worst, best, without = min(values[0]), max(values[0]), max(values[1], default=-math.inf)
     return Margin(
         sign * worst,
         sign * best,
@@ -149,21 +151,29 @@ def complaints(rows: dict[str, Any]) -> list[str]:
         if missing:
             found.append(f"{test}: was not run with {'; '.join(missing)}")
             continue
-        for run in RUNS:
-            wanted = "passed" if run.learning else "failed"
-            if row["outcomes"][run.name] != wanted:
-                found.append(f"{test}: has not {wanted}: {run.name}")
-            kept = [holds(score | {"score": score["runs"][run.name]}) for score in row["scores"].values()]
-            if not run.learning and all(kept):
-                found.append(f"{test}: every score is reached: {run.name}")
+        found += [f"{test}: {told}" for run in RUNS for told in wrong_in(run, row)]
         for what, score in row["scores"].items():
             margin = margin_of(score)
             if not margin.holds:
                 found.append(
-                    f"{test}: {what}: {bounds(score)} is {margin.margin:.3g} from the worst score "
-                    f"{margin.worst:.4g}, which has to be {margin.needed:.3g}"
+                    f"{test}: {what}: {bound_of(score)} is {margin.margin:.3g} from the worst "
+                    f"score {margin.worst:.4g}, which has to be {margin.needed:.3g}"
                 )
     return found
+
+
+def wrong_in(run: Run, row: dict[str, Any]) -> list[str]:
+    """What is wrong with a test in one run."""
+    wanted = "passed" if run.learning else "failed"
+    if row["outcomes"][run.name] != wanted:
+        return [f"has not {wanted}: {run.name}"]
+    missed = [
+        name
+        for name, score in row["scores"].items()
+        if run.name in score["runs"] and not holds(score | {"score": score["runs"][run.name]})
+    ]
+    # A test that fails without learning by something else than its scores proves nothing.
+    return [] if run.learning or missed else [f"no score misses its bound: {run.name}"]
 
 
 def table(rows: dict[str, Any]) -> str:
@@ -171,9 +181,9 @@ def table(rows: dict[str, Any]) -> str:
     lines = [
         "# Tests of learning: the worst of each beside its bound",
         "",
-        f"`make test-seeds`: seeds {SEEDS[0]} to {SEEDS[-1]} with `ATEN_CPU_CAPABILITY` `default` and "
-        "`avx2`, and seed 0 with two threads. Without learning, the same seeds with updates that "
-        "change nothing.",
+        f"`make test-seeds`: seeds {SEEDS[0]} to {SEEDS[-1]} with `ATEN_CPU_CAPABILITY` `default` "
+        "and `avx2`, and seed 0 with two threads. Without learning, the same seeds with updates "
+        "that change nothing.",
         "",
         RULE,
         "",
@@ -186,8 +196,8 @@ def table(rows: dict[str, Any]) -> str:
             margin = margin_of(score)
             where = next(run for run, value in score["runs"].items() if value == margin.worst)
             lines.append(
-                f"| {name} | {what} | {bounds(score)} | **{margin.worst:.3g}** | {margin.best:.3g} "
-                f"| {where} | {margin.without:.3g} |"
+                f"| {name} | {what} | {bound_of(score)} | **{margin.worst:.3g}** "
+                f"| {margin.best:.3g} | {where} | {margin.without:.3g} |"
             )
             name = ""
     return "\n".join([*lines, "", f"{versions_text()}.", ""])

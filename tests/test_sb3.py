@@ -63,8 +63,9 @@ def test_ppo_finds_the_best_action_of_one_task(seed: int, learned: Learned) -> N
     env = meta_rl.sb3_env("meta_rl/BernoulliBandit-v0", num_envs=16, num_arms=3)
     env.set_attr("task", np.array([0.0, 0.0, 1.0]))
     model = ppo(env, seed, learning_rate=3e-3, n_epochs=5).learn(3200)
-    mean, _ = evaluate_policy(model, env, 16)
-    learned("return", mean, at_least=9.0)  # of 10 at most
+    # Actions are drawn: by chance, the likeliest one of an untrained policy may be the best.
+    mean, _ = evaluate_policy(model, env, 64, deterministic=False)
+    learned("return", mean, at_least=8.0)  # of 10 at most
 
 
 def test_episode_infos_hold_hand_worked_numbers() -> None:

@@ -581,7 +581,7 @@ class TestProbe:
 
     def test_context_reveals_the_task(self, seed: int, learned: Learned) -> None:
         values = probed(PEARL, 40, seed, test_latent="mean")
-        assert 0.3 < values[:, 0].mean() < 0.7
+        assert 0.2 < values[:, 0].mean() < 0.8  # 64 tasks with a sample of the prior each
         learned("after one step", values[:, 1].mean(), at_least=0.9)
         learned("after two steps", values[:, 2].mean(), at_least=0.9)
 
@@ -598,7 +598,7 @@ class TestProbe:
     ) -> None:
         """A single step may leave some tasks in doubt, two do not."""
         values = probed(PEARL, 32, seed, test_latent="mean", **changes)
-        assert 0.3 < values[:, 0].mean() < 0.7
+        assert 0.2 < values[:, 0].mean() < 0.8
         learned("after one step", values[:, 1].mean(), at_least=0.8)
         learned("after two steps", values[:, 2].mean(), at_least=0.9)
 

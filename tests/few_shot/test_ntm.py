@@ -224,8 +224,9 @@ def test_learns_to_copy(seed: int, learned: Learned) -> None:
     """With a feed-forward controller nothing but the memory can hold the bits; chance is 6 bits."""
     tasks = CopyTasks((2, 2), bits=3)
     sizes = {"slots": 6, "width": 6, "hidden": 24, "controller": "feedforward"}
-    learner = NTMLearner(4, 3, **sizes, meta_lr=2e-2, seed=seed, device="cpu")
-    learner.learn(tasks, 120, log_interval=None)
+    rates = {"meta_lr": [3e-2, 3e-3], "meta_batch_size": 64}
+    learner = NTMLearner(4, 3, **sizes, **rates, seed=seed, device="cpu")
+    learner.learn(tasks, 400, log_interval=None)
     bits = learner.bits_per_sequence(tasks, 64, np.random.default_rng(1))
     learned("bits per sequence", bits, at_most=0.3)
     batch = tasks.sample_tasks(20, np.random.default_rng(2))
