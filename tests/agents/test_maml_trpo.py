@@ -616,7 +616,7 @@ class TestProbe:
         """It is stopped where it has learned: this loss does not know the price of exploring less.
 
         Only the bound on the initial policy keeps the solution in 60 further iterations. Seeds 0 to
-        9, with ``ATEN_CPU_CAPABILITY`` ``default`` and ``avx2``, have learned after 9 to 19
+        9, with instructions ``default``, ``avx2`` and ``avx512``, have learned after 9 to 19
         iterations; they earn 0.95 or more there, and 0.996 or more in the end.
         """
         model, stop = probe_agent(seed, inner_loss="log_likelihood"), StopWhereLearned()
