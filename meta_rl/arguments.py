@@ -40,7 +40,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     Raises:
         ValueError: It is not a whole number, or out of this range.
     """
-    number = plain(value)
+    number = value if type(value) is int else plain(value)  # torch.compile knows no NumPy kinds
     if not _is_number(number) or number % 1 or number < least:
         raise ValueError(f"{name} has to be a whole number of at least {least}, got {value!r}")
     if most is not None and number > most:
