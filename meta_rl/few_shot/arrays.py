@@ -8,14 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_FEW_OPERATIONS = (torch.uint16, torch.uint32, torch.uint64)
+"""Types that PyTorch can hardly compute with; their values are kept as int64."""
 
-def as_tensor(values: Any, name: str, device: torch.device | str = "cpu") -> Tensor:
+
+def as_tensor(values: Any, name: str, device: torch.device | str | None = None) -> Tensor:
     """Gives real numbers as a tensor on a device.
 
     Args:
         values: A tensor, an array, or lists of numbers or of these.
         name: What it is, for the error.
-        device: The device of the tensor.
+        device: The device of the result; by default that of a tensor, and the CPU of others.
 
     Raises:
         TypeError: None of these.
@@ -24,7 +27,9 @@ def as_tensor(values: Any, name: str, device: torch.device | str = "cpu") -> Ten
     tensor = values if isinstance(values, Tensor) else _from_python(values, name)
     if tensor.is_complex():
         raise ValueError(f"{name}: complex numbers ({tensor.dtype}); real numbers are wanted")
-    return tensor.detach().to(device)
+    if tensor.dtype in _FEW_OPERATIONS:
+        tensor = tensor.to(torch.int64)
+    return tensor.detach() if device is None else tensor.detach().to(device)
 
 
 def _from_python(values: Any, name: str) -> Tensor:
@@ -38,7 +43,7 @@ def _from_python(values: Any, name: str) -> Tensor:
     except ValueError as error:
         raise ValueError(f"{name}: parts of different shapes") from error
     if array.dtype.kind in "US":
-        raise ValueError(f"{name}: texts, such as {array.flat[0]!r}; numbers are wanted")
+        raise ValueError(f"{name}: texts, such as {str(array.flat[0])!r}; numbers are wanted")
     if array.dtype.kind not in "biufc":
         kind = "None" if values is None else type(values).__name__
         raise TypeError(

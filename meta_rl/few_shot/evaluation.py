@@ -101,6 +101,7 @@ def _batches(distribution: Any, num: int, rng: np.random.Generator) -> Iterator[
 
 def _parts(drawn: FewShotTasks) -> Iterator[FewShotTasks]:
     """So few tasks at a time that large images have room in memory, once they are features."""
+    drawn = FewShotTasks(*drawn).to()  # arrays and lists are taken too
     num = len(drawn.query_y)
     each = (drawn.support_x.numel() + drawn.query_x.numel()) // num
     size = max(1, min(TASKS_AT_ONCE, NUMBERS_AT_ONCE // max(1, each)))

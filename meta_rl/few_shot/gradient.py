@@ -254,6 +254,7 @@ _NOT_ADAPTABLE = {
     "SpectralNorm": "it changes its buffers in every call in training",
     "_SpectralNorm": "it changes its buffers in every call in training",
     "GRU": _BY_STEPS,
+    "RReLU": "torch.func.vmap does not batch it; nn.LeakyReLU is the same without noise",
     "LSTM": _BY_STEPS,
     "RNN": _BY_STEPS,
 }

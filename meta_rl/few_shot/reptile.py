@@ -113,7 +113,7 @@ class Reptile(GradientLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """Learn the tasks, then φ ← φ + ε (mean of the learned parameters − φ)."""
-        x, y = self.check_support(batch.support)
+        x, y = self.check_batch(batch).support
         chosen = self._minibatches(len(y), y.shape[1], self.num_steps, self.inner_batch_size)
         fraction = torch.tensor(rate_at(self.meta_lr, self.progress), device=self.device)
         report = self.on_device(self._meta_step, x, y, chosen, self._count(len(y)), fraction)

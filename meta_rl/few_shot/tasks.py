@@ -55,8 +55,8 @@ class FewShotTasks(NamedTuple):
         """The tasks (or, for an integer, the one task) at ``index`` of the leading axis."""
         return FewShotTasks(*(part[index] for part in self))
 
-    def to(self, device: torch.device | str) -> FewShotTasks:
-        """The same tasks as tensors on a device; arrays and lists are taken too."""
+    def to(self, device: torch.device | str | None = None) -> FewShotTasks:
+        """The same tasks as tensors on a device, or where they are; arrays and lists are taken."""
         parts = (as_tensor(part, name, device) for name, part in self._asdict().items())
         return FewShotTasks(*parts)
 
@@ -367,7 +367,7 @@ class FrozenTasks:
 
     def __init__(self, tasks: FewShotTasks, space: spaces.Space, name: str) -> None:
         check_kind("tasks", tasks, FewShotTasks, "FewShotTasks")
-        tasks = tasks.to("cpu" if not isinstance(tasks.query_y, Tensor) else tasks.query_y.device)
+        tasks = tasks.to()
         if tasks.num_tasks == 0:
             raise ValueError("a list of tasks needs at least one")
         self.tasks = tasks
@@ -428,14 +428,11 @@ def class_split(
 
 def _checked_examples(examples: Any) -> Tensor:
     """Examples ``[N, ...]`` of a type that a pool keeps."""
-    on = examples.device if isinstance(examples, Tensor) else "cpu"
-    examples = as_tensor(examples, "examples", on)
+    examples = as_tensor(examples, "examples")
     if examples.dim() < 1 or 0 in examples.shape[1:]:
         raise ValueError(f"examples of shape {tuple(examples.shape[1:])} hold no numbers")
     if examples.is_floating_point() or examples.dtype == torch.bool:
         examples = examples.to(torch.float32)
-    elif examples.dtype in (torch.uint16, torch.uint32, torch.uint64):  # these cannot be gathered
-        examples = examples.to(torch.int64)
     place = find_not_finite(examples, 1)
     if place is not None:
         raise ValueError(f"example {place[0]} holds {place[1]}; finite numbers are wanted")
