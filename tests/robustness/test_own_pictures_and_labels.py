@@ -145,6 +145,10 @@ def class_folder(path: Path, classes: int = 6) -> Path:
     return path
 
 
+def count_examples(split: Any) -> int:
+    return sum(len(part.pool.examples) for part in (split.train, split.validation, split.test))
+
+
 def load(path: Path, **settings: Any) -> Any:
     return FewShotTasks.from_folder(
         path, 2, 1, queries=1, fractions=(1 / 3, 1 / 3, 1 / 3), **settings
@@ -198,9 +202,7 @@ def test_a_class_that_disappears_is_an_error(tmp_path: Path) -> None:
     path = class_folder(tmp_path / "own")
     for i in range(3):
         (path / "class4" / f"{i}.png").write_bytes(b"no image")
-    with pytest.raises(
-        ValueError, match=r"no readable images of 1 of 6 classes: class4; 3 left out"
-    ):
+    with pytest.raises(ValueError, match="of 1 of 6 classes: class4; 3 left out"):
         load(path)
     (tmp_path / "own" / "class4" / "0.png").unlink()
     (path / "empty").mkdir()
@@ -372,4 +374,6 @@ def test_texts_become_numbers_of_words() -> None:
     batch = split.test.sample_tasks(3, np.random.default_rng(0))
     assert batch.support_x.dtype == torch.int64
     assert (learner.predict(batch.query_x, learner.adapt(batch.support)) == batch.query_y).all()
-    assert FewShotTasks.from_dataset(pairs, 2, 1, length=3).train.pool.example_shape == (3,)
+    assert FewShotTasks.from_dataset(pairs, 2, 1, queries=1, length=3).train.pool.example_shape == (
+        3,
+    )
