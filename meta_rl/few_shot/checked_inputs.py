@@ -146,7 +146,7 @@ class CheckedInputs:
         for module in self.network.modules():
             if next(module.parameters(recurse=False), None) is not None:
                 embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
-                return module.num_embeddings if embeds else None
+                return int(module.num_embeddings) if embeds else None
         return None
 
     @property

@@ -96,8 +96,9 @@ def image_tensor(
         ValueError: Animated, a kind whose numbers have no known range, or an image that is seen
             only before another background.
     """
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a photo and its preview
-        raise ValueError(f"an animation of {image.n_frames} frames; save the one that is meant")
+    frames = int(getattr(image, "n_frames", 1))
+    if frames > 1 and image.format != "MPO":  # MPO: a photo and its preview
+        raise ValueError(f"an animation of {frames} frames; save the one that is meant")
     image = ImageOps.exif_transpose(image)
     if image.mode in WITHOUT_RANGE or image.mode.startswith("I;16"):
         return _of_many_greys(image, channels, size)
