@@ -33,7 +33,7 @@ from meta_rl.cuda_graph import options, restore_options, set_rate
 from meta_rl.few_shot.arrays import as_tensor
 from meta_rl.few_shot.checked_inputs import CheckedInputs
 from meta_rl.few_shot.device_work import DeviceWork
-from meta_rl.few_shot.networks import RECIPES
+from meta_rl.few_shot.networks import RECIPES, check_sizes_known
 from meta_rl.few_shot.training_log import TrainingLog, progress
 from meta_rl.torch_generator import set_generator_state
 
@@ -457,20 +457,6 @@ def rate_at(rate: Any, progress: float) -> float:
     if isinstance(rate, int | float):
         return float(rate)
     return float(rate[0] + (rate[-1] - rate[0]) * progress)
-
-
-def check_sizes_known(network: nn.Module) -> None:
-    """Refuses lazy layers, whose parameters have no shapes yet.
-
-    Raises:
-        ValueError: A layer is lazy.
-    """
-    lazy = [name for name, p in network.named_parameters() if nn.parameter.is_lazy(p)]
-    if lazy:
-        raise ValueError(
-            f"the network has lazy layers ({', '.join(lazy)}): call it once on an example, so that "
-            "their sizes are known"
-        )
 
 
 def _saved_type(parameters: dict[str, Tensor]) -> torch.dtype:

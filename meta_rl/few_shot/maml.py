@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from meta_rl.arguments import check_count, check_flag
 from meta_rl.few_shot.gradient import GradientLearner, head_names, within
@@ -191,8 +192,8 @@ class MAML(GradientLearner):
             gradient = grad_and_value(one_task, has_aux=True)
             return vmap(gradient, (None, 0, 0, 0, 0), randomness="different")(learned, *data)
 
-        if not self.compiling:
-            return of_chunk
+        if not self.compiling:  # other kernels of attention have no second derivatives
+            return sdpa_kernel(SDPBackend.MATH)(of_chunk)
         if ways not in self._compiled:
             self._compiled[ways] = torch.compile(of_chunk, dynamic=False)
         return self._compiled[ways]

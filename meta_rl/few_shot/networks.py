@@ -410,3 +410,17 @@ RECIPES: dict[str, Callable[..., FewShotNetwork]] = {
 def has_convolutions(network: nn.Module) -> bool:
     """Whether the network is slower on a CPU when it is batched over tasks than task by task."""
     return any(isinstance(module, nn.Conv2d) for module in network.modules())
+
+
+def check_sizes_known(network: nn.Module) -> None:
+    """Refuses lazy layers, whose parameters have no shapes yet.
+
+    Raises:
+        ValueError: A layer is lazy.
+    """
+    lazy = [name for name, p in network.named_parameters() if nn.parameter.is_lazy(p)]
+    if lazy:
+        raise ValueError(
+            f"the network has lazy layers ({', '.join(lazy)}): call it once on an example, so that "
+            "their sizes are known"
+        )

@@ -324,6 +324,7 @@ def lake_runs(root: str | Path | None = None, size: int = 28, download: bool = T
         FileNotFoundError: No data.
         ValueError: A broken zip file.
     """
+    size = check_count("size", size)
     path = obtain(RUNS, root, download)
     with open_zip(path) as archive:
         labels = [name for name in archive.namelist() if name.endswith("class_labels.txt")]
