@@ -19,8 +19,8 @@ SUFFIXES = (
 """Endings of the names of image files, in lower case."""
 
 WHITE_OF_16_BITS = 65535
-WITHOUT_RANGE = ("I", "F")
-"""Modes of PIL whose numbers may be anything; 16-bit files are opened as "I" too."""
+OF_16_BITS = ("PNG", "PPM")
+"""Formats whose images of PIL's mode "I" (32 bits) have 16 bits."""
 
 Background = str | int | tuple[int, int, int]
 """A colour: a name or ``"#rrggbb"``, a grey value from 0 to 255, or red, green and blue."""
@@ -99,8 +99,12 @@ def image_tensor(
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1 and image.format != "MPO":  # MPO: a photo and its preview
         raise ValueError(f"an animation of {frames} frames; save the one that is meant")
+    if image.mode == "F" or (image.mode == "I" and image.format not in OF_16_BITS):
+        raise ValueError(
+            f"images of mode {image.mode} have no known white; save it with 8 or 16 bits"
+        )
     image = ImageOps.exif_transpose(image)
-    if image.mode in WITHOUT_RANGE or image.mode.startswith("I;16"):
+    if image.mode.startswith("I"):
         return _of_many_greys(image, channels, size)
     transparent = image.has_transparency_data
     flat = _composed(image, background) if transparent else _plain_colours(image)
@@ -135,14 +139,7 @@ def _plain_colours(image: Image.Image) -> Image.Image:
 
 def _of_many_greys(image: Image.Image, channels: int | None, size: int | None) -> Tensor:
     """A 16-bit image as floats: 8 bits would lose most of a dark one, and PIL cuts bright ones."""
-    values = np.asarray(image)
-    mode = image.mode
-    if mode == "F" or values.min() < 0 or values.max() > WHITE_OF_16_BITS:
-        raise ValueError(
-            f"images of mode {mode} with values from {values.min()} to {values.max()} have no "
-            "known white; save it with 8 or 16 bits"
-        )
-    grey = Image.fromarray(values.astype(np.float32) / WHITE_OF_16_BITS)
+    grey = Image.fromarray(np.asarray(image).astype(np.float32) / WHITE_OF_16_BITS)
     if size is not None:
         grey = grey.resize((size, size), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(grey)).clamp(0.0, 1.0)

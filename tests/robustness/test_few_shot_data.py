@@ -329,6 +329,19 @@ def test_objects_of_the_wrong_kind_are_a_type_error(wrong: Any, message: str) ->
         wrong()
 
 
+def test_targets_that_are_not_finite_are_refused_everywhere() -> None:
+    learner, tasks = CASES["regression"].make(), CASES["regression"].tasks()
+    batch = tasks.train.sample_tasks(50, np.random.default_rng(0))
+    batch.query_y[1, 2] = torch.nan
+    message = "query targets: example 2 of task 1 holds nan"
+    with pytest.raises(ValueError, match=message):
+        learner.learn(Given(batch), 1)
+    with pytest.raises(ValueError, match=r"query targets: example 2 of task .* holds nan"):
+        meta_rl.evaluate_adaptation(learner, Given(batch), 50)
+    with pytest.raises(ValueError, match="support targets: example 1 of task 0 holds inf"):
+        learner.adapt(([[1.0], [2.0]], [[1.0], [torch.inf]]))
+
+
 def pool() -> ClassPool:
     return ClassPool(torch.ones(6, 2), [2, 2, 2])
 

@@ -71,7 +71,6 @@ def test_the_drawing_has_ink() -> None:
         ("palette.gif", palette),
         ("colour.ppm", lambda: drawing().convert("RGB")),
         ("cmyk.tif", lambda: drawing().convert("RGB").convert("CMYK")),
-        ("ycbcr.tif", lambda: drawing().convert("RGB").convert("YCbCr")),
     ],
 )
 def test_every_format_shows_the_same_picture(name: str, make: Any, tmp_path: Path) -> None:
@@ -108,6 +107,17 @@ def test_16_bits_keep_their_shades(most: int, tmp_path: Path) -> None:
     resized = read_image(path, 12, 3)
     assert resized.shape == (3, 12, 12)
     assert 0 <= resized.min() < resized.max() <= 1
+
+
+def test_16_bits_of_a_pgm_and_32_bits(tmp_path: Path) -> None:
+    values = np.asarray(drawing()).astype(">u2") * 257
+    header = b"P5 16 24 65535\n"
+    (tmp_path / "deep.pgm").write_bytes(header + values.tobytes())
+    assert read_image(tmp_path / "deep.pgm", 12, 1).std() > 0.1
+    for name, kind in (("whole.tif", np.int32), ("floats.tif", np.float32)):
+        path = save(Image.fromarray(values.astype(kind)), tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name}: images of mode . have no known white"):
+            read_image(path, 12, 1)
 
 
 def test_pictures_are_turned_as_exif_says(tmp_path: Path) -> None:
