@@ -145,8 +145,9 @@ class CheckedInputs:
             return int(told)
         for module in self.network.modules():
             if next(module.parameters(recurse=False), None) is not None:
-                embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
-                return int(module.num_embeddings) if embeds else None
+                if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+                    return module.num_embeddings
+                return None
         return None
 
     @property
