@@ -39,7 +39,7 @@ def transparent(mode: str, seed: int = 0) -> Image.Image:
 
 def palette(seed: int = 0) -> Image.Image:
     """Number 0 is white and number 1 is black: the numbers alone would be a negative."""
-    image = Image.fromarray((np.asarray(drawing(seed)) < 128).astype(np.uint8), "P")
+    image = Image.fromarray((np.asarray(drawing(seed)) < 128).astype(np.uint8))
     image.putpalette([255, 255, 255, 0, 0, 0])
     return image
 
@@ -57,7 +57,6 @@ def test_the_drawing_has_ink() -> None:
     assert 0 < (expected() == 0).float().mean() < 0.5
 
 
-@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
 @pytest.mark.parametrize(
     ("name", "make"),
     [
