@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from meta_rl.process_blocks import ProcessBlocks
@@ -21,6 +22,9 @@ from meta_rl.tasks import (
     repeat_tasks,
     take_tasks,
 )
+
+_CHECKED_ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+"""Spaces whose actions are arrays; nests of them go to the environments as they are."""
 
 
 class TaskVectorAdapter(TaskBatch):
@@ -165,7 +169,13 @@ class TaskVectorAdapter(TaskBatch):
         return observations, {**infos, "task": copy_tasks(self._tasks), "_task": everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step all sub-environments."""
+        """Step all sub-environments.
+
+        Raises:
+            ValueError: Actions as :meth:`meta_rl.TaskVectorEnv.step` refuses them.
+        """
+        if isinstance(self.single_action_space, _CHECKED_ACTIONS):
+            actions = self._check_actions(actions)
         observations, rewards, terminated, truncated, infos = self.envs.step(actions)
         self.trial_start = np.zeros(self.num_envs, dtype=bool)
         done = terminated | truncated

@@ -26,11 +26,11 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from meta_rl.arguments import check_count, plain
 from meta_rl.making import as_task_vec, family_name, make_task_vec
 from meta_rl.rollout import Rollout
 from meta_rl.sb3 import TaskVecEnvView
 from meta_rl.task_batch import task_batch
-from meta_rl.tasks import check_count
 from meta_rl.torch_generator import set_generator_state
 
 
@@ -88,7 +88,7 @@ class MetaAlgorithm(BaseAlgorithm):
     ) -> None:
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
         self.envs_per_task = check_count("envs_per_task", envs_per_task)
-        self.env_kwargs = dict(env_kwargs or {})
+        self.env_kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))  # checkpoints hold them
         self.family: str | None = None
         if isinstance(env, str):
             env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)

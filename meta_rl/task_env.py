@@ -9,7 +9,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -171,7 +170,8 @@ class TaskVectorEnv(TaskBatch):
         Raises:
             gymnasium.error.ResetNeeded: Before the first reset or, with autoreset disabled, in a
                 sub-environment whose episode has ended.
-            ValueError: Actions of the wrong shape, or outside a discrete space.
+            ValueError: Actions of the wrong shape, outside a discrete space, or with NaN or
+                infinity in a continuous one.
         """
         actions = self._check_actions(actions)
         waiting = self._done  # with NEXT_STEP: those that this step resets instead
@@ -263,18 +263,6 @@ class TaskVectorEnv(TaskBatch):
         else:
             self._tasks = copy_tasks(self._tasks)  # earlier infos keep theirs
             put_tasks(self._tasks, mask, tasks)
-
-    def _check_actions(self, actions: Any) -> np.ndarray:
-        actions = np.asarray(actions)
-        if actions.shape != self.action_space.shape:
-            raise ValueError(f"actions: expected {self.action_space.shape}, got {actions.shape}")
-        space = self.single_action_space
-        if isinstance(space, spaces.Discrete):
-            if actions.dtype.kind not in "iu":
-                raise ValueError(f"actions: expected integers of {space}, got {actions.dtype}")
-            if actions.min() < space.start or actions.max() >= space.start + space.n:
-                raise ValueError(f"actions: outside {space}: {actions.min()} to {actions.max()}")
-        return actions
 
 
 class TaskEnv(gym.Env):

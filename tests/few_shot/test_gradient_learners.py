@@ -179,7 +179,7 @@ class TestMAML:
             assert learner.head_only
             learner.head_only = known
             updated(learner, batch)
-            gradients = [p.grad for p in learner.network.parameters() if p.grad is not None]
+            gradients = [p.grad for p in learner.network.parameters() if bool(p.grad.any())]
             assert len(gradients) == (2 if zero_head else 4)  # an empty head is not learned
             found.append((gradients, learner.adapt(batch.support)))
         for one, other in zip(*(gradients for gradients, _ in found), strict=True):
@@ -335,7 +335,7 @@ class TestMAML:
 
     @pytest.mark.parametrize("lr", [0.0, -1.0, "fast", True])
     def test_step_sizes_are_positive(self, lr: Any) -> None:
-        with pytest.raises(ValueError, match="lr has to be a positive number"):
+        with pytest.raises(ValueError, match=r"lr has to be .*above 0"):
             MAML(mlp(3), lr, device="cpu")
 
 
