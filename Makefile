@@ -24,7 +24,7 @@ METAWORLD_TESTS := tests/envs tests/test_adapter.py tests/test_checks.py \
 	tests/test_compatibility.py tests/test_contact_pairs.py tests/test_process_blocks.py \
 	tests/test_runs.py::TestShippedSettings tests/test_task_env.py tests/test_window.py
 
-.PHONY: help demo test test-metaworld lint format type check build
+.PHONY: help demo test test-slow test-seeds test-metaworld lint format type check build
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -38,6 +38,12 @@ test: $(STAMP)  ## run the tests
 
 test-metaworld: $(METAWORLD_STAMP)  ## run the tests of Meta-World and of robots with its MuJoCo
 	OMP_NUM_THREADS=1 $(METAWORLD_BIN)/python -m pytest -n auto $(METAWORLD_TESTS) $(ARGS)
+
+test-slow: $(STAMP)  ## run the longer proofs, which `make test` leaves out
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow $(ARGS)
+
+test-seeds: $(STAMP)  ## run tests of learning over seeds and processors, and write their margins
+	$(BIN)/python -m tests.seeds $(ARGS)
 
 lint: $(STAMP)  ## check style and format
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from meta_rl.policy_gradient import PolicyGradientAgent
 from meta_rl.task_policy import TaskPolicy
 from meta_rl.task_steps import Batch, check_finite, tasks_at_a_time
 from meta_rl.tasks import check_count, check_number
-from meta_rl.trust_region import trust_region_step
+from meta_rl.trust_region import Trial, trust_region_step
 
 
 class MAMLTRPO(PolicyGradientAgent):
@@ -32,7 +33,9 @@ class MAMLTRPO(PolicyGradientAgent):
     Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
     2017, algorithm 3. The objective is the mean over tasks of the return *after* adaptation; the
     outer update is a TRPO step on its importance-weighted surrogate, under a bound on the mean
-    divergence of the adapted policies from those that sampled.
+    divergence of the adapted policies from those that sampled. A second bound is on the policy
+    before adaptation. Without it the initial policy can run away while the adapted ones hardly
+    change: once it always takes the same action, the episodes of a task tell nothing any more.
 
     Its gradient is exact, through the inner loop (``first_order`` leaves the second derivatives
     out). So are the products with the Hessian of the divergence: at the old parameters the gradient
@@ -54,7 +57,11 @@ class MAMLTRPO(PolicyGradientAgent):
         exploration_coefficient: Of E-MAML's term, which credits what was sampled before adaptation
             with the return after it (Stadie et al., "Some Considerations on Learning to Explore via
             Meta-Reinforcement Learning", 2018, section 4.1); 0 for none.
-        max_kl: Bound δ on the mean divergence.
+        max_kl: Bound δ on the mean KL divergence of the adapted policies, in nats, above 0.
+        max_initial_kl: Bound on the mean KL divergence of the initial policy, in nats, above 0, on
+            the steps that it sampled for the first inner step; ``math.inf`` for none. The line
+            search shortens an update until it keeps this bound too. An agent without inner steps
+            has ``max_kl`` alone.
         cg_iterations: Of conjugate gradients.
         cg_damping: Added to the diagonal of the Hessian.
         max_backtracks: Of the line search.
@@ -96,6 +103,7 @@ class MAMLTRPO(PolicyGradientAgent):
         first_order: bool = False,
         exploration_coefficient: float = 0.0,
         max_kl: float = 0.01,
+        max_initial_kl: float = 0.01,
         cg_iterations: int = 10,
         cg_damping: float = 1e-5,
         max_backtracks: int = 15,
@@ -136,6 +144,7 @@ class MAMLTRPO(PolicyGradientAgent):
         )
         self.exploration_coefficient = exploration_coefficient
         self.max_kl = max_kl
+        self.max_initial_kl = max_initial_kl
         self.cg_iterations = check_count("cg_iterations", cg_iterations)
         self.cg_damping = cg_damping
         self.max_backtracks = check_count("max_backtracks", max_backtracks, least=0)
@@ -143,6 +152,7 @@ class MAMLTRPO(PolicyGradientAgent):
         self.curvature_fraction = curvature_fraction
         self.task_chunk = None if task_chunk is None else check_count("task_chunk", task_chunk)
         check_number("max_kl", max_kl, above=0.0)
+        check_number("max_initial_kl", max_initial_kl, above=0.0)
         check_number("exploration_coefficient", exploration_coefficient, least=0.0)
         check_number("cg_damping", cg_damping, least=0.0)
         check_number("backtrack_factor", backtrack_factor, above=0.0, most=1.0)
@@ -158,16 +168,17 @@ class MAMLTRPO(PolicyGradientAgent):
         check_finite("a gradient", gradients, self.place_in_training)
         before = objectives.mean().item()
 
-        def improvement(candidate: Params) -> tuple[float, float]:
-            after, divergence = self.evaluate(candidate, credit)
-            return after - before, divergence
+        def compare(candidate: Params) -> Trial:
+            after, kl, initial_kl = self.evaluate(candidate, credit)
+            return Trial(after - before, kl, initial_kl)
 
         step = trust_region_step(
             params,
             {name: gradient.mean(dim=0) for name, gradient in gradients.items()},
             self.curvature(params),
-            improvement,
+            compare,
             max_kl=self.max_kl,
+            max_initial_kl=self.max_initial_kl if self.num_inner_steps else math.inf,
             num_iterations=self.cg_iterations,
             damping=self.cg_damping,
             max_backtracks=self.max_backtracks,
@@ -175,8 +186,9 @@ class MAMLTRPO(PolicyGradientAgent):
         )
         self._install(step.params)
         self._n_updates += 1
-        self.logger.record("train/kl", step.kl)
-        self.logger.record("train/surrogate_improvement", step.improvement)
+        self.logger.record("train/kl", step.trial.kl)
+        self.logger.record("train/initial_kl", step.trial.initial_kl)
+        self.logger.record("train/surrogate_improvement", step.trial.improvement)
         self.logger.record("train/backtracks", step.backtracks)
         self.logger.record("train/step_accepted", float(step.accepted))
         if not self.policy.is_discrete:
@@ -260,8 +272,12 @@ class MAMLTRPO(PolicyGradientAgent):
         return {name: value - self.inner_lr * bent[name] for name, value in vector.items()}
 
     @torch.no_grad()
-    def evaluate(self, params: Params, credit: Tensor) -> tuple[float, float]:
-        """The mean objective with these initial parameters, and the mean divergence."""
+    def evaluate(self, params: Params, credit: Tensor) -> tuple[float, float, float]:
+        """The mean objective with these initial parameters, and two mean divergences.
+
+        They are those of the policies after adaptation, on the query steps, and of the policy
+        before it, on the steps of the first inner step's support.
+        """
         supports, query = self.supports_and_query()
         start = fast = of_every_task(params, len(query.mask))
         for support in supports:
@@ -275,7 +291,10 @@ class MAMLTRPO(PolicyGradientAgent):
             objectives = objectives + in_chunks(
                 self.exploration, start, data, chunk_size=chunk_size
             )
-        return objectives.mean().item(), divergences.mean().item()
+        initial = divergences
+        if supports:
+            initial = in_chunks(self.kl, start, supports[0], chunk_size=chunk_size)
+        return objectives.mean().item(), divergences.mean().item(), initial.mean().item()
 
     def _credit(self) -> Tensor:
         """Returns after adaptation, standardised over the meta-batch, ``[M]``."""

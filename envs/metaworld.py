@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from meta_rl.adapter import TaskVectorAdapter
+from meta_rl.task_batch import check_actions
 from meta_rl.tasks import Task, as_task, check_count, copy_tasks, take_tasks
 
 from .metaworld_arms import Arm, Arms, Episode
@@ -174,10 +175,11 @@ class MetaWorldTask(gym.Env):
         return np.clip(self._episode.observation[:SEEN], space.low, space.high)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take one step, as in :class:`gymnasium.Env`."""
+        """Take one step, as in :class:`gymnasium.Env`; NaN and infinity are refused."""
         if self._arm is None or self._episode is None or self._steps >= self.horizon:
             raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
-        observation, reward, _, _, info = self._arm.step(self._episode, np.asarray(action))
+        checked = check_actions(np.asarray(action)[None], self.action_space, 1)[0]
+        observation, reward, _, _, info = self._arm.step(self._episode, checked)
         self._steps += 1
         infos = {"reward_task": float(reward), "success": float(info["success"])}
         seen = observation[:SEEN]  # within the space, other than the first

@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from meta_rl.process_blocks import ProcessBlocks
@@ -21,6 +22,9 @@ from meta_rl.tasks import (
     repeat_tasks,
     take_tasks,
 )
+
+_CHECKED_ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+"""Spaces whose actions are arrays; nests of them go to the environments as they are."""
 
 
 class TaskVectorAdapter(TaskBatch):
@@ -152,21 +156,26 @@ class TaskVectorAdapter(TaskBatch):
             raise ValueError("the first reset has to be one of all sub-environments")
         if task is not None:
             self.set_tasks(task)
-        if seed is not None:
-            seed = self._seed_tasks(seed)
+        seeds: Any = None if seed is None else self._seed_tasks(seed)
         if self._set is None:
             over = self._episodes + 1 >= self.episodes_per_trial
             anew = seed is not None or self._tasks is None
             if anew or self.resample_tasks:
                 self._choose(mask & (anew | over))
         self._hand_over()
-        observations, infos = self.envs.reset(seed=seed, options={"reset_mask": mask})
+        observations, infos = self.envs.reset(seed=seeds, options={"reset_mask": mask})
         self._took(mask)
         everywhere = np.ones(self.num_envs, dtype=bool)
         return observations, {**infos, "task": copy_tasks(self._tasks), "_task": everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step all sub-environments."""
+        """Step all sub-environments.
+
+        Raises:
+            ValueError: Actions as :meth:`meta_rl.TaskVectorEnv.step` refuses them.
+        """
+        if isinstance(self.single_action_space, _CHECKED_ACTIONS):
+            actions = self._check_actions(actions)
         observations, rewards, terminated, truncated, infos = self.envs.step(actions)
         self.trial_start = np.zeros(self.num_envs, dtype=bool)
         done = terminated | truncated

@@ -27,12 +27,13 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from meta_rl.arguments import check_count, plain
 from meta_rl.making import as_task_vec, env_constructor, family_name, is_python, make_task_vec
 from meta_rl.registration import find_env_id
 from meta_rl.rollout import Rollout
 from meta_rl.sb3 import TaskVecEnvView
 from meta_rl.task_batch import task_batch
-from meta_rl.tasks import check_count, distinct_tasks
+from meta_rl.tasks import distinct_tasks
 from meta_rl.torch_generator import set_generator_state
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class MetaAlgorithm(BaseAlgorithm):
     ) -> None:
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
         self.envs_per_task = check_count("envs_per_task", envs_per_task)
-        self.env_kwargs = dict(env_kwargs or {})
+        self.env_kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))  # checkpoints hold them
         self.family: str | None = None
         if isinstance(env, str):
             env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
@@ -464,9 +465,8 @@ class MetaAlgorithm(BaseAlgorithm):
 
     def validation_scores(self, result: EvaluationResult) -> dict[str, float]:
         """The mean return of a trial, and the success in its last episode where that is told."""
-        last = None if result.success is None else result.success[:, -1]
-        success = {} if last is None else {"success": float(last.mean())}
-        return {"trial_return": float(result.total.mean()), **success}
+        scores, told = {"trial_return": float(result.total.mean())}, result.success
+        return scores if told is None else scores | {"success": float(told[:, -1].mean())}
 
 
 def _read_description(path: str | Path | io.BufferedIOBase) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
+from meta_rl.streams import Draws
 from meta_rl.tasks import Tasks, TaskSplit, count_tasks
 from meta_rl.window import PictureWindow, Window
 
@@ -25,9 +26,11 @@ class TaskFuncEnv(FuncEnv):
     entry per sub-environment, and there is no Python loop over them. The state is a ``NamedTuple``
     of arrays. Functions are pure: they never write into an array that they were given.
 
-    Random numbers come from the ``numpy.random.Generator`` that is passed in, and every draw has
-    the leading axis ``N`` as its first (``rng.random((n, 3))``, never ``rng.random(3)`` shared by
-    all), so that a sub-environment behaves the same whatever batch it is in.
+    Random numbers come from the ``rng`` that is passed in: a :class:`numpy.random.Generator`, or
+    :class:`meta_rl.streams.TaskStreams` with the same methods and a stream for each
+    sub-environment. Every draw has the leading axis ``N`` as its first (``rng.random((n, 3))``,
+    never ``rng.random(3)`` shared by all), so that a sub-environment behaves the same whatever
+    batch it is in.
 
     Attributes:
         observation_space: Of a single sub-environment.
@@ -55,31 +58,29 @@ class TaskFuncEnv(FuncEnv):
     def __init__(self) -> None:
         super().__init__()
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> Any:
+    def initial(self, rng: Draws, params: Tasks) -> Any:
         """First states of ``N`` episodes, one for each of the ``N`` tasks."""
         raise NotImplementedError
 
-    def transition(self, state: Any, action: Any, rng: np.random.Generator, params: Tasks) -> Any:
+    def transition(self, state: Any, action: Any, rng: Draws, params: Tasks) -> Any:
         """The states after the actions."""
         raise NotImplementedError
 
-    def observation(self, state: Any, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: Any, rng: Draws, params: Tasks) -> Any:
         """What the agent sees of the states, ``[N, ...]``."""
         raise NotImplementedError
 
     def reward_terms(
-        self, state: Any, action: Any, next_state: Any, rng: np.random.Generator, params: Tasks
+        self, state: Any, action: Any, next_state: Any, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """The parts of the reward, ``[N]`` each, by names that start with ``reward_``."""
         raise NotImplementedError
 
-    def reward(
-        self, state: Any, action: Any, next_state: Any, rng: np.random.Generator, params: Tasks
-    ) -> Any:
+    def reward(self, state: Any, action: Any, next_state: Any, rng: Draws, params: Tasks) -> Any:
         """The sum of :meth:`reward_terms`, ``[N]``."""
         return sum(self.reward_terms(state, action, next_state, rng, params).values())
 
-    def terminal(self, state: Any, rng: np.random.Generator, params: Tasks) -> Any:
+    def terminal(self, state: Any, rng: Draws, params: Tasks) -> Any:
         """Which states end the episode, bool ``[N]``; none by default."""
         return np.zeros(count_tasks(params), dtype=bool)
 

@@ -144,9 +144,9 @@ def meta_loss(
 
     Its mean is what MAML minimises; ``meta_loss(...).mean().backward()`` gives the exact
     meta-gradient, second derivatives included unless ``first_order``; with one exception. Second
-    derivatives *through* ``vmap`` of ``torch.nn.functional.batch_norm`` with a scale that adapts
-    (and so of its modules) are silently wrong in torch 2.13. With batch normalisation use
-    :func:`meta_gradient` or :class:`meta_rl.batch_norm.BatchNorm`.
+    derivatives *through* ``vmap`` of torch's batch, layer and instance normalisation with a scale
+    that adapts are silently wrong in torch 2.13. With these use :func:`meta_gradient`, or
+    :class:`meta_rl.batch_norm.BatchNorm`.
 
     Args:
         inner_loss: Of the inner loop, for one task.

@@ -150,11 +150,12 @@ class _Block(gym.Env):
             options["reset_mask"] = options["reset_mask"][self._place]
             if not options["reset_mask"].any():
                 return self._latest, {}
+        own: Any = seed
         if isinstance(seed, int):
-            seed = seed + self._place.start
+            own = seed + self._place.start
         elif seed is not None:
-            seed = list(seed[self._place])
-        self._latest, infos = self._envs.reset(seed=seed, options=options)
+            own = list(seed[self._place])
+        self._latest, infos = self._envs.reset(seed=own, options=options)
         return self._latest, infos
 
     def step_block(self, actions: Any) -> tuple[Any, ...]:

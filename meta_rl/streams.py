@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.special import ndtri
@@ -155,6 +155,10 @@ class TaskStreams:
         if following.size:
             self._state[self._rows] = following[:, -1]
         return _mixed(following).reshape(shape)
+
+
+Draws: TypeAlias = np.random.Generator | TaskStreams
+"""What families draw from: one generator for the whole batch, or a stream for each row."""
 
 
 def _marsaglia_tsang(keys: np.ndarray, shape: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from meta_rl.tasks import (
@@ -63,6 +64,10 @@ class TaskBatch(VectorEnv):
     def _one_for_each(self, tasks: Tasks) -> Tasks:
         """A copy with one task per sub-environment: each for an equal block of neighbours."""
         return copy_tasks(repeat_tasks(tasks, self.num_envs // count_tasks(tasks)))
+
+    def _check_actions(self, actions: Any) -> np.ndarray:
+        """Actions as an array, checked by :func:`check_actions`."""
+        return check_actions(actions, self.single_action_space, self.num_envs)
 
     def _seed_tasks(self, seed: int | Sequence[int]) -> int | list[int]:
         """Seed the draws of tasks: together, or each sub-environment's by its own seed.
@@ -130,3 +135,55 @@ def task_batch(env: Any) -> TaskBatch:
             "environments by meta_rl.adapter.TaskVectorAdapter"
         )
     return base
+
+
+def check_actions(actions: Any, space: spaces.Space, num_envs: int) -> np.ndarray:
+    """Gives the actions of a batch as an array.
+
+    Args:
+        actions: One action for each sub-environment, ``[num_envs, ...]``.
+        space: The space of one action. Actions of a ``Box`` may lie outside its bounds, to which
+            environments clip them.
+        num_envs: Number of sub-environments.
+
+    Raises:
+        ValueError: Actions of another shape or kind, outside a discrete space, or with NaN or
+            infinity in a continuous one.
+    """
+    actions = np.asarray(actions)
+    shape = (num_envs, *(space.shape or ()))
+    if actions.shape != shape:
+        raise ValueError(f"actions: expected {shape}, got {actions.shape}")
+    if isinstance(space, spaces.Box):
+        return _check_finite_actions(actions, space)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        _check_whole_actions(actions, space)
+    return actions
+
+
+def _check_finite_actions(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
+    if actions.dtype.kind not in "fiub":
+        raise ValueError(f"actions: expected real numbers of {space}, got {actions.dtype}")
+    finite = np.isfinite(actions)
+    if not finite.all():
+        first = int(np.argmin(finite.reshape(len(actions), -1).all(axis=1)))
+        raise ValueError(
+            f"actions: expected finite numbers of {space}, got {actions[first]} in "
+            f"sub-environment {first}"
+        )
+    return actions
+
+
+def _check_whole_actions(
+    actions: np.ndarray, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+) -> None:
+    if actions.dtype.kind not in "iub" or (
+        actions.dtype.kind == "b" and not isinstance(space, spaces.MultiBinary)
+    ):
+        raise ValueError(f"actions: expected integers of {space}, got {actions.dtype}")
+    start: Any = 0 if isinstance(space, spaces.MultiBinary) else space.start
+    sizes: Any = 2
+    if not isinstance(space, spaces.MultiBinary):
+        sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
+    if (actions < start).any() or (actions >= start + sizes).any():
+        raise ValueError(f"actions: outside {space}: {actions.min()} to {actions.max()}")

@@ -9,12 +9,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from meta_rl.definition import TaskFuncEnv
-from meta_rl.streams import TaskStreams
+from meta_rl.streams import Draws, TaskStreams
 from meta_rl.task_batch import TaskBatch
 from meta_rl.tasks import (
     Task,
@@ -93,6 +92,7 @@ class TaskVectorEnv(TaskBatch):
         self._tasks: Tasks = None
         self._set: Tasks = None  # what set_tasks was given, for the resets that come
         self._due = np.zeros(self.num_envs, dtype=bool)  # its entries that no reset has taken yet
+        self._streams: TaskStreams | None = None  # where each sub-environment was seeded by itself
         self._state: Any = None
         self._elapsed = np.zeros(self.num_envs, dtype=np.int64)
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)  # finished in the current trial
@@ -151,12 +151,11 @@ class TaskVectorEnv(TaskBatch):
             self.set_tasks(options["task"])
         if seed is not None:
             seed = self._seed_tasks(seed)
-            if isinstance(seed, list):
-                self._np_random = TaskStreams(seed)
-            else:
+            self._streams = TaskStreams(seed) if isinstance(seed, list) else None
+            if isinstance(seed, int):
                 super().reset(seed=seed)
         self._begin(mask, seeded=seed is not None)
-        observations = self.definition.observation(self._state, self.np_random, self._tasks)
+        observations = self.definition.observation(self._state, self._draws, self._tasks)
         return observations, {"task": copy_tasks(self._tasks), "_task": self._everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -171,13 +170,14 @@ class TaskVectorEnv(TaskBatch):
         Raises:
             gymnasium.error.ResetNeeded: Before the first reset or, with autoreset disabled, in a
                 sub-environment whose episode has ended.
-            ValueError: Actions of the wrong shape, or outside a discrete space.
+            ValueError: Actions of the wrong shape, outside a discrete space, or with NaN or
+                infinity in a continuous one.
         """
         actions = self._check_actions(actions)
         waiting = self._done  # with NEXT_STEP: those that this step resets instead
         if self._state is None or (waiting.any() and self.autoreset_mode is AutoresetMode.DISABLED):
             raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
-        definition, rng, tasks = self.definition, self.np_random, self._tasks
+        definition, rng, tasks = self.definition, self._draws, self._tasks
         state = definition.transition(self._state, actions, rng, tasks)
         terms = definition.reward_terms(self._state, actions, state, rng, tasks)
         if waiting.any():
@@ -222,14 +222,17 @@ class TaskVectorEnv(TaskBatch):
         """Release what the definition holds (threads, windows)."""
         self.definition.close()
 
+    @property
+    def _draws(self) -> Draws:
+        return self.np_random if self._streams is None else self._streams
+
     def _begin(self, mask: np.ndarray, seeded: bool = False) -> None:
         """Begin new episodes where ``mask`` says so, on the tasks that are theirs from now on."""
         self._assign_tasks(mask, seeded)
         if mask.all():
-            self._state = self.definition.initial(self.np_random, self._tasks)
+            self._state = self.definition.initial(self._draws, self._tasks)
         else:
-            rng = self.np_random
-            rng = rng[mask] if isinstance(rng, TaskStreams) else rng
+            rng = self.np_random if self._streams is None else self._streams[mask]
             first = self.definition.initial(rng, take_tasks(self._tasks, mask))
             self._state = type(first)(
                 *(_merged(mask, old, new) for old, new in zip(self._state, first, strict=True))
@@ -260,18 +263,6 @@ class TaskVectorEnv(TaskBatch):
         else:
             self._tasks = copy_tasks(self._tasks)  # earlier infos keep theirs
             put_tasks(self._tasks, mask, tasks)
-
-    def _check_actions(self, actions: Any) -> np.ndarray:
-        actions = np.asarray(actions)
-        if actions.shape != self.action_space.shape:
-            raise ValueError(f"actions: expected {self.action_space.shape}, got {actions.shape}")
-        space = self.single_action_space
-        if isinstance(space, spaces.Discrete):
-            if actions.dtype.kind not in "iu":
-                raise ValueError(f"actions: expected integers of {space}, got {actions.dtype}")
-            if actions.min() < space.start or actions.max() >= space.start + space.n:
-                raise ValueError(f"actions: outside {space}: {actions.min()} to {actions.max()}")
-        return actions
 
 
 class TaskEnv(gym.Env):

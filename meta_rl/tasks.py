@@ -7,14 +7,15 @@ in, and a :class:`TaskSplit` says which of them may be trained on.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
+
+from meta_rl.arguments import check_count as check_count
+from meta_rl.arguments import check_number as check_number
 
 Tasks: TypeAlias = Any
 """``M`` tasks: an array ``[M, ...]``, or a (nested) dict of such arrays."""
@@ -292,36 +293,6 @@ def copy_tasks(tasks: Tasks) -> Tasks:
     if isinstance(tasks, Mapping):
         return {key: copy_tasks(value) for key, value in tasks.items()}
     return np.array(tasks)
-
-
-def check_count(name: str, value: int, least: int = 1) -> int:
-    """``value`` as an ``int``.
-
-    Raises:
-        ValueError: It is not a whole number, or less than ``least``.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or value % 1 or value < least:
-        raise ValueError(f"{name} has to be a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
-def check_number(
-    name: str,
-    value: float,
-    *,
-    above: float | None = None,
-    least: float = -math.inf,
-    most: float = math.inf,
-) -> None:
-    """Refuse a number outside its range.
-
-    Raises:
-        ValueError: It is not above ``above``, or outside ``[least, most]``; nan always is.
-    """
-    if above is not None and not value > above:
-        raise ValueError(f"{name} has to be above {above:g}, got {value}")
-    if not least <= value <= most:
-        raise ValueError(f"{name} has to be in [{least:g}, {most:g}], got {value}")
 
 
 def _distinct_draws(

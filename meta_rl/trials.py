@@ -11,6 +11,7 @@ What a task's trial gives depends on the learner, the task and the seed alone, f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -85,7 +86,8 @@ class Trials:
         columns: list[np.ndarray] = []
         successes: list[np.ndarray] = []
         for episode in range(num_episodes):
-            observations, _ = self.env.reset(seed=self._env_seeds(blocks, episode))
+            reset: Any = self.env.reset  # Gymnasium's signature has no seed for each
+            observations, _ = reset(seed=self._env_seeds(blocks, episode))
             for block in blocks:
                 block.begin(episode)
             earned, succeeded = self._run_episode(blocks, observations)
@@ -144,7 +146,8 @@ class Trials:
             active = active & ~done
         if not self.by_step:
             self._adapt(blocks, steps)
-            columns = [sum(columns)]  # step by step: np.sum rounds by the size of the batch
+            # Step by step, as np.sum would round by the size of the batch.
+            columns = [functools.reduce(np.add, columns)]
             successes = [np.any(successes, axis=0)] if successes else []
         return columns, successes
 
@@ -228,7 +231,8 @@ class _Block:
         """Give the learner the steps, time-major parts of a rollout, padded to a fixed length."""
         parts = [_padded(part, self.index, length) for part in steps]
         mask = parts.pop() & (np.arange(length) < len(steps[-1]))[:, None]
-        rollout = Rollout(*parts, mask=mask, envs_per_task=self.trials.envs_per_task)
+        rollout = Rollout(*parts)
+        rollout.mask, rollout.envs_per_task = mask, self.trials.envs_per_task
         with self._drawing():
             following = self.trials.learner.adapt(rollout, self.state)
         self._go_on(mask.any(axis=0), following)

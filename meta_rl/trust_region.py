@@ -8,11 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from meta_rl.inner_loop import Params
+
+
+class Trial(NamedTuple):
+    """How a candidate of the line search compares with the old parameters.
+
+    Attributes:
+        improvement: By how much the objective rises.
+        kl: Mean KL divergence of the policies whose objective it is, in nats.
+        initial_kl: Mean KL divergence of the policy before adaptation, in nats.
+    """
+
+    improvement: float
+    kl: float
+    initial_kl: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -21,16 +36,14 @@ class TrustRegionStep:
 
     Attributes:
         params: The new parameters; the old ones where no step was accepted.
-        accepted: Whether the line search found a step that improves within the bound.
-        kl: The mean KL divergence of the step that was taken; 0 where none was.
-        improvement: By how much the surrogate objective rose.
+        accepted: Whether the line search found a step that improves within the bounds.
+        trial: The step that was taken; zeros where none was.
         backtracks: How often the step was shortened.
     """
 
     params: Params
     accepted: bool
-    kl: float
-    improvement: float
+    trial: Trial
     backtracks: int
 
 
@@ -78,9 +91,10 @@ def trust_region_step(
     params: Params,
     gradient: Params,
     curvature: Callable[[Params], Params],
-    evaluate: Callable[[Params], tuple[float, float]],
+    evaluate: Callable[[Params], Trial],
     *,
     max_kl: float,
+    max_initial_kl: float = math.inf,
     num_iterations: int = 10,
     damping: float = 1e-5,
     max_backtracks: int = 15,
@@ -89,14 +103,16 @@ def trust_region_step(
     """One step of TRPO (Schulman et al., "Trust Region Policy Optimization", 2015, appendix C).
 
     The natural gradient is scaled to the bound by its quadratic model, then shortened until the
-    surrogate objective rises and the true divergence keeps the bound.
+    surrogate objective rises and the true divergences keep their bounds.
 
     Args:
         params: The old parameters; not written to.
         gradient: Of the objective, by the same names.
         curvature: Products with the Hessian of the mean KL divergence at ``params``.
-        evaluate: ``params -> (objective, kl)``; the objective less its old value.
-        max_kl: The bound δ.
+        evaluate: Compares candidate parameters with the old ones, on all data.
+        max_kl: Bound δ on the mean KL divergence, in nats, above 0; it scales the full step.
+        max_initial_kl: Bound on the divergence before adaptation, in nats, above 0; none by
+            default. Only the line search knows it.
         num_iterations: Of conjugate gradients.
         damping: Added to the diagonal of the Hessian.
         max_backtracks: Tries of the line search, less one.
@@ -105,9 +121,10 @@ def trust_region_step(
     Raises:
         FloatingPointError: The direction is not finite.
     """
+    none = Trial(0.0, 0.0)
     flat = flatten(gradient)
     if not bool(flat.any()):
-        return TrustRegionStep(params, False, 0.0, 0.0, 0)
+        return TrustRegionStep(params, False, none, 0)
     direction, squared_length = natural_direction(
         flat,
         lambda vector: flatten(curvature(unflatten(vector, params))),
@@ -117,15 +134,16 @@ def trust_region_step(
     if not math.isfinite(squared_length):
         raise FloatingPointError("the natural gradient is not finite")
     if squared_length <= 0.0:  # the solve broke down: no direction of ascent
-        return TrustRegionStep(params, False, 0.0, 0.0, 0)
+        return TrustRegionStep(params, False, none, 0)
     full_step = unflatten(direction * math.sqrt(2.0 * max_kl / squared_length), params)
     for backtracks in range(max_backtracks + 1):
         scale = backtrack_factor**backtracks
         candidate = {name: value + scale * full_step[name] for name, value in params.items()}
-        improvement, kl = evaluate(candidate)
-        if improvement > 0.0 and kl <= max_kl:  # false for nan
-            return TrustRegionStep(candidate, True, kl, improvement, backtracks)
-    return TrustRegionStep(params, False, 0.0, 0.0, max_backtracks)
+        trial = evaluate(candidate)
+        kept = trial.kl <= max_kl and trial.initial_kl <= max_initial_kl
+        if trial.improvement > 0.0 and kept:  # false for nan
+            return TrustRegionStep(candidate, True, trial, backtracks)
+    return TrustRegionStep(params, False, none, max_backtracks)
 
 
 def flatten(values: Params) -> Tensor:

@@ -23,6 +23,7 @@ from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.sb3 import TaskVecEnvView
 
 from .families import Corridor, PlainCorridor, PushedCorridor
+from .learning import Learned
 
 
 def corridor(num_envs: int = 3, **kwargs: Any) -> TaskVecEnvView:
@@ -33,9 +34,9 @@ def set_tasks(view: TaskVecEnvView, tasks: list[int]) -> None:
     view.set_options([{"task": np.int64(task)} for task in tasks])
 
 
-def ppo(env: Any, **kwargs: Any) -> PPO:
+def ppo(env: Any, seed: int = 0, **kwargs: Any) -> PPO:
     settings: dict[str, Any] = {"n_steps": 10, "batch_size": 160, "n_epochs": 2, "device": "cpu"}
-    return PPO("MlpPolicy", env, seed=0, **{**settings, **kwargs})
+    return PPO("MlpPolicy", env, seed=seed, **{**settings, **kwargs})
 
 
 def test_ppo_learns_and_is_evaluated_unchanged(tmp_path: Path) -> None:
@@ -56,13 +57,15 @@ def test_ppo_learns_and_is_evaluated_unchanged(tmp_path: Path) -> None:
     assert {info["l"] for info in model.ep_info_buffer} == {10}
 
 
-def test_ppo_finds_the_best_action_of_one_task() -> None:
+@pytest.mark.learning
+def test_ppo_finds_the_best_action_of_one_task(seed: int, learned: Learned) -> None:
     """Arm 2 pays always, the others never."""
     env = meta_rl.sb3_env("meta_rl/BernoulliBandit-v0", num_envs=16, num_arms=3)
     env.set_attr("task", np.array([0.0, 0.0, 1.0]))
-    model = ppo(env, learning_rate=3e-3, n_epochs=5).learn(3200)
-    mean, spread = evaluate_policy(model, env, 16)
-    assert (mean, spread) == (10.0, 0.0)
+    model = ppo(env, seed, learning_rate=3e-3, n_epochs=5).learn(3200)
+    # Actions are drawn: by chance, the likeliest one of an untrained policy may be the best.
+    mean, _ = evaluate_policy(model, env, 64, deterministic=False)
+    learned("return", mean, at_least=8.0)  # of 10 at most
 
 
 def test_episode_infos_hold_hand_worked_numbers() -> None:

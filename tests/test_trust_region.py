@@ -1,7 +1,7 @@
 """Trust-region steps.
 
 Conjugate gradients equal a direct solve, in as many iterations as there are distinct eigenvalues; a
-step on a quadratic problem is the one worked by hand; no step exceeds its bound or lowers the
+step on a quadratic problem is the one worked by hand; no step exceeds its bounds or lowers the
 objective, whatever the objective; a step that cannot be made leaves the parameters; parts survive
 flattening.
 """
@@ -18,6 +18,7 @@ from torch.distributions import Categorical, kl_divergence
 
 from meta_rl.inner_loop import Params
 from meta_rl.trust_region import (
+    Trial,
     TrustRegionStep,
     flatten,
     natural_direction,
@@ -72,17 +73,22 @@ class TestDirection:
 
 def step_on(
     params: Params, objective: Any, matrix: Tensor, **kwargs: Any
-) -> tuple[TrustRegionStep, list[tuple[float, float]]]:
-    """A step on an objective of the flat parameters, whose divergence is ``d·H d / 2`` exactly."""
+) -> tuple[TrustRegionStep, list[Trial]]:
+    """A step on an objective of the flat parameters, whose divergence is ``d·H d / 2`` exactly.
+
+    That before adaptation is ``d·d / 2``.
+    """
     start = flatten(params)
     leaf = start.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(objective(leaf), leaf)
     tried = []
 
-    def evaluate(candidate: Params) -> tuple[float, float]:
+    def evaluate(candidate: Params) -> Trial:
         moved = flatten(candidate) - start
         kl = (0.5 * moved @ matrix @ moved).item()
-        tried.append(((objective(flatten(candidate)) - objective(start)).item(), kl))
+        initial_kl = (0.5 * moved @ moved).item()
+        improvement = (objective(flatten(candidate)) - objective(start)).item()
+        tried.append(Trial(improvement, kl, initial_kl))
         return tried[-1]
 
     step = trust_region_step(
@@ -115,11 +121,29 @@ class TestStep:
         scale = 0.8**step.backtracks
         assert step.accepted
         assert step.backtracks <= 1  # where rounding decides
-        assert tried[0] == pytest.approx((0.2, 0.01))
+        assert tried[0] == pytest.approx((0.2, 0.01, 0.5 * (0.1**2 + 0.05**2)))
         assert step.params["first"].item() == pytest.approx(3.0 + 0.1 * scale)
         assert step.params["last"].item() == pytest.approx(-1.0 + 0.05 * scale)
-        assert step.improvement == pytest.approx(0.2 * scale)
-        assert step.kl == pytest.approx(0.01 * scale**2)
+        assert step.trial == tried[-1]
+        assert step.trial.improvement == pytest.approx(0.2 * scale)
+        assert step.trial.kl == pytest.approx(0.01 * scale**2)
+
+    def test_is_shortened_until_the_initial_policy_keeps_its_bound(self) -> None:
+        """The problem worked by hand: a full step has 0.00625 before adaptation.
+
+        With 0.8^n of it that is 0.00625 * 0.64^n, which is below 0.001 at n = 5: 0.00067.
+        """
+        matrix = torch.tensor([1.0, 4.0], dtype=torch.float64).diag()
+        slope = torch.tensor([1.0, 2.0], dtype=torch.float64)
+        step, tried = step_on(
+            params_of(3.0, -1.0), lambda x: slope @ x, matrix, max_initial_kl=0.001
+        )
+        assert step.accepted
+        assert step.backtracks == 5
+        assert [trial.initial_kl for trial in tried] == pytest.approx(
+            [0.00625 * 0.64**n for n in range(6)]
+        )
+        assert step.trial == tried[-1]
 
     def test_is_shortened_until_the_objective_rises(self) -> None:
         """x - 30 x² / 2 from 0 with H = 1: a full step of sqrt(2 * 0.02) = 0.2 would lose 0.4.
@@ -135,7 +159,7 @@ class TestStep:
         assert step.accepted
         assert step.backtracks == 5
         assert step.params["x"].item() == pytest.approx(0.2 * 0.8**5)
-        assert [improvement > 0 for improvement, _ in tried] == [False] * 5 + [True]
+        assert [trial.improvement > 0 for trial in tried] == [False] * 5 + [True]
 
     def test_bound_and_objective_of_categorical_policies(self) -> None:
         """True divergences, which the quadratic model of the full step does not know."""
@@ -157,9 +181,9 @@ class TestStep:
         def objective(values: Tensor) -> Tensor:
             return (values.softmax(dim=-1) * reward).sum(dim=-1).mean()
 
-        def evaluate(candidate: Params) -> tuple[float, float]:
+        def evaluate(candidate: Params) -> Trial:
             kls.append(kl(candidate["logits"]).item())
-            return (objective(candidate["logits"]) - objective(logits)).item(), kls[-1]
+            return Trial((objective(candidate["logits"]) - objective(logits)).item(), kls[-1])
 
         def curvature(vector: Params) -> Params:
             _, product = torch.autograd.functional.hvp(kl, logits, vector["logits"])
@@ -171,22 +195,31 @@ class TestStep:
         )
         assert step.accepted
         assert 0.0 < kl(step.params["logits"]).item() <= max_kl
-        assert step.kl == kl(step.params["logits"]).item()
+        assert step.trial.kl == kl(step.params["logits"]).item()
         assert objective(step.params["logits"]) > objective(logits)
         assert all(value > max_kl for value in kls[:-1])
         return step.backtracks
 
     @pytest.mark.parametrize(
-        ("improvement", "kl"),
-        [(-1.0, 0.0), (0.0, 0.0), (1.0, 1.0), (math.nan, 0.0), (1.0, math.nan)],
+        "trial",
+        [
+            Trial(-1.0, 0.0),
+            Trial(0.0, 0.0),
+            Trial(1.0, 1.0),
+            Trial(1.0, 0.0, 1.0),
+            Trial(math.nan, 0.0),
+            Trial(1.0, math.nan),
+            Trial(1.0, 0.0, math.nan),
+        ],
+        ids=str,
     )
-    def test_none_is_accepted(self, improvement: float, kl: float) -> None:
-        """The objective falls, or stays, or the bound is broken, or either is unknown."""
+    def test_none_is_accepted(self, trial: Trial) -> None:
+        """The objective falls, or stays, or a bound is broken, or one of them is unknown."""
         tried = []
 
-        def evaluate(candidate: Params) -> tuple[float, float]:
+        def evaluate(candidate: Params) -> Trial:
             tried.append(candidate["x"].item())
-            return improvement, kl
+            return trial
 
         params = {"x": torch.zeros(1)}
         gradient = {"x": torch.ones(1)}
@@ -196,11 +229,12 @@ class TestStep:
             lambda v: v,
             evaluate,
             max_kl=0.5,
+            max_initial_kl=0.5,
             damping=0.0,
             max_backtracks=3,
             backtrack_factor=0.5,
         )
-        assert step == TrustRegionStep(params, False, 0.0, 0.0, 3)
+        assert step == TrustRegionStep(params, False, Trial(0.0, 0.0), 3)
         assert step.params is params
         assert tried == [1.0, 0.5, 0.25, 0.125]
 
@@ -211,13 +245,17 @@ class TestStep:
             raise AssertionError
 
         step = trust_region_step(params, {"x": torch.zeros(2)}, never, never, max_kl=0.1)
-        assert step == TrustRegionStep(params, False, 0.0, 0.0, 0)
+        assert step == TrustRegionStep(params, False, Trial(0.0, 0.0), 0)
 
     def test_no_direction_of_ascent(self) -> None:
         """Negative curvature, which a mean divergence cannot have at its minimum."""
         params = {"x": torch.ones(2)}
         step = trust_region_step(
-            params, {"x": torch.ones(2)}, lambda v: {"x": -v["x"]}, lambda p: (1.0, 0.0), max_kl=0.1
+            params,
+            {"x": torch.ones(2)},
+            lambda v: {"x": -v["x"]},
+            lambda p: Trial(1.0, 0.0),
+            max_kl=0.1,
         )
         assert not step.accepted
         assert step.params is params
@@ -231,7 +269,7 @@ class TestStep:
                 params,
                 {"x": torch.ones(2)},
                 lambda v: {"x": bad * v["x"]},
-                lambda p: (1.0, 0.0),
+                lambda p: Trial(1.0, 0.0),
                 max_kl=0.1,
             )
 

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from meta_rl.few_shot.clinc150 import words
-from meta_rl.few_shot.networks import plain
+from meta_rl.arguments import check_count, check_number, check_seed, plain
 from meta_rl.few_shot.sources import data_roots
 from meta_rl.few_shot.tasks import FewShotSplit, FewShotTasks, FrozenTasks
-from meta_rl.tasks import check_count
+from meta_rl.few_shot.texts import words
 
 ARCHIVES = {
     "en": ("babi_en_v1-2.tar.gz", "tasks_1-20_v1-2.tar.gz"),
@@ -163,12 +162,11 @@ class Babi(FewShotSplit):
     ) -> None:
         numbers = _check_tasks(task)
         memories = check_count("memories", memories)
-        if not 0 < validation < 1:
-            raise ValueError(f"validation is a fraction between 0 and 1, got {validation}")
+        validation = check_number("validation", validation, above=0.0, below=1.0)
         path = find_archive(version, root)
         read = [read_questions(path, version, number) for number in numbers]
         told = {part: [q for parts in read for q in parts[part]] for part in ("train", "test")}
-        order = np.random.default_rng(seed).permutation(len(told["train"]))
+        order = np.random.default_rng(check_seed(seed)).permutation(len(told["train"]))
         held = max(1, round(validation * len(order)))
         training = [told["train"][index] for index in order]
         everything = told["train"] + told["test"]

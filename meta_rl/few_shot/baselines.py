@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from meta_rl.arguments import check_count, check_flag
+from meta_rl.few_shot.arrays import as_tensor
 from meta_rl.few_shot.embedding import EmbeddingLearner, Memory
 from meta_rl.few_shot.gradient import GradientLearner, head_names
 from meta_rl.few_shot.learner import FewShotLearner, Rate, accuracy, task_loss
@@ -106,13 +108,13 @@ class FineTune(GradientLearner):
             eval_steps=eval_steps,
             chunk_size=chunk_size,
             meta_lr=meta_lr,
-            meta_batch_size=batch_size,
+            meta_batch_size=check_count("batch_size", batch_size),
             seed=seed,
             device=device,
         )
         head_names(network)  # refuses a network without a head
         self.zero_head = not self.regression
-        self.head_only = not body and not self.regression
+        self.head_only = not check_flag("body", body) and not self.regression
         if not self.regression and not isinstance(getattr(network, "body", None), nn.Module):
             raise ValueError("FineTune needs a classifier with modules 'body' and 'head'")
 
@@ -131,7 +133,7 @@ class FineTune(GradientLearner):
             layer = nn.Linear(head.in_features, num_labels)
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-        self.module["classes"] = layer.to(self.device)
+        self.module["classes"] = layer.to(self.device, self.dtype)
 
     def draw(self, tasks: Any) -> Any:
         """Single examples with their class; of regression tasks, their support data."""
@@ -141,13 +143,15 @@ class FineTune(GradientLearner):
 
     def update(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """A step of supervised learning."""
-        x, y = batch
         if self.regression:
+            x, y = self.check_support(batch)
             loss = task_loss(self.network(x), y)
             self.step(loss)
             return {"loss": loss}
         body = self.network.body
         assert isinstance(body, nn.Module)
+        x, y = self.check_inputs(as_tensor(batch[0], "inputs")[None])[0], batch[1]
+        y = as_tensor(y, "labels", self.device).to(torch.int64)
         outputs = self.module["classes"](body(x))
         loss = task_loss(outputs, y)
         self.step(loss)
@@ -188,6 +192,8 @@ class NearestNeighbour(Untrained, EmbeddingLearner):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
+        if vocabulary_size is not None:
+            vocabulary_size = check_count("vocabulary_size", vocabulary_size, least=2)
         network = _Flat() if vocabulary_size is None else _Counts(vocabulary_size)
         super().__init__(network, seed=seed, device=device)
 

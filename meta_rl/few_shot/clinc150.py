@@ -7,9 +7,6 @@ Larson et al., "An evaluation dataset for intent classification and out-of-scope
 from __future__ import annotations
 
 import json
-import re
-import zlib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from meta_rl.arguments import check_count, check_number
 from meta_rl.few_shot.sources import Source, obtain
 from meta_rl.few_shot.tasks import (
     ClassPool,
@@ -25,7 +23,7 @@ from meta_rl.few_shot.tasks import (
     FewShotTasks,
     class_split,
 )
-from meta_rl.tasks import check_count
+from meta_rl.few_shot.texts import PADDING, Vocabulary
 
 HOME = "https://raw.githubusercontent.com/clinc/oos-eval/master/data"
 UTTERANCES = Source(
@@ -46,53 +44,6 @@ FOLDS = (
     ("small_talk", "work"),
 )
 """Domains that are held out together."""
-PADDING = 0
-
-
-class Vocabulary:
-    """Numbers for words: those of the training texts, and a hash for all others.
-
-    An unknown word always gets the same number, above those of the known ones: its embedding is
-    never trained, but a word that occurs twice is recognised.
-
-    Args:
-        texts: To take the words from.
-        num_hashes: Numbers for unknown words.
-        length: Words of a text that are kept; shorter texts are padded with 0.
-    """
-
-    def __init__(self, texts: list[str], num_hashes: int = 2048, length: int = 28) -> None:
-        counts = Counter(word for text in texts for word in words(text))
-        known = sorted(counts, key=lambda word: (-counts[word], word))
-        self.known = {word: index + 1 for index, word in enumerate(known)}
-        self.num_hashes = check_count("num_hashes", num_hashes)
-        self.length = check_count("length", length)
-
-    def __len__(self) -> int:
-        return 1 + len(self.known) + self.num_hashes
-
-    def encode(self, texts: list[str]) -> Tensor:
-        """Numbers of the words, ``[N, length]``, int32.
-
-        Raises:
-            ValueError: A text without words.
-        """
-        tokens = torch.full((len(texts), self.length), PADDING, dtype=torch.int32)
-        for row, text in enumerate(texts):
-            numbers = [self._number(word) for word in words(text)][: self.length]
-            if not numbers:
-                raise ValueError(f"no words in {text!r}")
-            tokens[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.int32)
-        return tokens
-
-    def _number(self, word: str) -> int:
-        unknown = 1 + len(self.known) + zlib.crc32(word.encode()) % self.num_hashes
-        return self.known.get(word, unknown)
-
-
-def words(text: str) -> list[str]:
-    """Words of a text, in lower case, without punctuation."""
-    return re.findall(r"[\w']+", text.lower())
 
 
 class UnknownWords(ClassTasks):
@@ -116,10 +67,8 @@ class UnknownWords(ClassTasks):
         self, pool: ClassPool, vocabulary: Vocabulary, probability: float, **sizes: Any
     ) -> None:
         super().__init__(pool, **sizes)
-        if not 0 <= probability <= 1:
-            raise ValueError(f"a probability lies in [0, 1], got {probability}")
         self.vocabulary = vocabulary
-        self.probability = probability
+        self.probability = check_number("probability", probability, least=0.0, most=1.0)
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
         """Draw tasks, on the device of the pool."""
@@ -213,6 +162,7 @@ class Clinc150(FewShotSplit):
         download: bool = True,
     ) -> None:
         split = domains_of(fold)
+        unknown_words = check_number("unknown_words", unknown_words, least=0.0, most=1.0)
         try:
             by_intent, out_of_scope = _utterances(_read(UTTERANCES, root, download))
             domains = _read(DOMAINS, root, download)

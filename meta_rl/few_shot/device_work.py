@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -104,6 +105,35 @@ class DeviceWork:
                 yield
         finally:
             self._graph = None
+
+    @contextlib.contextmanager
+    def own_noise(self, advance: bool = False) -> Iterator[None]:
+        """Within it, layers such as dropout draw by :attr:`generator`.
+
+        They draw from PyTorch's global generators, which are seeded from :attr:`generator` and put
+        back afterwards.
+
+        Args:
+            advance: Have :attr:`generator` move on where something was drawn, so that the next
+                draws are others. Otherwise it stays as it is.
+        """
+        seed = zlib.crc32(self.generator.get_state().cpu().numpy().tobytes())
+        on_gpu = self.device.type == "cuda"
+        with torch.random.fork_rng(devices=[self.device] if on_gpu else []):
+            torch.default_generator.manual_seed(seed)
+            if on_gpu:
+                torch.cuda.manual_seed(seed)
+            before = self._global_states()
+            yield
+            drawn = before != self._global_states()
+        if advance and drawn:
+            torch.rand((), generator=self.generator, device=self.device)
+
+    def _global_states(self) -> list[bytes]:
+        states = [torch.default_generator.get_state()]
+        if self.device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(self.device))
+        return [state.numpy().tobytes() for state in states]
 
     def on_device(self, work: Callable[..., dict[str, Tensor]], *data: Tensor) -> dict[str, Tensor]:
         """The part of an update that a CUDA graph can replay.

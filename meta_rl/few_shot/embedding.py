@@ -43,6 +43,27 @@ class EmbeddingLearner(FewShotLearner):
     """
 
     unit: ClassVar[str] = "shot"
+    state_kind: ClassVar[type | tuple[type, ...]] = Memory
+
+    def check_batch(self, batch: Any) -> FewShotTasks:
+        """As :meth:`CheckedInputs.check_batch`; support and query inputs are of one shape.
+
+        Raises:
+            TypeError: As there.
+            ValueError: As there, other shapes, or a query whose class has no support example.
+        """
+        checked = super().check_batch(batch)
+        one, other = checked.support_x.shape[2:], checked.query_x.shape[2:]
+        if one != other:
+            raise ValueError(f"support examples of shape {tuple(one)}, queries of {tuple(other)}")
+        known = (checked.query_y[:, :, None] == checked.support_y[:, None, :]).any(dim=-1)
+        if not bool(known.all()):
+            task, query = (~known).nonzero()[0].tolist()
+            label = int(checked.query_y[task, query])
+            raise ValueError(
+                f"query {query} of task {task} is of class {label}, which has no support example"
+            )
+        return checked
 
     @abstractmethod
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
@@ -56,7 +77,9 @@ class EmbeddingLearner(FewShotLearner):
     def adapt(self, support: Any, state: Memory | None = None) -> Memory:
         """Embed the support data, and add them to the state."""
         x, y = self.check_support(support)
-        memory = Memory(self.embed(x), y)
+        self.check_state(state)
+        with self.own_noise():
+            memory = Memory(self.embed(x), y)
         if state is None:
             return memory
         if len(state.labels) != len(y):
@@ -66,7 +89,7 @@ class EmbeddingLearner(FewShotLearner):
     def outputs(self, inputs: Tensor, state: Memory | None) -> Tensor:
         """Logits; without a state, the same for every class."""
         if state is None:
-            return inputs.new_zeros((*inputs.shape[:2], 1), dtype=torch.float32)
+            return inputs.new_zeros((*inputs.shape[:2], 1), dtype=self.dtype)
         if len(state.labels) != len(inputs):
             raise ValueError(f"inputs of {len(inputs)} tasks, but a state of {len(state.labels)}")
         embedded = self.embed(inputs)
@@ -79,7 +102,8 @@ class EmbeddingLearner(FewShotLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """An outer step on the loss of the queries, embedded in one batch with the support set."""
-        x, y = self.check_support(batch.support)
+        batch = self.check_batch(batch)
+        x, y = batch.support
         both = self.embed(torch.cat([x, batch.query_x], dim=1))
         split = y.shape[1]
         logits = self.compare(both[:, split:], Memory(both[:, :split], y))
@@ -104,7 +128,8 @@ class EmbeddingLearner(FewShotLearner):
             support: As in :meth:`adapt`.
             inputs: Queries, with a task axis.
         """
-        queries = self.embed(self._check_inputs(inputs))
+        with self.own_noise():
+            queries = self.embed(self.check_inputs(inputs))
         for point, memory in self.adaptation_points(support):
             yield point, self.compare(queries, memory).argmax(dim=-1)
 

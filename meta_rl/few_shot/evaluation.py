@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from meta_rl.evaluation_result import EvaluationResult
+from meta_rl.few_shot.checked_inputs import CheckedInputs
 from meta_rl.few_shot.tasks import FewShotTasks, FrozenTasks
 from meta_rl.randomness import LearnerRandomness
 from meta_rl.tasks import DRAWN_TASKS, TaskSplit, check_count
@@ -115,8 +116,10 @@ def _batches(
                 index = torch.arange(start, start + size) % drawn.num_tasks
                 batch = drawn.take(index.to(drawn.support_x.device))
                 num = min(size, drawn.num_tasks - start, num_tasks - first - start)
-                device = getattr(learner, "device", "cpu")
-                yield batch.to(device), num, np.random.default_rng(other)
+                batch = batch.to(getattr(learner, "device", "cpu"))
+                if isinstance(learner, CheckedInputs):  # as in training
+                    batch = learner.check_batch(batch)
+                yield batch, num, np.random.default_rng(other)
 
 
 def _count_tasks(distribution: Any, num_tasks: int | None) -> int:
@@ -145,7 +148,8 @@ def _drawn(distribution: Any, num_tasks: int, seed: int) -> Iterator[tuple[int, 
         return
     for first in range(0, num_tasks, DRAWN_AT_ONCE):
         stream = np.random.SeedSequence(seed, spawn_key=(_DRAWS, first))
-        yield first, distribution.sample_tasks(DRAWN_AT_ONCE, np.random.default_rng(stream))
+        drawn = distribution.sample_tasks(DRAWN_AT_ONCE, np.random.default_rng(stream))
+        yield first, FewShotTasks(*drawn).to()  # arrays and lists are taken too
 
 
 def _at_once(drawn: FewShotTasks) -> int:

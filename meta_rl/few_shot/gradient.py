@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from meta_rl.arguments import check_count, check_number
 from meta_rl.few_shot.learner import FewShotLearner, Rate, count_classes, task_loss
 from meta_rl.few_shot.networks import has_convolutions
 from meta_rl.inner_loop import Params, StepSize, adapt_tasks, count_support, detached
-from meta_rl.tasks import check_count
 
 
 class GradientLearner(FewShotLearner):
@@ -31,6 +31,7 @@ class GradientLearner(FewShotLearner):
     """
 
     classifies = True
+    state_kind: ClassVar[type | tuple[type, ...]] = dict
 
     def __init__(
         self,
@@ -47,18 +48,12 @@ class GradientLearner(FewShotLearner):
         super().__init__(
             network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
         )
-        if any(getattr(module, "track_running_stats", False) for module in network.modules()):
-            raise ValueError(
-                "adapting by gradient steps needs batch normalisation by the batch at hand: "
-                "norm='task', or track_running_stats=False"
-            )
-        if not isinstance(lr, int | float) or isinstance(lr, bool) or lr <= 0:
-            raise ValueError(f"lr has to be a positive number, got {lr!r}")
-        self.lr = float(lr)
+        check_adaptable(network)
+        self.lr = check_number("lr", lr, above=0.0)
         self.eval_steps = check_count("eval_steps", eval_steps)
         if chunk_size is None and self.device.type == "cpu" and has_convolutions(network):
             chunk_size = 1
-        self.chunk_size = chunk_size
+        self.chunk_size = None if chunk_size is None else check_count("chunk_size", chunk_size)
 
     @property
     def regression(self) -> bool:
@@ -78,10 +73,26 @@ class GradientLearner(FewShotLearner):
         """
         x, y = super().check_support(support)
         if not hasattr(self.network, "ways") and self.ways is None:
-            with torch.no_grad():
-                self.ways = self.network(x[0]).shape[-1]
+            self.ways = self._count_outputs(x[0])
             self._check_labels(y)
         return x, y
+
+    @torch.no_grad()
+    def _count_outputs(self, x: Tensor) -> int:
+        """How many outputs a network of your own gives for the inputs of a task."""
+        training = {module: module.training for module in self.network.modules()}
+        self.network.eval()
+        try:
+            outputs = self.network(x)
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(x):
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(
+                f"the network gives {shape} for {len(x)} inputs; [{len(x)}, classes] is wanted"
+            )
+        return int(outputs.shape[-1])
 
     def step_sizes(self) -> StepSize:
         """Of the adaptation."""
@@ -137,7 +148,7 @@ class GradientLearner(FewShotLearner):
         x, y = support
         adapting = state
         if self.head_only:
-            x = vmap(self.features, chunk_size=self.chunk_size)(state, x)
+            x = self.over_tasks(self.features)(state, x)
             adapting = {name: state[name] for name in head_names(self.network)}
         adapted = adapt_tasks(
             self.inner_loss,
@@ -166,11 +177,13 @@ class GradientLearner(FewShotLearner):
             ValueError: As :meth:`FewShotLearner.adapt`.
         """
         x, y = self.check_support(support)
+        self.check_state(state)
         if state is None:
             any_number = self.zero_head and self.ways is None
             state = self.initial_state(len(y), count_classes(y) if any_number else None)
         steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
-        return self.gradient_steps((x, y), state, steps)
+        with self.own_noise():
+            return self.gradient_steps((x, y), state, steps)
 
     @torch.no_grad()
     def outputs(self, inputs: Tensor, state: Any) -> Tensor:
@@ -184,7 +197,11 @@ class GradientLearner(FewShotLearner):
         def forward(params: Params, x: Tensor) -> Tensor:
             return functional_call(self.network, params, (x,))
 
-        return vmap(forward, chunk_size=self.chunk_size)(state, inputs)
+        return self.over_tasks(forward)(state, inputs)
+
+    def over_tasks(self, function: Any) -> Any:
+        """A function of one task as one of many; noise, such as dropout, differs between tasks."""
+        return vmap(function, chunk_size=self.chunk_size, randomness="different")
 
     def scored_steps(self) -> list[int]:
         """After how many steps an evaluation scores; every step by default."""
@@ -209,6 +226,39 @@ def head_names(network: nn.Module) -> list[str]:
     if not names:
         raise ValueError("the network has no parameters in a module named 'head'")
     return names
+
+
+def check_adaptable(network: nn.Module) -> None:
+    """Refuses layers that gradient steps of many tasks, side by side, cannot go through.
+
+    Raises:
+        ValueError: A layer that keeps statistics, or changes what it keeps in every call; a layer
+            without second derivatives; or a recurrent layer.
+    """
+    for name, module in network.named_modules():
+        kind = type(module).__name__
+        if getattr(module, "track_running_stats", False):
+            raise ValueError(
+                "adapting by gradient steps needs batch normalisation by the batch at hand: "
+                f"norm='task', or track_running_stats=False ({name} is {kind})"
+            )
+        if kind in _NOT_ADAPTABLE:
+            raise ValueError(
+                f"adapting by gradient steps does not go through {kind} ({name}): "
+                f"{_NOT_ADAPTABLE[kind]}"
+            )
+
+
+_BY_STEPS = "torch.func.vmap does not batch it; write it out in steps"
+_NOT_ADAPTABLE = {
+    "CrossMapLRN2d": "it has no second derivatives; nn.LocalResponseNorm is the same",
+    "SpectralNorm": "it changes its buffers in every call in training",
+    "_SpectralNorm": "it changes its buffers in every call in training",
+    "GRU": _BY_STEPS,
+    "RReLU": "torch.func.vmap does not batch it; nn.LeakyReLU is the same without noise",
+    "LSTM": _BY_STEPS,
+    "RNN": _BY_STEPS,
+}
 
 
 def within(module: str, params: Params) -> Params:

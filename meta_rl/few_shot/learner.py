@@ -18,13 +18,24 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 from torch.nn import functional
 
+from meta_rl.arguments import (
+    check_count,
+    check_flag,
+    check_has,
+    check_kind,
+    check_names,
+    check_rate,
+    check_seed,
+    keyword_names,
+    plain,
+)
 from meta_rl.cuda_graph import options, restore_options, set_rate
+from meta_rl.few_shot.arrays import as_tensor
 from meta_rl.few_shot.checked_inputs import CheckedInputs
 from meta_rl.few_shot.command_line import OnCommandLine
 from meta_rl.few_shot.device_work import DeviceWork
-from meta_rl.few_shot.networks import RECIPES, plain
+from meta_rl.few_shot.networks import RECIPES, check_sizes_known
 from meta_rl.few_shot.training_log import TrainingLog, progress
-from meta_rl.tasks import check_count
 from meta_rl.torch_generator import set_generator_state
 
 Callback = Callable[["FewShotLearner"], "bool | None"]
@@ -32,6 +43,8 @@ Callback = Callable[["FewShotLearner"], "bool | None"]
 
 Rate = Annotated[float | Sequence[float], "a number or [first, last]"]
 """A number, or two: from the first to the second, falling linearly over the training."""
+
+TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 
 FORMAT = 1
 
@@ -68,7 +81,10 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the arguments: checkpoints keep them."""
         self = super().__new__(cls)
-        given = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs).arguments
+        signature = inspect.signature(cls.__init__)
+        if all(one.kind is not one.VAR_KEYWORD for one in signature.parameters.values()):
+            check_names(kwargs, keyword_names(signature.parameters), cls.__name__)
+        given = signature.bind_partial(self, *args, **kwargs).arguments
         no_settings = ("self", "network", "device")
         self.settings = {k: plain(value) for k, value in given.items() if k not in no_settings}
         return self
@@ -92,6 +108,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
+        check_kind("network", network, nn.Module, "a torch.nn.Module")
+        check_sizes_known(network)
         self.device = _found_device(device)
         self.module = nn.ModuleDict({"network": network}).to(self.device)
         self.meta_lr = check_rate("meta_lr", meta_lr)
@@ -100,7 +118,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         self.num_iterations = 0
         self.total_iterations = 0
         self._example_dims = _dims(getattr(network, "input_shape", None))
-        sequence = np.random.SeedSequence(seed)
+        sequence = np.random.SeedSequence(check_seed(seed))
         self.rng = np.random.default_rng(sequence)
         self.generator = torch.Generator(self.device)
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
@@ -129,8 +147,9 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
             The state, to be given to :meth:`predict`.
 
         Raises:
-            ValueError: An empty support set, labels out of range or of another kind, or inputs of
-                another shape than the network takes.
+            TypeError: No pair of inputs and labels, or no numbers in them.
+            ValueError: An empty support set, NaN, infinity or complex numbers, labels out of range
+                or of another kind, or inputs of another shape than the network takes.
         """
 
     @abstractmethod
@@ -163,11 +182,26 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
     @torch.no_grad()
     def scores(self, inputs: Any, state: Any = None) -> Tensor:
         """As :meth:`predict`, but the logits of all classes: their softmax is the confidence."""
-        inputs = torch.as_tensor(inputs, device=self.device)
+        inputs = as_tensor(inputs, "inputs", self.device)
         single = self._example_dims is not None and inputs.dim() == self._example_dims + 1
-        inputs = self._check_inputs(inputs[None] if single else inputs)
-        outputs = self.outputs(inputs, state)
+        inputs = self.check_inputs(inputs[None] if single else inputs)
+        self.check_state(state)
+        with self.own_noise():
+            outputs = self.outputs(inputs, state)
         return outputs[0] if single else outputs
+
+    state_kind: ClassVar[type | tuple[type, ...]] = object
+    """Class of the states of :meth:`adapt`."""
+
+    def check_state(self, state: Any) -> None:
+        """Refuses what is neither ``None`` nor a state of this kind of learner.
+
+        Raises:
+            TypeError: It is something else.
+        """
+        if state is not None:
+            wanted = f"None, or what adapt of {type(self).__name__} gives"
+            check_kind("state", state, self.state_kind, wanted)
 
     def adaptation_points(self, support: Any) -> Iterator[tuple[int, Any]]:
         """States to be scored in an evaluation, each with the number of steps or shots so far.
@@ -179,12 +213,16 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
     # ------------------------------------------------------------------------------ meta-training
 
     def draw(self, tasks: Any) -> Any:
-        """The data of an iteration, drawn with :attr:`rng`."""
+        """The data of an iteration, drawn with :attr:`rng`; :meth:`update` checks them."""
         return tasks.sample_tasks(self.meta_batch_size, self.rng)
 
     @abstractmethod
     def update(self, batch: Any) -> dict[str, Tensor]:
-        """One outer update; gives numbers to log, such as ``loss`` and ``accuracy``."""
+        """One outer update; gives numbers to log, such as ``loss`` and ``accuracy``.
+
+        It begins with ``batch = self.check_batch(batch)``, so that training data are converted as
+        those of :meth:`adapt` and :meth:`predict` are.
+        """
 
     def prepare(self, tasks: Any) -> None:
         """What has to be known of the training tasks before the first iteration."""
@@ -228,16 +266,20 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         Raises:
             FloatingPointError: The loss or a gradient is no longer finite; the parameters are those
                 before.
-            TypeError: A callback that is no function.
+            TypeError: A callback that is no function, or tasks that cannot be drawn from.
             ValueError: A negative number of iterations, a total below what is done then, tasks
                 that the network does not take, a graph where there is no GPU, or a learner that
                 cannot be compiled.
         """
-        faster = self.faster(cuda_graph, compile)
+        faster = self.faster(check_flag("cuda_graph", cuda_graph), check_flag("compile", compile))
+        check_flag("reset_num_iterations", reset_num_iterations)
+        check_flag("progress_bar", progress_bar)
+        verbose = check_count("verbose", verbose, least=0)
         num_iterations = check_count("num_iterations", num_iterations, least=0)
         log_interval = None if log_interval is None else check_count("log_interval", log_interval)
         callbacks = _as_list(callback)
         train = getattr(tasks, "train", tasks)
+        check_has("tasks", train, ["sample_tasks"], TASKS_WANTED)
         train = train.to(self.device) if hasattr(train, "to") else train
         if reset_num_iterations:
             self.num_iterations = 0
@@ -251,21 +293,24 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
         log = TrainingLog(self.logger, log_interval, self.num_iterations)
         with faster:
-            for iteration in progress(num_iterations, progress_bar, type(self).__name__, log):
+            for _ in progress(num_iterations, progress_bar, type(self).__name__, log):
                 self._set_rates()
-                batch = self.draw(train)
-                if iteration == 0:
-                    self.check_batch(batch)
-                self.module.train()
-                log.add(self.update(batch))
-                self.module.eval()
+                log.add(self._updated(self.draw(train)))
                 self.num_iterations += 1
                 go_on = [one(self) for one in callbacks]
                 log.write_if_due(self.num_iterations)
                 if any(answer is False for answer in go_on):
                     break
-        self.module.eval()
         return self
+
+    def _updated(self, batch: Any) -> dict[str, Tensor]:
+        """An update in training mode; it is left again when the update fails, too."""
+        self.module.train()
+        try:
+            with self.own_noise(advance=True):
+                return self.update(batch)
+        finally:
+            self.module.eval()
 
     @property
     def progress(self) -> float:
@@ -368,7 +413,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
             if content["network"] is None:
                 raise ValueError(f"{path} has a network of your own: load(path, network=...)")
             name, kwargs = content["network"]
-            network = RECIPES[name](**kwargs)
+            network = RECIPES[name](**kwargs).to(_saved_type(content["module"]))
         return cls(network, device=device, **settings)
 
     def _restore(self, content: dict[str, Any]) -> None:
@@ -408,25 +453,16 @@ def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
     return (outputs.argmax(-1) == y).to(torch.float32).mean()
 
 
-def check_rate(name: str, rate: Any) -> Any:
-    """A rate, or two.
-
-    Raises:
-        ValueError: Not one or two numbers, or not positive (the last of two may be 0).
-    """
-    given = plain(rate)
-    values = list(given) if isinstance(given, list | tuple) else [given]
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if not numbers or len(values) not in (1, 2) or values[0] <= 0 or values[-1] < 0:
-        raise ValueError(f"{name} is a positive number, or [first, last], got {rate!r}")
-    return [float(value) for value in values] if isinstance(given, list | tuple) else given
-
-
 def rate_at(rate: Any, progress: float) -> float:
     """The value of a rate when so much of the training is done, 0 to 1."""
     if isinstance(rate, int | float):
         return float(rate)
     return float(rate[0] + (rate[-1] - rate[0]) * progress)
+
+
+def _saved_type(parameters: dict[str, Tensor]) -> torch.dtype:
+    """Of the floats among saved parameters: ``.double()`` networks are loaded as such."""
+    return next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
 
 
 def _found_device(device: torch.device | str) -> torch.device:

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from meta_rl.arguments import check_count, check_flag
 from meta_rl.few_shot.gradient import GradientLearner, head_names, within
 from meta_rl.few_shot.learner import Rate, accuracy, count_classes, task_loss
 from meta_rl.few_shot.networks import FewShotNetwork
 from meta_rl.few_shot.tasks import FewShotTasks
-from meta_rl.inner_loop import Params, StepSize, detached, meta_loss
-from meta_rl.tasks import check_count
+from meta_rl.inner_loop import Params, StepSize, adapt, detached
 
 
 class MAML(GradientLearner):
@@ -73,6 +74,9 @@ class MAML(GradientLearner):
         device: torch.device | str = "auto",
     ) -> None:
         self.num_steps = check_count("num_steps", num_steps)
+        flags = {"anil": anil, "first_order": first_order, "learn_lr": learn_lr}
+        for name, flag in (flags | {"zero_head": zero_head}).items():
+            check_flag(name, flag)
         super().__init__(
             network,
             lr,
@@ -94,7 +98,8 @@ class MAML(GradientLearner):
                     "no step sizes for single parameters (learn_lr)"
                 )
             self.ways = None  # any number of classes
-        self._compiled: Any = None
+        self._is_ours = getattr(network, "recipe", None) is not None
+        self._compiled: dict[int | None, Any] = {}  # by the classes of a head of zeros
         self.learn_lr = learn_lr
         if learn_lr:  # names of a ParameterList are numbers: those of parameters have dots
             sizes = [torch.full_like(self.params[name], self.lr) for name in self.adapted]
@@ -114,18 +119,19 @@ class MAML(GradientLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """An outer step on the mean query loss after adaptation."""
-        support = self.check_support(batch.support)
-        ways = count_classes(support[1]) if self.zero_head else None
-        return self.on_device(partial(self._meta_step, ways), *support, *batch.query)
+        batch = self.check_batch(batch)
+        ways = count_classes(batch.support_y) if self.zero_head else None
+        return self.on_device(partial(self._meta_step, ways), *batch)
 
     def _meta_step(self, ways: int | None, *data: Tensor) -> dict[str, Tensor]:
-        if self.compiling:
-            loss, right, gradients = self._compiled_gradients(ways, data)
+        if self.compiling or not self._is_ours:
+            loss, right, gradients = self._mean_gradient(ways, data)
             self.step(loss, gradients)
-        else:
-            loss, right = self.loss_after_adaptation(self._learned(), ways, *data)
+        else:  # faster, and exact for our layers
+            of_tasks = self.over_tasks(partial(self.loss_after_adaptation, self._learned(), ways))
+            loss, right = (part.mean() for part in of_tasks(*data))
             self.step(loss)
-        return {"loss": loss.detach()} | ({} if self.regression else {"accuracy": right})
+        return {"loss": loss.detach()} | ({} if self.regression else {"accuracy": right.detach()})
 
     def _learned(self) -> Params:
         return dict(self.module.named_parameters())
@@ -133,52 +139,61 @@ class MAML(GradientLearner):
     def loss_after_adaptation(
         self, learned: Params, ways: int | None, *data: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The mean over tasks of the loss on their queries, and of the fraction of right labels.
+        """The loss of one task on its queries after adaptation, and its fraction of right labels.
 
         Args:
             learned: Parameters of :attr:`module`, by name.
             ways: Classes, where a task starts with a head of zeros.
-            *data: Support inputs and labels, query inputs and labels, ``[M, S, ...]`` each.
+            *data: Support inputs and labels, query inputs and labels, ``[S, ...]`` each.
         """
         x, y, query_x, query_y = data
         params = self.start(ways, within("network", learned))
         if self.head_only:
-            features = vmap(partial(self.features, params), chunk_size=self.chunk_size)
-            x, query_x = features(x), features(query_x)
+            x, query_x = self.features(params, x), self.features(params, query_x)
             params = {name: params[name] for name in self.adapted}
-
-        def outer(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-            x, y = data
-            outputs = self.forward(params, x)
-            loss = task_loss(outputs, y)
-            right = loss.detach() if self.regression else accuracy(outputs, y)
-            return torch.stack([loss, right])
-
-        loss, right = meta_loss(
+        adapted = adapt(
             self.inner_loss,
-            outer,
             params,
             (x, y),
-            (query_x, query_y),
-            chunk_size=self.chunk_size,
             lr=self.step_sizes(learned),
             num_steps=self.num_steps,
             first_order=self.first_order,
-        ).mean(dim=0)
-        return loss, right.detach()
+        )
+        outputs = self.forward(adapted, query_x)
+        loss = task_loss(outputs, query_y)
+        return loss, loss.detach() if self.regression else accuracy(outputs, query_y)
 
-    def _compiled_gradients(
+    def _mean_gradient(
         self, ways: int | None, data: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The same, and the gradients of the loss, a chunk of tasks at a time."""
-        if self._compiled is None:
-            function = grad_and_value(self.loss_after_adaptation, has_aux=True)
-            self._compiled = torch.compile(function, dynamic=False)
+        """Means over the tasks: loss, fraction of right labels, and gradients; chunk by chunk.
+
+        Each task is differentiated within ``vmap``, which is exact for every layer. Second
+        derivatives taken from outside, through ``vmap``, of torch's layer, batch and instance
+        normalisation with a scale are wrong in torch 2.13.
+        """
         learned, parts = detached(self._learned()), []
         num_tasks = len(data[0])
+        of_chunk = self._gradients_of(ways)
         for chunk in zip(*(part.split(self.chunk_size or num_tasks) for part in data), strict=True):
-            gradients, values = self._compiled(learned, ways, *chunk)
-            share = len(chunk[0]) / num_tasks
-            parts.append([share * part for part in (*values, *gradients.values())])
-        loss, right, *gradients = (sum(of_chunks) for of_chunks in zip(*parts, strict=True))
-        return loss, right, gradients
+            gradients, (loss, right) = of_chunk(learned, *chunk)
+            parts.append([part.sum(dim=0) for part in (loss, right, *gradients.values())])
+        means = (sum(of_chunks) / num_tasks for of_chunks in zip(*parts, strict=True))
+        loss, right, *found = means
+        return loss, right, found
+
+    def _gradients_of(self, ways: int | None) -> Any:
+        """Gradients, losses and fractions of right labels of a chunk of tasks, ``[M, ...]``."""
+
+        def one_task(learned: Params, *data: Tensor) -> tuple[Tensor, Tensor]:
+            return self.loss_after_adaptation(learned, ways, *data)
+
+        def of_chunk(learned: Params, *data: Tensor) -> tuple[Params, tuple[Tensor, Tensor]]:
+            gradient = grad_and_value(one_task, has_aux=True)
+            return vmap(gradient, (None, 0, 0, 0, 0), randomness="different")(learned, *data)
+
+        if not self.compiling:  # other kernels of attention have no second derivatives
+            return sdpa_kernel(SDPBackend.MATH)(of_chunk)
+        if ways not in self._compiled:
+            self._compiled[ways] = torch.compile(of_chunk, dynamic=False)
+        return self._compiled[ways]

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meta_rl.few_shot.learner import FewShotLearner, Rate, accuracy, task_loss
+from meta_rl.arguments import check_count, check_has, check_number
+from meta_rl.few_shot.learner import TASKS_WANTED, FewShotLearner, Rate, accuracy, task_loss
 from meta_rl.few_shot.networks import first_weights
 from meta_rl.few_shot.ntm import cosines
 from meta_rl.few_shot.tasks import FewShotTasks
-from meta_rl.tasks import check_count
 
 
 class MANNState(NamedTuple):
@@ -119,14 +119,14 @@ class MANNCell(nn.Module):
         decay: float,
     ) -> None:
         super().__init__()
-        self.ways, self.input_shape = check_count("ways", ways, least=2), tuple(input_shape)
+        self.ways = ways = check_count("ways", ways, least=2)
+        self.input_shape = tuple(check_count("input_shape", axis) for axis in input_shape)
         self.slots, self.width = check_count("slots", slots), check_count("width", width)
         self.heads, self.hidden = check_count("heads", heads), check_count("hidden", hidden)
+        width, heads, hidden = self.width, self.heads, self.hidden
         if heads > slots:
             raise ValueError(f"heads={heads}: more than the {slots} slots they write to")
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay lies in [0, 1], got {decay}")
-        self.decay = decay
+        self.decay = check_number("decay", decay, least=0.0, most=1.0)
         # An LSTM in two parts: what it is shown is known for a whole episode, the rest is carried.
         self.shown = nn.Linear(int(np.prod(self.input_shape)), 4 * hidden)
         self.carried = nn.Linear(ways + heads * width + hidden, 4 * hidden, bias=False)
@@ -209,6 +209,7 @@ class MANN(FewShotLearner):
     """
 
     unit = "shot"
+    state_kind = MANNState
     can_record = True
 
     def __init__(
@@ -232,7 +233,7 @@ class MANN(FewShotLearner):
             network = MANNCell(ways, input_shape, **sizes, decay=decay)
         training: dict[str, Any] = {"meta_lr": meta_lr, "meta_batch_size": meta_batch_size}
         super().__init__(network, **training, seed=seed, device=device)
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm = check_number("max_grad_norm", max_grad_norm, above=0.0)
 
     def adapt(self, support: Any, state: MANNState | None = None) -> MANNState:
         """Show support images one after the other, each with the label of the one before.
@@ -240,6 +241,7 @@ class MANN(FewShotLearner):
         The last label is shown with the next image.
         """
         x, y = self.check_support(support)
+        self.check_state(state)
         with torch.no_grad():
             return self.run(x, y, state)[1]
 
@@ -286,7 +288,9 @@ class MANN(FewShotLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """One step on the cross-entropy at all images of an episode."""
-        return self.on_device(self._learn_episodes, *self.episode(batch, self.rng))
+        return self.on_device(
+            self._learn_episodes, *self.episode(self.check_batch(batch), self.rng)
+        )
 
     def _learn_episodes(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         logits, _ = self.run(x, y)
@@ -313,9 +317,11 @@ class MANN(FewShotLearner):
         Returns:
             ``[shots + queries]``, means over classes and episodes.
         """
-        batch = getattr(tasks, "test", tasks).sample_tasks(num_tasks, rng).to(self.device)
-        x, y = self.episode(batch, rng)
-        right = self.run(self._check_inputs(x), y)[0].argmax(dim=-1) == y
+        tasks = getattr(tasks, "test", tasks)
+        check_has("tasks", tasks, ["sample_tasks"], TASKS_WANTED)
+        batch = tasks.sample_tasks(num_tasks, rng)
+        x, y = self.episode(self.check_batch(batch), rng)
+        right = self.run(x, y)[0].argmax(dim=-1) == y
         return by_presentation(right.cpu().numpy(), y.cpu().numpy())
 
 

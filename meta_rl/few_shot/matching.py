@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from meta_rl.arguments import check_choice, check_count, check_flag, check_number
 from meta_rl.few_shot.embedding import EmbeddingLearner, Memory
 from meta_rl.few_shot.learner import Rate
 from meta_rl.few_shot.protonet import squared_distances
@@ -54,14 +55,12 @@ class MatchingNet(EmbeddingLearner):
         super().__init__(
             network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
         )
-        if metric not in METRICS:
-            raise ValueError(f"metric is one of {METRICS}, got {metric!r}")
-        first = (10.0 if metric == "cosine" else 1.0) if scale is None else float(scale)
-        if first <= 0:
-            raise ValueError(f"scale has to be positive, got {scale}")
-        self.metric = metric
-        self.module["scale"] = _Scale(first).to(self.device)
-        self.fce = fce
+        self.metric = check_choice("metric", metric, METRICS)
+        usual = 10.0 if metric == "cosine" else 1.0
+        first = usual if scale is None else check_number("scale", scale, above=0.0)
+        self.module["scale"] = _Scale(first).to(self.device, self.dtype)
+        self.fce = check_flag("fce", fce)
+        fce_steps = check_count("fce_steps", fce_steps)
         if fce:
             features = getattr(network, "num_features", None)
             if features is None:
@@ -69,7 +68,7 @@ class MatchingNet(EmbeddingLearner):
             with torch.random.fork_rng(devices=[]):
                 context = FullContext(features, fce_steps)
             context.draw_weights(torch.Generator().manual_seed(self.generator.initial_seed()))
-            self.module["context"] = context.to(self.device)
+            self.module["context"] = context.to(self.device, self.dtype)
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
         """Logarithm of the attention that each class gets."""

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from meta_rl.arguments import check_choice, check_count, check_flag, check_number
 from meta_rl.few_shot.learner import FewShotLearner, accuracy, rate_at
+from meta_rl.few_shot.networks import first_weights
 from meta_rl.few_shot.tasks import FewShotTasks
-from meta_rl.tasks import check_count
 
 TYINGS = ("adjacent", "layerwise")
 
@@ -94,10 +95,10 @@ class MemoryNetwork(nn.Module):
         positions: bool = True,
     ) -> None:
         super().__init__()
-        if tying not in TYINGS:
-            raise ValueError(f"tying is one of {TYINGS}, got {tying!r}")
+        check_choice("tying", tying, TYINGS)
+        check_flag("positions", positions)
         self.vocabulary_size = size = check_count("vocabulary_size", vocabulary_size, least=2)
-        self.dim, self.hops = check_count("dim", dim), check_count("hops", hops)
+        self.dim, self.hops = dim, hops = check_count("dim", dim), check_count("hops", hops)
         self.max_time = check_count("max_time", max_time)
         self.adjacent = tying == "adjacent"
         self.pool = encode_positions if positions else bag_of_words
@@ -206,24 +207,19 @@ class MemoryNetworkLearner(FewShotLearner):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
-        network = MemoryNetwork(
-            vocabulary_size,
-            dim=dim,
-            hops=hops,
-            max_time=max_time,
-            tying=tying,
-            positions=positions,
-        )
+        sizes: dict[str, Any] = {"dim": dim, "hops": hops, "max_time": max_time}
+        with first_weights(seed):  # drawn anew below
+            network = MemoryNetwork(vocabulary_size, **sizes, tying=tying, positions=positions)
         super().__init__(
             network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
         )
-        for name, value in (("linear_start", linear_start), ("time_noise", time_noise)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} is a fraction from 0 to 1, got {value}")
-        self.linear_start, self.time_noise = linear_start, time_noise
-        self.max_grad_norm = max_grad_norm
+        self.linear_start = check_number("linear_start", linear_start, least=0.0, most=1.0)
+        self.time_noise = check_number("time_noise", time_noise, least=0.0, most=1.0)
+        self.max_grad_norm = check_number("max_grad_norm", max_grad_norm, above=0.0)
         self._example_dims = 1
         network.draw_weights(self.generator)
+
+    state_kind = Story
 
     def adapt(self, support: Any, state: Any = None) -> Story:
         """Read stories: sentences ``[M, S, L]`` and their times ``[M, S]``, 1 for the last told.
@@ -252,6 +248,7 @@ class MemoryNetworkLearner(FewShotLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """One step on the summed cross-entropy of the answers."""
+        batch = self.check_batch(batch)
         story = self._memory.read_story(batch.support_x, self.noisy_times(batch.support_y))
         logits = self._memory(batch.query_x, story, self.is_linear)
         loss = functional.cross_entropy(logits.flatten(0, 1), batch.query_y.flatten())
@@ -293,12 +290,19 @@ class MemoryNetworkLearner(FewShotLearner):
     def _memory(self) -> Any:
         return self.network
 
-    def _check_labels(self, y: Tensor) -> None:
-        if int(y.min()) < 0 or not bool((y > 0).any(dim=1).all()):
+    def _check_labels(self, y: Tensor, part: str = "support") -> None:
+        if part == "query":
+            if int(y.min()) < 0 or int(y.max()) >= self._memory.vocabulary_size:
+                raise ValueError(
+                    f"answers are word numbers from 0 to {self._memory.vocabulary_size - 1}, got "
+                    f"{int(y.min())} to {int(y.max())}"
+                )
+        elif int(y.min()) < 0 or not bool((y > 0).any(dim=1).all()):
             raise ValueError("times are 1 and more, 0 for padding, with a sentence in each story")
 
-    def _check_inputs(self, x: Tensor) -> Tensor:
+    def _check_query_labels(self, batch: FewShotTasks) -> None:
+        """Answers are words, and times say nothing of them."""
+
+    def _check_shape(self, x: Tensor) -> None:
         if x.dim() != 3 or x.is_floating_point():
             raise ValueError(f"inputs of {x.dtype} {tuple(x.shape)} are no word numbers [M, N, L]")
-        self._check_numbers(x)
-        return x

@@ -15,6 +15,7 @@ entropy.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -25,8 +26,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from meta_rl.arguments import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_names,
+    check_seed,
+    keyword_names,
+)
+from meta_rl.arguments import plain as plain
 from meta_rl.batch_norm import BatchNorm
-from meta_rl.tasks import check_count
 
 NORMS = ("task", "running", "none")
 P = ParamSpec("P")
@@ -36,9 +45,11 @@ def _keeps_global_generator(
     make: Callable[P, FewShotNetwork],
 ) -> Callable[P, FewShotNetwork]:
     """PyTorch's layers draw weights when they are made, which are then replaced."""
+    known = keyword_names(inspect.signature(make).parameters)
 
     @wraps(make)
     def made(*args: P.args, **kwargs: P.kwargs) -> FewShotNetwork:
+        check_names(kwargs, known, make.__name__)
         with torch.random.fork_rng(devices=[]):
             return make(*args, **kwargs)
 
@@ -76,7 +87,7 @@ class FewShotNetwork(nn.Module):
         super().__init__()
         self.body = body
         self.head = nn.Identity() if num_outputs is None else nn.Linear(num_features, num_outputs)
-        self.num_features = num_features
+        self.num_features = check_count("num_features", num_features)
         self.ways = plain(ways)
         self.input_shape = plain(input_shape)
         self.recipe = plain(recipe)
@@ -85,17 +96,6 @@ class FewShotNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits, values or embeddings, ``[N, outputs]``."""
         return self.head(self.body(x))
-
-
-def plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's own, which checkpoints hold; others as they are."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(plain(entry) for entry in value)
-    return value
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def first_weights(seed: int | None) -> Iterator[None]:
     Args:
         seed: From the system's entropy if ``None``.
     """
-    drawn = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1
+    drawn = np.random.SeedSequence(check_seed(seed)).generate_state(1, np.uint64)[0] >> 1
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(drawn))
         yield
@@ -165,9 +165,9 @@ def conv4(
         ValueError: Counts below one, images of less than 16 pixels, or unknown choices.
     """
     size, hidden = check_count("size", size, least=16), check_count("hidden", hidden)
-    if pool not in ("max", "stride"):
-        raise ValueError(f"pool is 'max' or 'stride', got {pool!r}")
-    kind = norm or ("running" if ways is None else "task")
+    check_choice("pool", pool, ("max", "stride"))
+    ways, channels = _check_ways(ways), check_count("channels", channels)
+    kind = _check_norm(norm, ways)
     layers: list[nn.Module] = []
     width, inputs = size, channels
     for _ in range(4):
@@ -175,7 +175,7 @@ def conv4(
         layers += [nn.Conv2d(inputs, hidden, 3, stride, padding=1), _norm(kind, hidden, 2)]
         layers += [nn.ReLU(), *([nn.MaxPool2d(2)] if pool == "max" else [])]
         width, inputs = (width + 1) // 2 if pool == "stride" else width // 2, hidden
-    flatten = pool == "max" if flatten is None else flatten
+    flatten = pool == "max" if flatten is None else check_flag("flatten", flatten)
     layers.append(nn.Flatten() if flatten else _MeanOverPositions())
     num_features = hidden * width**2 if flatten else hidden
     sizes = {"size": size, "channels": channels, "hidden": hidden}
@@ -184,7 +184,7 @@ def conv4(
         nn.Sequential(*layers),
         num_features,
         ways,
-        ways=_check_ways(ways),
+        ways=ways,
         input_shape=(channels, size, size),
         recipe=("conv4", {"ways": ways, **settings}),
         generator=generator,
@@ -212,7 +212,9 @@ def omniglot_mlp(
         norm: As for :func:`conv4`.
         generator: Of the first weights.
     """
-    kind = norm or ("running" if ways is None else "task")
+    ways, size = _check_ways(ways), check_count("size", size)
+    hidden = _check_hidden(hidden)
+    kind = _check_norm(norm, ways)
     layers: list[nn.Module] = [nn.Flatten()]
     inputs = size**2
     for units in hidden:
@@ -222,7 +224,7 @@ def omniglot_mlp(
         nn.Sequential(*layers),
         inputs,
         ways,
-        ways=_check_ways(ways),
+        ways=ways,
         input_shape=(1, size, size),
         recipe=(
             "omniglot_mlp",
@@ -242,6 +244,7 @@ def sinusoid_mlp(
         hidden: Units of each layer.
         generator: Of the first weights.
     """
+    hidden = _check_hidden(hidden)
     layers: list[nn.Module] = []
     inputs = 1
     for units in hidden:
@@ -310,11 +313,13 @@ def text_encoder(
         hidden: Features.
         generator: Of the first weights.
     """
+    vocabulary_size = check_count("vocabulary_size", vocabulary_size, least=2)
+    dim, hidden, ways = check_count("dim", dim), check_count("hidden", hidden), _check_ways(ways)
     network = FewShotNetwork(
-        _TextBody(check_count("vocabulary_size", vocabulary_size, least=2), dim, hidden),
+        _TextBody(vocabulary_size, dim, hidden),
         hidden + dim,
         ways,
-        ways=_check_ways(ways),
+        ways=ways,
         input_shape=(None,),
         recipe=(
             "text_encoder",
@@ -363,14 +368,29 @@ class _MeanOverPositions(nn.Module):
 
 
 def _norm(kind: str, features: int, dimensions: int) -> nn.Module:
-    if kind not in NORMS:
-        raise ValueError(f"norm is one of {NORMS}, got {kind!r}")
     if kind == "none":
         return nn.Identity()
     if kind == "task":
         return BatchNorm(features)  # torch's own has wrong second derivatives under vmap
     layer: Callable[..., nn.Module] = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm1d
     return layer(features)
+
+
+def _check_norm(norm: str | None, ways: int | None) -> str:
+    if norm is None:
+        return "running" if ways is None else "task"
+    return check_choice("norm", norm, NORMS)
+
+
+def _check_hidden(hidden: Sequence[int]) -> list[int]:
+    """Units of each layer; at least one layer."""
+    try:
+        units = [check_count("hidden", one) for one in hidden]
+    except TypeError as error:
+        raise ValueError(f"hidden is a list of units of each layer, got {hidden!r}") from error
+    if not units:
+        raise ValueError("hidden is a list of units of each layer, got none")
+    return units
 
 
 def _check_ways(ways: int | None) -> int | None:
@@ -390,3 +410,17 @@ RECIPES: dict[str, Callable[..., FewShotNetwork]] = {
 def has_convolutions(network: nn.Module) -> bool:
     """Whether the network is slower on a CPU when it is batched over tasks than task by task."""
     return any(isinstance(module, nn.Conv2d) for module in network.modules())
+
+
+def check_sizes_known(network: nn.Module) -> None:
+    """Refuses lazy layers, whose parameters have no shapes yet.
+
+    Raises:
+        ValueError: A layer is lazy.
+    """
+    lazy = [name for name, p in network.named_parameters() if nn.parameter.is_lazy(p)]
+    if lazy:
+        raise ValueError(
+            f"the network has lazy layers ({', '.join(lazy)}): call it once on an example, so that "
+            "their sizes are known"
+        )

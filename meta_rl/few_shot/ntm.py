@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meta_rl.tasks import check_count
+from meta_rl.arguments import check_choice, check_count
 
 CONTROLLERS = ("lstm", "feedforward")
 EPSILON = 1e-6
@@ -151,12 +151,13 @@ class NTM(nn.Module):
         self.read_heads = check_count("read_heads", read_heads)
         self.write_heads = check_count("write_heads", write_heads)
         self.reach = check_count("reach", reach, least=0)
+        width, reach = self.width, self.reach
         if 2 * reach + 1 > slots:
             raise ValueError(f"reach={reach}: such shifts go around the ring of {slots} slots")
-        self.hidden = check_count("hidden", hidden)
+        self.hidden = hidden = check_count("hidden", hidden)
+        output_size = check_count("output_size", output_size)
         self.is_lstm = controller == "lstm"
-        if controller not in CONTROLLERS:
-            raise ValueError(f"controller is one of {CONTROLLERS}, got {controller!r}")
+        check_choice("controller", controller, CONTROLLERS)
         inputs = check_count("input_size", input_size) + self.read_heads * width
         self.controller: nn.Module = (
             nn.LSTMCell(inputs, hidden) if self.is_lstm else nn.Linear(inputs, hidden)

@@ -20,6 +20,7 @@ import torch
 from gymnasium import spaces
 from PIL import Image, UnidentifiedImageError
 
+from meta_rl.arguments import check_count, check_flag
 from meta_rl.few_shot.sources import Source, cache_folder, contents_digest, obtain, open_zip
 from meta_rl.few_shot.tasks import (
     ClassPool,
@@ -28,7 +29,6 @@ from meta_rl.few_shot.tasks import (
     FrozenTasks,
     class_split,
 )
-from meta_rl.tasks import check_count
 
 LAKE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 SPLIT = (
@@ -150,6 +150,11 @@ class Omniglot(FewShotSplit):
         device: torch.device | str = "cpu",
         download: bool = True,
     ) -> None:
+        for flag, value in (
+            ("train_on_validation", train_on_validation),
+            *(("rotations", rotations), ("test_rotations", test_rotations)),
+        ):
+            check_flag(flag, value)
         characters = load_characters(root, size, download)
         if split == "vinyals":
             parts = _vinyals(characters.names, root, download)
@@ -319,6 +324,7 @@ def lake_runs(root: str | Path | None = None, size: int = 28, download: bool = T
         FileNotFoundError: No data.
         ValueError: A broken zip file.
     """
+    size = check_count("size", size)
     path = obtain(RUNS, root, download)
     with open_zip(path) as archive:
         labels = [name for name in archive.namelist() if name.endswith("class_labels.txt")]

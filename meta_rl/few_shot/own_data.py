@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import inspect
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
+from meta_rl.arguments import (
+    check_count,
+    check_flag,
+    check_kind,
+    check_names,
+    check_number,
+    check_seed,
+    keyword_names,
+)
+from meta_rl.few_shot.arrays import as_tensor, find_not_finite
+from meta_rl.few_shot.images import (
+    SUFFIXES,
+    Background,
+    check_background,
+    image_tensor,
+    read_image,
+)
 from meta_rl.few_shot.tasks import ClassPool, FewShotSplit, class_split
-from meta_rl.tasks import check_count
+from meta_rl.few_shot.texts import Vocabulary, words
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+"""Files that file managers leave in folders, beside hidden ones."""
+
+NAMED_FILES = 5
+"""Files that a warning names, at most."""
 
 
 def split_dataset(
@@ -28,55 +52,67 @@ def split_dataset(
     name: str | None = None,
     rotations: bool = False,
     train: dict[str, int | None] | None = None,
+    background: Background = "white",
+    length: int | None = None,
+    num_hashes: int = 2048,
 ) -> FewShotSplit:
     """Few-shot tasks of a labelled data set, its classes split into three parts.
 
-    Every example is read once and kept in memory, as it comes: ``uint8`` images are given out as
-    floats in [0, 1].
+    Every example is read once and kept in memory: ``uint8`` images are given out as floats in
+    [0, 1], other integers as int64. Texts become numbers of words: of those of the training
+    classes, and hashes for all others; the split's ``vocabulary`` has them.
 
     Args:
-        dataset: A ``torch.utils.data.Dataset`` (map-style or iterable) of pairs: a tensor, array or
-            PIL image, and a label.
+        dataset: A ``torch.utils.data.Dataset`` (map-style or iterable), or a list, of pairs: a
+            tensor, array, list of numbers, PIL image or text, and a label. Labels are whole numbers
+            (also as arrays or tensors of one) or names.
         ways: Classes of a task.
         shots: Support examples of each class.
         queries: Query examples of each class.
         fractions: Of the classes, for training, validation and test.
-        seed: Of the split.
-        name: Of the data set; its class's name by default.
+        seed: Seed of the split.
+        name: Name of the data set; its class's name by default.
         rotations: Turn training classes by multiples of 90 degrees.
         train: Other ``ways``, ``shots`` or ``queries`` for training.
+        background: The colour behind transparent pixels of PIL images: a name, a grey value from 0
+            to 255, or red, green and blue.
+        length: Words of a text that are kept; by default as many as the longest text has.
+        num_hashes: Numbers for words that do not occur in the texts of training classes.
+
+    Returns:
+        The split; ``split.train.class_names`` and so on are the labels.
 
     Raises:
-        ValueError: No pairs of example and label, examples of different shapes, fractions that do
-            not sum to one, or parts with too few classes or examples.
+        TypeError: No data set, or an argument that does not exist.
+        ValueError: No pairs of example and label, examples of different kinds or shapes, with NaN,
+            infinity, complex numbers or no numbers, fractions that do not sum to one, or parts with
+            too few classes or examples.
     """
-    by_class: dict[Any, list[Tensor]] = {}
-    shape: tuple[int, ...] | None = None
-    for index, pair in enumerate(_pairs(dataset)):
-        try:
-            example, label = pair
-            example, label = _as_tensor(example), _as_label(label)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"example {index} is no pair of example and label: {error}") from error
-        shape = shape or tuple(example.shape)
-        if tuple(example.shape) != shape:
-            raise ValueError(
-                f"example {index} has shape {tuple(example.shape)}, the first one has {shape}"
-            )
-        by_class.setdefault(label, []).append(example)
+    colour = check_background(background)
+    by_class = _by_class(_pairs(dataset), colour)
     labels = sorted(by_class, key=lambda label: (str(type(label)), label))
-    parts = _split_labels(labels, fractions, seed)
+    parts = _split_labels(labels, fractions, check_seed(seed))
+    vocabulary = None
+    if labels and isinstance(by_class[labels[0]][0], str):
+        vocabulary = _vocabulary(by_class, parts["train"], length, num_hashes)
+        by_class = {c: list(vocabulary.encode(texts)) for c, texts in by_class.items()}
+    turned = check_flag("rotations", rotations)
+    kind = _common_type(example.dtype for examples in by_class.values() for example in examples)
     pools = {
         part: ClassPool(
-            torch.stack([example for label in members for example in by_class[label]]),
+            torch.stack([_cast(example, kind) for c in members for example in by_class[c]]),
             [len(by_class[label]) for label in members],
-            turns=4 if rotations and part == "train" else 1,
+            turns=4 if turned and part == "train" else 1,
+            names=members,
         )
         for part, members in parts.items()
     }
-    return class_split(
+    split = class_split(
         pools, ways, shots, queries, name=name or type(dataset).__name__, train=train
     )
+    if vocabulary is not None:
+        split.__dict__["vocabulary"] = vocabulary  # the dataclass is frozen
+    return split
 
 
 def split_folder(
@@ -87,82 +123,222 @@ def split_folder(
     *,
     size: int = 28,
     channels: int = 1,
+    background: Background = "white",
     **settings: Any,
 ) -> FewShotSplit:
     """Few-shot tasks of a folder that has a folder of images for each class.
 
+    Hidden files and folders are skipped. Other files that cannot be read as one image (damaged
+    ones, animations, files of other kinds) are left out, with one warning that counts and names
+    them. Images are turned upright as their EXIF says.
+
     Args:
-        path: Of the folder.
+        path: Path of the folder.
         ways: Classes of a task.
         shots: Support images of each class.
         queries: Query images of each class.
         size: Images are resized to ``size`` × ``size`` pixels.
         channels: 1 for grey, 3 for colour.
-        **settings: For :func:`split_dataset`.
+        background: The colour behind transparent pixels: a name, a grey value from 0 to 255, or
+            red, green and blue.
+        **settings: For :func:`split_dataset`: ``fractions``, ``seed``, ``name``, ``rotations`` and
+            ``train``.
 
     Raises:
         FileNotFoundError: No such folder.
-        ValueError: No images, a file that is none, or as :func:`split_dataset`.
+        TypeError: An argument that does not exist.
+        ValueError: No images, a class without a single readable image, or as
+            :func:`split_dataset`.
     """
+    check_names(settings, _FOLDER_SETTINGS, "from_folder")
+    check_kind("path", path, (str, Path), "the path of a folder")
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"no folder {path}: it has to hold a folder of images per class")
     if channels not in (1, 3):
         raise ValueError(f"channels is 1 (grey) or 3 (colour), got {channels}")
-    size = check_count("size", size)
-    files = [
-        (file, folder.name)
-        for folder in sorted(path.iterdir())
-        if folder.is_dir()
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in SUFFIXES
-    ]
-    if not files:
-        raise ValueError(f"{path} holds no folders with images ({', '.join(SUFFIXES)})")
-    pairs = [(_read_image(file, size, channels), label) for file, label in files]
+    size, colour = check_count("size", size), check_background(background)
+    folders = [folder for folder in sorted(path.iterdir()) if _counts(folder) and folder.is_dir()]
+    pairs: list[tuple[Tensor, str]] = []
+    left_out: list[str] = []
+    empty = []
+    for folder in folders:
+        read = _read_class(folder, size, channels, colour, left_out)
+        pairs += [(image, folder.name) for image in read]
+        if not read:
+            empty.append(folder.name)
+    reasons = _in_words(left_out)
+    because = f"; {reasons}" if reasons else ""
+    if not pairs:
+        raise ValueError(f"{path} holds no folders with images ({', '.join(SUFFIXES)}){because}")
+    if empty:
+        raise ValueError(
+            f"{path}: no readable images of {len(empty)} of {len(folders)} classes: "
+            f"{', '.join(empty[:NAMED_FILES])}{because}"
+        )
+    if left_out:
+        warnings.warn(f"{path}: {reasons}", stacklevel=2)
     return split_dataset(pairs, ways, shots, queries, **{"name": path.name, **settings})
 
 
-def _read_image(file: Path, size: int, channels: int) -> Tensor:
-    try:
-        with Image.open(file) as image:
-            colours = image.convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{file} is no readable image: {error}") from error
-    return _as_tensor(colours.resize((size, size), Image.Resampling.LANCZOS))
+_FOLDER_SETTINGS = [
+    *("ways", "shots", "queries", "size", "channels", "background"),
+    *("fractions", "seed", "name", "rotations", "train"),
+]
+
+
+def _counts(file: Path) -> bool:
+    """Whether a file or folder is one of the user's: not hidden, nor of the system."""
+    return not file.name.startswith((".", "__MACOSX")) and file.name.lower() not in SYSTEM_FILES
+
+
+def _read_class(
+    folder: Path, size: int, channels: int, background: tuple[int, int, int], left_out: list[str]
+) -> list[Tensor]:
+    """The images of a class; what is none of them is noted in ``left_out``."""
+    images = []
+    for file in sorted(filter(_counts, folder.iterdir())):
+        if file.is_dir():
+            left_out.append(f"{file} is a folder within a class")
+        elif file.suffix.lower() not in SUFFIXES:
+            left_out.append(f"{file} is no image file")
+        else:
+            try:
+                images.append(read_image(file, size, channels, background))
+            except ValueError as error:
+                left_out.append(str(error))
+    return images
+
+
+def _in_words(left_out: list[str]) -> str:
+    if not left_out:
+        return ""
+    named = "; ".join(left_out[:NAMED_FILES])
+    more = f"; and {len(left_out) - NAMED_FILES} more" if len(left_out) > NAMED_FILES else ""
+    return f"{len(left_out)} left out: {named}{more}"
 
 
 def _pairs(dataset: Any) -> Iterable[Any]:
-    """A map-style data set need not be iterable by itself."""
+    """The examples of a data set; a map-style one need not be iterable by itself."""
+    wanted = "a torch.utils.data.Dataset or a sequence of pairs (example, label)"
+    if isinstance(dataset, str | bytes | dict | set | Tensor | np.ndarray | type):
+        check_kind("dataset", dataset, Dataset, wanted)
+    if isinstance(dataset, IterableDataset):
+        return dataset
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         return (dataset[index] for index in range(len(dataset)))
-    return dataset
+    check_kind("dataset", dataset, (Dataset, Iterable), wanted)
+    return _by_number(dataset) if isinstance(dataset, Dataset) else dataset
 
 
-def _as_tensor(example: Any) -> Tensor:
-    if isinstance(example, Tensor):
-        return example
-    array = np.array(example)
-    if isinstance(example, Image.Image):  # [H, W] or [H, W, C] to [C, H, W]
-        array = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-    return torch.as_tensor(array)
+def _by_number(dataset: Any) -> Iterator[Any]:
+    """A map-style data set that does not tell its length: up to its ``IndexError``."""
+    index = 0
+    while True:
+        try:
+            yield dataset[index]
+        except IndexError:
+            return
+        index += 1
 
 
-def _as_label(label: Any) -> Any:
+def _by_class(pairs: Iterable[Any], background: tuple[int, int, int]) -> dict[Any, list[Any]]:
+    """Examples (tensors or texts) by their label."""
+    by_class: dict[Any, list[Any]] = {}
+    first: Any = None
+    for index, pair in enumerate(pairs):
+        example, label = _checked_pair(pair, index, background)
+        first = example if first is None else first
+        if isinstance(example, str) != isinstance(first, str):
+            kinds = [type(one).__name__ for one in (example, first)]
+            raise ValueError(f"example {index} is of kind {kinds[0]}, the first one of {kinds[1]}")
+        if not isinstance(example, str) and example.shape != first.shape:
+            raise ValueError(
+                f"example {index} has shape {tuple(example.shape)}, the first one has "
+                f"{tuple(first.shape)}"
+            )
+        by_class.setdefault(label, []).append(example)
+    if not by_class:
+        raise ValueError("an empty data set: there are no examples in it")
+    return by_class
+
+
+def _checked_pair(pair: Any, index: int, background: tuple[int, int, int]) -> tuple[Any, Any]:
+    try:
+        if isinstance(pair, str | dict):
+            raise TypeError(f"got {type(pair).__name__}")
+        example, label = pair
+        label = _as_label(label)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"example {index} is no pair of example and label: {error}") from error
+    try:
+        return _as_example(example, background), label
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"example {index}: {error}") from error
+
+
+def _as_example(example: Any, background: tuple[int, int, int]) -> Tensor | str:
+    if isinstance(example, str):
+        if not words(example):
+            raise ValueError(f"no words in {example!r}")
+        return str(example)
+    if isinstance(example, Image.Image):
+        return image_tensor(example, background=background)
+    tensor = as_tensor(example, "it")
+    if tensor.numel() == 0:
+        raise ValueError(f"an array of shape {tuple(tensor.shape)} holds no numbers")
+    bad = find_not_finite(tensor.reshape(1, -1), 1)
+    if bad is not None:
+        raise ValueError(f"it holds {bad[-1]}; finite numbers are wanted")
+    return tensor
+
+
+def _as_label(label: Any) -> int | str:
     if isinstance(label, Tensor | np.ndarray | np.generic):
-        if np.size(label) != 1:
-            raise ValueError(f"a label of shape {tuple(label.shape)}: one number or name is wanted")
+        shape = tuple(label.shape)
+        if int(np.prod(shape)) != 1:
+            raise ValueError(f"a label of shape {shape}: one number or name is wanted")
         label = label.item()
     if not isinstance(label, int | str):
         raise ValueError(f"label {label!r} is neither a whole number nor a name")
     return label
 
 
-def _split_labels(labels: list[Any], fractions: Sequence[float], seed: int) -> dict[str, list[Any]]:
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions are three positive numbers that sum to 1, got {fractions}")
+def _vocabulary(
+    by_class: dict[Any, list[str]], train: list[Any], length: int | None, num_hashes: int
+) -> Vocabulary:
+    if length is None:
+        length = max(len(words(text)) for texts in by_class.values() for text in texts)
+    return Vocabulary([text for label in train for text in by_class[label]], num_hashes, length)
+
+
+def _common_type(kinds: Iterable[torch.dtype]) -> torch.dtype:
+    """The type of all examples together; floats where some are floats."""
+    distinct = set(kinds)
+    if len(distinct) == 1:
+        return distinct.pop()
+    return torch.float32 if any(kind.is_floating_point for kind in distinct) else torch.int64
+
+
+def _cast(example: Tensor, kind: torch.dtype) -> Tensor:
+    """8-bit images among floats are in [0, 1], as these are."""
+    if example.dtype == torch.uint8 and kind.is_floating_point:
+        return example.to(kind) / 255
+    return example.to(kind)
+
+
+def _split_labels(
+    labels: list[Any], fractions: Sequence[float], seed: int | None
+) -> dict[str, list[Any]]:
+    wanted = f"fractions are three positive numbers that sum to 1, got {fractions}"
+    try:
+        shares = [check_number("fraction", one, above=0.0) for one in fractions]
+    except (TypeError, ValueError) as error:
+        raise ValueError(wanted) from error
+    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(wanted)
     order = np.random.default_rng(seed).permutation(len(labels))
-    bounds = np.round(np.cumsum(fractions) * len(labels)).astype(int)
+    bounds = np.round(np.cumsum(shares) * len(labels)).astype(int)
     pieces = np.split(order, bounds[:-1])
     parts = {}
     for part, piece in zip(("train", "validation", "test"), pieces, strict=True):
@@ -170,3 +346,7 @@ def _split_labels(labels: list[Any], fractions: Sequence[float], seed: int) -> d
             raise ValueError(f"{len(labels)} classes are too few: none is left for {part}")
         parts[part] = [labels[index] for index in sorted(piece)]
     return parts
+
+
+DATASET_SETTINGS = keyword_names(inspect.signature(split_dataset).parameters)
+"""What :func:`split_dataset` takes by name."""

@@ -41,8 +41,9 @@ class ProtoNet(EmbeddingLearner):
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
         """Negative squared distances to the prototypes."""
-        means, counts = prototypes(memory)
-        distances = squared_distances(queries, means)
+        centre = memory.keys.detach().mean(dim=1, keepdim=True)  # means of large numbers are coarse
+        means, counts = prototypes(memory._replace(keys=memory.keys - centre))
+        distances = squared_distances(queries - centre, means)
         return (-distances).masked_fill(counts[:, None, :] == 0, -torch.inf)
 
 
@@ -55,6 +56,8 @@ def prototypes(memory: Memory) -> tuple[Tensor, Tensor]:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """``|a_i - b_j|²``: ``[M, I, D]`` and ``[M, J, D]`` give ``[M, I, J]``."""
-    squares = (a**2).sum(-1)[:, :, None] + (b**2).sum(-1)[:, None, :]
-    return (squares - 2 * a @ b.transpose(1, 2)).clamp(min=0)
+    """``|a_i - b_j|²``: ``[M, I, D]`` and ``[M, J, D]`` give ``[M, I, J]``.
+
+    By differences: ``|a|² + |b|² - 2 a · b`` cancels where features are large.
+    """
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()

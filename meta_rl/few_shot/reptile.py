@@ -5,19 +5,22 @@ Nichol, Achiam and Schulman, "On first-order meta-learning algorithms", 2018 (ar
 
 from __future__ import annotations
 
+import copy
+import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from meta_rl.arguments import check_count, check_flag
 from meta_rl.few_shot.gradient import GradientLearner
 from meta_rl.few_shot.learner import Rate, rate_at
 from meta_rl.few_shot.strided_conv4 import StridedConv4
 from meta_rl.few_shot.tasks import FewShotTasks, draw_distinct
 from meta_rl.inner_loop import Params, detached
-from meta_rl.tasks import check_count
 
 DECAY = 0.999
 EPSILON = 1e-8
@@ -68,6 +71,7 @@ class Reptile(GradientLearner):
         ValueError: Counts below one, or step sizes that are not positive.
     """
 
+    state_kind: ClassVar[type | tuple[type, ...]] = ReptileState
     can_record = True
     can_compile = True
 
@@ -100,7 +104,7 @@ class Reptile(GradientLearner):
         self.num_steps = check_count("num_steps", num_steps)
         self.inner_batch_size = check_count("inner_batch_size", inner_batch_size)
         self.eval_batch_size = check_count("eval_batch_size", eval_batch_size)
-        self.transductive = transductive
+        self.transductive = check_flag("transductive", transductive)
         self.moments = {name: torch.zeros_like(value) for name, value in self.params.items()}
         self.moment_steps = 0
         self._compiled: AdamStep | None = None
@@ -109,7 +113,7 @@ class Reptile(GradientLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """Learn the tasks, then φ ← φ + ε (mean of the learned parameters − φ)."""
-        x, y = self.check_support(batch.support)
+        x, y = self.check_batch(batch).support
         chosen = self._minibatches(len(y), y.shape[1], self.num_steps, self.inner_batch_size)
         fraction = torch.tensor(rate_at(self.meta_lr, self.progress), device=self.device)
         report = self.on_device(self._meta_step, x, y, chosen, self._count(len(y)), fraction)
@@ -152,11 +156,13 @@ class Reptile(GradientLearner):
             num_steps: Steps; ``eval_steps`` by default.
         """
         x, y = self.check_support(support)
+        self.check_state(state)
         if state is None:
             state = self._fresh(x, self._count(len(y)))
         steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
-        chosen = self._minibatches(len(y), y.shape[1], steps, self.eval_batch_size)
-        return self._learn(x, y, chosen, state._replace(support_x=x))[0]
+        chosen = self._minibatches_by_content(x, y, state.step, steps)
+        with self.own_noise():
+            return self._learn(x, y, chosen, state._replace(support_x=x))[0]
 
     def _count(self, num_tasks: int) -> Tensor:
         """Adam's steps before these tasks, ``[M]``: as data, since a graph fixes numbers."""
@@ -171,7 +177,8 @@ class Reptile(GradientLearner):
     def _compiled_step(self) -> AdamStep:
         """A step of all tasks at once: one kernel for what lies between two products."""
         if self._compiled is None:
-            step = vmap(self._adam_step) if self._written is None else self._written_step
+            batched = vmap(self._adam_step, randomness="different")
+            step = batched if self._written is None else self._written_step
             self._compiled = torch.compile(step, dynamic=False)
         return self._compiled
 
@@ -186,7 +193,7 @@ class Reptile(GradientLearner):
     ) -> tuple[ReptileState, Tensor]:
         """Adam on minibatches ``[M, steps, batch]`` of the support data."""
         if step is None:
-            step = vmap(self._adam_step, chunk_size=self.chunk_size)
+            step = self.over_tasks(self._adam_step)
         params, moments = state.params, state.moments
         rows = torch.arange(len(y), device=self.device)[:, None]
         loss = torch.zeros(len(y), device=self.device)
@@ -199,11 +206,24 @@ class Reptile(GradientLearner):
 
     def _minibatches(self, num_tasks: int, num: int, num_steps: int, batch_size: int) -> Tensor:
         """Examples of every step, ``[M, steps, batch]``: shuffled passes of the support set."""
-        size = min(batch_size, num)
-        passes = -(-num_steps * size // num)
-        order = draw_distinct(num, num, num_tasks * passes, self.rng).reshape(num_tasks, -1)
-        chosen = order[:, : num_steps * size].reshape(num_tasks, num_steps, size)
+        chosen = shuffled_passes(num_tasks, num, num_steps, batch_size, self.rng)
         return torch.from_numpy(chosen).to(self.device)
+
+    def _minibatches_by_content(
+        self, x: Tensor, y: Tensor, taken: Tensor, num_steps: int
+    ) -> Tensor:
+        """The same for adaptation, which leaves :attr:`rng` as it is.
+
+        The draws of a task depend on that generator, on the support data and on the steps taken so
+        far, and not on the other tasks beside it.
+        """
+        common = int(copy.deepcopy(self.rng).integers(2**63))
+        chosen = []
+        for task_x, task_y, step in zip(x, y, taken.tolist(), strict=True):
+            rng = np.random.default_rng([common, _checksum(task_x, task_y), step])
+            size = self.eval_batch_size
+            chosen.append(shuffled_passes(1, len(task_y), num_steps, size, rng))
+        return torch.from_numpy(np.concatenate(chosen)).to(self.device)
 
     def _adam_step(
         self, params: Params, moments: Params, count: Tensor, x: Tensor, y: Tensor
@@ -250,9 +270,8 @@ class Reptile(GradientLearner):
             batch = torch.cat([support_x, query[None]])
             return functional_call(self.network, params, (batch,))[-1]
 
-        each = vmap(alone, (None, None, 0))
-        forward = vmap(each, chunk_size=self.chunk_size)
-        return forward(state.params, state.support_x, inputs)
+        each = vmap(alone, (None, None, 0), randomness="different")
+        return self.over_tasks(each)(state.params, state.support_x, inputs)
 
     def scored_steps(self) -> list[int]:
         """A few on the way: plain predictions cost as much as many steps."""
@@ -265,6 +284,35 @@ class Reptile(GradientLearner):
     def load_extra_state(self, extra: dict[str, Any]) -> None:
         """Take them back."""
         self.moments, self.moment_steps = extra["moments"], extra["moment_steps"]
+
+
+def shuffled_passes(
+    num_tasks: int, num: int, num_steps: int, batch_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Numbers of the examples of each step, in shuffled passes over all examples of a task.
+
+    Args:
+        num_tasks: Number of tasks, M.
+        num: Examples of a task.
+        num_steps: Number of steps.
+        batch_size: Examples of a step, at most ``num`` of them.
+        rng: Generator of the draws.
+
+    Returns:
+        ``[M, num_steps, batch_size]``.
+    """
+    size = min(batch_size, num)
+    passes = -(-num_steps * size // num)
+    order = draw_distinct(num, num, num_tasks * passes, rng).reshape(num_tasks, -1)
+    return order[:, : num_steps * size].reshape(num_tasks, num_steps, size)
+
+
+def _checksum(*parts: Tensor) -> int:
+    checksum = 0
+    for part in parts:
+        content = part.detach().cpu().contiguous().view(torch.uint8)
+        checksum = zlib.crc32(content.numpy().tobytes(), checksum)
+    return checksum
 
 
 def _repeated(values: Params, num: int) -> Params:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meta_rl.few_shot.learner import FewShotLearner, Rate
+from meta_rl.arguments import check_count, check_has, check_number
+from meta_rl.few_shot.learner import TASKS_WANTED, FewShotLearner, Rate
 from meta_rl.few_shot.networks import first_weights
 from meta_rl.few_shot.ntm import NTM
 from meta_rl.few_shot.tasks import FewShotTasks
@@ -28,6 +29,9 @@ class LSTM(nn.Module):
 
     def __init__(self, input_size: int, output_size: int, hidden: int, layers: int) -> None:
         super().__init__()
+        input_size = check_count("input_size", input_size)
+        output_size = check_count("output_size", output_size)
+        hidden, layers = check_count("hidden", hidden), check_count("layers", layers)
         self.rnn = nn.LSTM(input_size, hidden, layers, batch_first=True)
         self.head = nn.Linear(hidden, output_size)
 
@@ -55,7 +59,8 @@ class LSTM(nn.Module):
 class SequenceLearner(FewShotLearner):
     """Reads the support sequence into its state, then answers step by step.
 
-    The queries of a task are a sequence too: each output depends on those before it.
+    The queries of a task are a sequence too: each output depends on those before it. Bits keep
+    their values, whatever numbers they are given as.
 
     Args:
         network: A recurrent cell with ``initial_state(num)``, such as
@@ -70,11 +75,12 @@ class SequenceLearner(FewShotLearner):
         self, network: nn.Module, input_size: int, max_grad_norm: float, **settings: Any
     ) -> None:
         super().__init__(network, **settings)
-        if max_grad_norm <= 0:
-            raise ValueError(f"max_grad_norm is positive, got {max_grad_norm}")
-        self.max_grad_norm = max_grad_norm
-        self.input_size = input_size
+        self.max_grad_norm = check_number("max_grad_norm", max_grad_norm, above=0.0)
+        self.input_size = check_count("input_size", input_size)
         self._example_dims = 1
+
+    divides_bytes = False
+    state_kind = tuple
 
     @property
     def regression(self) -> bool:
@@ -84,6 +90,7 @@ class SequenceLearner(FewShotLearner):
     def adapt(self, support: Any, state: Any = None) -> Any:
         """Read sequences ``(x [M, S, I], y [M, S, ...])``; the targets ``y`` are not looked at."""
         x, _ = self.check_support(support)
+        self.check_state(state)
         with torch.no_grad():
             return self.run(x, state)[1]
 
@@ -125,6 +132,7 @@ class SequenceLearner(FewShotLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """One step on the cross-entropy of the outputs' bits."""
+        batch = self.check_batch(batch)
         loss = self._cross_entropy(batch)
         bits = loss.detach() * batch.query_y[0].numel() / math.log(2)
         self.step(loss)
@@ -143,7 +151,9 @@ class SequenceLearner(FewShotLearner):
             num_tasks: Sequences, of one length.
             rng: Of the draw.
         """
-        batch = getattr(tasks, "test", tasks).sample_tasks(num_tasks, rng).to(self.device)
+        tasks = getattr(tasks, "test", tasks)
+        check_has("tasks", tasks, ["sample_tasks"], TASKS_WANTED)
+        batch = self.check_batch(tasks.sample_tasks(num_tasks, rng))
         return float(self._cross_entropy(batch)) * batch.query_y[0].numel() / math.log(2)
 
     def _cross_entropy(self, batch: FewShotTasks) -> Tensor:
@@ -152,12 +162,11 @@ class SequenceLearner(FewShotLearner):
         outputs, _ = self.run(batch.query_x, state)
         return functional.binary_cross_entropy_with_logits(outputs, batch.query_y)
 
-    def _check_inputs(self, x: Tensor) -> Tensor:
+    def _check_shape(self, x: Tensor) -> None:
         if x.dim() != 3 or x.shape[-1] != self.input_size:
             raise ValueError(
                 f"inputs of shape {tuple(x.shape)} are no [tasks, steps, {self.input_size}]"
             )
-        return x.to(self._dtype)
 
 
 class NTMLearner(SequenceLearner):
@@ -216,7 +225,8 @@ class NTMLearner(SequenceLearner):
     def attention(self, batch: FewShotTasks) -> Tensor:
         """Weights of the heads over the slots at each step, ``[M, S + Q, H, N]``."""
         history: list[Any] = []
-        self.run(torch.cat([batch.support_x, batch.query_x], dim=1).to(self.device), None, history)
+        batch = self.check_batch(batch)
+        self.run(torch.cat([batch.support_x, batch.query_x], dim=1), None, history)
         return torch.stack([state.weights for state in history], dim=1)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from meta_rl.few_shot.tasks import FewShotSplit, FewShotTasks
-from meta_rl.tasks import check_count
+from meta_rl.arguments import check_count
+from meta_rl.few_shot.tasks import FewShotSplit, FewShotTasks, check_rng
 
 
 class SequenceTasks(ABC):
@@ -60,7 +60,9 @@ class SequenceTasks(ABC):
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
         """Draw sequences of one length."""
-        inputs, targets = self._draw(check_count("num_tasks", num_tasks), rng)
+        num_tasks = check_count("num_tasks", num_tasks)
+        check_rng(rng)
+        inputs, targets = self._draw(num_tasks, rng)
         x, y = (torch.from_numpy(part.astype(np.float32)) for part in (inputs, targets))
         blank = torch.zeros(*y.shape[:2], self.input_size)
         return FewShotTasks(x, x.new_zeros(*x.shape[:2], 0), blank, y).to(self.device)
@@ -86,7 +88,7 @@ class CopyTasks(SequenceTasks):
     def __init__(self, lengths: Sequence[int] = (1, 20), bits: int = 8) -> None:
         self.lengths = _check_range("lengths", lengths)
         self.bits = self.output_size = check_count("bits", bits)
-        self.input_size = bits + 1
+        self.input_size = self.bits + 1
         self.name = f"Copy-{_range_name(self.lengths)}"
 
     @property
@@ -132,7 +134,7 @@ class RepeatCopyTasks(SequenceTasks):
         self.repeats = _check_range("repeats", repeats)
         self.scale = _check_range("scale", repeats if scale is None else scale)
         self.bits = check_count("bits", bits)
-        self.input_size, self.output_size = bits + 2, bits + 1
+        self.input_size, self.output_size = self.bits + 2, self.bits + 1
         self.name = f"RepeatCopy-{_range_name(self.lengths)}x{_range_name(self.repeats)}"
 
     @property
@@ -177,7 +179,7 @@ class AssociativeRecallTasks(SequenceTasks):
         self.items = _check_range("items", items, least=2)
         self.item_length = check_count("item_length", item_length)
         self.bits = self.output_size = check_count("bits", bits)
-        self.input_size = bits + 2
+        self.input_size = self.bits + 2
         self.name = f"AssociativeRecall-{_range_name(self.items)}"
 
     @property

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from meta_rl.arguments import check_count, check_flag, check_has, check_number
 from meta_rl.few_shot.embedding import EmbeddingLearner, Memory
-from meta_rl.few_shot.learner import Rate
-from meta_rl.few_shot.tasks import FewShotTasks
-from meta_rl.tasks import check_count, check_number
+from meta_rl.few_shot.learner import TASKS_WANTED, Rate
+from meta_rl.few_shot.tasks import FewShotTasks, check_rng
 
 
 class Siamese(EmbeddingLearner):
@@ -63,12 +63,11 @@ class Siamese(EmbeddingLearner):
         features = getattr(network, "num_features", None)
         if features is None:
             raise ValueError("Siamese needs a network with an attribute num_features")
-        check_number("hard_negatives", hard_negatives, least=0.0, most=1.0)
-        self.augment = augment
-        self.hard_negatives = hard_negatives
-        self.weight_decay = weight_decay
+        self.augment = check_flag("augment", augment)
+        self.hard_negatives = check_number("hard_negatives", hard_negatives, least=0.0, most=1.0)
+        self.weight_decay = check_number("weight_decay", weight_decay, least=0.0)
         self.squash = (getattr(network, "recipe", None) or [""])[0] != "koch_network"
-        self.module["similarity"] = _Similarity(features).to(self.device)
+        self.module["similarity"] = _Similarity(features).to(self.device, self.dtype)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Adam, with the penalty."""
@@ -90,7 +89,8 @@ class Siamese(EmbeddingLearner):
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """A step on the cross-entropy of pairs, half of them the same."""
-        support = self.check_support(batch.support)
+        batch = self.check_batch(batch)
+        support = batch.support
         if self.augment:
             flat = [part.flatten(0, 1) for part in (support[0], batch.query_x)]
             distorted = [distort_images(part, self.rng) for part in flat]
@@ -142,12 +142,14 @@ class Siamese(EmbeddingLearner):
             rng: Of the tasks and pairs.
         """
         tasks = getattr(tasks, "test", tasks)
+        check_has("tasks", tasks, ["sample_tasks"], TASKS_WANTED)
+        check_rng(rng)
         own, self.rng = self.rng, rng
         right = []
         try:
             for _ in range(check_count("num_tasks", num_tasks)):
-                batch = tasks.sample_tasks(1, rng).to(self.device)
-                logits, same = self._pairs(self.check_support(batch.support), batch.query)
+                batch = self.check_batch(tasks.sample_tasks(1, rng))
+                logits, same = self._pairs(batch.support, batch.query)
                 right.append(((logits > 0) == (same > 0)).to(torch.float32).mean())
         finally:
             self.rng = own

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from meta_rl.few_shot.tasks import FewShotSplit, FewShotTasks, FrozenTasks
-from meta_rl.tasks import check_count
+from meta_rl.arguments import check_count, check_seed
+from meta_rl.few_shot.tasks import FewShotSplit, FewShotTasks, FrozenTasks, check_rng
 
 FAMILIES = ("sine", "step", "linear")
 LOW, HIGH = -5.0, 5.0
@@ -46,7 +46,7 @@ class FunctionTasks:
         self.shots = check_count("shots", shots)
         self.queries = check_count("queries", queries)
         self.families = tuple(families)
-        self.name = f"{name}-{shots}s"
+        self.name = f"{name}-{self.shots}s"
         self.device: torch.device | str = "cpu"
 
     @property
@@ -61,6 +61,7 @@ class FunctionTasks:
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
         """Draw functions and points."""
         num_tasks = check_count("num_tasks", num_tasks)
+        check_rng(rng)
         x = rng.uniform(LOW, HIGH, (num_tasks, self.shots + self.queries))
         y = np.empty_like(x)
         chosen = rng.integers(len(self.families), size=num_tasks)
@@ -120,8 +121,10 @@ class Sinusoid(FewShotSplit):
         seed: int = 0,
     ) -> None:
         name = "Sinusoid" if tuple(families) == ("sine",) else "Functions"
+        num_test = check_count("num_test", num_test)
+        test_queries = check_count("test_queries", test_queries)
         fresh = FunctionTasks(shots, test_queries, families, name)
-        seeds = np.random.SeedSequence(seed).spawn(2)
+        seeds = np.random.SeedSequence(check_seed(seed)).spawn(2)
         validation, test = (
             FrozenTasks(
                 fresh.sample_tasks(num_test, np.random.default_rng(stream)), fresh.space, fresh.name

@@ -16,7 +16,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from meta_rl.tasks import TaskSplit, check_count
+from meta_rl.arguments import check_count, check_flag, check_kind, check_names
+from meta_rl.few_shot.arrays import as_tensor, find_not_finite
+from meta_rl.tasks import TaskSplit
 
 
 class FewShotTasks(NamedTuple):
@@ -53,15 +55,17 @@ class FewShotTasks(NamedTuple):
         """The tasks (or, for an integer, the one task) at ``index`` of the leading axis."""
         return FewShotTasks(*(part[index] for part in self))
 
-    def to(self, device: torch.device | str) -> FewShotTasks:
-        """The same tasks on a device."""
-        return FewShotTasks(*(part.to(device) for part in self))
+    def to(self, device: torch.device | str | None = None) -> FewShotTasks:
+        """The same tasks as tensors on a device, or where they are; arrays and lists are taken."""
+        parts = (as_tensor(part, name, device) for name, part in self._asdict().items())
+        return FewShotTasks(*parts)
 
     @classmethod
     def from_dataset(cls, dataset: Any, ways: int, shots: int, **settings: Any) -> FewShotSplit:
         """Tasks of any labelled ``torch.utils.data.Dataset``; see :func:`split_dataset`."""
-        from meta_rl.few_shot.own_data import split_dataset
+        from meta_rl.few_shot.own_data import DATASET_SETTINGS, split_dataset
 
+        check_names(settings, DATASET_SETTINGS, "from_dataset")
         return split_dataset(dataset, ways, shots, **settings)
 
     @classmethod
@@ -90,6 +94,15 @@ class FewShotSplit(TaskSplit):
         moved: FewShotSplit = FewShotSplit.__new__(FewShotSplit)
         moved.__dict__.update({**self.__dict__, **parts})
         return moved
+
+
+def check_rng(rng: Any) -> None:
+    """Refuses what is no generator of NumPy.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    check_kind("rng", rng, np.random.Generator, "a numpy.random.Generator")
 
 
 def draw_distinct(
@@ -124,16 +137,17 @@ class ClassPool:
     """Labelled examples on a device, class by class, all in one tensor.
 
     Args:
-        examples: ``[N, ...]``, those of a class in a row. ``uint8`` images are given out as floats
-            in [0, 1], other integers as int64, floats and bools as float32.
+        examples: ``[N, ...]``, a tensor or an array, those of a class in a row. ``uint8`` images
+            are given out as floats in [0, 1], other integers as int64, floats and bools as float32.
         class_sizes: Examples of each class, ``[C]``; they sum to N.
         turns: 4 adds every class turned by 90, 180 and 270 degrees (the last two axes, which have
             to be equal); 1 adds none.
         groups: The group of each class, such as its alphabet, ``[C]``, numbered from 0.
+        names: The name of each class, ``[C]``.
 
     Raises:
-        ValueError: Sizes that do not sum to N, empty classes, or images to turn that are not
-            square.
+        ValueError: Sizes that do not sum to N, empty classes, images to turn that are not square,
+            or examples with NaN, infinity, complex numbers or no numbers.
     """
 
     def __init__(
@@ -142,7 +156,9 @@ class ClassPool:
         class_sizes: np.ndarray | Sequence[int],
         turns: int = 1,
         groups: np.ndarray | None = None,
+        names: Sequence[Any] | None = None,
     ) -> None:
+        examples = _checked_examples(examples)
         self.class_sizes = np.asarray(class_sizes, dtype=np.int64)
         if self.class_sizes.sum() != len(examples) or (self.class_sizes < 1).any():
             raise ValueError(
@@ -152,12 +168,13 @@ class ClassPool:
             raise ValueError(f"turns is 1 (none) or 4, got {turns}")
         if turns == 4 and (examples.dim() < 3 or examples.shape[-1] != examples.shape[-2]):
             raise ValueError(f"only square images can be turned, got {tuple(examples.shape[1:])}")
-        if examples.is_floating_point() or examples.dtype == torch.bool:
-            examples = examples.to(torch.float32)
+        if names is not None and len(names) != len(self.class_sizes):
+            raise ValueError(f"{len(names)} names for {len(self.class_sizes)} classes")
         self.turns = turns
         self.num_examples = len(examples)
         self.starts = np.concatenate([[0], np.cumsum(self.class_sizes)[:-1]])
         self.groups = groups
+        self.names = None if names is None else list(names)
         turned = [examples, *(examples.rot90(turn, (-2, -1)) for turn in range(1, turns))]
         self.examples = torch.cat(turned) if turns > 1 else examples
 
@@ -220,11 +237,12 @@ class ClassTasks:
         name: str = "tasks",
         within_group: bool = False,
     ) -> None:
+        check_kind("pool", pool, ClassPool, "a ClassPool")
         self.pool = pool
         self.ways = check_count("ways", ways, least=2)
         self.shots = check_count("shots", shots)
         self.queries = check_count("queries", queries)
-        self.name = f"{name}-{ways}w{shots}s"
+        self.name = f"{name}-{self.ways}w{self.shots}s"
         if self.ways > pool.num_classes:
             raise ValueError(f"ways={ways}: more than the {pool.num_classes} classes of {name}")
         fewest = int(pool.class_sizes.min())
@@ -233,7 +251,7 @@ class ClassTasks:
                 f"shots={shots} and queries={queries}: together more than the {fewest} examples "
                 f"that a class of {name} has"
             )
-        self.members = self._members(within_group)
+        self.members = self._members(check_flag("within_group", within_group))
 
     def _members(self, within_group: bool) -> list[np.ndarray]:
         """Classes that may meet in a task, by group."""
@@ -267,6 +285,7 @@ class ClassTasks:
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
         """Draw tasks, on the device of the pool."""
         num_tasks, ways = check_count("num_tasks", num_tasks), self.ways
+        check_rng(rng)
         classes = self._draw_classes(num_tasks, rng)  # [M, W]: position is the label
         each = self.shots + self.queries
         rows = classes.reshape(-1)
@@ -297,6 +316,12 @@ class ClassTasks:
         flat = np.concatenate(self.members)
         return flat[(np.cumsum(sizes) - sizes)[group, None] + picked]
 
+    @property
+    def class_names(self) -> list[Any]:
+        """Names of the classes of the pool, or their numbers where it has none."""
+        names = self.pool.names
+        return list(range(self.pool.num_classes)) if names is None else list(names)
+
     def sample_labelled(self, num: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Single examples with their class of the whole pool, for pre-training.
 
@@ -307,7 +332,9 @@ class ClassTasks:
         Returns:
             Inputs ``[N, ...]`` and classes ``[N]`` below :attr:`num_labels`.
         """
-        example = rng.integers(self.pool.num_examples, size=check_count("num", num))
+        num = check_count("num", num)
+        check_rng(rng)
+        example = rng.integers(self.pool.num_examples, size=num)
         turn = rng.integers(self.pool.turns, size=num)
         classes = np.searchsorted(self.pool.starts, example, side="right") - 1
         x = self.pool.gather(turn * self.pool.num_examples + example)
@@ -339,6 +366,8 @@ class FrozenTasks:
     """
 
     def __init__(self, tasks: FewShotTasks, space: spaces.Space, name: str) -> None:
+        check_kind("tasks", tasks, FewShotTasks, "FewShotTasks")
+        tasks = tasks.to()
         if tasks.num_tasks == 0:
             raise ValueError("a list of tasks needs at least one")
         self.tasks = tasks
@@ -350,7 +379,9 @@ class FrozenTasks:
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
         """Draw tasks without replacement, pass by pass."""
-        passes = -(-check_count("num_tasks", num_tasks) // len(self))
+        num_tasks = check_count("num_tasks", num_tasks)
+        check_rng(rng)
+        passes = -(-num_tasks // len(self))
         order = np.concatenate([rng.permutation(len(self)) for _ in range(passes)])
         return self.tasks.take(torch.from_numpy(order[:num_tasks]).to(self.tasks.support_x.device))
 
@@ -381,6 +412,7 @@ def class_split(
         within_group: As in :class:`ClassTasks`.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
+    check_names(train or {}, list(sizes), "train")
     changed = {key: value for key, value in (train or {}).items() if value is not None}
     parts = {
         part: ClassTasks(
@@ -392,6 +424,19 @@ def class_split(
         for part, pool in pools.items()
     }
     return FewShotSplit(**parts)
+
+
+def _checked_examples(examples: Any) -> Tensor:
+    """Examples ``[N, ...]`` of a type that a pool keeps."""
+    examples = as_tensor(examples, "examples")
+    if examples.dim() < 1 or 0 in examples.shape[1:]:
+        raise ValueError(f"examples of shape {tuple(examples.shape[1:])} hold no numbers")
+    if examples.is_floating_point() or examples.dtype == torch.bool:
+        examples = examples.to(torch.float32)
+    place = find_not_finite(examples, 1)
+    if place is not None:
+        raise ValueError(f"example {place[0]} holds {place[1]}; finite numbers are wanted")
+    return examples
 
 
 __all__ = [

@@ -26,10 +26,12 @@ from meta_rl.latent_state import LatentState
 from meta_rl.rollout import Rollout
 from meta_rl.tasks import count_tasks
 
+from ..learning import Learned
 from .probe_families import (
     ActionReward,
     EarlyEnd,
     HiddenSign,
+    HiddenTarget,
     ObservationTarget,
 )
 
@@ -52,13 +54,10 @@ ITERATION = 2 * 8  # ... and of each iteration, on two tasks
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _own_draws() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-    torch.set_num_threads(threads)
 
 
 def make_pearl(
@@ -542,31 +541,49 @@ PROBE: dict[str, Any] = {
     "kl_weight": 0.01,
     "reward_scale": 5.0,
     "target_rate": 0.05,
-    "seed": 0,
     "policy_kwargs": {"hidden_sizes": (32, 32), "encoder_sizes": (32,), "latent_size": 2},
 }
 
 
-def probed(algorithm: type[PEARL], iterations: int, **changes: Any) -> np.ndarray:
+class ShiftedTarget(HiddenTarget):
+    """Where to go is in [1/2, 3/2], and cannot be seen: 1 is the best for one who does not know."""
+
+    def earned(self, steps: np.ndarray, action: Any, params: Any) -> Any:
+        return super().earned(steps, action, self.target(params))
+
+    @staticmethod
+    def target(params: Any) -> Any:
+        return 1.0 + params / 2.0
+
+
+def probed(
+    algorithm: type[PEARL],
+    iterations: int,
+    seed: int,
+    family: type[TaskFuncEnv] = HiddenSign,
+    **changes: Any,
+) -> np.ndarray:
     """What it earns on held-out tasks after training on others, ``[64, 3]``."""
-    settings = {**PROBE, **changes}
+    settings = {**PROBE, "seed": seed, **changes}
     settings["policy_kwargs"] = {**PROBE["policy_kwargs"], **changes.get("policy_kwargs", {})}
-    model = algorithm(env=TaskVectorEnv(HiddenSign, 8), **settings)
+    model = algorithm(env=TaskVectorEnv(family, 8), **settings)
     for part in range(iterations):
         model.learn(1, log_interval=None, reset_num_timesteps=part == 0)
     result = evaluate_adaptation(
-        model, TaskVectorEnv(HiddenSign, 64), num_tasks=64, deterministic=True, seed=3
+        model, TaskVectorEnv(family, 64), num_tasks=64, deterministic=True, seed=seed
     )
     return result.values
 
 
+@pytest.mark.learning
 class TestProbe:
     """Only the context tells the sign of the task: 1/2 before it, 1 after it."""
 
-    def test_context_reveals_the_task(self) -> None:
-        values = probed(PEARL, 40, test_latent="mean")
-        assert 0.3 < values[:, 0].mean() < 0.7
-        assert values[:, 1:].min() == 1.0
+    def test_context_reveals_the_task(self, seed: int, learned: Learned) -> None:
+        values = probed(PEARL, 40, seed, test_latent="mean")
+        assert 0.2 < values[:, 0].mean() < 0.8  # 64 tasks with a sample of the prior each
+        learned("after one step", values[:, 1].mean(), at_least=0.9)
+        learned("after two steps", values[:, 2].mean(), at_least=0.9)
 
     @pytest.mark.parametrize(
         "changes",
@@ -576,19 +593,26 @@ class TestProbe:
         ],
         ids=["recurrent", "twin targets and a learned temperature"],
     )
-    def test_variants_learn_it_too(self, changes: dict[str, Any]) -> None:
+    def test_variants_learn_it_too(
+        self, changes: dict[str, Any], seed: int, learned: Learned
+    ) -> None:
         """A single step may leave some tasks in doubt, two do not."""
-        values = probed(PEARL, 32, test_latent="mean", **changes)
-        assert 0.3 < values[:, 0].mean() < 0.7
-        assert values[:, 1].mean() > 0.9
-        assert values[:, 2].min() == 1.0
+        values = probed(PEARL, 32, seed, test_latent="mean", **changes)
+        assert 0.2 < values[:, 0].mean() < 0.8
+        learned("after one step", values[:, 1].mean(), at_least=0.8)
+        learned("after two steps", values[:, 2].mean(), at_least=0.9)
 
-    def test_without_context_half_of_the_tasks_fail(self) -> None:
-        values = probed(MultiTaskSAC, 5)
-        assert 0.3 < values.mean() < 0.7
+    def test_without_context_the_mean_task_is_learned(self, seed: int, learned: Learned) -> None:
+        """It goes to the mean target, and can do no better; an untrained one stays at 0."""
+        values = probed(MultiTaskSAC, 8, seed, ShiftedTarget)
+        tests = TaskVectorEnv(ShiftedTarget, 64).task_split.test
+        tasks = tests.sample_tasks(64, np.random.default_rng(0))
+        spread = np.var(ShiftedTarget.target(tasks))
+        assert values.mean() <= -spread + 1e-6  # the best that is the same for all tasks
+        learned("reward", values.mean(), at_least=-0.3)  # -0.08 at best
 
-    def test_oracle_knows_the_task_from_the_start(self) -> None:
-        assert probed(OracleSAC, 12).mean() > 0.97
+    def test_oracle_knows_the_task_from_the_start(self, seed: int, learned: Learned) -> None:
+        learned("reward", probed(OracleSAC, 12, seed).mean(), at_least=0.9)
 
 
 class TestResume:
@@ -835,7 +859,7 @@ class TestSettings:
         loaded = PEARL.load(tmp_path / "checkpoint.zip")
         assert loaded.num_timesteps == 1600 + 2 * 160
         assert not loaded.replay.is_empty
-        assert "PEARL on 4 test tasks" in capsys.readouterr().out
+        assert "PEARL, 1 training x 4 test tasks" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("name", "algorithm"), [("multi_task_sac", MultiTaskSAC), ("oracle_sac", OracleSAC)]
@@ -855,7 +879,7 @@ class TestSettings:
         assert main([*command, "policy.hidden_sizes=[8]"]) == 0
         loaded = algorithm.load(tmp_path / "checkpoint.zip")
         assert isinstance(loaded.policy.encoder, GivenLatent)
-        assert f"{algorithm.__name__} on 4 test tasks" in capsys.readouterr().out
+        assert f"{algorithm.__name__}, 1 training x 4 test tasks" in capsys.readouterr().out
 
 
 class TestErrors:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +25,12 @@ from meta_rl.inner_loop import Params, adapt
 from meta_rl.trust_region import flatten, unflatten
 
 from ..families import Corridor, PushedCorridor
+from ..learning import Learned
 from .probe_families import HiddenTarget
 from .small_agents import parameters, same
 from .small_maml import EPISODES, TASKS, collected, in_double, looped_step, make_model, one_task
 
 FAMILIES = [Corridor, PushedCorridor]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def promp(family: Any = Corridor, **changes: Any) -> ProMP:
@@ -150,9 +142,10 @@ class TestObjective:
 
 
 class TestTraining:
-    def test_steps_raise_the_objective(self) -> None:
+    @pytest.mark.learning
+    def test_steps_raise_the_objective(self, seed: int, learned: Learned) -> None:
         """On the data of the iteration, by Adam; the log has the last step's own."""
-        model = collected(promp(num_outer_steps=10, learning_rate=0.01))
+        model = collected(promp(num_outer_steps=10, learning_rate=0.01, seed=seed))
 
         def mean() -> float:
             params = model.policy.parameters_by_name()
@@ -161,18 +154,20 @@ class TestTraining:
 
         before = mean()
         model.train()
-        assert mean() > before + 0.01
         assert model._n_updates == 10
-        assert model.logger.name_to_value["train/objective"] > before + 0.01
-        assert model.logger.name_to_value["train/inner_kl"] > 0.0
+        learned("gain", mean() - before, at_least=0.01)
+        logged = model.logger.name_to_value["train/objective"]
+        learned("logged gain", logged - before, at_least=0.01)
+        learned("logged divergence", model.logger.name_to_value["train/inner_kl"], at_least=1e-6)
 
     def test_learning_rate_schedule(self) -> None:
         model = promp(learning_rate=lambda left: 0.01 * left)
         model.learn(200)
         assert model.policy.optimizer.param_groups[0]["lr"] < 0.01
 
-    def test_learns_a_hidden_target(self) -> None:
-        """On held-out tasks: -1/3 is the best without adaptation, and random play far below it."""
+    @pytest.mark.learning
+    def test_learns_a_hidden_target(self, seed: int, learned: Learned) -> None:
+        """On held-out tasks: -1/3 is the best without adaptation; untrained, it is below -0.8."""
         env = TaskVectorEnv(HiddenTarget, 16 * 20)
         model = ProMP(
             env=env,
@@ -180,15 +175,12 @@ class TestTraining:
             envs_per_task=20,
             inner_lr=0.1,
             policy_kwargs={"hidden_sizes": (16,), "activation": "tanh", "log_std_init": -0.5},
-            seed=0,
+            seed=seed,
         )
         tests = TaskVectorEnv(HiddenTarget, 64 * 20)
-        before = evaluate_adaptation(model, tests, 64, 3, seed=3).values.mean(axis=0)
         model.learn(40 * 2 * env.num_envs)
-        after = evaluate_adaptation(model, tests, 64, 3, seed=3).values.mean(axis=0)
-        assert before[2] < -0.8
-        assert after[2] > max(after[0], after[1])
-        assert after[2] > -0.2
+        after = evaluate_adaptation(model, tests, 64, 3, seed=seed).values.mean(axis=0)
+        learned("after two steps", after[2], at_least=-0.2)
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_a_loaded_agent_goes_on_as_if_undisturbed(self, family: type, tmp_path: Path) -> None:

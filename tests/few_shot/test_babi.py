@@ -133,7 +133,7 @@ def test_broken_archive(root: Path) -> None:
         ({"task": "1"}, "1 to 20, got '1'"),
         ({"task": [1, 2.5]}, "1 to 20"),
         ({"version": "fr"}, "version is one of en, en-10k"),
-        ({"validation": 1.0}, "fraction"),
+        ({"validation": 1.0}, "validation has to be above 0 and below 1, got 1.0"),
         ({"memories": 0}, "memories"),
     ],
 )

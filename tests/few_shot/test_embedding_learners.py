@@ -17,6 +17,7 @@ from meta_rl.few_shot.matching import FullContext
 from meta_rl.few_shot.protonet import squared_distances
 from meta_rl.few_shot.siamese import distort_images
 
+from ..learning import Learned
 from .small_data import Same, blob_split, mlp
 
 # One task of two classes on a plane: class 0 at (0, 0) and (2, 0), class 1 at (0, 3).
@@ -117,7 +118,7 @@ class TestMatching:
     def test_settings_are_checked(self) -> None:
         with pytest.raises(ValueError, match="metric is one of"):
             MatchingNet(Same(), metric="angle", device="cpu")
-        with pytest.raises(ValueError, match="scale has to be positive"):
+        with pytest.raises(ValueError, match="scale has to be above 0"):
             MatchingNet(Same(), scale=0.0, device="cpu")
         network = torch.nn.Flatten()
         with pytest.raises(ValueError, match="num_features"):
@@ -197,18 +198,17 @@ class TestSiamese:
         with pytest.raises(ValueError, match=r"hard_negatives has to be in \[0"):
             Siamese(mlp(None), hard_negatives=1.5, device="cpu")
 
-    def test_it_learns_to_verify(self) -> None:
+    @pytest.mark.learning
+    def test_it_learns_to_verify(self, seed: int, learned: Learned) -> None:
         tasks = blob_split()
-        learner = Siamese(mlp(None, hidden=32), augment=False, meta_lr=1e-2, seed=0, device="cpu")
-        before = learner.verify(tasks.test, 50, np.random.default_rng(0))
-        own = learner.rng
+        network = mlp(None, hidden=32, seed=seed)
+        learner = Siamese(network, augment=False, meta_lr=1e-2, seed=seed, device="cpu")
         learner.learn(tasks, 100)
-        assert learner.rng is own
-        after = learner.verify(tasks.test, 50, np.random.default_rng(0))
-        assert after > max(0.85, before)
+        verified = learner.verify(tasks.test, 50, np.random.default_rng(0))
+        learned("pairs told apart", verified, at_least=0.85)
         test = tasks.test.sample_tasks(50, np.random.default_rng(0))
         right = learner.predict(test.query_x, learner.adapt(test.support)) == test.query_y
-        assert right.float().mean() > 0.85
+        learned("accuracy", right.float().mean(), at_least=0.85)
 
     def test_distortions_stay_in_their_ranges(self) -> None:
         """A dot in the middle moves by at most 2 pixels of 105; all four kinds take part."""
@@ -238,7 +238,7 @@ class TestNearestNeighbour:
     def test_pixels(self) -> None:
         learner = NearestNeighbour(device="cpu")
         state = learner.adapt((X, Y))
-        assert learner.scores(QUERY, state).tolist() == [[[-2.0, -5.0]]]
+        assert torch.allclose(learner.scores(QUERY, state), torch.tensor([[[-2.0, -5.0]]]))
 
     def test_words(self) -> None:
         """Texts "1 2" and "3 3 4" (0 is padding); the query "3 1 1" shares more with the first."""
@@ -267,24 +267,26 @@ def test_before_adaptation_nothing_is_known() -> None:
     assert learner.predict(QUERY, None).tolist() == [[0]]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: ProtoNet(mlp(None, hidden=32), meta_lr=1e-2, meta_batch_size=4, seed=0),
-        lambda: MatchingNet(mlp(None, hidden=32), meta_lr=1e-2, seed=0),
-        lambda: MatchingNet(mlp(None, hidden=32), metric="euclidean", meta_lr=1e-2, seed=0),
-        lambda: MatchingNet(mlp(None, hidden=32), fce=True, meta_lr=1e-2, seed=0),
-    ],
-)
-def test_they_learn_to_compare(make: object) -> None:
+COMPARING: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "protonet": (ProtoNet, {"meta_batch_size": 4}),
+    "matching": (MatchingNet, {}),
+    "matching-euclidean": (MatchingNet, {"metric": "euclidean"}),
+    "matching-fce": (MatchingNet, {"fce": True}),
+}
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("name", COMPARING)
+def test_they_learn_to_compare(name: str, seed: int, learned: Learned) -> None:
     tasks = blob_split(shots=2)
-    learner = make()  # type: ignore[operator]
-    learner.learn(tasks, 50)
+    kind, settings = COMPARING[name]
+    learner = kind(mlp(None, hidden=32, seed=seed), meta_lr=1e-2, seed=seed, **settings)
+    learner.learn(tasks, 100)
     points = dict(learner.adaptation_points(tasks.test.sample_tasks(1, learner.rng).support))
     assert list(points) == [1, 2]
     test = tasks.test.sample_tasks(50, np.random.default_rng(0))
     right = learner.predict(test.query_x, learner.adapt(test.support)) == test.query_y
-    assert right.float().mean() > 0.75  # 0.58 untrained
+    learned("accuracy", right.float().mean(), at_least=0.75)
 
 
 def test_an_evaluation_embeds_queries_once() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meta_rl.few_shot import Clinc150, Sinusoid, clinc150
+from meta_rl.few_shot import Clinc150, Sinusoid, clinc150, texts
 from meta_rl.few_shot.sinusoid import FunctionTasks
 
 from .small_data import real_data
@@ -112,7 +112,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_words() -> None:
-    assert clinc150.words("Please, it's 5 o'clock!") == ["please", "it's", "5", "o'clock"]
+    assert texts.words("Please, it's 5 o'clock!") == ["please", "it's", "5", "o'clock"]
     vocabulary = clinc150.Vocabulary(["b b a", "a b c"], num_hashes=10, length=3)
     assert len(vocabulary) == 1 + 3 + 10
     assert vocabulary.encode(["b a c b", "a"]).tolist() == [[1, 2, 3], [2, 0, 0]]
@@ -179,7 +179,7 @@ def test_words_of_a_training_task_are_taken_for_unknown(root: Path) -> None:
         assert len({a for a, _ in pairs}) == len(pairs)
         changed += sum(a != b for a, b in pairs) / len(pairs)
     assert 0.3 < changed / 100 < 0.55  # half of the words, but never the padding
-    with pytest.raises(ValueError, match=r"a probability lies in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"unknown_words has to be in \[0, 1\]"):
         Clinc150(root, ways=3, shots=1, queries=1, unknown_words=2.0)
 
 

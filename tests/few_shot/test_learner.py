@@ -223,7 +223,7 @@ class TestData:
     @pytest.mark.parametrize(
         ("x", "y", "message"),
         [
-            (BATCH.support_x.long(), BATCH.support_y, "inputs of torch.int64: images are uint8"),
+            (BATCH.support_x * torch.nan, BATCH.support_y, "example 0 of task 0 holds nan"),
             (BATCH.support_x, BATCH.support_y + 1, "labels have to be 0 to 2, got 1 to 3"),
             (BATCH.support_x, BATCH.support_y - 1, "got -1 to 1"),
             (BATCH.support_x[:, :0], BATCH.support_y[:, :0], "an empty support set"),
@@ -318,17 +318,21 @@ class TestTraining:
         draws: list[Any] = []
 
         class Poisoned(ClassTasks):
-            def _poisoned(self, x: torch.Tensor) -> torch.Tensor:
-                draws.append(x)
-                return x * (torch.nan if len(draws) == 3 else 1.0)
+            """From the third draw on, the network's features are not finite."""
+
+            def _poison(self) -> None:
+                draws.append(1)
+                if len(draws) == 3:
+                    body: Any = learner.network.body
+                    body.register_forward_hook(lambda module, inputs, outputs: outputs * torch.nan)
 
             def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
-                batch = super().sample_tasks(num_tasks, rng)
-                return batch._replace(support_x=self._poisoned(batch.support_x))
+                self._poison()
+                return super().sample_tasks(num_tasks, rng)
 
             def sample_labelled(self, num: int, rng: np.random.Generator) -> Any:
-                x, y = super().sample_labelled(num, rng)
-                return self._poisoned(x), y
+                self._poison()
+                return super().sample_labelled(num, rng)
 
         seen: list[list[torch.Tensor]] = []
 

@@ -121,7 +121,7 @@ def test_a_recipe_makes_the_same_network(network: FewShotNetwork) -> None:
     [
         (lambda: conv4(1), "ways has to be a whole number of at least 2"),
         (lambda: conv4(size=8), "size has to be a whole number of at least 16"),
-        (lambda: conv4(pool="mean"), "pool is 'max' or 'stride'"),
+        (lambda: conv4(pool="mean"), "pool is one of max, stride"),
         (lambda: koch_network(size=28), "at least 69"),
     ],
 )

@@ -261,5 +261,7 @@ class TestOwnData:
             FewShotTasks.from_folder(tmp_path, 2, 1)
         path = self.folder(tmp_path / "own")
         (path / "class0" / "0.png").write_bytes(b"no image")
-        with pytest.raises(ValueError, match=r"0.png is no readable image"):
+        for i in (1, 2):
+            (path / "class0" / f"{i}.png").unlink()
+        with pytest.raises(ValueError, match=r"class0; 1 left out: .*0.png is no readable image"):
             FewShotTasks.from_folder(path, 2, 1)

@@ -1,0 +1,94 @@
+"""Tensors, arrays and lists of numbers as tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_FEW_OPERATIONS = (torch.uint16, torch.uint32, torch.uint64)
+"""Types that PyTorch can hardly compute with; their values are kept as int64."""
+
+
+def as_tensor(values: Any, name: str, device: torch.device | str | None = None) -> Tensor:
+    """Gives real numbers as a tensor on a device.
+
+    Args:
+        values: A tensor, an array, or lists of numbers or of these.
+        name: What it is, for the error.
+        device: The device of the result; by default that of a tensor, and the CPU of others.
+
+    Raises:
+        TypeError: None of these.
+        ValueError: Complex numbers, names, or parts of different shapes.
+    """
+    tensor = values if isinstance(values, Tensor) else _from_python(values, name)
+    if tensor.is_complex():
+        raise ValueError(f"{name}: complex numbers ({tensor.dtype}); real numbers are wanted")
+    if tensor.dtype in _FEW_OPERATIONS:
+        tensor = tensor.to(torch.int64)
+    return tensor.detach() if device is None else tensor.detach().to(device)
+
+
+def _from_python(values: Any, name: str) -> Tensor:
+    if isinstance(values, list | tuple) and any(_holds_tensor(part) for part in values):
+        try:
+            return torch.stack([as_tensor(part, name) for part in values])
+        except RuntimeError as error:
+            raise ValueError(f"{name}: parts of different shapes") from error
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name}: parts of different shapes") from error
+    if array.dtype.kind in "US":
+        raise ValueError(f"{name}: texts, such as {str(array.flat[0])!r}; numbers are wanted")
+    if array.dtype.kind not in "biufc":
+        kind = "None" if values is None else type(values).__name__
+        raise TypeError(
+            f"{name} have to be a tensor, an array or lists of numbers, got {kind} ({array.dtype})"
+        )
+    return from_array(array)
+
+
+def from_array(array: np.ndarray) -> Tensor:
+    """Gives a copy of an array of numbers, whatever its byte order, strides and precision are."""
+    if array.dtype.itemsize > 8 and array.dtype.kind == "f":  # long double
+        array = array.astype(np.float64)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _holds_tensor(part: Any) -> bool:
+    while isinstance(part, list | tuple) and part:
+        part = part[0]
+    return isinstance(part, Tensor)
+
+
+def check_finite(x: Tensor, name: str) -> None:
+    """Refuses NaN and infinity.
+
+    Args:
+        x: Floats of examples of tasks, ``[M, N, ...]``.
+        name: What they are, for the error.
+
+    Raises:
+        ValueError: Says which example of which task is the first.
+    """
+    place = find_not_finite(x, 2)
+    if place is not None:
+        *where, number = place
+        raise ValueError(f"{name}: example {where[1]} of task {where[0]} holds {number}")
+
+
+def find_not_finite(x: Tensor, num_axes: int) -> list[Any] | None:
+    """Where the first NaN or infinity is, along the leading axes, and which of them it is."""
+    if not x.is_floating_point() or bool(x.sum().isfinite()):  # one pass: almost always the case
+        return None
+    finite = x.isfinite().reshape(*x.shape[:num_axes], -1)
+    bad = ~finite.all(dim=-1)
+    if not bool(bad.any()):  # finite numbers with an infinite sum
+        return None
+    where = bad.nonzero()[0].tolist()
+    row = x[tuple(where)].flatten()
+    return [*where, float(row[~row.isfinite()][0])]

@@ -1,0 +1,61 @@
+"""Texts as numbers of words."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from meta_rl.arguments import check_count
+
+PADDING = 0
+
+
+class Vocabulary:
+    """Numbers for words: those of the training texts, and a hash for all others.
+
+    An unknown word always gets the same number, above those of the known ones: its embedding is
+    never trained, but a word that occurs twice is recognised.
+
+    Args:
+        texts: To take the words from.
+        num_hashes: Numbers for unknown words.
+        length: Words of a text that are kept; shorter texts are padded with 0.
+    """
+
+    def __init__(self, texts: Sequence[str], num_hashes: int = 2048, length: int = 28) -> None:
+        counts = Counter(word for text in texts for word in words(text))
+        known = sorted(counts, key=lambda word: (-counts[word], word))
+        self.known = {word: index + 1 for index, word in enumerate(known)}
+        self.num_hashes = check_count("num_hashes", num_hashes)
+        self.length = check_count("length", length)
+
+    def __len__(self) -> int:
+        return 1 + len(self.known) + self.num_hashes
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Numbers of the words, ``[N, length]``, int32.
+
+        Raises:
+            ValueError: A text without words.
+        """
+        tokens = torch.full((len(texts), self.length), PADDING, dtype=torch.int32)
+        for row, text in enumerate(texts):
+            numbers = [self._number(word) for word in words(text)][: self.length]
+            if not numbers:
+                raise ValueError(f"no words in {text!r}")
+            tokens[row, : len(numbers)] = torch.tensor(numbers, dtype=torch.int32)
+        return tokens
+
+    def _number(self, word: str) -> int:
+        unknown = 1 + len(self.known) + zlib.crc32(word.encode()) % self.num_hashes
+        return self.known.get(word, unknown)
+
+
+def words(text: str) -> list[str]:
+    """Words of a text, in lower case, without punctuation."""
+    return re.findall(r"[\w']+", text.lower())
