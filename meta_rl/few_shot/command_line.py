@@ -50,7 +50,7 @@ class OnCommandLine:
     num_iterations: int
     # Methods of the learner.
     learn: Callable[..., Any]
-    check_batch: Callable[..., None]
+    check_batch: Callable[..., Any]
     check_can_record: Callable[[], None]
     check_can_compile: Callable[[], None]
     load: ClassVar[Callable[..., Any]]
