@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from meta_rl.context import Belief
-from meta_rl.latent_policy import LatentActorCritic
 from meta_rl.rollout import Rollout
-from meta_rl.task_replay import as_rows
+
+from .encoders import Belief
+from .networks import LatentActorCritic
+from .replay import as_rows
 
 
 class LatentState(NamedTuple):

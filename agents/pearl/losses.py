@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from meta_rl.context import Belief
-from meta_rl.latent_policy import LatentActorCritic
+from .encoders import Belief
+from .networks import LatentActorCritic
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LatentLosses:
 
     Attributes:
         policy: The networks.
-        columns: Of a row of :class:`meta_rl.task_replay.TaskReplay`.
+        columns: Of a row of :class:`meta_rl.agents.pearl.replay.TaskReplay`.
         reward_scale: Of the rewards that the critics learn from.
         discount: Of the rewards.
         policy_regularization: Of the squared means and log standard deviations before squashing.

@@ -14,8 +14,9 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
-from meta_rl.context import ENCODERS, mlp
 from meta_rl.torch_generator import weights_generator
+
+from .encoders import ENCODERS, mlp
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
