@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from meta_rl.rollout import Rollout
+from meta_rl.streams import TaskStreams
 
 
 class BanditState(NamedTuple):
@@ -102,7 +103,10 @@ class BetaBelief:
     ) -> np.ndarray:
         """Draws of the probabilities, ``[num_samples, N, A]``."""
         wins, losses = self._parameters(state)
-        return rng.beta(wins, losses, size=(num_samples, *wins.shape))
+        # A task's numbers must not depend on the refused tries of the tasks before it.
+        streams = TaskStreams(rng.integers(2**63, size=len(wins)))
+        size = (len(wins), num_samples, wins.shape[1])
+        return streams.beta(wins[:, None], losses[:, None], size).swapaxes(0, 1)
 
     def log_density(self, means: np.ndarray, state: BanditState) -> np.ndarray:
         """Of a Beta distribution, without its normaliser, ``[..., N, A]``."""

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from meta_rl.rollout import Rollout
+from meta_rl.streams import TaskStreams
 
 from .tabular_beliefs import (
     EMPIRICAL_PRIOR,
@@ -379,7 +380,9 @@ class OPSRL(_ModelBasedLearner):
     def _plan_in_sample(self, belief: Posterior) -> np.ndarray:
         noise = self.rng.standard_normal(belief.reward_mean.shape)
         rewards = belief.reward_mean + noise / np.sqrt(belief.reward_precision)
-        transitions = self.rng.standard_gamma(belief.dirichlet)
+        # A task's numbers must not depend on the refused tries of the tasks before it.
+        streams = TaskStreams(self.rng.integers(2**63, size=len(belief.dirichlet)))
+        transitions = streams.standard_gamma(belief.dirichlet)
         transitions /= transitions.sum(axis=-1, keepdims=True)
         return finite_horizon_q_values(rewards, transitions, self.horizon)
 

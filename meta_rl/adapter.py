@@ -80,7 +80,6 @@ class TaskVectorAdapter(TaskBatch):
         self._tasks: Tasks = None
         self._set: Tasks = None
         self._waiting: list[Any] = [None] * self.num_envs  # tasks for each next reset
-        self._task_rng: np.random.Generator | None = None
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)
         self.trial_start = np.zeros(self.num_envs, dtype=bool)
 
@@ -138,7 +137,10 @@ class TaskVectorAdapter(TaskBatch):
         self._hand_over()
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Begin new episodes; arguments as in the native batch."""
         options = dict(options or {})
@@ -151,7 +153,7 @@ class TaskVectorAdapter(TaskBatch):
         if task is not None:
             self.set_tasks(task)
         if seed is not None:
-            self._task_rng = np.random.default_rng([int(seed), 1])
+            seed = self._seed_tasks(seed)
         if self._set is None:
             over = self._episodes + 1 >= self.episodes_per_trial
             anew = seed is not None or self._tasks is None
@@ -192,11 +194,9 @@ class TaskVectorAdapter(TaskBatch):
     def _choose(self, mask: np.ndarray) -> None:
         if not mask.any():
             return
-        if self._task_rng is None:
-            self._task_rng = np.random.default_rng()
-        tasks = self._chosen_from.sample_tasks(int(mask.sum()), self._task_rng)
-        for k, i in enumerate(np.flatnonzero(mask)):
-            self._waiting[i] = take_tasks(tasks, k)
+        tasks = self._draw_tasks(mask, self._chosen_from)
+        for place, i in enumerate(np.flatnonzero(mask)):
+            self._waiting[i] = take_tasks(tasks, place)
 
     def _hand_over(self) -> None:
         self.envs.set_attr("next_task", list(self._waiting))

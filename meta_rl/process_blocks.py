@@ -63,9 +63,12 @@ class ProcessBlocks(VectorEnv):
         return len(self._blocks)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes; sub-environment ``i`` gets ``seed + i``, as in ``SyncVectorEnv``."""
+        """Begin new episodes; sub-environment ``i`` gets ``seed + i`` or ``seed[i]``."""
         results = self._processes.call("reset_block", seed, options)
         observations, infos = zip(*results, strict=True)
         return self._joined(observations), self._joined_infos(infos)
@@ -140,15 +143,18 @@ class _Block(gym.Env):
         return self._made
 
     def reset_block(
-        self, seed: int | None, options: dict[str, Any] | None
+        self, seed: int | Sequence[int] | None, options: dict[str, Any] | None
     ) -> tuple[Any, dict[str, Any]]:
         options = dict(options or {})
         if "reset_mask" in options:
             options["reset_mask"] = options["reset_mask"][self._place]
             if not options["reset_mask"].any():
                 return self._latest, {}
-        first = None if seed is None else seed + self._place.start
-        self._latest, infos = self._envs.reset(seed=first, options=options)
+        if isinstance(seed, int):
+            seed = seed + self._place.start
+        elif seed is not None:
+            seed = list(seed[self._place])
+        self._latest, infos = self._envs.reset(seed=seed, options=options)
         return self._latest, infos
 
     def step_block(self, actions: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 
 PACKAGES = ("meta-rl", "torch", "gymnasium", "numpy", "mujoco", "stable-baselines3", "scipy")
@@ -13,6 +14,11 @@ PACKAGES = ("meta-rl", "torch", "gymnasium", "numpy", "mujoco", "stable-baseline
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
+    return dict(_package_versions())
+
+
+@cache
+def _package_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from meta_rl.tasks import Tasks, TaskSplit, as_tasks, copy_tasks, count_tasks, repeat_tasks
+from meta_rl.tasks import (
+    TaskDistribution,
+    Tasks,
+    TaskSplit,
+    as_tasks,
+    copy_tasks,
+    count_tasks,
+    put_tasks,
+    repeat_tasks,
+)
 
 
 class TaskBatch(VectorEnv):
@@ -27,6 +37,8 @@ class TaskBatch(VectorEnv):
     horizon: int
     episodes_per_trial: int
     adaptation_unit: str
+    _task_seeds: int | list[int] | None = None
+    _task_rngs: list[np.random.Generator] | None = None  # made when they are first needed
 
     @property
     @abstractmethod
@@ -51,6 +63,47 @@ class TaskBatch(VectorEnv):
     def _one_for_each(self, tasks: Tasks) -> Tasks:
         """A copy with one task per sub-environment: each for an equal block of neighbours."""
         return copy_tasks(repeat_tasks(tasks, self.num_envs // count_tasks(tasks)))
+
+    def _seed_tasks(self, seed: int | Sequence[int]) -> int | list[int]:
+        """Seed the draws of tasks: together, or each sub-environment's by its own seed.
+
+        Tasks have streams of their own, so that a task given or chosen shifts nothing else.
+
+        Returns:
+            The seed or the seeds, checked.
+
+        Raises:
+            ValueError: A wrong number of seeds, or seeds that are no whole numbers from 0.
+        """
+        seeds = np.asarray(seed)
+        if seeds.shape not in ((), (self.num_envs,)) or seeds.dtype.kind not in "iu":
+            raise ValueError(
+                f"seed: expected a whole number, or {self.num_envs} of them, one for each "
+                f"sub-environment; got {seed!r}"
+            )
+        if np.any(seeds < 0):
+            raise ValueError(f"seed: expected whole numbers from 0, got {seed!r}")
+        self._task_seeds = int(seeds) if seeds.ndim == 0 else [int(own) for own in seeds]
+        self._task_rngs = None
+        return self._task_seeds
+
+    def _draw_tasks(self, mask: np.ndarray, distribution: TaskDistribution) -> Tasks:
+        """Self-chosen tasks for the sub-environments where ``mask``, in their order."""
+        seeds = self._task_seeds
+        if not isinstance(seeds, list):
+            if self._task_rngs is None:
+                entropy = None if seeds is None else [seeds, 1]
+                self._task_rngs = [np.random.default_rng(entropy)]
+            return distribution.sample_tasks(int(mask.sum()), self._task_rngs[0])
+        if self._task_rngs is None:
+            self._task_rngs = [np.random.default_rng([own, 1]) for own in seeds]
+        chosen = np.flatnonzero(mask)
+        tasks = None
+        for place, i in enumerate(chosen):
+            own = distribution.sample_tasks(1, self._task_rngs[i])
+            tasks = repeat_tasks(own, len(chosen)) if tasks is None else tasks
+            put_tasks(tasks, slice(place, place + 1), own)
+        return tasks
 
     def _check_mask(self, mask: Any) -> np.ndarray:
         if mask is None:

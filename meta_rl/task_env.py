@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from meta_rl.definition import TaskFuncEnv
+from meta_rl.streams import TaskStreams
 from meta_rl.task_batch import TaskBatch
 from meta_rl.tasks import (
     Task,
@@ -92,7 +93,6 @@ class TaskVectorEnv(TaskBatch):
         self._tasks: Tasks = None
         self._set: Tasks = None  # what set_tasks was given, for the resets that come
         self._due = np.zeros(self.num_envs, dtype=bool)  # its entries that no reset has taken yet
-        self._task_rng: np.random.Generator | None = None
         self._state: Any = None
         self._elapsed = np.zeros(self.num_envs, dtype=np.int64)
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)  # finished in the current trial
@@ -125,12 +125,17 @@ class TaskVectorEnv(TaskBatch):
         self._due[:] = True
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Begin new episodes.
 
         Args:
-            seed: Fixes all that follows: first states, transitions and self-chosen tasks.
+            seed: Fixes all that follows: first states, transitions and self-chosen tasks. A list
+                has one seed for each sub-environment, which then depends on its own seed alone and
+                not on the batch that it is in.
             options: ``"reset_mask"``: bool ``[N]``, which sub-environments; all by default.
                 ``"task"``: tasks to set, as in :meth:`set_tasks`.
 
@@ -145,9 +150,11 @@ class TaskVectorEnv(TaskBatch):
         if options.get("task") is not None:
             self.set_tasks(options["task"])
         if seed is not None:
-            super().reset(seed=seed)
-            # Tasks have a stream of their own, so that a task given or chosen shifts nothing else.
-            self._task_rng = np.random.default_rng([int(seed), 1])
+            seed = self._seed_tasks(seed)
+            if isinstance(seed, list):
+                self._np_random = TaskStreams(seed)
+            else:
+                super().reset(seed=seed)
         self._begin(mask, seeded=seed is not None)
         observations = self.definition.observation(self._state, self.np_random, self._tasks)
         return observations, {"task": copy_tasks(self._tasks), "_task": self._everywhere}
@@ -221,7 +228,9 @@ class TaskVectorEnv(TaskBatch):
         if mask.all():
             self._state = self.definition.initial(self.np_random, self._tasks)
         else:
-            first = self.definition.initial(self.np_random, take_tasks(self._tasks, mask))
+            rng = self.np_random
+            rng = rng[mask] if isinstance(rng, TaskStreams) else rng
+            first = self.definition.initial(rng, take_tasks(self._tasks, mask))
             self._state = type(first)(
                 *(_merged(mask, old, new) for old, new in zip(self._state, first, strict=True))
             )
@@ -238,9 +247,7 @@ class TaskVectorEnv(TaskBatch):
         elif not seeded:
             choose &= self.resample_tasks & (self._episodes >= self.episodes_per_trial)
         if choose.any():
-            if self._task_rng is None:
-                self._task_rng = np.random.default_rng()
-            self._write(choose, self._chosen_from.sample_tasks(int(choose.sum()), self._task_rng))
+            self._write(choose, self._draw_tasks(choose, self._chosen_from))
         if taken.any():
             self._write(taken, take_tasks(self._set, taken))
             self._due = self._due & ~taken

@@ -23,6 +23,10 @@ Task: TypeAlias = Any
 """One task: one slice of :data:`Tasks`."""
 
 
+DRAWN_TASKS = 100
+"""Tasks that an evaluation draws from a distribution without a list, where nobody says how many."""
+
+
 @runtime_checkable
 class TaskDistribution(Protocol):
     """What tasks there are, and how to draw them."""
@@ -183,6 +187,45 @@ def held_out_split(
     )
 
 
+def distinct_tasks(
+    tasks: TaskDistribution, num_tasks: int | None, seed: int, *, name: str = "these tasks"
+) -> tuple[Tasks, np.ndarray]:
+    """Different tasks of a distribution: of a list each at most once, or fresh draws.
+
+    The tasks of a list come in an order that is the same for every seed and every number; draws
+    depend on the seed. Either way the first tasks do not depend on how many are asked for.
+
+    Args:
+        tasks: A list (:class:`FiniteTasks`) or another distribution.
+        num_tasks: How many, M; ``None`` takes all of a list, and up to 100 draws.
+        seed: Seed of the draws.
+        name: What the tasks are called in errors.
+
+    Returns:
+        The tasks, and ``[M]`` which ones of the list they are (of the draws: 0, 1, 2, ...).
+
+    Raises:
+        ValueError: More tasks than there are.
+    """
+    wanted = DRAWN_TASKS if num_tasks is None else check_count("num_tasks", num_tasks)
+    if isinstance(tasks, FiniteTasks):
+        order = np.random.default_rng(0).permutation(len(tasks))
+        found = order[_first_places(take_tasks(tasks.tasks, order))]
+        wanted = len(found) if num_tasks is None else wanted
+        drawn = tasks.tasks
+    else:
+        drawn, found = _distinct_draws(tasks, wanted, seed)
+        wanted = min(wanted, len(found)) if num_tasks is None else wanted
+    if wanted > len(found):
+        raise ValueError(
+            f"num_tasks={wanted}: {name} hold {len(found)} distinct tasks, and each counts once; "
+            f"ask for at most {len(found)}, and for more episodes of each by envs_per_task"
+        )
+    found = found[:wanted]
+    index = found if isinstance(tasks, FiniteTasks) else np.arange(wanted)
+    return take_tasks(drawn, found), index
+
+
 def as_tasks(space: spaces.Space, tasks: Tasks, num_tasks: int | None = None) -> Tasks:
     """Tasks as arrays of the space's dtype, checked: every one of them lies in ``space``.
 
@@ -279,6 +322,46 @@ def check_number(
         raise ValueError(f"{name} has to be above {above:g}, got {value}")
     if not least <= value <= most:
         raise ValueError(f"{name} has to be in [{least:g}, {most:g}], got {value}")
+
+
+def _distinct_draws(
+    distribution: TaskDistribution, wanted: int, seed: int
+) -> tuple[Tasks, np.ndarray]:
+    """Draws by seeded blocks, until enough differ or a block brings nothing new."""
+    parts: list[Tasks] = []
+    found = np.zeros(0, dtype=np.int64)
+    while len(found) < wanted:
+        stream = np.random.SeedSequence(seed, spawn_key=(0, len(parts)))
+        parts.append(distribution.sample_tasks(DRAWN_TASKS, np.random.default_rng(stream)))
+        drawn = _joined_tasks(parts)
+        before, found = len(found), _first_places(drawn)
+        if len(found) == before:
+            break
+    return drawn, found
+
+
+def _joined_tasks(parts: list[Tasks]) -> Tasks:
+    if isinstance(parts[0], Mapping):
+        return {key: _joined_tasks([part[key] for part in parts]) for key in parts[0]}
+    return np.concatenate(parts)
+
+
+def _first_places(tasks: Tasks) -> np.ndarray:
+    """Where each distinct task occurs first, in ascending order."""
+    rows = _as_bytes(tasks)
+    places: dict[bytes, int] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row, place)
+    return np.fromiter(places.values(), dtype=np.int64, count=len(places))
+
+
+def _as_bytes(tasks: Tasks) -> list[bytes]:
+    if isinstance(tasks, Mapping):
+        parts = [_as_bytes(tasks[key]) for key in sorted(tasks)]
+        return [b"".join(row) for row in zip(*parts, strict=True)]
+    array = np.ascontiguousarray(tasks)
+    array = array + 0.0 if array.dtype.kind == "f" else array  # -0.0 and 0.0 are one number
+    return [row.tobytes() for row in array]
 
 
 def _uniform(space: spaces.Space, num: int, rng: np.random.Generator) -> Tasks:

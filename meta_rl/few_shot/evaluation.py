@@ -11,27 +11,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from meta_rl.evaluation import EvaluationResult, seeded
+from meta_rl.evaluation import EvaluationResult
 from meta_rl.few_shot.tasks import FewShotTasks, FrozenTasks
-from meta_rl.tasks import TaskSplit, check_count
+from meta_rl.randomness import LearnerRandomness
+from meta_rl.tasks import DRAWN_TASKS, TaskSplit, check_count
 
-TASKS_AT_ONCE = 50
+DRAWN_AT_ONCE = 50
+TASKS_AT_ONCE = 25
 NUMBERS_AT_ONCE = 4_000_000
 """In the inputs of these tasks, at most."""
 
+_DRAWS, _LEARNER, _OUT_OF_SCOPE = range(3)  # first parts of the spawn keys
+
 
 def evaluate_few_shot(
-    learner: Any, tasks: Any, num_tasks: int, *, seed: int = 0, split: str = "test"
+    learner: Any, tasks: Any, num_tasks: int | None = None, *, seed: int = 0, split: str = "test"
 ) -> EvaluationResult:
     """Score predictions on query data before adaptation, and after more and more of it.
+
+    The scores of a task depend on the learner, the task and ``seed`` alone, not on the number of
+    other tasks: tasks are drawn by blocks with seeds of their own, and the learner is always asked
+    about the same number of tasks.
 
     Args:
         learner: With ``adapt(support, state)`` and ``predict(inputs, state)``; the points of its
             adaptation come from ``adaptation_points(support)`` where it has it, or at once with
             what is predicted there from ``predictions(support, inputs)``.
         tasks: A split, or a distribution of tasks.
-        num_tasks: Tasks. Lists hold a finite number; more are met repeatedly.
-        seed: Of the tasks and of the learner, whose generators are put back afterwards.
+        num_tasks: Number of tasks. By default all tasks of a list, and 100 draws otherwise.
+        seed: Seed of the draws and of the learner, whose generators are put back afterwards.
         split: Part of the split.
 
     Returns:
@@ -39,25 +47,22 @@ def evaluate_few_shot(
         adaptation, then after the steps or shots in ``points``.
 
     Raises:
-        ValueError: Counts below one, or an unknown split.
+        ValueError: Counts below one, more tasks than a list has, or an unknown split.
     """
-    num_tasks = check_count("num_tasks", num_tasks)
     if isinstance(tasks, TaskSplit):
         distribution = tasks[split]
     else:
         distribution, split = tasks, "given"
-    streams = np.random.SeedSequence(seed).spawn(2)
     values, points = [], [0]
     measure = "accuracy"
-    with seeded(learner, streams[1]):
-        for batch in _batches(distribution, num_tasks, np.random.default_rng(streams[0])):
-            batch = batch.to(getattr(learner, "device", "cpu"))
-            columns, points = _columns(learner, batch)
-            values.append(columns)
-            if batch.query_y.is_floating_point():
-                measure = "mean squared error"
+    for batch, num, _ in _batches(learner, distribution, num_tasks, seed):
+        columns, points = _columns(learner, batch)
+        values.append(columns[:num])
+        if batch.query_y.is_floating_point():
+            measure = "mean squared error"
+    scores = np.concatenate(values)
     return EvaluationResult(
-        values=np.concatenate(values),
+        values=scores,
         unit=getattr(learner, "unit", "step"),
         learner=type(learner).__name__,
         environment=getattr(distribution, "name", type(distribution).__name__),
@@ -65,47 +70,88 @@ def evaluate_few_shot(
         seed=seed,
         envs_per_task=1,
         deterministic=True,
-        strata=np.zeros(num_tasks, dtype=np.int64),
+        strata=np.zeros(len(scores), dtype=np.int64),
         measure=measure,
         points=points,
     )
 
 
-def final_scores(learner: Any, tasks: Any, num_tasks: int, *, seed: int = 0) -> np.ndarray:
+def final_scores(
+    learner: Any, tasks: Any, num_tasks: int | None = None, *, seed: int = 0
+) -> np.ndarray:
     """Scores after all of the adaptation only, ``[num_tasks]``; the tasks are those of ``seed``.
 
     Args:
         learner: As for :func:`evaluate_few_shot`.
         tasks: A distribution of tasks.
-        num_tasks: Tasks.
-        seed: Of the tasks and of the learner.
+        num_tasks: Number of tasks, as for :func:`evaluate_few_shot`.
+        seed: Seed of the draws and of the learner.
     """
-    streams = np.random.SeedSequence(seed).spawn(2)
     scores = []
-    with seeded(learner, streams[1]):
-        for batch in _batches(tasks, num_tasks, np.random.default_rng(streams[0])):
-            batch = batch.to(getattr(learner, "device", "cpu"))
-            state = learner.adapt(batch.support)
-            scores.append(_score(learner.predict(batch.query_x, state), batch.query_y))
+    for batch, num, _ in _batches(learner, tasks, num_tasks, seed):
+        state = learner.adapt(batch.support)
+        scores.append(_score(learner.predict(batch.query_x, state), batch.query_y)[:num])
     return torch.cat(scores).cpu().numpy().astype(np.float64)
 
 
-def _batches(distribution: Any, num: int, rng: np.random.Generator) -> Iterator[FewShotTasks]:
-    """Tasks in batches; a list is drawn at once, as its draws are without replacement."""
+def _batches(
+    learner: Any, distribution: Any, num_tasks: int | None, seed: int
+) -> Iterator[tuple[FewShotTasks, int, np.random.Generator]]:
+    """Tasks on the learner's device in batches of one size, while its randomness is seeded.
+
+    Yields:
+        The tasks, how many of them count (further ones fill the last batch up), and a generator
+        for what else is drawn for them.
+    """
+    num_tasks = _count_tasks(distribution, num_tasks)
+    randomness = LearnerRandomness(learner)
+    with randomness.kept():
+        for first, drawn in _drawn(distribution, num_tasks, seed):
+            size = _at_once(drawn)
+            for start in range(0, min(drawn.num_tasks, num_tasks - first), size):
+                key = (first, start)
+                randomness.seed(np.random.SeedSequence(seed, spawn_key=(_LEARNER, *key)))
+                other = np.random.SeedSequence(seed, spawn_key=(_OUT_OF_SCOPE, *key))
+                index = torch.arange(start, start + size) % drawn.num_tasks
+                batch = drawn.take(index.to(drawn.support_x.device))
+                num = min(size, drawn.num_tasks - start, num_tasks - first - start)
+                device = getattr(learner, "device", "cpu")
+                yield batch.to(device), num, np.random.default_rng(other)
+
+
+def _count_tasks(distribution: Any, num_tasks: int | None) -> int:
+    listed = len(distribution) if isinstance(distribution, FrozenTasks) else None
+    if num_tasks is None:
+        return DRAWN_TASKS if listed is None else listed
+    num_tasks = check_count("num_tasks", num_tasks)
+    if listed is not None and num_tasks > listed:
+        raise ValueError(
+            f"num_tasks={num_tasks}: {distribution.name} is a list of {listed} tasks, and each "
+            f"counts once; ask for at most {listed}"
+        )
+    return num_tasks
+
+
+def _drawn(distribution: Any, num_tasks: int, seed: int) -> Iterator[tuple[int, FewShotTasks]]:
+    """The tasks of a list in an order that is always the same, or draws by blocks."""
     if isinstance(distribution, FrozenTasks):
-        yield from _parts(distribution.sample_tasks(num, rng))
+        order = np.random.default_rng(0).permutation(len(distribution))
+        yield (
+            0,
+            distribution.tasks.take(
+                torch.from_numpy(order).to(distribution.tasks.support_x.device)
+            ),
+        )
         return
-    for start in range(0, num, TASKS_AT_ONCE):
-        yield from _parts(distribution.sample_tasks(min(TASKS_AT_ONCE, num - start), rng))
+    for first in range(0, num_tasks, DRAWN_AT_ONCE):
+        stream = np.random.SeedSequence(seed, spawn_key=(_DRAWS, first))
+        yield first, distribution.sample_tasks(DRAWN_AT_ONCE, np.random.default_rng(stream))
 
 
-def _parts(drawn: FewShotTasks) -> Iterator[FewShotTasks]:
+def _at_once(drawn: FewShotTasks) -> int:
     """So few tasks at a time that large images have room in memory, once they are features."""
-    num = len(drawn.query_y)
-    each = (drawn.support_x.numel() + drawn.query_x.numel()) // num
-    size = max(1, min(TASKS_AT_ONCE, NUMBERS_AT_ONCE // max(1, each)))
-    for start in range(0, num, size):
-        yield drawn.take(slice(start, start + size))
+    each = (drawn.support_x.numel() + drawn.query_x.numel()) // drawn.num_tasks
+    return max(1, min(TASKS_AT_ONCE, NUMBERS_AT_ONCE // max(1, each)))
 
 
 def _columns(learner: Any, batch: FewShotTasks) -> tuple[np.ndarray, list[int]]:
@@ -156,20 +202,16 @@ def out_of_scope_auroc(
     Returns:
         ``[num_tasks]``.
     """
-    streams = np.random.SeedSequence(seed).spawn(2)
-    rng = np.random.default_rng(streams[0])
     areas = []
-    with seeded(learner, streams[1]):
-        for batch in _batches(tasks, check_count("num_tasks", num_tasks), rng):
-            batch = batch.to(learner.device)
-            index = rng.integers(len(out_of_scope), size=batch.query_y.shape)
-            outside = out_of_scope[torch.from_numpy(index)].to(learner.device)
-            state = learner.adapt(batch.support)
-            inside, beyond = (
-                torch.softmax(learner.scores(x, state), dim=-1).amax(dim=-1)
-                for x in (batch.query_x, outside)
-            )
-            difference = inside[:, :, None] - beyond[:, None, :]
-            wins = (difference > 0).to(torch.float32) + 0.5 * (difference == 0)
-            areas.append(wins.flatten(1).mean(dim=1))
+    for batch, num, rng in _batches(learner, tasks, num_tasks, seed):
+        index = rng.integers(len(out_of_scope), size=batch.query_y.shape)
+        outside = out_of_scope[torch.from_numpy(index)].to(learner.device)
+        state = learner.adapt(batch.support)
+        inside, beyond = (
+            torch.softmax(learner.scores(x, state), dim=-1).amax(dim=-1)
+            for x in (batch.query_x, outside)
+        )
+        difference = inside[:, :, None] - beyond[:, None, :]
+        wins = (difference > 0).to(torch.float32) + 0.5 * (difference == 0)
+        areas.append(wins.flatten(1).mean(dim=1)[:num])
     return torch.cat(areas).cpu().numpy().astype(np.float64)

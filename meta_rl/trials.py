@@ -1,0 +1,319 @@
+"""Trials of a learner on a batch of held-out tasks, each with randomness of its own.
+
+What a task's trial gives depends on the learner, the task and the seed alone, for two reasons:
+
+* Every sub-environment is seeded by itself, anew for every episode.
+* The learner is asked about blocks of a fixed number of sub-environments, in which a task has a
+  fixed place and the block has streams of its own. Where a block's other tasks are not being
+  played, copies fill their places. So every operation has the same shape, whatever batch is
+  stepped: a matrix product of one row rounds differently from one of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from meta_rl.randomness import LearnerRandomness
+from meta_rl.rollout import Rollout, acting, named_infos, stack_batches, true_successors
+from meta_rl.task_batch import task_batch
+from meta_rl.tasks import take_tasks
+
+SHORT_HORIZON = 50
+SHORT_BLOCK, LONG_BLOCK = 1024, 64
+"""Sub-environments in a block where episodes are short, and where they are long (robots): large
+blocks are faster for a thousand tasks, small ones for thirty."""
+
+_LEARNER, _ENVIRONMENT = 1, 2  # first parts of the spawn keys
+
+
+class Trials:
+    """Runs one trial on each of a batch of tasks.
+
+    Args:
+        learner: See :func:`meta_rl.evaluate_adaptation`.
+        env: A batch; wrapped as the learner wants it.
+        envs_per_task: Sub-environments of each task, neighbours in the batch.
+        deterministic: Whether the learner takes its most likely actions.
+        seed: Seed of the evaluation.
+        randomness: The learner's generators.
+    """
+
+    def __init__(
+        self,
+        learner: Any,
+        env: VectorEnv,
+        envs_per_task: int,
+        *,
+        deterministic: bool,
+        seed: int,
+        randomness: LearnerRandomness,
+    ) -> None:
+        self.learner = learner
+        self.env = env
+        self.envs_per_task = envs_per_task
+        self.deterministic = deterministic
+        self.seed = seed
+        self.randomness = randomness
+        self.by_step = adapts_by_step(learner, env)
+        self.horizon = task_batch(env).horizon
+        rows = SHORT_BLOCK if self.horizon < SHORT_HORIZON else LONG_BLOCK
+        self.tasks_per_block = max(1, rows // envs_per_task)
+
+    def run(
+        self, first_task: int, num_tasks: int, num_episodes: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Run a trial on every task that is set in the batch.
+
+        Args:
+            first_task: Place of the batch's first task among all tasks of the evaluation.
+            num_tasks: Number of tasks to score; further sub-environments idle along.
+            num_episodes: Episodes in a trial.
+
+        Returns:
+            Rewards and whether the task succeeded, ``[num_tasks * envs_per_task, points]`` each;
+            ``None`` for the latter where infos tell no success.
+        """
+        blocks = self._blocks(first_task, num_tasks)
+        columns: list[np.ndarray] = []
+        successes: list[np.ndarray] = []
+        for episode in range(num_episodes):
+            observations, _ = self.env.reset(seed=self._env_seeds(blocks, episode))
+            for block in blocks:
+                block.begin(episode)
+            earned, succeeded = self._run_episode(blocks, observations)
+            columns.extend(earned)
+            successes.extend(succeeded)
+        scored = slice(num_tasks * self.envs_per_task)
+        values = np.stack(columns, axis=1)[scored]
+        return values, np.stack(successes, axis=1)[scored] if successes else None
+
+    def _blocks(self, first_task: int, num_tasks: int) -> list[_Block]:
+        places = np.arange(first_task, first_task + num_tasks)
+        numbers = places // self.tasks_per_block
+        present = np.unique(numbers)
+        return [
+            _Block(self, int(number), np.flatnonzero(numbers == number), places, len(present) == 1)
+            for number in present
+        ]
+
+    def _env_seeds(self, blocks: list[_Block], episode: int) -> list[int]:
+        """One seed for each sub-environment of the batch; copies get their originals'."""
+        seeds = np.zeros(self.env.num_envs, dtype=np.uint32)
+        for block in blocks:
+            own = block.stream(_ENVIRONMENT, episode).generate_state(block.size)
+            seeds[block.rows] = own[block.places]
+        return [int(seed) for seed in seeds]
+
+    def _run_episode(
+        self, blocks: list[_Block], observations: Any
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """One episode in every sub-environment, and what the learner makes of it.
+
+        Sub-environments whose episode has ended idle along until the last one ends: nothing of that
+        reaches the learner or the result.
+        """
+        scored = np.zeros(self.env.num_envs, dtype=bool)
+        for block in blocks:
+            scored[block.rows] = True
+        active = scored
+        start = np.ones(self.env.num_envs, dtype=bool)
+        columns: list[np.ndarray] = []
+        successes: list[np.ndarray] = []
+        steps: list[tuple[Any, ...]] = []
+        while active.any():
+            actions = self._actions(blocks, observations, start, active)
+            following, rewards, terminated, truncated, infos = self.env.step(actions)
+            done = terminated | truncated
+            successors = true_successors(following, done, infos)
+            step = (observations, actions, rewards, terminated, truncated, successors, active)
+            steps.append(step)
+            observations, start = following, done
+            columns.append(np.where(active, rewards, 0.0))
+            successes += [active & succeeded for succeeded in told_success(infos, done)]
+            if self.by_step:
+                self._adapt(blocks, steps)
+                steps = []
+            active = active & ~done
+        if not self.by_step:
+            self._adapt(blocks, steps)
+            columns = [np.sum(columns, axis=0)]
+            successes = [np.any(successes, axis=0)] if successes else []
+        return columns, successes
+
+    def _actions(
+        self, blocks: list[_Block], observations: Any, start: np.ndarray, active: np.ndarray
+    ) -> np.ndarray:
+        with acting(self.env):
+            parts = [block.predict(observations, start, active) for block in blocks]
+        first = np.asarray(parts[0])
+        actions = np.empty((self.env.num_envs, *first.shape[1:]), dtype=first.dtype)
+        actions[:] = first[0]  # of those that idle along
+        for block, part in zip(blocks, parts, strict=True):
+            actions[block.rows] = part
+        return actions
+
+    def _adapt(self, blocks: list[_Block], steps: list[tuple[Any, ...]]) -> None:
+        if not hasattr(self.learner, "adapt"):
+            return
+        parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
+        length = 1 if self.by_step else max(len(steps), self.horizon)
+        for block in blocks:
+            block.adapt(parts, length)
+
+
+class _Block:
+    """Tasks at fixed places, about which the learner is asked in one call.
+
+    Attributes:
+        size: Sub-environments in the block, played or not.
+        rows: The batch's sub-environments that are played in it.
+        places: Their places in the block.
+        index: For every place the sub-environment of the batch that fills it.
+        state: The learner's state.
+    """
+
+    def __init__(
+        self, trials: Trials, number: int, present: np.ndarray, tasks: np.ndarray, alone: bool
+    ) -> None:
+        self.trials = trials
+        self.number = number
+        self.alone = alone
+        per_task = trials.envs_per_task
+        self.num_tasks = trials.tasks_per_block
+        self.size = self.num_tasks * per_task
+        task_at = np.full(self.num_tasks, present[0])
+        task_at[tasks[present] % self.num_tasks] = present
+        self.index = _sub_environments(task_at, per_task)
+        self.rows = _sub_environments(present, per_task)
+        self.places = _sub_environments(tasks[present] % self.num_tasks, per_task)
+        self.state: Any = None
+        self._randomness: Any = None
+
+    def stream(self, use: int, episode: int) -> np.random.SeedSequence:
+        """The seeds of one use of this block in one episode."""
+        key = (use, self.number, episode)
+        return np.random.SeedSequence(self.trials.seed, spawn_key=key)
+
+    def begin(self, episode: int) -> None:
+        """Seed the learner for an episode, and tell it the tasks where it is to know them."""
+        randomness = self.trials.randomness
+        randomness.seed(self.stream(_LEARNER, episode))
+        tell = getattr(self.trials.learner, "adapt_to_tasks", None)
+        if episode == 0 and tell is not None:
+            self.state = tell(take_tasks(task_batch(self.trials.env).tasks, self.index))
+        if not self.alone:
+            self._randomness = randomness.state
+
+    def predict(self, observations: Any, start: np.ndarray, active: np.ndarray) -> np.ndarray:
+        """Actions of the played sub-environments; the state goes on where they are active."""
+        with self._drawing():
+            actions, following = self.trials.learner.predict(
+                take_tasks(observations, self.index),
+                state=self.state,
+                episode_start=start[self.index],
+                deterministic=self.trials.deterministic,
+            )
+        self._go_on(active[self.index], following)
+        return np.asarray(actions)[self.places]
+
+    def adapt(self, steps: list[Any], length: int) -> None:
+        """Give the learner the steps, time-major parts of a rollout, padded to a fixed length."""
+        parts = [_padded(part, self.index, length) for part in steps]
+        mask = parts.pop() & (np.arange(length) < len(steps[-1]))[:, None]
+        rollout = Rollout(*parts, mask=mask, envs_per_task=self.trials.envs_per_task)
+        with self._drawing():
+            following = self.trials.learner.adapt(rollout, self.state)
+        self._go_on(mask.any(axis=0), following)
+
+    def _go_on(self, active: np.ndarray, following: Any) -> None:
+        axis = _task_axis(self.trials.learner)
+        self.state = _where(active, following, self.state, axis, self.num_tasks)
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """The learner draws from this block's streams within."""
+        if self.alone:
+            yield
+            return
+        randomness = self.trials.randomness
+        randomness.state = self._randomness
+        yield
+        self._randomness = randomness.state
+
+
+def told_success(infos: dict[str, Any], done: np.ndarray) -> list[np.ndarray]:
+    """Whether infos tell success in this step, bool ``[N]``; empty where they tell nothing of it.
+
+    Args:
+        infos: Infos of a step of a batch; those of ended episodes are in ``final_info``.
+        done: Which episodes ended, bool ``[N]``.
+    """
+    if "success" not in infos and "success" not in infos.get("final_info", {}):
+        return []
+    return [named_infos(infos, done, ["success"])["success"] > 0]
+
+
+def adapts_by_step(learner: Any, env: VectorEnv) -> bool:
+    """Whether a learner adapts after every step (a pull of a bandit), and not after an episode."""
+    by_step = task_batch(env).adaptation_unit == "step"
+    return by_step and getattr(learner, "adapts_by_step", True)
+
+
+def _sub_environments(tasks: np.ndarray, envs_per_task: int) -> np.ndarray:
+    """The sub-environments of tasks, one block of neighbours after the other."""
+    return (tasks[:, None] * envs_per_task + np.arange(envs_per_task)).reshape(-1)
+
+
+def _padded(part: Any, index: np.ndarray, length: int) -> Any:
+    """Some sub-environments of a time-major part, ``[length, ...]``; the last step is repeated."""
+    if isinstance(part, dict):
+        return {key: _padded(value, index, length) for key, value in part.items()}
+    times = np.minimum(np.arange(length), len(part) - 1)
+    return part[times[:, None], index]
+
+
+def _task_axis(learner: Any) -> int:
+    """Axis of the tasks in the leaves of the learner's state.
+
+    It is the first one. Recurrent policies of sb3-contrib have their layers there and the
+    sub-environments on the second; other learners say so by an attribute ``state_task_axis``.
+    """
+    recurrent = hasattr(getattr(learner, "policy", None), "lstm_hidden_state_shape")
+    return int(getattr(learner, "state_task_axis", 1 if recurrent else 0))
+
+
+def _where(active: np.ndarray, new: Any, old: Any, axis: int, num_tasks: int) -> Any:
+    """The new state where ``active``, the old one elsewhere.
+
+    Leaves have an axis of the sub-environments, or of the tasks that equal blocks of them share,
+    which go on until the last of the block has finished.
+
+    Raises:
+        ValueError: A leaf without such an axis.
+    """
+    if old is None or new is None or new is old or active.all():
+        return new
+    if isinstance(new, dict):
+        return {k: _where(active, new[k], old[k], axis, num_tasks) for k in new}
+    if isinstance(new, tuple | list):
+        leaves = [_where(active, n, o, axis, num_tasks) for n, o in zip(new, old, strict=True)]
+        return type(new)(*leaves) if hasattr(new, "_fields") else type(new)(leaves)
+    shape = tuple(np.shape(new))
+    if len(shape) <= axis or shape[axis] not in (len(active), num_tasks):
+        raise ValueError(
+            f"episodes end at different times, and so a state has to be kept for each task: its "
+            f"leaves need {len(active)} sub-environments (or {num_tasks} tasks) on axis {axis}, "
+            f"got {type(new).__name__} of shape {shape}; the learner's attribute state_task_axis "
+            "names another axis"
+        )
+    going_on = np.any(active.reshape(shape[axis], -1), axis=1)
+    mask = going_on.reshape(-1, *[1] * (len(shape) - axis - 1))
+    if isinstance(new, torch.Tensor):
+        return torch.where(torch.as_tensor(mask, device=new.device), new, old)
+    return np.where(mask, new, old)
