@@ -74,9 +74,9 @@ def trained(family: type[TaskFuncEnv], iterations: int, **changes: Any) -> PPO:
 
 
 def earned(model: PPO, family: type[TaskFuncEnv]) -> np.ndarray:
-    """What the most likely actions earn on the test tasks, ``[64, points]``."""
+    """What the most likely actions earn on each of the test tasks, ``[M, points]``."""
     env = TaskVectorEnv(family, NUM_ENVS)
-    return evaluate_adaptation(model, env, num_tasks=64, deterministic=True, seed=3).values
+    return evaluate_adaptation(model, env, deterministic=True, seed=3).values
 
 
 def held_out_values(model: PPO, family: type[TaskFuncEnv]) -> tuple[np.ndarray, np.ndarray]:
@@ -143,14 +143,12 @@ class TestBlindness:
             assert not torch.allclose(outputs(obs), outputs(moved))
 
     def test_nothing_is_learned_of_a_task(self) -> None:
-        """Where RL² has 1 at last (tests of its probes), it stays at 1/2: one arm for all tasks."""
+        """Where RL² has 1 at last (tests of its probes), it stays at 1/2: one arm for both."""
         values = earned(trained(RememberedPull, 50), RememberedPull)
-        both = values[:, [0, 3]]
-        assert set(np.unique(both)) == {0.0, 1.0}
-        assert 0.3 < both.mean() < 0.7
+        assert len(values) == 2
+        np.testing.assert_array_equal(values.mean(axis=0), [0.5, 0.0, 0.0, 0.5])
         hidden = earned(trained(HiddenAction, 20), HiddenAction)
-        np.testing.assert_array_equal(hidden[:, 0], hidden[:, 1])
-        assert 0.3 < hidden.mean() < 0.7
+        np.testing.assert_array_equal(hidden.mean(axis=0), [0.5, 0.5])
 
     def test_there_is_no_state(self) -> None:
         """``predict`` gives an empty one, and takes it; it does not depend on the call before."""
