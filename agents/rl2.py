@@ -60,7 +60,7 @@ class RecurrentActorCritic(ActorCritic):
             self.core.set_time_scales(memory_span, drawn_by)
 
     def first_weights(self, name: str, weight: Tensor) -> tuple[float, Sequence[Tensor]]:
-        """As for other layers, but that a memory's gates lie on top of each other."""
+        """The gain and the blocks of a layer: a memory's gates lie on top of each other."""
         if not name.startswith("core."):
             return super().first_weights(name, weight)
         layer = name.removeprefix("core.").removesuffix(".weight")
@@ -71,12 +71,12 @@ class RecurrentActorCritic(ActorCritic):
         return self.core.initial_state(num)
 
     def step(self, obs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        """What the memory tells ``[N, H]``, and the next memory; it begins anew with a trial."""
+        """Read the memory, ``[N, H]``, and write it; it begins anew where a trial does."""
         state = self.core.reset(state, obs[:, -1] > 0)
         return self.core.step(self.embedding(obs[:, :-1]), state)
 
     def features(self, obs: Tensor, state: MemoryState) -> Tensor:
-        """What the memory tells at each step, ``[T, N, H]``."""
+        """Read and write the memory at each step of whole trials, ``[T, N, H]``."""
         return self.core(self.embedding(obs[..., :-1]), state)[0]
 
 

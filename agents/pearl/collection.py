@@ -33,7 +33,7 @@ class LatentActor:
 
     Attributes:
         latents: z of each column, ``[N, L]``.
-        starts: Whose episode begins with the next step, bool ``[N]``.
+        starts: True where an episode begins with the next step, bool ``[N]``.
     """
 
     def __init__(
@@ -46,34 +46,34 @@ class LatentActor:
         self._held = torch.zeros(num, policy.action_size, device=policy.device)
 
     def follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Draw z from these Gaussians ``[N, L]`` where an episode begins from now on."""
+        """From now on, draw z from these Gaussians ``[N, L]`` where an episode begins."""
         self.mean, self.deviation = mean, variance.sqrt()
 
     def act(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Actions of the policy, for :func:`meta_rl.rollout.collect_rollout`."""
+        """Choose the policy's actions, for :func:`meta_rl.rollout.collect_rollout`."""
         if self.starts.any():
             drawn = self.mean + self.deviation * self.policy.noise(*self.mean.shape)
-            self.latents = torch.where(self._where(), drawn, self.latents)
-        return self._taken(self.policy.act(observations, self.latents))
+            self.latents = torch.where(self._begins(), drawn, self.latents)
+        return self._for_the_environment(self.policy.act(observations, self.latents))
 
     def act_held(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Actions that are uniform in the action space, and held through an episode."""
+        """Choose uniform actions, and hold each through an episode."""
         if self.starts.any():
             random = torch.rand(
                 self._held.shape, generator=self.policy.generator, device=self._held.device
             )
-            self._held = torch.where(self._where(), 2.0 * random - 1.0, self._held)
+            self._held = torch.where(self._begins(), 2.0 * random - 1.0, self._held)
         shape = self.policy.action_space.shape or ()
-        return self._taken(self._held.cpu().numpy().reshape(-1, *shape))
+        return self._for_the_environment(self._held.cpu().numpy().reshape(-1, *shape))
 
     def on_done(self, done: np.ndarray) -> None:
-        """Note whose episode a step ended."""
+        """Note which episodes a step ended, bool ``[N]``."""
         self.starts = done
 
-    def _where(self) -> Tensor:
+    def _begins(self) -> Tensor:
         return torch.from_numpy(self.starts)[:, None].to(self.latents.device)
 
-    def _taken(self, scaled: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def _for_the_environment(self, scaled: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         return self.policy.unscaled(scaled), {"scaled_actions": scaled}
 
 
@@ -132,7 +132,7 @@ class TaskCollection(MetaAlgorithm):
             )
 
     def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:
-        """As :meth:`MetaAlgorithm.set_env`; another family brings its own tasks, and no replay."""
+        """Change the environment; another family brings its own tasks, and an empty replay."""
         family = self.family
         super().set_env(env, force_reset)
         if self.family != family:
@@ -172,14 +172,17 @@ class TaskCollection(MetaAlgorithm):
         return np.concatenate(orders)[: self.meta_batch_size]
 
     def _stretches(self, kind: str, steps: int) -> list[int]:
-        """Whole for the prior; for the posterior, which is inferred anew each time, by episodes."""
+        """Lengths of stretches: one for the prior, and by episodes for the posterior.
+
+        The posterior is inferred anew before each stretch.
+        """
         if kind == "prior" or steps == 0:
             return [steps] if steps else []
         horizon = task_batch(self.task_env).horizon
         return [min(horizon, steps - begin) for begin in range(0, steps, horizon)]
 
     def _collect_first(self, callback: BaseCallback) -> bool:
-        """The first transitions of every training task; the last batch is filled up."""
+        """Collect the first transitions of every training task; the last batch is filled up."""
         num_tasks = count_tasks(self.train_tasks)
         batches = -(-num_tasks // self.meta_batch_size)
         order = np.arange(batches * self.meta_batch_size) % num_tasks
@@ -241,7 +244,7 @@ class TaskCollection(MetaAlgorithm):
         self.replay.add(tasks, rows, to_context)
 
     def _stop(self, what: str, tasks: np.ndarray) -> NoReturn:
-        """Nothing is saved from here on: the latest checkpoint is of before."""
+        """Stop the training, before anything that is not finite is stored or saved."""
         which = [f"{i} ({take_tasks(self.train_tasks, int(i))})" for i in np.unique(tasks)]
         shown = ", ".join(which[:3]) + (f" and {len(which) - 3} more" if len(which) > 3 else "")
         raise FloatingPointError(
@@ -250,7 +253,7 @@ class TaskCollection(MetaAlgorithm):
         )
 
     def _log_rollouts(self, rollouts: dict[str, list[Rollout]]) -> None:
-        """Mean returns of an episode, and of a trial that is made of such."""
+        """Log the mean return of an episode, and of a trial that is made of such episodes."""
         means = {}
         for kind, parts in rollouts.items():
             if parts:
@@ -264,7 +267,7 @@ class TaskCollection(MetaAlgorithm):
         self.logger.record("rollout/trial_return", trial)
 
     def first_belief(self, tasks: Tensor) -> Belief:
-        """What is known of training tasks (int64 ``[M]``) before any transition."""
+        """The belief about training tasks (int64 ``[M]``) before any transition."""
         return self.policy.encoder.initial_belief(len(tasks))
 
     def sample_context(self, tasks: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class MemoryCore(nn.Module, ABC):
     Attributes:
         input_size: Features of an input, I.
         output_size: Features of an output, H.
-        gains: Of the orthogonal first weights of its layers, by their names; 1 elsewhere.
+        gains: Gains of the layers' orthogonal first weights, by name; 1 elsewhere.
     """
 
     input_size: int

@@ -11,7 +11,7 @@ from meta_rl.memory import MemoryCore, MemoryState
 
 
 class AssociativeCore(MemoryCore):
-    """What happened where the agent was before: fast weights, looked up by the observation.
+    """Fast weights, looked up by the observation: they tell what happened here before.
 
     A transition is stored under the observation in which it began, and found again wherever the
     agent meets a similar one:

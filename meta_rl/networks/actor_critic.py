@@ -17,7 +17,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 from meta_rl.torch_generator import weights_generator
 
 ActorState: TypeAlias = tuple[Tensor, ...]
-"""What the network carries from step to step; every leaf is ``[N, ...]``."""
+"""The state that the network carries from step to step; every leaf is ``[N, ...]``."""
 
 
 class ActorCritic(BasePolicy):
@@ -182,8 +182,8 @@ class ActorCritic(BasePolicy):
 
         Args:
             observation: ``[N, O]``, or ``[O]`` for a single environment.
-            state: What the call before returned, leaves ``[N, ...]``; ``None`` before the first
-                step.
+            state: State that the call before returned, leaves ``[N, ...]``; ``None`` before the
+                first step.
             episode_start: Not used: what was learned outlives the episodes of a trial, and the
                 observation marks where a trial begins.
             deterministic: Take the most likely action.
