@@ -1,6 +1,7 @@
 # Every target does its own set-up: a virtual environment in .venv with the versions that
-# constraints.txt pins. Variables, to be given on the command line or in the environment:
-#   PYTHON       the Python (3.11 or newer) that makes .venv
+# constraints.txt pins. test-metaworld has one of its own, .venv-metaworld, because Meta-World pins
+# another MuJoCo. Variables, to be given on the command line or in the environment:
+#   PYTHON       the Python (3.11 or newer) that makes these environments
 #   TORCH_INDEX  a further package index for PyTorch. On Linux its default build is the one for
 #                CUDA, a download of gigabytes; without a GPU, take
 #                make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -12,19 +13,31 @@ ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+EXTRAS := dev,rendering
+METAWORLD_EXTRAS := $(EXTRAS),metaworld
+METAWORLD_BIN := .venv-metaworld/bin
+METAWORLD_STAMP := .venv-metaworld/.installed
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format type check build
+# What depends on Meta-World or on the version of MuJoCo.
+METAWORLD_TESTS := tests/envs tests/test_adapter.py tests/test_checks.py \
+	tests/test_compatibility.py tests/test_contact_pairs.py tests/test_process_blocks.py \
+	tests/test_runs.py::TestShippedSettings tests/test_task_env.py tests/test_window.py
+
+.PHONY: help demo test test-metaworld lint format type check build
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 demo: $(STAMP)  ## meta-train, then evaluate fast adaptation on held-out tasks
 	$(BIN)/python -m benchmarks.demo $(ARGS)
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+test-metaworld: $(METAWORLD_STAMP)  ## run the tests of Meta-World and of robots with its MuJoCo
+	OMP_NUM_THREADS=1 $(METAWORLD_BIN)/python -m pytest -n auto $(METAWORLD_TESTS) $(ARGS)
 
 lint: $(STAMP)  ## check style and format
 	$(BIN)/ruff check .
@@ -46,12 +59,23 @@ build: $(STAMP)  ## build the source distribution and the wheel into dist
 	rm -rf build dist
 	$(BIN)/python -m build
 
+# Makes a virtual environment. Arguments: its folder, the file of constraints, the extras.
+define make_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "meta_rl needs Python 3.11 or newer; '$(PYTHON)' is not." \
+		"Name one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
+@echo "Setting up $(1); this takes a few minutes."
+$(PYTHON) -m venv $(1)
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c $(2) \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "torch==2.13.0" -e ".[$(3)]"
+@touch $(1)/.installed
+endef
+
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "meta_rl needs Python 3.11 or newer; '$(PYTHON)' is not." \
-			"Name one: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
-	@echo "Setting up .venv; this takes a few minutes."
-	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-		"torch==2.13.0" -e ".[dev]"
-	@touch $@
+	$(call make_venv,.venv,constraints.txt,$(EXTRAS))
+
+# The extra metaworld pins MuJoCo itself.
+$(METAWORLD_STAMP): pyproject.toml constraints.txt
+	mkdir -p .venv-metaworld
+	grep -v '^mujoco' constraints.txt > .venv-metaworld/constraints.txt
+	$(call make_venv,.venv-metaworld,.venv-metaworld/constraints.txt,$(METAWORLD_EXTRAS))

@@ -1,4 +1,4 @@
-"""The task-conditioned oracle: an ordinary agent that sees the task."""
+"""An ordinary agent that is told the task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ class Predictor(Protocol):
 
 
 class TaskConditionedOracle:
-    """A bound for learners that have to find the task out: one policy that is told it.
+    """One policy that is told the task, beside learners that have to find it out.
+
+    It could do all that a learner does after adaptation. It is an upper bound only if it is trained
+    well enough: PPO with 3 million steps that is told the goal of HalfCheetahVel earns -82 an
+    episode, a published PEARL -37.
 
     Train any agent of Stable-Baselines3 on ``meta_rl.sb3_env(..., append_task=True)``, and wrap it
     to evaluate it on held-out tasks.
@@ -65,7 +69,7 @@ class TaskConditionedOracle:
             )
 
     def adapt_to_tasks(self, tasks: Tasks) -> np.ndarray:
-        """What the evaluator tells oracles: the tasks, flat, ``[N, K]``."""
+        """What the evaluator tells the agent: the tasks, flat, ``[N, K]``."""
         return self.encoder.encoded(tasks)
 
     def adapt(self, rollout: Rollout, state: np.ndarray) -> np.ndarray:

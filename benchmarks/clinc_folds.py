@@ -59,7 +59,7 @@ Scores = dict[str, dict[str, dict[str, list[float]]]]
 
 
 def over_folds(scores: Scores, learner: str, folds: tuple[int, ...]) -> EvaluationResult:
-    """Accuracies in %, ``[tasks of all folds, numbers of shots]``; intervals resample in folds."""
+    """Accuracies in %, ``[tasks of all folds, numbers of shots]``: a training for each fold."""
     parts = [np.array([scores[learner][str(fold)][str(k)] for k in SHOTS]).T for fold in folds]
     return EvaluationResult(
         100 * np.concatenate(parts),
@@ -70,8 +70,9 @@ def over_folds(scores: Scores, learner: str, folds: tuple[int, ...]) -> Evaluati
         seed=EVALUATION_SEED,
         envs_per_task=1,
         deterministic=True,
-        strata=np.repeat(folds, [len(part) for part in parts]),
-        measure="accuracy",
+        trainings=np.repeat(folds, [len(part) for part in parts]),
+        tasks=np.arange(sum(map(len, parts))),
+        measure="accuracy in %",
         points=list(SHOTS),
     )
 
@@ -136,8 +137,8 @@ def markdown(told: dict[str, dict[str, Any]], args: Args) -> str:
         "# CLINC150, each pair of domains held out in turn",
         "",
         f"`python benchmarks/clinc_folds.py`: shipped settings, seed {args.seed}; accuracies in % "
-        f"on {args.num_tasks:,} test tasks of each fold, 5 ways, with 95 % bootstrap intervals "
-        "over tasks; differences are on the same tasks.",
+        f"on {args.num_tasks:,} test tasks of each fold, 5 ways, with 95 % intervals: over folds "
+        "where there are several, else over tasks; differences are on the same tasks.",
         "",
     ]
     for title, rows in told.items():

@@ -82,7 +82,8 @@ def evaluate(learner: object, args: Args) -> EvaluationResult:
 
 def print_table(results: dict[str, EvaluationResult]) -> None:
     """Mean total reward with its 95 % interval, best last."""
-    table = Table(title="Total reward of 10 pulls of 10 arms, held-out Bernoulli bandits")
+    title = "Total reward of 10 pulls of 10 arms, held-out Bernoulli bandits"
+    table = Table(title=title, caption="Intervals are over tasks of one training.")
     for column in ("learner", "mean", "95 % interval", "paper"):
         table.add_column(column, justify="left" if column == "learner" else "right")
     for name, result in sorted(results.items(), key=lambda item: item[1].total.mean()):

@@ -242,8 +242,8 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
         "# Few-shot learners beside their papers",
         "",
         "By `python benchmarks/few_shot_tables.py`. Shipped settings; means over held-out test "
-        "tasks with 95 % bootstrap intervals, in % for accuracies. Iterations done, of those "
-        "wanted; where fewer, the same command goes on.",
+        "tasks with 95 % intervals over tasks of one training, in % for accuracies. Iterations "
+        "done, of those wanted; where fewer, the same command goes on.",
         "",
         "| learner and tasks | before | after | paper | wanted | test tasks | seed | iterations | "
         "wall time | further |",

@@ -2,10 +2,11 @@
 
 For every setting and seed: MAML; one policy pre-trained on all tasks; a random initial policy; each
 adapts by gradient steps on held-out tasks, with the halved step size after the first step as in the
-paper's evaluation. The oracle is the known optimum, where there is one, else PPO of
-Stable-Baselines3 that sees the task. Trainings keep their checkpoints in run folders: run the same
-command again and a training that was cut off goes on, one that is finished is only evaluated, and
-a larger ``--timesteps`` continues it. Each result is written as soon as it is there.
+paper's evaluation. ``oracle`` is the known optimum, where there is one, else PPO of
+Stable-Baselines3 that is told the task, which need not be an upper bound. Trainings keep their
+checkpoints in run folders: run the same command again and a training that was cut off goes on, one
+that is finished is only evaluated, and a larger ``--timesteps`` continues it. Each result is
+written as soon as it is there.
 
     python benchmarks/maml_curves.py PointNavigation --seeds 0 1 2
     python benchmarks/maml_curves.py HalfCheetahVel --learners maml --timesteps 200000000
@@ -21,9 +22,10 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
+from distinct_tasks import REPEATED, marked, repeated_note
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ppo_oracle import trained_oracle
+from ppo_oracle import TOLD, told_name, told_note, trained_oracle
 from result_rows import add_row
 from resumed_training import resumed_training
 
@@ -34,7 +36,6 @@ from meta_rl.provenance import versions_text, write_atomically
 from meta_rl.tuned import find_settings
 
 NUM_STEPS = 3  # gradient steps of the evaluation
-NUM_TASKS = 40
 
 PAPER: dict[str, dict[str, list[float]]] = {  # figure data of the authors: after 0 to 3 steps
     "PointNavigation": {
@@ -67,7 +68,7 @@ NOTES: dict[str, str] = {  # what the committed tables need to be read with
 The two tasks are those of the training too. With `gae_lambda` 1, as in the paper, one training of
 36 million steps came to 294 after one step, and another, of the same seed but for rounding, to 246
 (and to 249 after 72 million). The pretrained policy and the oracle are from earlier calls; the
-oracle's wall time was not kept.
+wall time of the latter was not kept.
 """,
     "HalfCheetahVelMAML": """
 Over the last 60 of 200 iterations the return after one step was nearly level, at -111.8 on the
@@ -96,8 +97,8 @@ better than standing. `AntDir`, whose first actions are small, adapts.
 Cut off after 254 of 800 iterations, while the return after one step rose by 4 per million steps;
 the same command goes on. Goals, weights and time step are PEARL's: the paper's ant has two
 directions and another time step, so that its returns (8.7 before, 499 after one step) are no
-measure for these. An ant that stands still earns 200. There is no oracle yet. Another training of
-the same seed had 160, 174, 181 and 185 after 4 million steps.
+measure for these. An ant that stands still earns 200. There is no agent that is told the task yet.
+Another training of the same seed had 160, 174, 181 and 185 after 4 million steps.
 """,
 }
 
@@ -111,13 +112,13 @@ class Args:
     setting: Annotated[str, tyro.conf.Positional]
     """Name of a shipped setting of maml_trpo."""
     learners: tuple[str, ...] = LEARNERS
-    """Which of maml, pretrained, random, oracle."""
+    """Which of maml, pretrained, random, oracle (the optimum, or an agent told the task)."""
     seeds: tuple[int, ...] = (0,)
     """Of the trainings; the evaluation has seed 1000."""
     timesteps: int | None = None
     """Environment steps of MAML; the shipped number by default."""
     oracle_timesteps: int = 3_000_000
-    """Environment steps of the oracle."""
+    """Environment steps of the agent that is told the task."""
     runs: Path = Path("runs/maml_curves")
     """Folder of the run folders."""
     out: Path = Path(__file__).parent / "results"
@@ -153,12 +154,12 @@ def run_random(name: str, seed: int, args: Args) -> dict[str, Any]:
 
 
 def run_oracle(name: str, seed: int, args: Args) -> dict[str, Any]:
-    """The known optimum, where there is one; else PPO that sees the task."""
+    """The known optimum, where there is one; else PPO that is told the task."""
     _, env_id, settings = find_settings("maml_trpo", name)
     env_kwargs = settings.pop("env", {})
     if name in navigation_oracles():
         result = evaluate_adaptation(
-            navigation_oracles()[name], env_id, NUM_TASKS, 1, seed=1000, envs_per_task=20
+            navigation_oracles()[name], env_id, num_episodes=1, seed=1000, envs_per_task=20
         )
         return {"timesteps": 0, "seconds": 0.0, "evaluation": _summary(result)}
     file = args.runs / f"{name}-oracle-seed{seed}.zip"
@@ -166,7 +167,7 @@ def run_oracle(name: str, seed: int, args: Args) -> dict[str, Any]:
         env_id, file, args.oracle_timesteps, seed=seed, **env_kwargs
     )
     result = evaluate_adaptation(
-        oracle, env_id, NUM_TASKS, 1, seed=1000, envs_per_task=20, **env_kwargs
+        oracle, env_id, num_episodes=1, seed=1000, envs_per_task=20, **env_kwargs
     )
     return {"timesteps": timesteps, "seconds": seconds, "evaluation": _summary(result)}
 
@@ -174,7 +175,7 @@ def run_oracle(name: str, seed: int, args: Args) -> dict[str, Any]:
 def _evaluated(model: MAMLTRPO, env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
     return _summary(
         evaluate_adaptation(
-            model, env_id, NUM_TASKS, NUM_STEPS + 1, seed=1000, envs_per_task=20, **env_kwargs
+            model, env_id, num_episodes=NUM_STEPS + 1, seed=1000, envs_per_task=20, **env_kwargs
         )
     )
 
@@ -204,13 +205,14 @@ def _thinned(curve: dict[str, list[float]], points: int = 100) -> dict[str, list
 def as_markdown(setting: str, rows: list[dict[str, Any]]) -> str:
     """The committed table."""
     seeds = sorted({row["seed"] for row in rows})
+    counted, distinct = _counts(rows)
     lines = [
         f"# MAML-TRPO on {setting}",
         "",
         f"`python benchmarks/maml_curves.py {setting} --seeds {' '.join(map(str, seeds))}`",
         "",
-        f"Mean return of {NUM_TASKS} held-out tasks, 20 episodes each, after 0 to {NUM_STEPS}",
-        "gradient steps (20 episodes a step), with 95 % bootstrap intervals over the tasks.",
+        f"Mean return of {distinct} held-out tasks, 20 episodes each, after 0 to {NUM_STEPS}",
+        "gradient steps (20 episodes a step), with 95 % intervals over the tasks of one training.",
         "",
         *([*NOTES[setting].strip().splitlines(), ""] if setting in NOTES else []),
         "| learner | seed | before | 1 step | 2 steps | 3 steps | steps | wall time |",
@@ -218,43 +220,74 @@ def as_markdown(setting: str, rows: list[dict[str, Any]]) -> str:
     ]
     paper = PAPER.get(setting, {})
     for learner in LEARNERS:
-        for row in (r for r in rows if r["learner"] == learner):
-            figures = row["evaluation"]
-            cells = [
-                f"{mean:.1f} ({low:.1f} to {high:.1f})"
-                for mean, (low, high) in zip(figures["mean"], figures["interval"], strict=True)
-            ]
-            cells += [""] * (NUM_STEPS + 1 - len(cells))
-            minutes = f"{row['seconds'] / 60:.0f} min" if row["seconds"] else ""
-            lines.append(
-                f"| {learner} | {row['seed']} | {' | '.join(cells)} | {row['timesteps'] / 1e6:.1f} "
-                f"M | {minutes} |"
-            )
+        lines += [_table_row(setting, row) for row in rows if row["learner"] == learner]
         if learner in paper:
+            name = TOLD if learner == "oracle" else learner
             cells = [f"{value:g}" for value in paper[learner]]
-            cells += [""] * (NUM_STEPS + 1 - len(cells))
-            lines.append(f"| *{learner} in the paper* | | {' | '.join(cells)} | | |")
-    lines += ["", *_gain(rows)]
+            lines.append(f"| *{name} in the paper* | | {' | '.join(_padded(cells))} | | |")
+    lines += ["", *repeated_note(counted, distinct), *_gain(setting, rows)]
     return "\n".join([*lines, f"{versions_text()}.", ""])
 
 
-def _gain(rows: list[dict[str, Any]]) -> list[str]:
-    """The part of the oracle's lead over an initial policy that three steps make up."""
+def _counts(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    """Tasks that were counted, and distinct ones among them: fewer in older results.
+
+    Of rows that differ, the numbers of one that counts tasks several times.
+    """
+    figures = [row["evaluation"] for row in rows]
+    counts = [(f["num_tasks"], f.get("distinct_tasks", f["num_tasks"])) for f in figures]
+    return max(counts, key=lambda count: count[0] - count[1])
+
+
+def _table_row(setting: str, row: dict[str, Any]) -> str:
+    figures = row["evaluation"]
+    cells = [
+        f"{mean:.1f} ({low:.1f} to {high:.1f})"
+        for mean, (low, high) in zip(figures["mean"], figures["interval"], strict=True)
+    ]
+    minutes = f"{row['seconds'] / 60:.0f} min" if row["seconds"] else ""
+    name = marked(_shown_name(setting, row), *_counts([row]))
+    steps = f"{row['timesteps'] / 1e6:.1f} M"
+    return f"| {name} | {row['seed']} | {' | '.join(_padded(cells))} | {steps} | {minutes} |"
+
+
+def _padded(cells: list[str]) -> list[str]:
+    return cells + [""] * (NUM_STEPS + 1 - len(cells))
+
+
+def _shown_name(setting: str, row: dict[str, Any]) -> str:
+    """The learner's name in tables and pictures."""
+    if row["learner"] != "oracle":
+        return row["learner"]
+    if setting in navigation_oracles():
+        return "optimum"
+    return told_name(setting, row["evaluation"]["mean"][0])
+
+
+def _gain(setting: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The part of the lead over an initial policy that three steps make up.
+
+    The lead is that of the optimum, or of the agent that is told the task.
+    """
     means = {
         learner: np.mean([r["evaluation"]["mean"] for r in rows if r["learner"] == learner], axis=0)
         for learner in {r["learner"] for r in rows}
     }
     if not {"maml", "oracle", "random"} <= set(means):
         return []
-    after, oracle = means["maml"][-1], means["oracle"][0]
-    parts = [
-        f"{(after - start) / (oracle - start):.2f} of the oracle's improvement over {which}"
-        for which, start in (
-            ("the untrained policy", means["random"][0]),
-            ("the meta-trained policy before adaptation", means["maml"][0]),
-        )
+    after, told = means["maml"][-1], means["oracle"][0]
+    over_random, over_before = (
+        (after - start) / (told - start) for start in (means["random"][0], means["maml"][0])
+    )
+    name = next(_shown_name(setting, row) for row in rows if row["learner"] == "oracle")
+    lines = [
+        f"After {NUM_STEPS} steps MAML has {over_random:.2f} of what the {name} gains over the",
+        f"untrained policy, and {over_before:.2f} of what it gains over the meta-trained policy "
+        "before adaptation.",
     ]
-    return [f"After {NUM_STEPS} steps MAML has {' and '.join(parts)}.", ""]
+    if name != "optimum":
+        lines.append(told_note(setting, told))
+    return [*lines, ""]
 
 
 def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
@@ -271,22 +304,26 @@ def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
     learning.set(xlabel="million environment steps", ylabel="return, training tasks")
     learning.set_title(f"MAML-TRPO on {setting}")
     learning.legend()
+    counts = _counts(rows)
     for index, learner in enumerate(LEARNERS):
         for row in (r for r in rows if r["learner"] == learner):
+            name = _shown_name(setting, row)
             mean, interval = row["evaluation"]["mean"], np.array(row["evaluation"]["interval"]).T
             colour = f"C{index}"
             if learner == "oracle":
-                label = _once(adaptation, learner)
+                label = _once(adaptation, name)
                 adaptation.axhline(mean[0], color=colour, linestyle="--", label=label)
                 continue
             at = np.arange(len(mean))
-            adaptation.plot(at, mean, "o-", color=colour, label=_once(adaptation, learner))
+            adaptation.plot(at, mean, "o-", color=colour, label=_once(adaptation, name))
             adaptation.fill_between(at, *interval, color=colour, alpha=0.2, linewidth=0)
     paper = PAPER.get(setting, {}).get("maml")
     if paper:
         adaptation.plot(range(len(paper)), paper, "k+", markersize=10, label="maml in the paper")
     adaptation.set(xlabel="gradient steps", ylabel="return", xticks=range(NUM_STEPS + 1))
-    adaptation.set_title(f"{NUM_TASKS} held-out tasks")
+    adaptation.set_title(marked(f"{counts[1]} held-out tasks", *counts))
+    if counts[1] < counts[0]:
+        adaptation.set_xlabel(f"gradient steps\n{REPEATED} intervals are too narrow")
     adaptation.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))  # beside the points
     figure.savefig(path, dpi=120)
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
+from distinct_tasks import REPEATED
 from matplotlib.figure import Figure
 from result_rows import add_row
 from resumed_training import resumed_training
@@ -41,7 +42,7 @@ from there, `--timesteps 8000000`. MAML-TRPO was cut off, of 4 million steps. Er
 step that ends 7 cm from the goal earns about 9.5, within the 5 cm of success 10.
 """,
 }
-NUM_VALIDATION = 40  # of the command line's validation: ten goals, four times
+NUM_VALIDATION = 40  # trials of the command line's validation: its ten goals, four times
 
 
 @dataclass
@@ -92,6 +93,8 @@ def run(agent: str, seed: int, args: Args) -> dict[str, Any]:
         "return_interval": summary["mean_interval"].tolist(),
         "values": result.success.tolist() if result.success is not None else None,
         "envs_per_task": result.envs_per_task,
+        "validation_tasks": NUM_VALIDATION,
+        "distinct_validation_tasks": 10,
     }
 
 
@@ -125,7 +128,7 @@ def as_markdown(name: str, rows: list[dict[str, Any]]) -> str:
         f"`python benchmarks/metaworld_curves.py {name} --seeds {seeds}`, shipped settings.",
         "",
         f"Success in each episode of a trial on the {NUM_TASKS} test goals, in %, with 95 %",
-        "bootstrap intervals over the goals: the share of episodes with a step in which the goal",
+        "intervals over the goals of one training: the share of episodes in which the goal",
         "is reached. Actions are sampled. An episode has 200 steps, Meta-World's 500.",
         "",
         *([*NOTES[name].strip().splitlines(), ""] if name in NOTES else []),
@@ -148,7 +151,10 @@ def as_markdown(name: str, rows: list[dict[str, Any]]) -> str:
         "steps ± standard error, by a line through the last third of the training; `--timesteps`",
         "goes on. RL² and PEARL adapt to their own episodes alone, MAML by a gradient step after",
         "every episode, on all those of the goal. The picture's learning curves are of 40 trials",
-        "on the validation goals, with Wilson's 95 % intervals.",
+        f"on the validation goals, with Wilson's 95 % intervals {REPEATED}.",
+        "",
+        f"{REPEATED} The 40 trials are on 10 distinct goals. A goal that counts several times",
+        "makes the interval too narrow. To be trained again.",
         "",
         f"{versions_text()}.",
         "",
@@ -178,7 +184,7 @@ def plot(name: str, rows: list[dict[str, Any]], path: Path) -> None:
         low, high = np.array(row["success_interval"]).T
         adaptation.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
     learning.set(xlabel="million environment steps", ylabel="success in the last episode")
-    learning.set(xscale="log", ylim=(-0.02, 1.02), title=f"ML1 {name}: validation goals")
+    learning.set(xscale="log", ylim=(-0.02, 1.02), title=f"ML1 {name}: validation goals {REPEATED}")
     adaptation.set(xlabel="episode", ylabel="success", xticks=at, ylim=(-0.02, 1.02))
     adaptation.set_title(f"{NUM_TASKS} test goals")
     adaptation.legend()

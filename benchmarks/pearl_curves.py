@@ -42,7 +42,7 @@ LEARNERS: dict[str, type[PEARL]] = {
 NAMES = {
     "pearl": "PEARL",
     "multi-task": "SAC without context",
-    "oracle": "SAC, task known",
+    "oracle": "SAC that is told the task",
     "pearl-later": "PEARL, on top of SAC without context",
 }
 
@@ -71,8 +71,8 @@ NOTES = {  # what the committed tables need to be read with
 At the same 200,000 steps and 96,000 updates, with 5 sub-environments each, PEARL was +36.6 (-18.5
 to +83.3) above soft actor-critic without context; at 175,000 +46.1 (+3.2 to +91.0), at 150,000
 +35.7 (+10.6 to +62.3). These intervals are over tasks: how much one training differs from the next
-they do not tell, and the agent that is told the task, and could do all that PEARL does, is below
-both.
+they do not tell. The agent that is told the task could do all that PEARL does, and is below both:
+it is no upper bound.
 """,
     "HalfCheetahVel": """
 Smaller networks and batches than the paper's, for one core, and 5,000 updates in an iteration in
@@ -101,7 +101,7 @@ episodes, and the agent without context 385 (356 to 408). An episode that only s
 
 Soft actor-critic that is told the task (`--learners oracle --minutes 36`, seed 0) learns far more
 slowly here: 110 at 180,000 steps and 159 (113 to 197) at 280,000, where the agent without context
-had 215 and 282 (246 to 316). A task is 58 numbers there, an observation 17.
+had 215 and 282 (246 to 316): it is no upper bound. A task is 58 numbers there, an observation 17.
 
 "On top" needs a first call with `--learners multi-task --total-timesteps 500000`.
 """,
@@ -117,7 +117,7 @@ class Args:
     seeds: tuple[int, ...] = (0,)
     """Of the trainings."""
     learners: tuple[str, ...] = ("pearl", "multi-task")
-    """Of pearl, multi-task, oracle, pearl-later."""
+    """Of pearl, multi-task, oracle (told the task; no upper bound as such), pearl-later."""
     total_timesteps: int | None = None
     """Environment steps of each training; the setting's by default."""
     minutes: float = float("inf")
@@ -284,7 +284,7 @@ class OnePoint(PointOracle):
 
 
 def without_looking(training: Training) -> str:
-    """Returns of the point among the training goals that is best for them, and of the oracle."""
+    """Returns of the point among the training goals that is best for them, and of the optimum."""
     env = make_task_vec(training.env_id, 1, **training.env_kwargs).unwrapped
 
     def evaluated(learner: PointOracle, split: str) -> EvaluationResult:
@@ -356,7 +356,6 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
     """The committed table."""
     explored = args.explored
     one = next(iter(results.values()))
-    num_tasks = one.num_tasks // len(args.seeds)
     limit = f" --minutes {args.minutes:g}" if args.minutes < float("inf") else ""
     limit += f" --interval {args.interval}" if args.interval != Args.interval else ""
     limit += f" --learners {' '.join(args.learners)}" if args.learners != Args.learners else ""
@@ -368,8 +367,8 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
         "",
         f"`python benchmarks/pearl_curves.py {args.setting}{limit}`,",
         "shipped setting; mean return of an episode on the "
-        f"{num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
-        f"with 95 % bootstrap intervals over tasks; seeds {', '.join(map(str, args.seeds))}.",
+        f"{one.num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
+        f"with 95 % intervals over {one.design.over}; seeds {', '.join(map(str, args.seeds))}.",
         "",
         f"| learner | first episode | {' | '.join(f'after {k}' for k in shown[1:])} "
         "| steps | updates | wall time |",

@@ -1,12 +1,13 @@
-"""RL² beside the best that is possible, episode by episode on held-out tasks.
+"""RL² beside a Bayes-optimal policy or an agent that is told the task, episode by episode.
 
-Trains with the shipped settings. GridNavigation (VariBAD's GridNavi) has an exact Bayes-optimal
-policy, which has to find the goal like RL² does; robots have an oracle that sees the task, PPO of
-Stable-Baselines3. The training keeps its checkpoint in the run folder: the same command goes on
-where it was cut off, and a larger ``--timesteps`` continues it.
+Trains with the shipped settings and evaluates on held-out tasks. GridNavigation (VariBAD's
+GridNavi) has an exact Bayes-optimal policy, which has to find the goal like RL² does; for robots,
+PPO of Stable-Baselines3 is told the task, which need not be an upper bound. The training keeps its
+checkpoint in the run folder: the same command goes on where it was cut off, and a larger
+``--timesteps`` continues it.
 
-    python benchmarks/rl2_adaptation.py GridNavigation
-    python benchmarks/rl2_adaptation.py HalfCheetahVel --num-tasks 40 --envs-per-task 20
+    python benchmarks/rl2_adaptation.py GridNavigation --envs-per-task 48
+    python benchmarks/rl2_adaptation.py HalfCheetahVel --envs-per-task 20
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
+from distinct_tasks import REPEATED, marked, repeated_note
 from matplotlib.figure import Figure
-from ppo_oracle import trained_oracle
+from ppo_oracle import told_name, told_note, trained_oracle
 from resumed_training import resumed_training
 
 from meta_rl.agents.grid_search import BayesOptimalSearch
@@ -42,11 +44,9 @@ class Args:
     timesteps: int | None = None
     """Environment steps of RL²; the shipped number by default."""
     oracle_timesteps: int = 3_000_000
-    """Environment steps of the oracle of a robot."""
-    num_tasks: int = 1000
-    """Test tasks of the evaluation; a shorter list is gone through again and again."""
+    """Environment steps of the agent that is told a robot's task."""
     envs_per_task: int = 1
-    """Sub-environments of each."""
+    """Sub-environments of each test task."""
     runs: Path = Path("runs/rl2_adaptation")
     """Folder of the run folders."""
     out: Path = Path(__file__).parent / "results"
@@ -56,79 +56,118 @@ class Args:
 
 
 def evaluated(learner: Any, args: Args) -> EvaluationResult:
-    """On the test tasks."""
-    return evaluate_adaptation(
-        learner, args.tasks, args.num_tasks, seed=1000, envs_per_task=args.envs_per_task
-    )
+    """On all test tasks."""
+    return evaluate_adaptation(learner, args.tasks, seed=1000, envs_per_task=args.envs_per_task)
 
 
-def best_possible(args: Args) -> tuple[str, EvaluationResult, str]:
+def best_known(args: Args) -> tuple[str, EvaluationResult, str]:
     """Its name, its returns, and what it is."""
     if args.tasks in EXACT:
         return "Bayes-optimal", evaluated(EXACT[args.tasks](), args), "exact search"
     file = args.runs / f"{args.tasks}-oracle-seed0.zip"
-    oracle, timesteps, _ = trained_oracle(args.tasks, file, args.oracle_timesteps)
-    about = f"PPO, {timesteps / 1e6:.0f} M steps"
-    return "oracle, sees the task", evaluated(oracle, args), about
+    agent, timesteps, _ = trained_oracle(args.tasks, file, args.oracle_timesteps)
+    result = evaluated(agent, args)
+    name = told_name(args.tasks, result.values.mean())
+    return name, result, f"PPO, {timesteps / 1e6:.0f} M steps"
 
 
-def row(name: str, result: EvaluationResult, about: str) -> str:
-    """A row of the table: mean return of every episode ± standard error over the tasks."""
+def as_row(name: str, result: EvaluationResult, about: str) -> dict[str, Any]:
+    """Mean return of every episode, and its standard error over the tasks."""
     errors = result.values.std(axis=0, ddof=1) / np.sqrt(result.num_tasks)
-    cells = [f"{m:.2f} ± {e:.2f}" for m, e in zip(result.values.mean(axis=0), errors, strict=True)]
-    return f"| {name} | {' | '.join(cells)} | {result.total.mean():.2f} | {about} |"
+    return {
+        "learner": name,
+        "mean": result.values.mean(axis=0).tolist(),
+        "standard_error": errors.tolist(),
+        "training": about,
+        "num_tasks": result.num_tasks,
+        "envs_per_task": result.envs_per_task,
+    }
 
 
 def main(args: Args) -> None:
     """Train, evaluate, and write the table and the picture."""
     torch.set_num_threads(args.threads)
-    name, best, about = best_possible(args)
-    rows, results = [row(name, best, about)], {"best": best.values.mean(axis=0).tolist()}
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    ax = best.plot(figure.add_subplot(), label=name)
+    name, best, about = best_known(args)
+    rows = [as_row(name, best, about)]
     for seed in args.seeds:
         out = args.runs / f"{args.tasks}-seed{seed}"
         folder = resumed_training("rl2", args.tasks, seed, out, args.timesteps)
         model = RL2.load(folder.checkpoint)
         result = evaluated(model, args)
         about = f"{model.num_timesteps / 1e6:.0f} M steps, {folder.train_seconds() / 60:.0f} min"
-        rows.append(row(f"RL², seed {seed}", result, about))
-        results[f"rl2_seed{seed}"] = result.values.mean(axis=0).tolist()
-        result.plot(ax, label=f"RL², seed {seed}")
-    write(args, rows, results)
-    figure.savefig(args.out / f"rl2_{args.tasks}.png", dpi=120)
+        rows.append(as_row(f"RL², seed {seed}", result, about))
+    write(args.tasks, args.seeds, rows, args.out)
 
 
-def write(args: Args, rows: list[str], results: dict[str, list[float]]) -> None:
-    """The table and its numbers."""
-    episodes = range(1, len(results["best"]) + 1)
-    values = [part for name, part in results.items() if name != "best"]
-    parts = np.mean(values, axis=0) / results["best"]
-    share = f"RL²'s part of the best return, by episode: {', '.join(f'{p:.1%}' for p in parts)}."
-    seeds = " ".join(map(str, args.seeds))
-    command = f"python benchmarks/rl2_adaptation.py {args.tasks} --seeds {seeds}"
-    command += f" --num-tasks {args.num_tasks} --envs-per-task {args.envs_per_task}"
-    table = "\n".join(
-        [
-            f"# RL² on {args.tasks}",
-            "",
-            f"`{command}`:",
-            f"mean return of each episode on {args.num_tasks:,} test tasks, {args.envs_per_task} "
-            "sub-environments each, ± standard error over the tasks; shipped settings.",
-            "",
-            f"| learner | {' | '.join(f'episode {i}' for i in episodes)} | trial | training |",
-            "|---" * (len(episodes) + 3) + "|",
-            *rows,
-            "",
-            *([share, ""] if min(results["best"]) > 0 else []),
-            f"{versions_text()}.",
-            "",
-        ]
-    )
+def write(tasks: str, seeds: tuple[int, ...], rows: list[dict[str, Any]], out: Path) -> None:
+    """The table, its numbers and the picture."""
+    table = as_markdown(tasks, seeds, rows)
     print(table)
-    content = {"results": results, "versions": package_versions()}
-    write_atomically(args.out / f"rl2_{args.tasks}.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / f"rl2_{args.tasks}.md", table)
+    content = {"rows": rows, "versions": package_versions()}
+    write_atomically(out / f"rl2_{tasks}.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(out / f"rl2_{tasks}.md", table)
+    plot(tasks, rows, out / f"rl2_{tasks}.png")
+
+
+def counts(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    """Tasks that were counted, and distinct ones among them: fewer in older results."""
+    counted = rows[0]["num_tasks"]
+    return counted, rows[0].get("distinct_tasks", counted)
+
+
+def plot(tasks: str, rows: list[dict[str, Any]], path: Path) -> None:
+    """Mean return of every episode, with a band of one standard error over the tasks."""
+    counted, distinct = counts(rows)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    ax = figure.add_subplot()
+    for row in rows:
+        mean, error = np.array(row["mean"]), np.array(row["standard_error"])
+        at = np.arange(len(mean))
+        ax.plot(at, mean, ".-", label=row["learner"])
+        ax.fill_between(at, mean - error, mean + error, alpha=0.2, linewidth=0)
+    ax.set(xlabel="episodes of adaptation", ylabel="mean return ± standard error", xticks=at)
+    ax.set_title(marked(f"{tasks}, {distinct:,} test tasks", counted, distinct))
+    if distinct < counted:
+        ax.set_xlabel(f"episodes of adaptation\n{REPEATED} errors are too small")
+    ax.legend()
+    figure.savefig(path, dpi=120)
+
+
+def as_markdown(tasks: str, seeds: tuple[int, ...], rows: list[dict[str, Any]]) -> str:
+    """The committed table. The first row is what RL² is compared with."""
+    best, *others = rows
+    counted, distinct = counts(rows)
+    envs_per_task = best["envs_per_task"]
+    command = f"python benchmarks/rl2_adaptation.py {tasks} --seeds {' '.join(map(str, seeds))}"
+    command += f" --envs-per-task {envs_per_task}" if envs_per_task > 1 else ""
+    each = f", {envs_per_task} sub-environments each" if envs_per_task > 1 else ""
+    episodes = range(1, len(best["mean"]) + 1)
+    lines = [
+        f"# RL² on {tasks}",
+        "",
+        f"`{command}`:",
+        f"mean return of each episode on {distinct:,} test tasks{each}, ± standard error over the "
+        "tasks of one training; shipped settings.",
+        "",
+        f"| learner | {' | '.join(f'episode {i}' for i in episodes)} | trial | training |",
+        "|---" * (len(episodes) + 3) + "|",
+    ]
+    for row in rows:
+        cells = [
+            f"{mean:.2f} ± {error:.2f}"
+            for mean, error in zip(row["mean"], row["standard_error"], strict=True)
+        ]
+        name = marked(row["learner"], counted, distinct)
+        total = np.sum(row["mean"])
+        lines.append(f"| {name} | {' | '.join(cells)} | {total:.2f} | {row['training']} |")
+    lines += ["", *repeated_note(counted, distinct)]
+    if tasks not in EXACT:
+        lines += [told_note(tasks, np.mean(best["mean"])), ""]
+    if min(best["mean"]) > 0:
+        parts = np.mean([row["mean"] for row in others], axis=0) / best["mean"]
+        shares = ", ".join(f"{part:.1%}" for part in parts)
+        lines += [f"RL²'s part of the {best['learner']} return, by episode: {shares}.", ""]
+    return "\n".join([*lines, f"{versions_text()}.", ""])
 
 
 if __name__ == "__main__":

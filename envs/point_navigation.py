@@ -176,7 +176,7 @@ class PointNavigation(PlanarPoint):
     ``Box((2,))``: the goal; uniform in the square [-0.5, 0.5]². Test: the 40 goals of the paper's
     code (numpy's legacy generator, seed 1). Validation: 40 more, seeded. ``ood``: between that
     square and the one of twice the side. The best possible return is -0.54 on average over the
-    paper's goals (``meta_rl.agents.navigation``); its own oracle, a trained policy, has -2.29.
+    paper's goals (``meta_rl.agents.navigation``); its policy that is told the goal has -2.29.
 
     ## Adaptation
     After every episode; a trial is ``episodes_per_trial`` episodes.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from meta_rl.algorithm import MetaAlgorithm as MetaAlgorithm
     from meta_rl.checks import check_task_env as check_task_env
     from meta_rl.definition import TaskFuncEnv as TaskFuncEnv
-    from meta_rl.evaluation import EvaluationResult as EvaluationResult
     from meta_rl.evaluation import evaluate_adaptation as evaluate_adaptation
+    from meta_rl.evaluation_result import EvaluationResult as EvaluationResult
     from meta_rl.making import make_task_vec as make_task_vec
     from meta_rl.rollout import Rollout as Rollout
     from meta_rl.sb3 import sb3_env as sb3_env
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "EvaluationResult": "evaluation",
+    "EvaluationResult": "evaluation_result",
     "FiniteTasks": "tasks",
     "MetaAlgorithm": "algorithm",
     "Rollout": "rollout",

@@ -343,11 +343,11 @@ def _report(result: EvaluationResult, folder: RunFolder) -> None:
     result.plot(figure.add_subplot())
     figure.savefig(folder.picture, dpi=150)
     summary = result.summary()
-    low, high = summary["total_mean_interval"]
     last = result.values.shape[1] - 1
     print(
-        f"{result.learner} on {result.num_tasks:,} {result.split} tasks of {result.environment}: "
-        f"total {summary['total_mean']:.2f} (95 % interval {low:.2f} to {high:.2f}); "
+        f"{result.learner}, {result.counts_text()} of {result.environment}: "
+        f"total {summary['total_mean']:.2f} "
+        f"({result.interval_text(summary['total_mean_interval'], digits=2)}); "
         f"{result.unit} 1: {summary['mean'][0]:.3f}, {result.unit} {last + 1}: "
         f"{summary['mean'][last]:.3f}" + result.success_text()
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from meta_rl.randomness import LearnerRandomness
@@ -25,9 +26,11 @@ from meta_rl.task_batch import task_batch
 from meta_rl.tasks import take_tasks
 
 SHORT_HORIZON = 50
-SHORT_BLOCK, LONG_BLOCK = 1024, 64
-"""Sub-environments in a block where episodes are short, and where they are long (robots): large
-blocks are faster for a thousand tasks, small ones for thirty."""
+SHORT_BLOCK, LONG_BLOCK, LEAST_BLOCK = 1024, 64, 8
+"""Sub-environments in a block where episodes are short, where they are long (robots), and at least:
+large blocks are faster for a thousand tasks, small ones for thirty."""
+NUMBERS_IN_BLOCK = 2**15
+"""In the observations of a block, at most, where that leaves the least number."""
 
 _LEARNER, _ENVIRONMENT = 1, 2  # first parts of the spawn keys
 
@@ -62,8 +65,7 @@ class Trials:
         self.randomness = randomness
         self.by_step = adapts_by_step(learner, env)
         self.horizon = task_batch(env).horizon
-        rows = SHORT_BLOCK if self.horizon < SHORT_HORIZON else LONG_BLOCK
-        self.tasks_per_block = max(1, rows // envs_per_task)
+        self.tasks_per_block = max(1, block_size(env) // envs_per_task)
 
     def run(
         self, first_task: int, num_tasks: int, num_episodes: int
@@ -133,7 +135,7 @@ class Trials:
             successors = true_successors(following, done, infos)
             step = (observations, actions, rewards, terminated, truncated, successors, active)
             steps.append(step)
-            observations, start = following, done
+            observations, start = following, np.zeros_like(done)  # those that end idle along
             columns.append(np.where(active, rewards, 0.0))
             successes += [active & succeeded for succeeded in told_success(infos, done)]
             if self.by_step:
@@ -142,7 +144,7 @@ class Trials:
             active = active & ~done
         if not self.by_step:
             self._adapt(blocks, steps)
-            columns = [np.sum(columns, axis=0)]
+            columns = [sum(columns)]  # step by step: np.sum rounds by the size of the batch
             successes = [np.any(successes, axis=0)] if successes else []
         return columns, successes
 
@@ -245,6 +247,17 @@ class _Block:
         randomness.state = self._randomness
         yield
         self._randomness = randomness.state
+
+
+def block_size(env: VectorEnv) -> int:
+    """Sub-environments about which a learner is asked in one call; it depends on the family only.
+
+    Args:
+        env: A batch; wrapped as the learner wants it.
+    """
+    most = SHORT_BLOCK if task_batch(env).horizon < SHORT_HORIZON else LONG_BLOCK
+    fitting = NUMBERS_IN_BLOCK // max(1, spaces.flatdim(env.single_observation_space))
+    return max(LEAST_BLOCK, min(most, 2 ** int(np.log2(max(1, fitting)))))
 
 
 def told_success(infos: dict[str, Any], done: np.ndarray) -> list[np.ndarray]:

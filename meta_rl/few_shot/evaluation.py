@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from meta_rl.evaluation import EvaluationResult
+from meta_rl.evaluation_result import EvaluationResult
 from meta_rl.few_shot.tasks import FewShotTasks, FrozenTasks
 from meta_rl.randomness import LearnerRandomness
 from meta_rl.tasks import DRAWN_TASKS, TaskSplit, check_count
@@ -70,9 +70,9 @@ def evaluate_few_shot(
         seed=seed,
         envs_per_task=1,
         deterministic=True,
-        strata=np.zeros(len(scores), dtype=np.int64),
         measure=measure,
         points=points,
+        listed=isinstance(distribution, FrozenTasks),
     )
 
 

@@ -1,0 +1,397 @@
+"""What an evaluation gives: a value for each training, task and point of adaptation."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import InitVar, asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from meta_rl.intervals import interquartile_mean as interquartile_mean
+from meta_rl.provenance import package_versions, write_atomically
+from meta_rl.task_design import Design
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What trainings of a learner earned on held-out tasks, after more and more adaptation.
+
+    A result has one row for each training and task; the result of one evaluation is of one
+    training, and :meth:`merged` joins several.
+
+    Attributes:
+        values: ``[rows, points]``. For environments that adapt after episodes: the return of
+            episode k + 1, after k episodes; for bandits: the reward of pull k + 1, after k pulls.
+            Column 0 is before adaptation. A mean over the sub-environments of a task.
+        unit: What lies between two columns: ``"episode"`` or ``"pull"``.
+        learner: Class of the learner.
+        environment: Family of the environment.
+        split: Part of the task split that the tasks came from.
+        seed: Seed of the evaluation.
+        envs_per_task: Number of sub-environments of each task.
+        deterministic: Whether the most likely actions were taken.
+        strata: Former name of ``trainings``, taken by the constructor only.
+        versions: Versions of the packages.
+        measure: What the values are: a ``"return"``, ``"accuracy"`` or ``"mean squared error"``.
+        points: How many units came before each column; 0, 1, 2, ... where it is ``None``.
+        success: ``[rows, points]``, beside ``values``: in what share of the task's sub-environments
+            an info ``success`` was above 0 in any step of that episode (or pull). ``None`` where
+            infos tell no success.
+        trainings: Training of each row, int64 ``[rows]``; all 0 by default.
+        tasks: Task of each row, int64 ``[rows]``: equal numbers are the same task, whatever the
+            training. By default, the rows of each training are the same tasks in the same order
+            where all trainings have the same number of rows, and different tasks otherwise.
+        listed: Whether ``tasks`` are positions in a list, which are the same tasks for every seed.
+            Otherwise tasks were drawn: results of different seeds have no task in common.
+        whole_distribution: Whether the tasks are all that there are (two directions, 21 goals), so
+            that none is left out by chance; the interval is then for a new training on these tasks.
+
+    Raises:
+        ValueError: Shapes that do not fit each other, or a task that a training has twice.
+    """
+
+    values: np.ndarray
+    unit: str
+    learner: str
+    environment: str
+    split: str
+    seed: int
+    envs_per_task: int
+    deterministic: bool
+    strata: InitVar[np.ndarray | None] = None
+    versions: dict[str, str] = field(default_factory=package_versions)
+    measure: str = "return"
+    points: list[int] | None = None
+    success: np.ndarray | None = None
+    trainings: np.ndarray = None  # type: ignore[assignment]  # an array after __post_init__
+    tasks: np.ndarray = None  # type: ignore[assignment]
+    listed: bool = False
+    whole_distribution: bool = False
+
+    def __post_init__(self, strata: np.ndarray | None) -> None:
+        values = np.asarray(self.values, dtype=np.float64)
+        if values.ndim != 2 or not values.size:
+            raise ValueError(f"values have to be [rows, points], got shape {values.shape}")
+        if self.success is not None and np.shape(self.success) != values.shape:
+            raise ValueError(f"success {np.shape(self.success)} beside values {values.shape}")
+        trainings = strata if self.trainings is None else self.trainings
+        trainings = _numbers("trainings", trainings, np.zeros(len(values), np.int64))
+        tasks = _numbers("tasks", self.tasks, _default_tasks(trainings))
+        pairs, counts = np.unique([trainings, tasks], axis=1, return_counts=True)
+        if counts.max() > 1:
+            training, task = pairs[:, np.argmax(counts)]
+            raise ValueError(
+                f"training {training} has task {task} {counts.max()} times: give the mean of its "
+                "episodes in one row (envs_per_task makes more of them)"
+            )
+        for name, value in (("values", values), ("trainings", trainings), ("tasks", tasks)):
+            object.__setattr__(self, name, value)
+
+    def __str__(self) -> str:
+        """One line: the mean before and after adaptation, with its interval."""
+        summary = self.summary()
+        last = self.values.shape[1] - 1 if self.points is None else self.points[-1]
+        return (
+            f"{self.learner}, {self.counts_text()} of {self.environment}: "
+            f"{self._mean_measure} {summary['mean'][0]:.3f} before adaptation, "
+            f"{summary['mean'][-1]:.3f} ({self.interval_text(summary['mean_interval'][-1])}) "
+            f"after {last} {self.unit}{'' if last == 1 else 's'}" + self.success_text()
+        )
+
+    @property
+    def _mean_measure(self) -> str:
+        return self.measure if self.measure.startswith("mean ") else f"mean {self.measure}"
+
+    def counts_text(self) -> str:
+        """Numbers of trainings and of distinct tasks: ``"3 trainings x 30 test tasks"``."""
+        return self.design.counts(self.split)
+
+    def interval_text(self, interval: np.ndarray, digits: int = 3) -> str:
+        """An interval in words, and what it is over, or why there is none.
+
+        Args:
+            interval: Its ends, of :meth:`summary` with the default confidence.
+            digits: Number of digits behind the point.
+        """
+        low, high = interval
+        if self.design.kind == "none":
+            return f"no interval: {self.design.reason}"
+        if np.isinf([low, high]).any():
+            return "no interval: half of the values are the same"
+        return f"95 % interval {low:.{digits}f} to {high:.{digits}f} over {self.design.over}"
+
+    def success_text(self) -> str:
+        """``"; success 0.1 before adaptation, 0.8 (...)"``; empty where infos tell no success."""
+        if self.success is None:
+            return ""
+        rates = self.design.mean(self.success)
+        interval = self.design.mean_interval(self.success, 0.95, shares=True)[-1]
+        return (
+            f"; success {rates[0]:.3f} before adaptation, {rates[-1]:.3f} "
+            f"({self.interval_text(interval)}) in the last {self.unit}"
+        )
+
+    @cached_property
+    def design(self) -> Design:
+        """How trainings and tasks are combined, which decides what an interval is over."""
+        return Design.of(self.trainings, self.tasks, self.whole_distribution)
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of distinct tasks."""
+        return self.design.num_tasks
+
+    @property
+    def num_trainings(self) -> int:
+        """Number of trainings."""
+        return self.design.num_trainings
+
+    @property
+    def shares(self) -> bool:
+        """Whether values are shares: accuracies from 0 to 1, or outcomes that are all 0 or 1."""
+        if self.measure == "accuracy":
+            return bool(self.values.min() >= 0 and self.values.max() <= 1)
+        return bool(np.isin(self.values, (0, 1)).all())
+
+    @property
+    def total(self) -> np.ndarray:
+        """What each row's whole trial gave: the sum over the columns, ``[rows]``."""
+        return np.asarray(self.values.sum(axis=1))
+
+    def summary(self, confidence: float = 0.95) -> dict[str, np.ndarray]:
+        """Means with their intervals, per column and for the whole trial.
+
+        The mean is that over trainings of their means over tasks; the interquartile mean (IQM) is
+        the mean of the middle half of all rows (Agarwal et al., "Deep RL at the edge of the
+        statistical precipice", 2021). ``docs/evaluation.md`` says what the intervals are over and
+        how often they cover. Where there is none (``design.kind == "none"``: one task, for
+        instance), it has everything in it: from minus infinity to infinity, or from 0 to 1 for
+        shares.
+
+        Args:
+            confidence: Coverage of the intervals, between 0 and 1.
+
+        Returns:
+            ``mean`` and ``iqm`` ``[points]``, ``mean_interval`` and ``iqm_interval``
+            ``[points, 2]``; ``total_mean`` (a number) and ``total_mean_interval`` ``[2]``, and the
+            same for ``total_iqm``. Where infos tell success, its mean ``success`` ``[points]`` and
+            ``success_interval`` ``[points, 2]``.
+
+        Raises:
+            ValueError: A confidence outside (0, 1).
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence has to lie between 0 and 1, got {confidence}")
+        summary: dict[str, np.ndarray] = {}
+        design, total = self.design, self.total[:, None]
+        for name, estimate, interval in (
+            ("mean", design.mean, design.mean_interval),
+            ("iqm", interquartile_mean, design.iqm_interval),
+        ):
+            summary[name] = estimate(self.values)
+            summary[f"{name}_interval"] = interval(self.values, confidence, self.shares)
+            summary[f"total_{name}"] = estimate(total)[0]
+            summary[f"total_{name}_interval"] = interval(total, confidence)[0]
+        if self.success is not None:
+            summary["success"] = design.mean(self.success)
+            summary["success_interval"] = design.mean_interval(self.success, confidence, True)
+        return summary
+
+    def plot(
+        self, ax: Axes | None = None, *, label: str | None = None, color: str | None = None
+    ) -> Axes:
+        """Draw the mean per column with its 95 % interval.
+
+        The legend counts trainings and tasks, and says what the interval is over.
+
+        Args:
+            ax: Axes to draw in; those of a new figure by default (``ax.figure.savefig(path)`` saves
+                it).
+            label: Name in the legend; the learner by default.
+            color: Colour of line and interval; the next one of the axes by default.
+        """
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=(6.0, 4.0), layout="constrained").add_subplot()
+        summary = self.summary()
+        # Columns are numbered by what came before: pull 1 is made after 0 pulls.
+        before = np.arange(self.values.shape[1]) if self.points is None else self.points
+        name = f"{label or self.learner} ({self.design.counts()})"
+        (line,) = ax.plot(before, summary["mean"], label=name, marker=".", color=color)
+        self._draw_interval(ax, before, summary["mean_interval"], line.get_color())
+        ax.set_xlabel(f"{self.unit}s of adaptation")
+        ax.locator_params(axis="x", integer=True)
+        ax.set_ylabel("mean reward" if self.unit == "pull" else self._mean_measure)
+        family = self.environment.rpartition(":")[2]
+        title = f"{family}, {self.counts_text()}"
+        # Results of other counts share the axes: the legend has them all.
+        ax.set_title(title if ax.get_title() in ("", title) else f"{family}, {self.split} tasks")
+        ax.legend()
+        return ax
+
+    def _draw_interval(self, ax: Axes, before: Any, interval: np.ndarray, color: Any) -> None:
+        """Draw the band, and say in the legend what it is, once for all that are alike."""
+        if self.design.kind == "none":
+            about = f"no interval: {self.design.reason}"
+            if about not in ax.get_legend_handles_labels()[1]:
+                ax.plot([], [], " ", label=about)
+            return
+        about = f"95 % interval over {self.design.over}"
+        known = about in ax.get_legend_handles_labels()[1]
+        band = {"color": color, "alpha": 0.2, "linewidth": 0}
+        ax.fill_between(before, *interval.T, label=None if known else about, **band)
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON, atomically; gives the path."""
+        content = {"num_trainings": self.num_trainings, "num_tasks": self.num_tasks, **asdict(self)}
+        for name in ("values", "success", "trainings", "tasks"):
+            content[name] = None if content[name] is None else content[name].tolist()
+        return write_atomically(path, json.dumps(content) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> EvaluationResult:
+        """Read what :meth:`save` wrote, or an earlier version of it.
+
+        Raises:
+            ValueError: The file is something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            del content["num_tasks"]
+            content.pop("num_trainings", None)
+            content["values"] = np.array(content["values"], dtype=np.float64)
+            if content.get("success") is not None:
+                content["success"] = np.array(content["success"], dtype=np.float64)
+            return cls(**content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no saved evaluation: {error!r}") from error
+
+    @classmethod
+    def merged(cls, results: Sequence[EvaluationResult]) -> EvaluationResult:
+        """Join trainings of one learner into one result; each of them is kept apart.
+
+        Tasks of equal numbers are the same task, if they are positions in a list (``listed``) or
+        the seeds of the evaluations are equal; the trainings are then crossed with the tasks.
+        Tasks that were drawn by different seeds are different ones, and trainings have tasks of
+        their own. Where trainings share only some of their tasks, the result has no intervals.
+
+        Args:
+            results: Results of one training each, or of several that were merged before.
+
+        Raises:
+            ValueError: None given, or results of different learners, environments, measures or
+                points of adaptation.
+        """
+        kinds = {result._kind for result in results}
+        if len(kinds) != 1:
+            raise ValueError(f"results to merge have to be of one kind, got {sorted(kinds)}")
+        first = results[0]
+        trainings, num_trainings = [], 0
+        for result in results:
+            _, within = np.unique(result.trainings, return_inverse=True)
+            trainings.append(num_trainings + within)
+            num_trainings += result.num_trainings
+        told = [result.success for result in results if result.success is not None]
+        joined = {
+            "values": np.concatenate([result.values for result in results]),
+            "trainings": np.concatenate(trainings),
+            "tasks": np.concatenate(_joined_tasks(results)),
+            "success": np.concatenate(told) if len(told) == len(results) else None,
+        }
+        return cls(**{**asdict(first), **joined})
+
+    @property
+    def _kind(self) -> tuple[str, ...]:
+        """What results to merge have in common."""
+        points = self.points or list(range(self.values.shape[1]))
+        numbers = (points, self.listed, self.whole_distribution)
+        names = (self.learner, self.environment, self.unit, self.split, self.measure)
+        return names + tuple(map(str, numbers))
+
+    def to_frame(self) -> pd.DataFrame:
+        """A table with one row for each training, task and column, by pandas.
+
+        Columns are ``training``, ``task``, ``point`` (how many units of adaptation came before),
+        ``value`` and, where infos tell it, ``success``.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                'to_frame needs pandas: pip install "meta-rl[pandas]"; to_csv does without'
+            ) from error
+        return pd.DataFrame(self._table())
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write the table of :meth:`to_frame` as CSV, atomically; gives the path."""
+        table = self._table()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(table)
+        writer.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
+        return write_atomically(path, text.getvalue())
+
+    def _table(self) -> dict[str, np.ndarray]:
+        rows, columns = self.values.shape
+        points = np.arange(columns) if self.points is None else np.array(self.points)
+        table = {
+            "training": np.repeat(self.trainings, columns),
+            "task": np.repeat(self.tasks, columns),
+            "point": np.tile(points, rows),
+            "value": self.values.ravel(),
+        }
+        return table if self.success is None else {**table, "success": np.ravel(self.success)}
+
+
+def _numbers(name: str, given: Any, default: np.ndarray) -> np.ndarray:
+    """Whole numbers, one for each row."""
+    if given is None:
+        return default
+    numbers = np.asarray(given)
+    if numbers.shape != default.shape or numbers.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} have to be {len(default)} whole numbers, one for each row of values, got "
+            f"{numbers.dtype} {numbers.shape}"
+        )
+    return numbers.astype(np.int64)
+
+
+def _default_tasks(trainings: np.ndarray) -> np.ndarray:
+    """Positions within each training, where all have as many; otherwise a number for each row."""
+    _, counts = np.unique(trainings, return_counts=True)
+    tasks = np.arange(len(trainings))
+    if len(set(counts)) == 1:
+        tasks[np.argsort(trainings, kind="stable")] = np.tile(np.arange(counts[0]), len(counts))
+    return tasks
+
+
+def _joined_tasks(results: Sequence[EvaluationResult]) -> list[np.ndarray]:
+    """The tasks of each result, numbered so that only equal tasks have equal numbers."""
+    # What was drawn by different seeds and merged before has none in common with the others.
+    apart = [not result.listed and result.design.kind == "nested" for result in results]
+    if results[0].listed or (not any(apart) and len({result.seed for result in results}) == 1):
+        return [result.tasks for result in results]
+    groups: dict[Any, dict[int, int]] = {}
+    joined, num = [], 0
+    for index, (result, alone) in enumerate(zip(results, apart, strict=True)):
+        group = groups.setdefault(("merged", index) if alone else result.seed, {})
+        for task in np.unique(result.tasks).tolist():
+            if task not in group:
+                group[task] = num
+                num += 1
+        joined.append(np.array([group[task] for task in result.tasks.tolist()], dtype=np.int64))
+    return joined

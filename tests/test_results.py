@@ -1,0 +1,86 @@
+"""Committed results say what they count.
+
+A table is the one that its numbers give, and a result that counts a task several times is marked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import meta_rl
+from meta_rl.tuned import find_settings
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+RESULTS = BENCHMARKS / "results"
+MAML = [path for path in sorted(RESULTS.glob("maml_*.json")) if "profile" not in path.stem]
+RL2 = [path for path in sorted(RESULTS.glob("rl2_*.json")) if path.stem != "rl2_table"]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a script of the folder benchmarks, as if it were called there."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+def num_test_tasks(env_id: str, **env_kwargs: Any) -> int:
+    return len(meta_rl.make_task_vec(env_id, 1, **env_kwargs).unwrapped.task_split.test)
+
+
+def same_table(file: Path, table: str) -> None:
+    """The last line tells the versions, which are those of the evaluation."""
+    written = file.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+    assert written[:-1] == table.splitlines()[:-1]
+
+
+@pytest.mark.parametrize("file", MAML, ids=lambda file: file.stem)
+def test_tables_of_maml(file: Path, script: Any) -> None:
+    name, rows = file.stem.removeprefix("maml_"), json.loads(file.read_text(encoding="utf-8"))
+    same_table(file, script("maml_curves").as_markdown(name, rows))
+    _, env_id, settings = find_settings("maml_trpo", name)
+    known = num_test_tasks(env_id, **settings.pop("env", {}))
+    for row in rows:
+        figures = row["evaluation"]
+        assert figures.get("distinct_tasks", figures["num_tasks"]) == known
+        assert len(figures["values"]) == figures["num_tasks"]
+
+
+@pytest.mark.parametrize("file", RL2, ids=lambda file: file.stem)
+def test_tables_of_rl2(file: Path, script: Any) -> None:
+    name, rows = (
+        file.stem.removeprefix("rl2_"),
+        json.loads(file.read_text(encoding="utf-8"))["rows"],
+    )
+    same_table(file, script("rl2_adaptation").as_markdown(name, (0,), rows))
+    known = num_test_tasks(name)
+    assert [row.get("distinct_tasks", row["num_tasks"]) for row in rows] == [known] * len(rows)
+
+
+def test_there_are_results_to_look_at() -> None:
+    assert len(MAML) >= 7
+    assert len(RL2) >= 2
+
+
+def test_marks(script: Any) -> None:
+    """Only where fewer tasks are distinct than were counted."""
+    module = script("distinct_tasks")
+    assert module.marked("RL²", 30, 30) == "RL²"
+    assert module.marked("RL²", 40, 30) == "RL² †"
+    assert module.repeated_note(30, 30) == []
+    assert "40 tasks, of which only 30" in module.repeated_note(40, 30)[0]
+
+
+def test_only_an_agent_that_no_published_learner_beats_is_an_oracle(script: Any) -> None:
+    module = script("ppo_oracle")
+    assert module.told_name("HalfCheetahVel", -37.3) == "oracle"
+    assert module.told_name("HalfCheetahVel", -37.4) == module.TOLD
+    assert module.told_name("NotPublished", 1e6) == module.TOLD
+    assert "no upper bound: a published log of PEARL has 1674" in module.told_note(
+        "HalfCheetahDir", 802.0
+    )
+    assert "no upper bound" not in module.told_note("HalfCheetahDirMAML", 519.7)
