@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from meta_rl.moved import keep_old_names
 from meta_rl.registration import register_all, register_task_env
 
 if TYPE_CHECKING:
@@ -64,3 +65,4 @@ def __dir__() -> list[str]:
 
 
 register_all()
+keep_old_names()

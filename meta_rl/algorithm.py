@@ -29,9 +29,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from meta_rl.arguments import check_count, plain
 from meta_rl.making import as_task_vec, family_name, make_task_vec
 from meta_rl.rollout import Rollout
-from meta_rl.sb3 import TaskVecEnvView
 from meta_rl.task_batch import task_batch
 from meta_rl.torch_generator import set_generator_state
+from meta_rl.vector.sb3_view import TaskVecEnvView
 
 
 class MetaAlgorithm(BaseAlgorithm):

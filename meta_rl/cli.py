@@ -38,6 +38,7 @@ ALGORITHMS = {
     "multi_task_sac": "meta_rl.agents.multi_task_sac:MultiTaskSAC",
     "oracle_sac": "meta_rl.agents.multi_task_sac:OracleSAC",
     "pearl": "meta_rl.agents.pearl:PEARL",
+    "ppo": "meta_rl.agents.ppo:PPO",
     "promp": "meta_rl.agents.promp:ProMP",
     "rl2": "meta_rl.agents.rl2:RL2",
     **few_shot.LEARNERS,
@@ -60,7 +61,7 @@ class Train:
     """Meta-train an agent on the training tasks, then evaluate it on held-out ones."""
 
     algo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ALGO")]
-    """Agents: maml_trpo, multi_task_sac, oracle_sac, pearl, promp, rl2. Few-shot learners:
+    """Agents: maml_trpo, multi_task_sac, oracle_sac, pearl, ppo, promp, rl2. Few-shot learners:
     finetune, lstm, maml, mann, matching, memory-network, nearest, ntm, protonet, reptile, scratch,
     siamese."""
     tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
