@@ -9,11 +9,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from meta_rl.context import Belief
-from meta_rl.latent_state import LatentState
 from meta_rl.tasks import Tasks, count_tasks, take_tasks
 
 from .pearl import PEARL
+from .pearl.encoders import Belief
+from .pearl.inference import LatentState
 
 
 class MultiTaskSAC(PEARL):

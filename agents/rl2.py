@@ -2,28 +2,85 @@
 
 from __future__ import annotations
 
-import math
+import itertools
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
-from meta_rl.algorithm import MetaAlgorithm
-from meta_rl.policies import RecurrentActorCritic
-from meta_rl.previous_step import AppendPreviousStep
-from meta_rl.returns import generalized_advantages
-from meta_rl.rollout import Rollout, collect_rollout
-from meta_rl.task_batch import task_batch
-from meta_rl.tasks import check_count, check_number
+from meta_rl.memory import MemoryState, make_memory_core
+from meta_rl.networks.actor_critic import ActorCritic
+from meta_rl.on_policy.agent import OnPolicyAgent
 
 
-class RL2(MetaAlgorithm):
+class RecurrentActorCritic(ActorCritic):
+    """A policy and a value function that read one memory.
+
+    The memory is reset where the observation marks a new trial, and nowhere else.
+
+    Args:
+        observation_space: Flat ``Box`` of :class:`meta_rl.previous_step.AppendPreviousStep`.
+        action_space: ``Discrete`` or ``Box``.
+        core: Name in :data:`meta_rl.memory.MEMORY_CORES`.
+        hidden_size: Size of the memory.
+        embedding: Sizes of the ReLU layers before the memory.
+        generator: Generator that draws the first weights and, later, the actions.
+        memory_span: Number of steps over which the memory should be able to learn from the start
+            (see :meth:`meta_rl.memory.MemoryCore.set_time_scales`); ``None`` for zero biases.
+        log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete | spaces.Box,
+        *,
+        core: str = "gru",
+        hidden_size: int = 128,
+        embedding: Sequence[int] = (),
+        generator: torch.Generator,
+        memory_span: int | None = None,
+        log_std_init: float = 0.0,
+    ) -> None:
+        super().__init__(observation_space, action_space, generator, log_std_init)
+        sizes = [observation_space.shape[0] - 1, *embedding]
+        layers = [
+            layer
+            for before, after in itertools.pairwise(sizes)
+            for layer in (nn.Linear(before, after), nn.ReLU())
+        ]
+        self.embedding = nn.Sequential(*layers)
+        # The first features tell where the agent is: those before action, reward and done flag.
+        place = None if embedding else sizes[0] - self.num_outputs - 2
+        self.core = make_memory_core(core, sizes[-1], hidden_size, place)
+        drawn_by = self.make_heads(self.core.output_size)
+        if memory_span is not None:
+            self.core.set_time_scales(memory_span, drawn_by)
+
+    def first_weights(self, name: str, weight: Tensor) -> tuple[float, Sequence[Tensor]]:
+        """The gain and the blocks of a layer: a memory's gates lie on top of each other."""
+        if not name.startswith("core."):
+            return super().first_weights(name, weight)
+        layer = name.removeprefix("core.").removesuffix(".weight")
+        return self.core.gains.get(layer, 1.0), weight.split(self.core.output_size)
+
+    def initial_state(self, num: int) -> MemoryState:
+        """The memory before the first step of ``num`` trials."""
+        return self.core.initial_state(num)
+
+    def step(self, obs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        """Read the memory, ``[N, H]``, and write it; it begins anew where a trial does."""
+        state = self.core.reset(state, obs[:, -1] > 0)
+        return self.core.step(self.embedding(obs[:, :-1]), state)
+
+    def features(self, obs: Tensor, state: MemoryState) -> Tensor:
+        """Read and write the memory at each step of whole trials, ``[T, N, H]``."""
+        return self.core(self.embedding(obs[..., :-1]), state)[0]
+
+
+class RL2(OnPolicyAgent):
     """RL² (Duan et al., 2016; Wang et al., 2016) with proximal policy optimisation.
 
     A recurrent policy sees the previous action, reward and done flag beside the observation, and
@@ -31,49 +88,16 @@ class RL2(MetaAlgorithm):
     learning of such a policy on a distribution of tasks makes the recurrence itself a learning
     algorithm: adapting is acting, and :meth:`adapt` is the identity.
 
-    A trial is ``episodes_per_trial * horizon`` steps (both of the environment), whole and of the
-    same length for all, so that nothing is padded: an episode that ends early makes room for one
-    more. The return that is maximised is that of the whole trial: the advantage estimate runs over
-    the ends of episodes and stops at the end of the trial, whose last step is not bootstrapped.
+    The return that is maximised is that of the whole trial: the advantage estimate runs over the
+    ends of episodes and stops at the end of the trial, whose last step is not bootstrapped.
 
     Differences from the paper: PPO with a clipped objective (Schulman et al., 2017) in place of
     TRPO (as in most later work), and one memory for policy and value function.
 
-    Args:
-        policy: ``"MlpPolicy"``: :class:`meta_rl.policies.RecurrentActorCritic`.
-        env: An environment id, or a batch of task environments.
-        learning_rate: Of Adam: a number, or a function of the remaining progress (1 to 0).
-        meta_batch_size: Tasks at a time, M, where ``env`` is an id.
-        trials_per_env: Trials that each sub-environment runs in an iteration, each on a new task.
-        trial_growth: Fraction of the training in which trials grow, from a tenth of their steps to
-            all (in whole episodes; bandits, in pulls): what short trials teach, long ones need.
-        num_minibatches: Parts of whole trials that an epoch goes through.
-        num_epochs: Passes over the data of an iteration.
-        discount: Of the trial's rewards.
-        gae_lambda: Of the advantage estimate.
-        clip_range: Of the probability ratio.
-        normalize_advantages: To mean 0 and standard deviation 1, over an iteration.
-        entropy_coefficient: Of the bonus for a random policy: a number, or a function of the
-            remaining progress (1 to 0).
-        value_coefficient: Of the value loss, a mean squared error of returns that are divided by a
-            running mean of their root mean square.
-        max_grad_norm: Gradients are scaled down to it.
-        target_kl: Stop the epochs of an iteration where the policy has moved by more than 1.5 times
-            this (mean KL divergence); ``None`` for never.
-        env_kwargs: For the environment, where ``env`` is an id.
-        policy_kwargs: ``core`` (``"gru"``, ``"lstm"``, ``"associative"``), ``hidden_size``,
-            ``embedding``, ``memory_span``.
-        stats_window_size: Episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 none, 1 the training log.
-        seed: Of all randomness.
-        device: Of the networks.
-
-    Raises:
-        ValueError: Unknown names, no environment (only :meth:`load` does without), counts below
-            one, more minibatches than trials, or a number outside its range: 0 to 1 for
-            ``discount``, ``gae_lambda`` and ``trial_growth``, from 0 on for coefficients, above 0
-            for ``clip_range``, ``max_grad_norm`` and ``target_kl``.
+    Arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
+    :class:`RecurrentActorCritic`, whose ``policy_kwargs`` are ``core`` (``"gru"``, ``"lstm"``,
+    ``"associative"``, ``"ntm"``), ``hidden_size``, ``embedding``, ``memory_span`` (by default a
+    whole trial) and ``log_std_init``.
 
     Example:
         >>> from meta_rl.agents.rl2 import RL2
@@ -82,271 +106,7 @@ class RL2(MetaAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": RecurrentActorCritic}
-    policy: RecurrentActorCritic
 
-    def __init__(
-        self,
-        policy: str | type[RecurrentActorCritic] = "MlpPolicy",
-        env: GymEnv | VectorEnv | str | None = None,
-        learning_rate: float | Schedule = 1e-3,
-        *,
-        meta_batch_size: int = 512,
-        trials_per_env: int = 1,
-        trial_growth: float = 0.0,
-        num_minibatches: int = 8,
-        num_epochs: int = 8,
-        discount: float = 0.99,
-        gae_lambda: float = 0.3,
-        clip_range: float = 0.2,
-        normalize_advantages: bool = True,
-        entropy_coefficient: float | Schedule = 0.0,
-        value_coefficient: float = 2.0,
-        max_grad_norm: float = 1.0,
-        target_kl: float | None = None,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
-    ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            supported_action_spaces=(spaces.Discrete, spaces.Box),
-        )
-        self.trials_per_env = check_count("trials_per_env", trials_per_env)
-        self.trial_growth = trial_growth
-        self.num_minibatches = check_count("num_minibatches", num_minibatches)
-        self.num_epochs = check_count("num_epochs", num_epochs)
-        self.discount = discount
-        self.gae_lambda = gae_lambda
-        self.clip_range = clip_range
-        self.normalize_advantages = normalize_advantages
-        self.entropy_schedule = FloatSchedule(entropy_coefficient)
-        self.value_coefficient = value_coefficient
-        self.max_grad_norm = max_grad_norm
-        self.target_kl = target_kl
-        self._check_settings()
-        if _init_setup_model:
-            self._setup_model()
-
-    def _check_settings(self) -> None:
-        bonus = min(self.entropy_schedule(1.0), self.entropy_schedule(0.0))
-        for name, value, least, most in (
-            ("discount", self.discount, 0.0, 1.0),
-            ("gae_lambda", self.gae_lambda, 0.0, 1.0),
-            ("trial_growth", self.trial_growth, 0.0, 1.0),
-            ("entropy_coefficient", bonus, 0.0, math.inf),
-            ("value_coefficient", self.value_coefficient, 0.0, math.inf),
-        ):
-            check_number(name, value, least=least, most=most)
-        for name in ("clip_range", "max_grad_norm", "target_kl"):
-            value = getattr(self, name)
-            if value is not None:
-                check_number(name, value, above=0.0)
-
-    def _check_num_envs(self, num_envs: int) -> None:
-        super()._check_num_envs(num_envs)
-        trials = num_envs * self.trials_per_env
-        if self.num_minibatches > trials:
-            raise ValueError(f"num_minibatches={self.num_minibatches}, but only {trials} trials")
-
-    @classmethod
-    def wrap_env(cls, env: VectorEnv) -> VectorEnv:
-        """With the previous step in the observation."""
-        return env if isinstance(env, AppendPreviousStep) else AppendPreviousStep(env)
-
-    def _make_networks(self) -> None:
-        make_policy: Any = self.policy_class
-        span = None if self.env is None else self.whole_trial()  # a loaded one's weights are set
-        kwargs = {"generator": self.generator, "memory_span": span, **self.policy_kwargs}
-        self.policy = make_policy(self.observation_space, self.action_space, **kwargs)
-        self.policy.to(self.device)
-        self.policy.optimizer = torch.optim.Adam(
-            self.policy.parameters(), lr=self.lr_schedule(1), eps=1e-5, fused=True
-        )
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_batch"]
-
-    def collect_rollouts(self, callback: BaseCallback) -> bool:
-        """Run whole trials on fresh training tasks."""
-        callback.on_rollout_start()
-        num_steps = self.trial_steps()
-        rollouts = []
-        for _ in range(self.trials_per_env):
-            rollout, going_on = self._run_trials(num_steps, callback)
-            if not going_on:
-                return False
-            rollouts.append(rollout)
-        self._batch = self._as_batch(rollouts)
-        self._log_rollouts(rollouts)
-        callback.on_rollout_end()
-        return True
-
-    def whole_trial(self) -> int:
-        """Steps of a whole trial."""
-        env = task_batch(self.task_env)
-        return env.horizon * env.episodes_per_trial
-
-    def trial_steps(self) -> int:
-        """Steps of a trial, T, at this point of the training."""
-        env = task_batch(self.task_env)
-        whole = self.whole_trial()
-        done = 1.0 - self._current_progress_remaining
-        if done >= self.trial_growth:
-            return whole
-        unit = 1 if env.adaptation_unit == "step" else env.horizon
-        return math.ceil(whole * max(0.1, done / self.trial_growth) / unit) * unit
-
-    def _run_trials(self, num_steps: int, callback: BaseCallback) -> tuple[Rollout, bool]:
-        observations = self.begin_tasks()
-        memory = self.policy.initial_state(self.n_envs)
-        going_on = True
-
-        def act(observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-            nonlocal memory
-            obs = torch.from_numpy(observations).to(self.device)
-            actions, values, log_probs, memory = self.policy(obs, memory)
-            taken = actions.cpu().numpy()
-            extras = {"raw_actions": taken, "values": values.cpu().numpy()}
-            return self.policy.clip(taken), {**extras, "log_probs": log_probs.cpu().numpy()}
-
-        def on_step() -> bool:
-            nonlocal going_on
-            self.num_timesteps += self.n_envs
-            going_on = callback.on_step()
-            return going_on
-
-        with torch.inference_mode():
-            rollout, _ = collect_rollout(self.task_env, act, num_steps, observations, on_step)
-        return rollout, going_on
-
-    def _as_batch(self, rollouts: list[Rollout]) -> dict[str, Tensor]:
-        """All trials side by side, ``[T, trials, ...]``, with advantages and returns."""
-
-        def joined(parts: list[np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.concatenate(parts, axis=1)).to(self.device)
-
-        rewards = joined([rollout.rewards for rollout in rollouts]).float()
-        values = joined([rollout.extras["values"] for rollout in rollouts])
-        next_values = torch.cat([values[1:], torch.zeros_like(values[:1])])
-        ends = torch.zeros_like(rewards, dtype=torch.bool)
-        ends[-1] = True  # of the trial: not of an episode
-        advantages = generalized_advantages(
-            rewards, values, next_values, ends, self.discount, self.gae_lambda
-        )
-        returns = advantages + values
-        self._follow_return_scale(returns)
-        if self.normalize_advantages:
-            spread = advantages.std(correction=0)  # not nan for a single step
-            advantages = (advantages - advantages.mean()) / (spread + 1e-8)
-        return {
-            "obs": joined([rollout.observations for rollout in rollouts]),
-            "actions": joined([rollout.extras["raw_actions"] for rollout in rollouts]),
-            "log_probs": joined([rollout.extras["log_probs"] for rollout in rollouts]),
-            "values": values,
-            "advantages": advantages,
-            "returns": returns,
-        }
-
-    def _follow_return_scale(self, returns: Tensor) -> None:
-        """A running mean of the returns' root mean square; the first one to begin with."""
-        latest = returns.square().mean().sqrt().clamp(min=1e-3)
-        if self._n_updates > 0:
-            latest = torch.lerp(self.policy.return_scale, latest, 0.1)
-        self.policy.rescale_returns(latest)
-
-    def train(self) -> None:
-        """Epochs of clipped policy updates, on minibatches of whole trials."""
-        self._update_learning_rate(self.policy.optimizer)
-        num_trials = self._batch["obs"].shape[1]
-        reports: list[Tensor] = []
-        for _ in range(self.num_epochs):
-            order = torch.randperm(num_trials, generator=self.generator, device=self.device)
-            for trials in order.tensor_split(self.num_minibatches):
-                loss, report = self.loss({k: part[:, trials] for k, part in self._batch.items()})
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
-                reports.append(torch.stack(list(report.values())))
-            self._n_updates += 1
-            moved = torch.stack(reports[-self.num_minibatches :])[
-                :, list(report).index("approx_kl")
-            ]
-            if self.target_kl is not None and moved.mean() > 1.5 * self.target_kl:
-                break
-        for name, value in zip(report, torch.stack(reports).mean(dim=0).tolist(), strict=True):
-            self.logger.record(f"train/{name}", value)
-        self.logger.record("train/epochs", len(reports) // self.num_minibatches)
-        returns, values = self._batch["returns"], self._batch["values"]
-        unexplained = (returns - values).var(correction=0) / returns.var(correction=0)
-        self.logger.record("train/explained_variance", 1.0 - unexplained.item())
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """PPO's loss (Schulman et al., 2017, equations 7 and 9), and its parts.
-
-        Args:
-            batch: Whole trials: ``obs`` ``[T, trials, O]``, ``actions``, and ``log_probs``,
-                ``advantages`` and ``returns`` ``[T, trials]``.
-        """
-        memory = self.policy.initial_state(batch["obs"].shape[1])
-        values, log_probs, entropy = self.policy.evaluate_actions(
-            batch["obs"], batch["actions"], memory
-        )
-        log_ratio = log_probs - batch["log_probs"]
-        ratio = log_ratio.exp()
-        clipped = ratio.clamp(1.0 - self.clip_range, 1.0 + self.clip_range)
-        policy_loss = -torch.min(ratio * batch["advantages"], clipped * batch["advantages"]).mean()
-        scale = self.policy.return_scale
-        value_loss = nn.functional.mse_loss(values / scale, batch["returns"] / scale)
-        loss = (
-            policy_loss
-            + self.value_coefficient * value_loss
-            - self.entropy_schedule(self._current_progress_remaining) * entropy.mean()
-        )
-        with torch.no_grad():
-            report = {
-                "loss": loss,
-                "policy_loss": policy_loss,
-                "value_loss": value_loss,
-                "entropy": entropy.mean(),
-                "approx_kl": (ratio - 1.0 - log_ratio).mean(),
-                "clip_fraction": (clipped != ratio).float().mean(),
-            }
-        return loss, report
-
-    def _log_rollouts(self, rollouts: list[Rollout]) -> None:
-        totals = np.concatenate([rollout.rewards.sum(axis=0) for rollout in rollouts])
-        self.logger.record("rollout/trial_return", totals.mean())
-
-    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
-        """The identity: the memory that :meth:`predict` returns has seen the data already."""
-        return state
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Act, and learn: see :meth:`meta_rl.policies.RecurrentActorCritic.predict`."""
-        return self.policy.predict(observation, state, episode_start, deterministic)
+    def _policy_defaults(self) -> dict[str, Any]:
+        """The memory's span; a loaded agent without an environment has its weights already."""
+        return {"memory_span": None if self.env is None else self.whole_trial()}

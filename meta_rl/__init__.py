@@ -6,6 +6,7 @@ Importing registers the environments (``meta_rl/...-v0``) and loads nothing heav
 
 import lazy_loader
 
+from meta_rl.moved import keep_old_names
 from meta_rl.registration import register_all
 
 __version__ = "0.1.0"
@@ -19,3 +20,4 @@ def __dir__() -> list[str]:
 
 
 register_all()
+keep_old_names()

@@ -31,10 +31,10 @@ from meta_rl.arguments import check_count, plain
 from meta_rl.making import as_task_vec, env_constructor, family_name, is_python, make_task_vec
 from meta_rl.registration import find_env_id
 from meta_rl.rollout import Rollout
-from meta_rl.sb3 import TaskVecEnvView
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import distinct_tasks
 from meta_rl.torch_generator import set_generator_state
+from meta_rl.vector.sb3_view import TaskVecEnvView
 
 if TYPE_CHECKING:
     from meta_rl.algorithms import RunTasks, Settings

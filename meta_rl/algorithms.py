@@ -345,6 +345,7 @@ OWN: dict[str, dict[str, str]] = {
         "multi_task_sac": "meta_rl.agents.multi_task_sac:MultiTaskSAC",
         "oracle_sac": "meta_rl.agents.multi_task_sac:OracleSAC",
         "pearl": "meta_rl.agents.pearl:PEARL",
+        "ppo": "meta_rl.agents.ppo:PPO",
         "promp": "meta_rl.agents.promp:ProMP",
         "rl2": "meta_rl.agents.rl2:RL2",
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,9 @@ from gymnasium.vector import VectorEnv
 from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS, find_env_id
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
+
+ADAPTER = "meta_rl.adapter:TaskVectorAdapter"
+"""The batch of environments that have none of their own, by name as environments are."""
 
 
 def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs: Any) -> VectorEnv:
@@ -35,9 +39,7 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
         __import__(module)
     if gym.spec(name).vector_entry_point is not None:
         return gym.make_vec(name, num_envs=num_envs, **kwargs)
-    from meta_rl.adapter import TaskVectorAdapter
-
-    return TaskVectorAdapter.from_id(name, num_envs, **kwargs)
+    return resolve_name(ADAPTER).from_id(name, num_envs, **kwargs)
 
 
 def is_python(env_id: str) -> bool:
@@ -72,9 +74,7 @@ def as_task_vec(env: Any) -> VectorEnv:
         raise ValueError(
             f"expected an environment id or task environments with a task_split, got {env!r}"
         )
-    from meta_rl.adapter import TaskVectorAdapter
-
-    return TaskVectorAdapter([lambda: env])
+    return resolve_name(ADAPTER)([lambda: env])
 
 
 def family_name(env: VectorEnv) -> str:

@@ -169,3 +169,13 @@ def test_unknown_names_are_refused_with_what_exists() -> None:
         make_memory_core("lsmt", F, H)
     with pytest.raises(ValueError, match=r"'transformer': gru, lstm.*exist"):
         make_memory_core("transformer", F, H)
+
+
+def test_cores_with_files_of_their_own_are_found_in_the_package() -> None:
+    """By name, as classes that may be subclassed; nothing else is."""
+    from meta_rl.memory import AssociativeCore, NTMCore
+
+    assert type(make_memory_core("associative", F, H)) is AssociativeCore
+    assert type(make_memory_core("ntm", F, H)) is NTMCore
+    with pytest.raises(ImportError, match="NoSuchCore"):
+        from meta_rl.memory import NoSuchCore  # noqa: F401

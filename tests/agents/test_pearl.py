@@ -18,11 +18,11 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 from meta_rl import TaskFuncEnv, TaskVectorEnv, evaluate_adaptation, make_task_vec
 from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
 from meta_rl.agents.pearl import PEARL
+from meta_rl.agents.pearl.encoders import GivenLatent
+from meta_rl.agents.pearl.inference import LatentState
+from meta_rl.agents.pearl.losses import with_latents
 from meta_rl.cli import Train, main, run_config
 from meta_rl.cli.settings import settings_for
-from meta_rl.context import GivenLatent
-from meta_rl.latent_losses import with_latents
-from meta_rl.latent_state import LatentState
 from meta_rl.rollout import Rollout
 from meta_rl.tasks import count_tasks
 

@@ -12,8 +12,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from meta_rl.agents.rl2 import RecurrentActorCritic
 from meta_rl.memory import MEMORY_CORES, make_memory_core
-from meta_rl.policies import RecurrentActorCritic
 
 SIZE = 6  # of an observation, its last column the mark of a new trial
 DISCRETE = spaces.Discrete(3)

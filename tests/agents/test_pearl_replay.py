@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from meta_rl import task_replay
-from meta_rl.task_replay import TaskReplay
+from meta_rl.agents.pearl.replay import TaskReplay
 
 
 def numbered(steps: int, columns: int, first: int, size: int = 6) -> torch.Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from meta_rl.context import Belief
-from meta_rl.latent_policy import LatentActorCritic
+from .encoders import Belief
+from .networks import LatentActorCritic
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class LatentLosses:
 
     Attributes:
         policy: The networks.
-        columns: Of a row of :class:`meta_rl.task_replay.TaskReplay`.
-        reward_scale: Of the rewards that the critics learn from.
-        discount: Of the rewards.
-        policy_regularization: Of the squared means and log standard deviations before squashing.
+        columns: Columns of a row of :class:`meta_rl.agents.pearl.replay.TaskReplay`.
+        reward_scale: Factor of the rewards that the critics learn from.
+        discount: Discount of the rewards, 0 to 1.
+        policy_regularization: Weight of the squared means and log standard deviations.
         learn_temperature: Move the entropy towards minus the number of action dimensions.
     """
 
@@ -49,9 +49,9 @@ class LatentLosses:
         Args:
             rows: ``[M, B, D]`` of the replay.
             context: ``[M, C, D]``.
-            belief: Before the context.
-            noise: For z, ``[M, L]``.
-            action_noise: For the next actions, ``[M * B, A]``.
+            belief: The belief before the context.
+            noise: Unit normal draws for z, ``[M, L]``.
+            action_noise: Unit normal draws for the next actions, ``[M * B, A]``.
 
         Returns:
             Losses ``[M]``, z ``[M, L]``, and its posterior's divergence from the prior, ``[M]``.
@@ -94,7 +94,7 @@ class LatentLosses:
         Args:
             rows: ``[M, B, D]`` of the replay.
             latents: z, ``[M, L]``.
-            noise: For the actions, ``[M * B, A]``.
+            noise: Unit normal draws for the actions, ``[M * B, A]``.
 
         Returns:
             Summed losses ``[M]``, and means to report.
@@ -119,6 +119,6 @@ class LatentLosses:
 
 
 def with_latents(rows: Tensor, latents: Tensor) -> Tensor:
-    """Each row ``[M, B, X]`` beside its task's z ``[M, L]``: ``[M * B, X + L]``."""
+    """Rows ``[M, B, X]``, each with its task's z ``[M, L]`` appended: ``[M * B, X + L]``."""
     repeated = latents[:, None].expand(-1, rows.shape[1], -1)
     return torch.cat([rows, repeated], dim=-1).flatten(0, 1)

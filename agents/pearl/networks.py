@@ -14,8 +14,9 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
-from meta_rl.context import ENCODERS, mlp
 from meta_rl.torch_generator import weights_generator
+
+from .encoders import ENCODERS, mlp
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
@@ -24,7 +25,7 @@ class TwinNetwork(nn.Module):
     """Two networks of one shape, evaluated together.
 
     Args:
-        sizes: Of the layers, from the input to the output.
+        sizes: Sizes of the layers, from the input to the output.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -55,19 +56,19 @@ class LatentActorCritic(BasePolicy):
         observation_space: ``Box``.
         action_space: Bounded ``Box``.
         latent_size: L.
-        hidden_sizes: ReLU layers of actor, critics and value network.
+        hidden_sizes: Sizes of the ReLU layers of actor, critics and value network.
         encoder: ``"product"`` (permutation-invariant), ``"recurrent"``, or ``"none"``: z is always
             0, which is soft actor-critic without context.
-        encoder_sizes: ReLU layers of the encoder.
-        next_observation: Of each transition, for the encoder: the context of tasks that differ in
-            their dynamics.
+        encoder_sizes: Sizes of the ReLU layers of the encoder.
+        next_observation: Whether the encoder reads each transition's next observation too, as it
+            needs to where tasks differ in their dynamics.
         value_network: Bootstrap from a value network, as in the paper, otherwise from the critics'
             own targets, as in later soft actor-critic.
-        generator: Draws the first weights and, later, latents and actions.
+        generator: Generator that draws the first weights and, later, latents and actions.
 
     Attributes:
         log_temperature: Logarithm of the weight of the entropy.
-        critic_optimizer: Of critics and encoder, beside ``optimizer`` of the others.
+        critic_optimizer: Optimiser of critics and encoder; ``optimizer`` is that of the others.
 
     Raises:
         ValueError: Observations that are no ``Box``, unbounded actions, an unknown encoder.
@@ -169,10 +170,10 @@ class LatentActorCritic(BasePolicy):
         What z does to actor and critics begins at zero; the encoder stays as it is.
 
         Args:
-            other: Of the same sizes, but for the encoder.
+            other: Networks of the same sizes, but for the encoder.
 
         Raises:
-            ValueError: Of other sizes; nothing is changed then.
+            ValueError: The networks have other sizes; nothing is changed then.
         """
         parts = ("actor", "critics", "value", "target")
         theirs = dict(other.named_parameters())

@@ -5,30 +5,25 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
-from meta_rl.algorithm import MetaAlgorithm
-from meta_rl.context import Belief, GivenLatent, RecurrentEncoder
 from meta_rl.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
-from meta_rl.latent_actor import LatentActor
-from meta_rl.latent_losses import LatentLosses
-from meta_rl.latent_policy import LatentActorCritic
-from meta_rl.latent_state import LatentInference
-from meta_rl.rollout import Rollout, collect_rollout
-from meta_rl.task_batch import task_batch
-from meta_rl.task_replay import TaskReplay, as_rows
-from meta_rl.tasks import FiniteTasks, Tasks, check_count, check_number, count_tasks, take_tasks
+from meta_rl.tasks import check_count, check_number
+
+from .collection import TaskCollection
+from .encoders import GivenLatent, RecurrentEncoder
+from .inference import LatentInference
+from .losses import LatentLosses
+from .networks import LatentActorCritic
 
 
-class PEARL(LatentInference, MetaAlgorithm):
+class PEARL(LatentInference, TaskCollection):
     """PEARL (Rakelly et al., 2019): soft actor-critic on an inferred latent task variable.
 
     An encoder turns transitions of a task, the context, into a Gaussian posterior over a latent z;
@@ -49,53 +44,59 @@ class PEARL(LatentInference, MetaAlgorithm):
     Letters: M tasks of an update, B transitions of each, C transitions of context, L latent.
 
     Args:
-        policy: ``"MlpPolicy"``: :class:`meta_rl.latent_policy.LatentActorCritic`.
+        policy: ``"MlpPolicy"``: :class:`meta_rl.agents.pearl.networks.LatentActorCritic`.
         env: An environment id, or a batch of task environments.
-        learning_rate: Of Adam, for all networks: a number, or a function of the remaining progress.
-        meta_batch_size: Tasks that data are collected from in an iteration, where ``env`` is an id.
-        envs_per_task: Sub-environments of each; they share the steps below.
+        learning_rate: Step size of Adam, for all networks: a number, or a function of the remaining
+            progress (1 to 0).
+        meta_batch_size: Number of tasks that an iteration collects from, where ``env`` is an id.
+        envs_per_task: Number of sub-environments of each task; they share the steps below.
         task_choice: Which tasks these are: ``"random"`` ones, as in the paper, or those with the
             ``"fewest"`` transitions so far. By chance a task may wait long for new transitions,
             and critics that are trained on few old ones overrate actions that were never tried.
         num_train_tasks: Length of the list that is drawn from a continuous training distribution.
-        initial_steps: Steps on every training task before the first update.
-        initial_actions: In these, actions of the untrained ``"policy"`` or, where that finds no
-            reward, ``"held"``: uniform in the action space, and the same through an episode.
-        prior_steps: Steps per task and iteration with z from the prior; for the context, too.
-        posterior_steps: Further ones with z from the posterior; for the context, too.
-        extra_steps: Further ones with z from the posterior, which are for the critics alone.
-        updates_per_iteration: Gradient steps.
+        initial_steps: Number of steps on every training task before the first update.
+        initial_actions: Actions of these steps: those of the untrained ``"policy"`` or, where that
+            finds no reward, ``"held"`` ones: uniform in the action space, and the same through an
+            episode.
+        prior_steps: Number of steps per task and iteration with z from the prior. They become
+            context.
+        posterior_steps: Number of further steps with z from the posterior. They become context.
+        extra_steps: Number of further steps with z from the posterior, for the critics alone.
+        updates_per_iteration: Number of gradient steps in an iteration.
         tasks_per_update: M, drawn with replacement.
         batch_size: B.
         context_size: C, in an update and when the posterior is inferred while collecting.
-        buffer_size: Transitions over all training tasks (:class:`meta_rl.task_replay.TaskReplay`).
+        buffer_size: Number of transitions that are kept, over all training tasks
+            (:class:`meta_rl.agents.pearl.replay.TaskReplay`).
         save_replay: Save the buffer with the agent, so that a resumed run equals an undisturbed
             one; otherwise a resumed run begins with ``initial_steps`` again.
-        discount: Of the rewards.
-        reward_scale: Of the rewards that the critics learn from.
-        training_reward: Info that the critics learn from in place of the reward (the dense reward
-            of sparse point navigation); context and evaluation have the reward.
-        entropy_coefficient: Weight of the entropy, or ``"auto"``: learned, such that the entropy is
-            minus the number of action dimensions (Haarnoja et al., 2018b).
-        kl_weight: Of the information bottleneck: a number, or ``[[0, 0.2], [500_000, 0.01]]``, a
-            weight for what comes after so many environment steps each. A large one first has the
-            policy learn what all tasks share, before a small one lets z tell them apart.
-        target_rate: Of the target network, in each update.
-        policy_regularization: Of the squared means and log standard deviations before squashing.
-        exploration_episodes: Episodes of a trial, at the least, that are acted with z from the
-            prior, whatever was seen; 0 for none once there is a transition.
-        test_latent: Of the posterior, act on a ``"sample"`` or on the ``"mean"``.
+        discount: Discount of the rewards, 0 to 1.
+        reward_scale: Factor, from 0 on, of the rewards that the critics learn from.
+        training_reward: Name of the info that the critics learn from in place of the reward (the
+            dense reward of sparse point navigation); context and evaluation have the reward.
+        entropy_coefficient: Weight of the entropy, above 0, or ``"auto"``: learned, such that the
+            entropy is minus the number of action dimensions (Haarnoja et al., 2018b).
+        kl_weight: Weight of the information bottleneck, from 0 on: a number, or
+            ``[[0, 0.2], [500_000, 0.01]]``, a weight for what comes after so many environment steps
+            each. A large one first has the policy learn what all tasks share, before a small one
+            lets z tell them apart.
+        target_rate: Fraction of the way, 0 to 1, that the target network moves in each update.
+        policy_regularization: Weight, from 0 on, of the squared means and log standard deviations
+            of actions before squashing.
+        exploration_episodes: Number of episodes of a trial that are acted with z from the prior,
+            whatever was seen; 0 for none once there is a transition.
+        test_latent: Whether the agent acts on a ``"sample"`` of the posterior or on its ``"mean"``.
         compile_losses: Compile the two losses by ``torch.compile``, which a GPU gains from.
         cuda_graph: Record an update as a CUDA graph and replay it, which is several times as fast
             on a GPU; not for recurrent encoders.
-        env_kwargs: For the environment, where ``env`` is an id.
+        env_kwargs: Arguments of the environment, where ``env`` is an id.
         policy_kwargs: ``latent_size``, ``hidden_sizes``, ``encoder`` (``"product"``,
             ``"recurrent"``), ``encoder_sizes``, ``next_observation``, ``value_network``.
-        stats_window_size: Episodes in the logged means.
+        stats_window_size: Number of episodes in the logged means.
         tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 none, 1 the training log.
-        seed: Of all randomness.
-        device: Of the networks and of the buffer.
+        verbose: 0 for no output, 1 for the training log.
+        seed: Seed of all randomness.
+        device: Device of the networks and of the buffer.
 
     Raises:
         ValueError: Unknown names, no environment (only :meth:`load` does without), counts out of
@@ -169,7 +170,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         )
         self.task_choice = task_choice
         self.num_train_tasks = num_train_tasks
-        self.train_tasks: Tasks = None
+        self.train_tasks = None
         self.initial_steps = initial_steps
         self.initial_actions = initial_actions
         self.prior_steps = prior_steps
@@ -233,7 +234,7 @@ class PEARL(LatentInference, MetaAlgorithm):
 
     @property
     def current_kl_weight(self) -> float:
-        """Of the information bottleneck, after the environment steps so far."""
+        """The weight of the information bottleneck after the environment steps so far."""
         if isinstance(self.kl_weight, int | float):
             return self.kl_weight
         return [
@@ -281,7 +282,7 @@ class PEARL(LatentInference, MetaAlgorithm):
             self._actor_loss = torch.compile(self._actor_loss)
 
     def _check_graph(self) -> None:
-        """A graph is of a GPU, and of shapes that do not change."""
+        """Refuse what cannot be recorded: another device, or shapes that change."""
         if not self.cuda_graph:
             return
         check_gpu(self.device)
@@ -292,35 +293,6 @@ class PEARL(LatentInference, MetaAlgorithm):
 
     def _policy_overrides(self) -> dict[str, Any]:
         return {}
-
-    def _freeze_tasks(self) -> None:
-        """The list of training tasks: the family's, or drawn once."""
-        if self.train_tasks is not None:  # a loaded agent's
-            return
-        train = task_batch(self.task_env).task_split.train
-        self.task_space = train.space
-        if isinstance(train, FiniteTasks):
-            self.train_tasks = train.tasks
-        else:
-            self.train_tasks = train.sample_tasks(self.num_train_tasks, self.rng)
-
-    def _make_replay(self) -> None:
-        num_tasks = count_tasks(self.train_tasks)
-        self.replay = TaskReplay(
-            num_tasks,
-            self.buffer_size,
-            self.policy.observation_size,
-            self.policy.action_size,
-            self.device,
-        )
-        columns = -(-self.meta_batch_size // num_tasks)  # of the same task, at most
-        steps = self.prior_steps + self.posterior_steps + self.extra_steps
-        least = columns * max(steps, self.initial_steps)
-        if self.replay.capacity < least:
-            raise ValueError(
-                f"buffer_size={self.buffer_size} is too small: {num_tasks} tasks with up to "
-                f"{least} steps of each in an iteration need {num_tasks * least}"
-            )
 
     def start_from(self, other: PEARL) -> Self:
         """Begin as an agent that was trained without context: its networks, tasks and replay.
@@ -352,15 +324,6 @@ class PEARL(LatentInference, MetaAlgorithm):
         self._num_iterations = other._num_iterations
         return self
 
-    def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:
-        """As :meth:`MetaAlgorithm.set_env`; another family brings its own tasks, and no replay."""
-        family = self.family
-        super().set_env(env, force_reset)
-        if self.family != family:
-            self.train_tasks = None
-            self._freeze_tasks()
-            self._make_replay()
-
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         names = ["policy", "policy.optimizer", "policy.critic_optimizer"]
         return [*names, "replay"] if self.save_replay else names, []
@@ -368,141 +331,6 @@ class PEARL(LatentInference, MetaAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         made = ["replay", "losses", "_critic_loss", "_actor_loss", "_compute"]
         return [*super()._excluded_save_params(), *made]
-
-    def collect_rollouts(self, callback: BaseCallback) -> bool:
-        """Collect from training tasks: with z from the prior, then from the posterior."""
-        callback.on_rollout_start()
-        if self.replay.is_empty and not self._collect_first(callback):
-            return False
-        work = self._begin(self._choose_tasks())
-        rollouts: dict[str, list[Rollout]] = {"prior": [], "posterior": []}
-        for kind, steps, to_context in (
-            ("prior", self.prior_steps, True),
-            ("posterior", self.posterior_steps, True),
-            ("posterior", self.extra_steps, False),
-        ):
-            for stretch in self._stretches(kind, steps // self.envs_per_task):
-                rollout, going_on = self._collect(work, kind, stretch, to_context, callback)
-                if not going_on:
-                    return False
-                rollouts[kind].append(rollout)
-        self._log_rollouts(rollouts)
-        callback.on_rollout_end()
-        return True
-
-    def _choose_tasks(self) -> np.ndarray:
-        """Training tasks ``[M]`` of an iteration: each once, before any comes twice."""
-        num_tasks = count_tasks(self.train_tasks)
-        passes = -(-self.meta_batch_size // num_tasks)
-        orders = [self.rng.permutation(num_tasks) for _ in range(passes)]
-        if self.task_choice == "fewest":  # of equal ones, at random
-            counts = self.replay.written
-            orders = [order[np.argsort(counts[order], kind="stable")] for order in orders]
-        return np.concatenate(orders)[: self.meta_batch_size]
-
-    def _stretches(self, kind: str, steps: int) -> list[int]:
-        """Whole for the prior; for the posterior, which is inferred anew each time, by episodes."""
-        if kind == "prior" or steps == 0:
-            return [steps] if steps else []
-        horizon = task_batch(self.task_env).horizon
-        return [min(horizon, steps - begin) for begin in range(0, steps, horizon)]
-
-    def _collect_first(self, callback: BaseCallback) -> bool:
-        """The first transitions of every training task; the last batch is filled up."""
-        num_tasks = count_tasks(self.train_tasks)
-        batches = -(-num_tasks // self.meta_batch_size)
-        order = np.arange(batches * self.meta_batch_size) % num_tasks
-        steps = self.initial_steps // self.envs_per_task
-        for tasks in order.reshape(batches, -1):
-            if not self._collect(self._begin(tasks), "initial", steps, True, callback)[1]:
-                return False
-        return True
-
-    def _begin(self, tasks: np.ndarray) -> LatentActor:
-        """Set training tasks ``[M]``, forget their contexts, and begin an episode on each."""
-        task_batch(self.task_env).set_tasks(take_tasks(self.train_tasks, tasks))
-        observations, _ = self.task_env.reset(seed=int(self.rng.integers(2**31)))
-        self.replay.begin_context(tasks)
-        return LatentActor(self.policy, np.repeat(tasks, self.envs_per_task), observations)
-
-    @torch.no_grad()
-    def _collect(
-        self, work: LatentActor, kind: str, num_steps: int, to_context: bool, callback: BaseCallback
-    ) -> tuple[Rollout, bool]:
-        """Act on a stretch and store it; z is drawn anew where an episode begins."""
-        tasks = torch.from_numpy(work.tasks).to(self.device)
-        belief = self.first_belief(tasks)
-        if kind == "posterior":
-            belief = self.policy.encoder.update(belief, self.sample_context(tasks))
-        work.follow(*self.policy.encoder.posterior(belief))
-        held = kind == "initial" and self.initial_actions == "held"
-        going_on = True
-
-        def on_step() -> bool:
-            nonlocal going_on
-            self.num_timesteps += self.n_envs
-            going_on = callback.on_step()
-            return going_on
-
-        names = [] if self.training_reward is None else [self.training_reward]
-        rollout, work.observations = collect_rollout(
-            self.task_env,
-            work.act_held if held else work.act,
-            num_steps,
-            work.observations,
-            on_step,
-            on_done=work.on_done,
-            info_names=names,
-        )
-        self._store(work.tasks, rollout, to_context)
-        return rollout, going_on
-
-    def _store(self, tasks: np.ndarray, rollout: Rollout, to_context: bool) -> None:
-        rewards = rollout.rewards
-        learned_from = (
-            rewards if self.training_reward is None else rollout.extras[self.training_reward]
-        )
-        actions = rollout.extras["scaled_actions"]
-        rows = as_rows(rollout, actions, rewards, learned_from).to(self.device)
-        finite = rows.isfinite().all(dim=2).all(dim=0).cpu().numpy()
-        if not finite.all():
-            self._stop("an observation, action or reward", tasks[~finite])
-        self.replay.add(tasks, rows, to_context)
-
-    def _stop(self, what: str, tasks: np.ndarray) -> NoReturn:
-        """Nothing is saved from here on: the latest checkpoint is of before."""
-        which = [f"{i} ({take_tasks(self.train_tasks, int(i))})" for i in np.unique(tasks)]
-        shown = ", ".join(which[:3]) + (f" and {len(which) - 3} more" if len(which) > 3 else "")
-        raise FloatingPointError(
-            f"{what} is not finite in iteration {self._num_iterations + 1}, update "
-            f"{self._n_updates}, on training task {shown}"
-        )
-
-    def _log_rollouts(self, rollouts: dict[str, list[Rollout]]) -> None:
-        """Mean returns of an episode, and of a trial that is made of such."""
-        means = {}
-        for kind, parts in rollouts.items():
-            if parts:
-                ended = sum((part.terminated | part.truncated).sum() for part in parts)
-                means[kind] = sum(part.rewards.sum() for part in parts) / max(ended, 1)
-                self.logger.record(f"rollout/{kind}_return", means[kind])
-        episodes = task_batch(self.task_env).episodes_per_trial
-        explored = min(max(self.exploration_episodes, 1), episodes)
-        later = means.get("posterior", means["prior"])
-        trial = explored * means["prior"] + (episodes - explored) * later
-        self.logger.record("rollout/trial_return", trial)
-
-    def first_belief(self, tasks: Tensor) -> Belief:
-        """What is known of training tasks (int64 ``[M]``) before any transition."""
-        return self.policy.encoder.initial_belief(len(tasks))
-
-    def sample_context(self, tasks: Tensor) -> Tensor:
-        """Recent transitions of tasks ``[M]``, as the encoder reads them: ``[M, C, D]``."""
-        in_order = isinstance(self.policy.encoder, RecurrentEncoder)
-        rows = self.replay.sample_context(
-            tasks, self.context_size, self.generator, in_order=in_order
-        )
-        return rows[..., : self.policy.context_size]
 
     def train(self) -> None:
         """Gradient steps, each on a meta-batch of training tasks."""
@@ -519,7 +347,7 @@ class PEARL(LatentInference, MetaAlgorithm):
 
     @contextlib.contextmanager
     def _recorded(self, optimizers: list[torch.optim.Optimizer]) -> Iterator[None]:
-        """Updates by a graph, where wanted; a new one each time, as the replay's counts are."""
+        """Record updates as a graph, where wanted: a new one each time, as the replay grows."""
         if not self.cuda_graph:
             yield
             return
@@ -545,7 +373,7 @@ class PEARL(LatentInference, MetaAlgorithm):
         return report
 
     def _compute_update(self) -> tuple[dict[str, Tensor], Tensor, list[tuple[Tensor, Tensor]]]:
-        """What a graph records: gives the report, the tasks, and what is still to be checked."""
+        """Compute an update, as a graph may record it; gives report, tasks and open checks."""
         policy, num = self.policy, self.tasks_per_update
         tasks = torch.randint(
             self.replay.num_tasks, (num,), generator=self.generator, device=self.device

@@ -31,15 +31,15 @@ class TaskReplay:
     Letters: M tasks of a meta-batch, B transitions of each, D numbers in a row.
 
     Args:
-        num_tasks: Training tasks.
-        buffer_size: Transitions over all tasks; each task has an equal share.
+        num_tasks: Number of training tasks.
+        buffer_size: Number of transitions over all tasks; each task has an equal share.
         observation_size: O.
         action_size: A.
-        device: Of the tensor.
+        device: Device of the tensor.
 
     Attributes:
-        capacity: Transitions that each task's ring holds.
-        nbytes: What the tensor takes; the system gives the memory as rows are written.
+        capacity: Number of transitions that each task's ring holds.
+        nbytes: Size of the tensor in bytes; the system gives the memory as rows are written.
 
     Raises:
         ValueError: Counts below one, or fewer transitions than tasks.
@@ -89,8 +89,8 @@ class TaskReplay:
         """Append transitions; the oldest of a full ring are overwritten.
 
         Args:
-            tasks: Of each column, ``[N]``; a task may have several columns, which are appended one
-                behind the other.
+            tasks: Task of each column, ``[N]``; a task may have several columns, which are appended
+                one behind the other.
             rows: ``[T, N, D]``.
             to_context: Make them a part of the tasks' contexts.
 
@@ -127,7 +127,7 @@ class TaskReplay:
 
         Args:
             tasks: int64 ``[M]``, on the device.
-            num: Of each task, B.
+            num: Number of transitions of each task, B.
             generator: On the device.
 
         Returns:
@@ -142,7 +142,7 @@ class TaskReplay:
 
         Args:
             tasks: int64 ``[M]``, on the device.
-            num: Of each task.
+            num: Number of transitions of each task.
             generator: On the device.
             in_order: A stretch of transitions as they were collected, for recurrent encoders (as
                 long as the shortest of these contexts, at most); otherwise independent draws, with
@@ -175,7 +175,7 @@ class TaskReplay:
         self._context_lengths = torch.from_numpy(self.context_length.copy()).to(self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was written, and nothing of what is still free."""
+        """Copies of the rows that were written, and the counts."""
         filled = int(min(self.written.max(), self.capacity))
         counts = np.stack([self.written, self.context_start, self.context_length])
         data = self.data.view(self.num_tasks, self.capacity, -1)[:, :filled]
@@ -185,7 +185,7 @@ class TaskReplay:
         """Take over what :meth:`state_dict` gave.
 
         Raises:
-            RuntimeError: Of another size (as torch's modules do).
+            RuntimeError: The state is that of another size (as in torch's modules).
         """
         self.check_fits(state)
         data, counts = state["data"], state["counts"].cpu().numpy()
@@ -197,7 +197,7 @@ class TaskReplay:
         """Refuse a state that :meth:`load_state_dict` cannot take over.
 
         Raises:
-            RuntimeError: Of another size.
+            RuntimeError: The state is that of another size.
         """
         counts = state["counts"].cpu().numpy()
         num_tasks, filled, row_size = state["data"].shape
@@ -216,10 +216,10 @@ def as_rows(
     """Rows ``[T, N, D]`` of a rollout.
 
     Args:
-        rollout: Its observations and its terminal states.
-        actions: As the critics read them, ``[T, N, A]``.
-        rewards: Of the context, ``[T, N]``.
-        training_rewards: ``[T, N]``.
+        rollout: Rollout whose observations and terminal states are taken.
+        actions: Actions as the critics read them, in [-1, 1], ``[T, N, A]``.
+        rewards: Rewards for the context, ``[T, N]``.
+        training_rewards: Rewards for the critics, ``[T, N]``.
     """
     parts = [
         rollout.observations,

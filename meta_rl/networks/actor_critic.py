@@ -1,9 +1,9 @@
-"""Recurrent actor-critic networks with the Stable-Baselines3 policy interface."""
+"""A policy and a value function that read the same features, for on-policy agents."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -14,77 +14,68 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
-from meta_rl.memory import MemoryState, make_memory_core
 from meta_rl.torch_generator import weights_generator
 
-State: TypeAlias = tuple[np.ndarray, ...]
-"""A memory state outside torch: every leaf ``[N, ...]``."""
+ActorState: TypeAlias = tuple[Tensor, ...]
+"""The state that the network carries from step to step; every leaf is ``[N, ...]``."""
 
 
-class RecurrentActorCritic(BasePolicy):
-    """A policy and a value function that read one memory.
+class ActorCritic(BasePolicy):
+    """Base of networks for :class:`meta_rl.on_policy.agent.OnPolicyAgent`.
+
+    A subclass makes its own layers and calls :meth:`make_heads` at the end of its constructor. It
+    says what the heads read: :meth:`step` for a single step, :meth:`features` for whole trials.
 
     Observations are those of :class:`meta_rl.previous_step.AppendPreviousStep`: flat, with the
-    previous action, reward and done flag, and in the last column the mark of a new trial. The
-    memory is reset where that mark is set, and nowhere else.
+    previous action, reward and done flag, and in the last column the mark of a new trial.
+
+    Letters: N trials, T steps, O numbers in an observation, H features.
 
     Args:
         observation_space: Flat ``Box`` of that wrapper.
         action_space: ``Discrete`` or ``Box``.
-        core: Name in :data:`meta_rl.memory.MEMORY_CORES`.
-        hidden_size: Of the memory.
-        embedding: Sizes of the ReLU layers before the memory.
-        generator: Draws the first weights and, later, the actions.
-        memory_span: Steps over which the memory should be able to learn from the start (see
-            :meth:`meta_rl.memory.MemoryCore.set_time_scales`); ``None`` for zero biases.
+        generator: Generator that draws the first weights and, later, the actions.
         log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
 
     Attributes:
-        return_scale: What the critic's output is multiplied by: returns of long trials are large,
-            and an error that large would drown the policy's gradient in the shared memory.
+        num_outputs: Number of the actor's outputs: logits, or means of a ``Box``.
+        return_scale: Factor of the critic's output. Returns of long trials are large, and an error
+            that large would drown the policy's gradient in shared layers.
     """
+
+    num_outputs: int
+    optimizer: torch.optim.Optimizer
 
     def __init__(
         self,
         observation_space: spaces.Box,
         action_space: spaces.Discrete | spaces.Box,
-        *,
-        core: str = "gru",
-        hidden_size: int = 128,
-        embedding: Sequence[int] = (),
         generator: torch.Generator,
-        memory_span: int | None = None,
         log_std_init: float = 0.0,
     ) -> None:
         super().__init__(observation_space, action_space)
         self.action_space: spaces.Discrete | spaces.Box
         self.observation_space: spaces.Box
-        sizes = [observation_space.shape[0] - 1, *embedding]
-        layers = [
-            layer
-            for before, after in itertools.pairwise(sizes)
-            for layer in (nn.Linear(before, after), nn.ReLU())
-        ]
-        self.embedding = nn.Sequential(*layers)
         if isinstance(action_space, spaces.Discrete):
-            num_outputs = int(action_space.n)
+            self.num_outputs = int(action_space.n)
         else:
-            num_outputs = math.prod(action_space.shape)
-            self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_init))
-        place = None if embedding else sizes[0] - num_outputs - 2  # before action, reward, done
-        self.core = make_memory_core(core, sizes[-1], hidden_size, place)
-        self.actor = nn.Linear(self.core.output_size, num_outputs)
-        self.critic = nn.Linear(self.core.output_size, 1)
+            self.num_outputs = math.prod(action_space.shape)
+            self.log_std = nn.Parameter(torch.full((self.num_outputs,), log_std_init))
+        self.generator = generator
+
+    def make_heads(self, num_features: int) -> torch.Generator:
+        """Make actor and critic on ``num_features`` features, and draw all first weights.
+
+        Weights are orthogonal, biases are zero, and the first policy is nearly uniform.
+
+        Returns:
+            The generator of the weights, for parameters that the subclass draws itself.
+        """
+        self.actor = nn.Linear(num_features, self.num_outputs)
+        self.critic = nn.Linear(num_features, 1)
         self.return_scale: Tensor
         self.register_buffer("return_scale", torch.ones(()))
-        self.generator = generator
-        drawn_by = weights_generator(generator)
-        self._initialise(drawn_by)
-        if memory_span is not None:
-            self.core.set_time_scales(memory_span, drawn_by)
-
-    def _initialise(self, generator: torch.Generator) -> None:
-        """Orthogonal weights, zero biases; a nearly uniform first policy."""
+        generator = weights_generator(self.generator)
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if name == "log_std":
@@ -92,49 +83,59 @@ class RecurrentActorCritic(BasePolicy):
                 if parameter.dim() < 2:
                     nn.init.zeros_(parameter)
                     continue
-                part, _, layer = name.removesuffix(".weight").partition(".")
-                gain = 0.01 if part == "actor" else self.core.gains.get(layer, 1.0)
-                height = self.core.output_size if name.startswith("core") else len(parameter)
-                for block in parameter.split(height):  # a memory's gates lie on top of each other
+                gain, blocks = self.first_weights(name, parameter)
+                for block in blocks:
                     nn.init.orthogonal_(block, gain, generator=generator)
+        return generator
 
-    def initial_state(self, num: int) -> MemoryState:
-        """The memory before the first step of ``num`` trials."""
-        return self.core.initial_state(num)
+    def first_weights(self, name: str, weight: Tensor) -> tuple[float, Sequence[Tensor]]:
+        """The gain of a layer's first weights, and the blocks that are orthogonal each."""
+        return (0.01 if name == "actor.weight" else 1.0), [weight]
+
+    @abstractmethod
+    def initial_state(self, num: int) -> ActorState:
+        """The state before the first step of ``num`` trials."""
+
+    @abstractmethod
+    def step(self, obs: Tensor, state: ActorState) -> tuple[Tensor, ActorState]:
+        """Features ``[N, H]`` of one step's observations ``[N, O]``, and the next state."""
+
+    @abstractmethod
+    def features(self, obs: Tensor, state: ActorState) -> Tensor:
+        """Features ``[T, N, H]`` of whole trials ``[T, N, O]``, from their first step on."""
 
     def forward(
-        self, obs: Tensor, state: MemoryState, deterministic: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor, MemoryState]:
-        """One step.
+        self, obs: Tensor, state: ActorState, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, ActorState]:
+        """Act for one step.
 
         Args:
             obs: ``[N, O]``.
-            state: The memory before it.
+            state: The state before it.
             deterministic: Take the most likely action instead of a draw.
 
         Returns:
             Actions ``[N, ...]``, values ``[N]``, log-probabilities ``[N]``, and the next state.
         """
-        state = self.core.reset(state, obs[:, -1] > 0)  # once per trial
-        hidden, state = self.core.step(self.embedding(obs[:, :-1]), state)
+        hidden, state = self.step(obs, state)
         policy = self.distribution(hidden)
         actions = policy.mode if deterministic else self._draw(policy)
         return actions, self.values(hidden), policy.log_prob(actions), state
 
     def evaluate_actions(
-        self, obs: Tensor, actions: Tensor, state: MemoryState
+        self, obs: Tensor, actions: Tensor, state: ActorState
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run whole trials, from their first step on.
 
         Args:
             obs: ``[T, N, O]``.
             actions: ``[T, N, ...]``.
-            state: The memory before the first step.
+            state: The state before the first step.
 
         Returns:
             Values, log-probabilities of the actions, and entropies, ``[T, N]`` each.
         """
-        hidden, _ = self.core(self.embedding(obs[..., :-1]), state)
+        hidden = self.features(obs, state)
         policy = self.distribution(hidden)
         return self.values(hidden), policy.log_prob(actions), policy.entropy()
 
@@ -151,7 +152,7 @@ class RecurrentActorCritic(BasePolicy):
         self.return_scale.copy_(scale)
 
     def distribution(self, hidden: Tensor) -> Distribution:
-        """The policy, for features ``[..., H]``."""
+        """The distribution of actions, for features ``[..., H]``."""
         outputs = self.actor(hidden)
         if isinstance(self.action_space, spaces.Discrete):
             return Categorical(logits=outputs, validate_args=False)
@@ -160,30 +161,31 @@ class RecurrentActorCritic(BasePolicy):
         return Independent(Normal(means, spread, validate_args=False), len(self.action_space.shape))
 
     def _draw(self, policy: Distribution) -> Tensor:
-        """Draw with our own generator, which torch.distributions cannot take."""
+        """Draw with the agent's own generator, which torch.distributions cannot take."""
         if isinstance(policy, Categorical):
             return torch.multinomial(policy.probs, 1, generator=self.generator)[:, 0]
         noise = torch.randn(policy.mean.shape, generator=self.generator, device=self.device)
         return policy.mean + policy.stddev * noise
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        """Actions for the first step of trials; :meth:`predict` carries the memory on."""
+        """Actions for the first step of trials; :meth:`predict` carries the state on."""
         return self(observation, self.initial_state(len(observation)), deterministic)[0]
 
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
-        state: State | None = None,
+        state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
-    ) -> tuple[np.ndarray, State]:
-        """Act, and carry the memory on.
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Act, and carry the state on.
 
         Args:
             observation: ``[N, O]``, or ``[O]`` for a single environment.
-            state: The memory, leaves ``[N, H]``; ``None`` before the first step.
-            episode_start: Not used: the memory has to outlive the episodes of a trial, and where a
-                trial begins is marked in the observation.
+            state: State that the call before returned, leaves ``[N, ...]``; ``None`` before the
+                first step.
+            episode_start: Not used: what was learned outlives the episodes of a trial, and the
+                observation marks where a trial begins.
             deterministic: Take the most likely action.
 
         Returns:
@@ -201,22 +203,21 @@ class RecurrentActorCritic(BasePolicy):
                 f"observation: expected shape (N, {size}) with the previous step appended (as by "
                 f"meta_rl.sb3_env(..., previous_step=True)), got {array.shape}"
             )
-        memory = (
-            self.initial_state(len(batch)) if state is None else self._as_memory(state, len(batch))
-        )
+        num = len(batch)
+        before = self.initial_state(num) if state is None else self._as_state(state, num)
         with torch.inference_mode():
             obs = torch.as_tensor(batch, device=self.device)
-            actions, _, _, memory = self(obs, memory, deterministic)
+            actions, _, _, after = self(obs, before, deterministic)
         taken = self.clip(actions.cpu().numpy())
-        return (taken[0] if single else taken), tuple(leaf.cpu().numpy() for leaf in memory)
+        return (taken[0] if single else taken), tuple(leaf.cpu().numpy() for leaf in after)
 
     def clip(self, actions: np.ndarray) -> np.ndarray:
-        """Actions as the environment takes them."""
+        """Actions within the bounds and of the type of the action space."""
         if isinstance(self.action_space, spaces.Box):
             actions = np.clip(actions, self.action_space.low, self.action_space.high)
         return actions.astype(self.action_space.dtype, copy=False)
 
-    def _as_memory(self, state: Any, num: int) -> MemoryState:
+    def _as_state(self, state: Any, num: int) -> ActorState:
         like = self.initial_state(num)
         expected, got = [tuple(leaf.shape) for leaf in like], [np.shape(leaf) for leaf in state]
         if got != expected:

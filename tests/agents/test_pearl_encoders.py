@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from meta_rl.context import GivenLatent, ProductEncoder, kl_to_prior
+from meta_rl.agents.pearl.encoders import GivenLatent, ProductEncoder, kl_to_prior
 
 
 class TestKL:

@@ -1,4 +1,4 @@
-"""What a task is, inferred from transitions: encoders of context into a Gaussian over a latent."""
+"""Encoders that infer a task from transitions: a Gaussian over a latent variable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Belief: TypeAlias = tuple[Tensor, ...]
-"""What was learned of N tasks, every leaf ``[N, ...]``; the last one counts their transitions."""
+"""The evidence on N tasks, every leaf ``[N, ...]``; the last one counts their transitions."""
 
 LEAST_VARIANCE = 1e-7
 
@@ -32,14 +32,14 @@ class ContextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def initial_belief(self, num: int) -> Belief:
-        """Before any transition, of ``num`` tasks."""
+        """The belief about ``num`` tasks before any transition."""
 
     @abstractmethod
     def update(self, belief: Belief, context: Tensor, mask: Tensor | None = None) -> Belief:
         """Learn from more transitions.
 
         Args:
-            belief: Of N tasks.
+            belief: The evidence on N tasks so far.
             context: ``[N, C, D]``.
             mask: Bool ``[N, C]``, which of them are real; all by default.
         """
@@ -54,7 +54,7 @@ class ContextEncoder(nn.Module, ABC):
         return zeros, torch.ones_like(zeros)
 
     def divergence(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """From the prior, which training keeps small, ``[N]``."""
+        """Divergence of the posterior from the prior, which training keeps small, ``[N]``."""
         return kl_to_prior(mean, variance)
 
 
@@ -69,7 +69,7 @@ class ProductEncoder(ContextEncoder):
     Args:
         input_size: D.
         latent_size: L.
-        hidden_sizes: Of the ReLU layers of f.
+        hidden_sizes: Sizes of the ReLU layers of f.
     """
 
     def __init__(self, input_size: int, latent_size: int, hidden_sizes: Sequence[int]) -> None:
@@ -99,7 +99,7 @@ class ProductEncoder(ContextEncoder):
         return belief[0] + precision.sum(dim=1), belief[1] + weighted, count
 
     def posterior(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """Of the summed natural parameters."""
+        """Mean and variance by the summed natural parameters."""
         precision, weighted, count = belief
         known = count[:, None] > 0
         variance = torch.where(known, precision, 1.0).reciprocal()
@@ -114,7 +114,7 @@ class RecurrentEncoder(ContextEncoder):
     Args:
         input_size: D.
         latent_size: L.
-        hidden_sizes: Of the ReLU layers before the GRU, whose memory has the last of these sizes.
+        hidden_sizes: Sizes of the ReLU layers before the GRU; the last is also its memory's size.
     """
 
     def __init__(self, input_size: int, latent_size: int, hidden_sizes: Sequence[int]) -> None:
@@ -130,7 +130,7 @@ class RecurrentEncoder(ContextEncoder):
         return zeros, zeros.new_zeros(num)
 
     def update(self, belief: Belief, context: Tensor, mask: Tensor | None = None) -> Belief:
-        """Read on."""
+        """Read the transitions in their order."""
         memory, count = belief
         if mask is None:
             return self._read(context, memory)[:, -1], count + context.shape[1]
@@ -145,7 +145,7 @@ class RecurrentEncoder(ContextEncoder):
         return self.rnn(self.embedding(context), memory[None].contiguous())[0]
 
     def posterior(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """Of what the memory holds."""
+        """Mean and variance that the head reads from the memory."""
         memory, count = belief
         mean, raw = self.head(memory).chunk(2, dim=-1)
         known = count[:, None] > 0

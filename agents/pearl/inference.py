@@ -7,18 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from meta_rl.context import Belief
-from meta_rl.latent_policy import LatentActorCritic
 from meta_rl.rollout import Rollout
-from meta_rl.task_replay import as_rows
+
+from .encoders import Belief
+from .networks import LatentActorCritic
+from .replay import as_rows
 
 
 class LatentState(NamedTuple):
-    """What PEARL knows of N tasks; every leaf has them as its leading axis.
+    """PEARL's knowledge of N tasks; every leaf has them as its leading axis.
 
     Attributes:
-        latent: The z that is acted on, float32 ``[N, L]``.
-        episodes: Episodes that were adapted to, int64 ``[N]``.
+        latent: The z that the agent acts on, float32 ``[N, L]``.
+        episodes: Number of episodes that the agent adapted to, int64 ``[N]``.
         belief: The encoder's belief: natural parameters of the posterior, or a memory.
     """
 
@@ -32,9 +33,9 @@ class LatentInference:
 
     Attributes:
         policy: The networks.
-        device: Of the networks.
-        exploration_episodes: Episodes of a trial, at the least, with z from the prior.
-        test_latent: Of the posterior, act on a ``"sample"`` or on the ``"mean"``.
+        device: Device of the networks.
+        exploration_episodes: Least number of a trial's episodes with z from the prior.
+        test_latent: Whether to act on a ``"sample"`` of the posterior or on its ``"mean"``.
     """
 
     policy: LatentActorCritic
@@ -79,8 +80,8 @@ class LatentInference:
         """Update the posterior with the transitions of a rollout, and draw z from it.
 
         Args:
-            rollout: Of N tasks, any number of steps; those outside its mask are left out.
-            state: What was known before; nothing by default.
+            rollout: Any number of steps on N tasks; steps outside its mask are left out.
+            state: The state before these steps (default: nothing is known).
 
         Returns:
             The new state; ``state`` is not changed.

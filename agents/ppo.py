@@ -1,0 +1,92 @@
+"""PPO without memory: a baseline that cannot tell tasks apart."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from meta_rl.networks.actor_critic import ActorCritic, ActorState
+from meta_rl.on_policy.agent import OnPolicyAgent
+from meta_rl.rollout import Rollout
+
+
+class MemorylessActorCritic(ActorCritic):
+    """A policy and a value function that read the present observation, and nothing else.
+
+    The previous action, reward and done flag, and the mark of a new trial, are cut off: they would
+    tell something of the task.
+
+    Args:
+        observation_space: Flat ``Box`` of :class:`meta_rl.previous_step.AppendPreviousStep`.
+        action_space: ``Discrete`` or ``Box``.
+        hidden_sizes: Sizes of the tanh layers, which policy and value function share.
+        generator: Generator that draws the first weights and, later, the actions.
+        log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete | spaces.Box,
+        *,
+        hidden_sizes: Sequence[int] = (64, 64),
+        generator: torch.Generator,
+        log_std_init: float = 0.0,
+    ) -> None:
+        super().__init__(observation_space, action_space, generator, log_std_init)
+        self.observation_size = observation_space.shape[0] - spaces.flatdim(action_space) - 3
+        sizes = [self.observation_size, *hidden_sizes]
+        pairs = itertools.pairwise(sizes)
+        self.layers = nn.Sequential(
+            *(part for a, b in pairs for part in (nn.Linear(a, b), nn.Tanh()))
+        )
+        self.make_heads(sizes[-1])
+
+    def initial_state(self, num: int) -> ActorState:
+        """Nothing is carried from step to step."""
+        return ()
+
+    def step(self, obs: Tensor, state: ActorState) -> tuple[Tensor, ActorState]:
+        """Features ``[N, H]`` of the observations themselves."""
+        return self.features(obs, state), state
+
+    def features(self, obs: Tensor, state: ActorState) -> Tensor:
+        """Features ``[T, N, H]`` of the observations themselves."""
+        return self.layers(obs[..., : self.observation_size])
+
+
+class PPO(OnPolicyAgent):
+    """Proximal policy optimisation (Schulman et al., 2017) of one policy for all tasks.
+
+    The policy has no memory and does not see rewards, so that it cannot adapt. It is the best that
+    one behaviour does for all tasks: what a meta-learner earns beyond it is what adaptation brings.
+
+    The return that is maximised is that of an episode: where one is cut by its time limit, or by
+    the end of its trial, the value of its last observation stands for what would have followed.
+
+    Arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
+    :class:`MemorylessActorCritic`, whose ``policy_kwargs`` are ``hidden_sizes`` and
+    ``log_std_init``.
+
+    Example:
+        >>> from meta_rl.agents.ppo import PPO
+        >>> model = PPO(env="meta_rl/PointRobot-v0", seed=0).learn(100_000)
+        >>> meta_rl.evaluate_adaptation(model, "meta_rl/PointRobot-v0", num_tasks=100)
+    """
+
+    policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": MemorylessActorCritic}
+
+    @torch.no_grad()
+    def what_follows(self, rollout: Rollout, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The critic's values of the true successors, 0 after a terminal state; episodes end."""
+        obs = torch.from_numpy(rollout.next_observations).to(self.device)
+        following = self.policy.values(self.policy.features(obs, ()))
+        terminated = torch.from_numpy(rollout.terminated).to(self.device)
+        ends = terminated | torch.from_numpy(rollout.truncated).to(self.device)
+        ends[-1] = True
+        return torch.where(terminated, 0.0, following), ends

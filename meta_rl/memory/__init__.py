@@ -1,0 +1,165 @@
+"""Memory cores: what a recurrent agent carries through a trial, behind one interface."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pkgutil import resolve_name
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+MemoryState: TypeAlias = tuple[Tensor, ...]
+"""Every leaf has the batch as its leading axis: ``[N, ...]``."""
+
+
+class MemoryCore(nn.Module, ABC):
+    """A recurrent network over time-major sequences.
+
+    Attributes:
+        input_size: Features of an input, I.
+        output_size: Features of an output, H.
+        gains: Gains of the layers' orthogonal first weights, by name; 1 elsewhere.
+    """
+
+    input_size: int
+    output_size: int
+    gains: ClassVar[dict[str, float]] = {}
+
+    @abstractmethod
+    def initial_state(self, num: int) -> MemoryState:
+        """The state before the first input, for ``num`` sequences."""
+
+    @abstractmethod
+    def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        """Run a whole stretch in which no trial begins.
+
+        Args:
+            inputs: ``[T, N, I]``.
+            state: Before the first input.
+
+        Returns:
+            Outputs ``[T, N, H]`` and the state after the last input.
+        """
+
+    @abstractmethod
+    def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
+        """Set the gates' biases such that units forget over 1 to ``longest`` steps.
+
+        Chrono initialisation (Tallec and Ollivier, 2018, section 3): ``log(u)``, ``u`` uniform over
+        1 to ``longest - 1``. With zero biases all units forget half in a step, and what happened
+        long before has no gradient to learn from.
+        """
+
+    def step(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        """One step: inputs ``[N, I]`` to outputs ``[N, H]`` and the next state."""
+        outputs, state = self(inputs[None], state)
+        return outputs[0], state
+
+    def reset(self, state: MemoryState, begins: Tensor) -> MemoryState:
+        """The initial state where ``begins`` (bool ``[N]``) says so, the given one elsewhere."""
+        first = self.initial_state(len(begins))
+        return tuple(
+            torch.where(begins.view(-1, *[1] * (old.dim() - 1)), new, old)
+            for old, new in zip(state, first, strict=True)
+        )
+
+
+def time_scales(size: int, longest: int, generator: torch.Generator) -> Tensor:
+    """Biases ``[size]`` of gates that forget over 1 to ``longest`` steps."""
+    drawn = torch.rand(size, generator=generator, device=generator.device)
+    return torch.log(1.0 + drawn * max(longest - 2, 0))
+
+
+class GRUCore(MemoryCore):
+    """Gated recurrent unit (Cho et al., 2014); the state is ``(h,)``, ``h`` of shape ``[N, H]``."""
+
+    def __init__(self, input_size: int, hidden_size: int, key_size: int = 0) -> None:
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.rnn = nn.GRU(input_size, hidden_size)
+
+    def initial_state(self, num: int) -> MemoryState:
+        """Zeros."""
+        return (next(self.parameters()).new_zeros(num, self.output_size),)
+
+    def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        """Run ``[T, N, I]``."""
+        outputs, hidden = self.rnn(inputs, state[0][None])
+        return outputs, (hidden[0],)
+
+    @torch.no_grad()
+    def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
+        """Set the biases of the update gate, which keeps the memory."""
+        _, keep, _ = self.rnn.get_parameter("bias_hh_l0").chunk(3)
+        keep.copy_(time_scales(self.output_size, longest, generator))
+
+
+class LSTMCore(MemoryCore):
+    """Long short-term memory (Hochreiter and Schmidhuber, 1997); the state is ``(h, c)``."""
+
+    def __init__(self, input_size: int, hidden_size: int, key_size: int = 0) -> None:
+        super().__init__()
+        self.input_size, self.output_size = input_size, hidden_size
+        self.rnn = nn.LSTM(input_size, hidden_size)
+
+    def initial_state(self, num: int) -> MemoryState:
+        """Zeros."""
+        zeros = next(self.parameters()).new_zeros(num, self.output_size)
+        return (zeros, zeros)
+
+    def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
+        """Run ``[T, N, I]``."""
+        outputs, (hidden, cell) = self.rnn(inputs, (state[0][None], state[1][None]))
+        return outputs, (hidden[0], cell[0])
+
+    @torch.no_grad()
+    def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
+        """Set the biases of the forget gate; the input gate gets the negative."""
+        enter, keep, _, _ = self.rnn.get_parameter("bias_hh_l0").chunk(4)
+        keep.copy_(time_scales(self.output_size, longest, generator))
+        enter.copy_(-keep)
+
+
+MEMORY_CORES: dict[str, str | Callable[[int, int, int], MemoryCore]] = {
+    "gru": GRUCore,
+    "lstm": LSTMCore,
+    "associative": "meta_rl.memory.associative:AssociativeCore",
+    "ntm": "meta_rl.memory.ntm:NTMCore",
+}
+"""Cores by name; add your own: ``core(input_size, hidden_size, key_size)``, or where it is."""
+
+
+def __getattr__(name: str) -> Any:
+    """The cores that have files of their own."""
+    for home in MEMORY_CORES.values():
+        if isinstance(home, str) and home.endswith(f":{name}"):
+            return resolve_name(home)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def make_memory_core(
+    name: str, input_size: int, hidden_size: int, key_size: int | None = None
+) -> MemoryCore:
+    """The core called ``name``.
+
+    Args:
+        name: Name in :data:`MEMORY_CORES`.
+        input_size: Number of features of an input.
+        hidden_size: Size of the memory.
+        key_size: Number of an input's first features that tell where the agent is (default: all).
+            Cores that look nothing up do not use it.
+
+    Raises:
+        ValueError: Unknown; lists what exists.
+    """
+    if name not in MEMORY_CORES:
+        near = difflib.get_close_matches(name, MEMORY_CORES)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown memory core {name!r}: {hint}{', '.join(MEMORY_CORES)} exist")
+    core = MEMORY_CORES[name]
+    make: Any = resolve_name(core) if isinstance(core, str) else core
+    made: MemoryCore = make(input_size, hidden_size, key_size or input_size)
+    return made

@@ -1,0 +1,346 @@
+"""On-policy meta-training: whole trials on fresh tasks, advantages over a trial, PPO's updates."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import FloatSchedule
+from torch import Tensor, nn
+
+from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.networks.actor_critic import ActorCritic
+from meta_rl.previous_step import AppendPreviousStep
+from meta_rl.returns import generalized_advantages
+from meta_rl.rollout import Rollout, collect_rollout
+from meta_rl.task_batch import task_batch
+from meta_rl.tasks import check_count, check_number
+
+
+class OnPolicyAgent(MetaAlgorithm):
+    """Base of agents that learn from whole trials by proximal policy optimisation.
+
+    An agent adds its networks (``policy_aliases``: subclasses of
+    :class:`meta_rl.networks.actor_critic.ActorCritic`). It may replace the loss (:meth:`loss`) and
+    what the advantages look ahead to (:meth:`what_follows`).
+
+    The policy sees the previous action, reward and done flag beside the observation, and the mark
+    of a new trial (:class:`meta_rl.previous_step.AppendPreviousStep`). A trial is
+    ``episodes_per_trial * horizon`` steps (both of the environment), whole and of the same length
+    for all, so that nothing is padded: an episode that ends early makes room for one more.
+
+    Letters: T steps of a trial, O numbers in an observation.
+
+    Args:
+        policy: Name in ``policy_aliases``, or a class.
+        env: An environment id, or a batch of task environments.
+        learning_rate: Step size of Adam: a number, or a function of the remaining progress (1 to
+            0).
+        meta_batch_size: Number of tasks at a time, M, where ``env`` is an id.
+        trials_per_env: Number of trials that each sub-environment runs in an iteration, each on a
+            new task.
+        trial_growth: Fraction of the training, 0 to 1, in which trials grow from a tenth of their
+            steps to all (in whole episodes; bandits, in pulls). What short trials teach, long ones
+            need.
+        num_minibatches: Number of parts, of whole trials, that an epoch goes through.
+        num_epochs: Number of passes over the data of an iteration.
+        discount: Discount of a trial's rewards, 0 to 1.
+        gae_lambda: Decay of the advantage estimate, 0 to 1.
+        clip_range: Largest change of the probability ratio that is rewarded, above 0.
+        normalize_advantages: Scale advantages to mean 0 and standard deviation 1, over an
+            iteration.
+        entropy_coefficient: Weight of the bonus for a random policy, from 0 on: a number, or a
+            function of the remaining progress (1 to 0).
+        value_coefficient: Weight of the value loss, from 0 on. That loss is the mean squared error
+            of returns that are divided by a running mean of their root mean square.
+        max_grad_norm: Norm, above 0, that larger gradients are scaled down to.
+        target_kl: The epochs of an iteration stop where the policy has moved by more than 1.5 times
+            this mean KL divergence, above 0; ``None`` for never.
+        env_kwargs: Arguments of the environment, where ``env`` is an id.
+        policy_kwargs: Arguments of the policy.
+        stats_window_size: Number of episodes in the logged means.
+        tensorboard_log: Folder of TensorBoard events.
+        verbose: 0 for no output, 1 for the training log.
+        seed: Seed of all randomness.
+        device: Device of the networks.
+
+    Raises:
+        ValueError: An unknown name, no environment (only :meth:`load` does without), a count below
+            one, more minibatches than trials, or a number outside its range.
+    """
+
+    policy: ActorCritic
+
+    def __init__(
+        self,
+        policy: str | type[ActorCritic] = "MlpPolicy",
+        env: GymEnv | VectorEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-3,
+        *,
+        meta_batch_size: int = 512,
+        trials_per_env: int = 1,
+        trial_growth: float = 0.0,
+        num_minibatches: int = 8,
+        num_epochs: int = 8,
+        discount: float = 0.99,
+        gae_lambda: float = 0.3,
+        clip_range: float = 0.2,
+        normalize_advantages: bool = True,
+        entropy_coefficient: float | Schedule = 0.0,
+        value_coefficient: float = 2.0,
+        max_grad_norm: float = 1.0,
+        target_kl: float | None = None,
+        env_kwargs: dict[str, Any] | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            meta_batch_size=meta_batch_size,
+            env_kwargs=env_kwargs,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            supported_action_spaces=(spaces.Discrete, spaces.Box),
+        )
+        self.trials_per_env = check_count("trials_per_env", trials_per_env)
+        self.trial_growth = trial_growth
+        self.num_minibatches = check_count("num_minibatches", num_minibatches)
+        self.num_epochs = check_count("num_epochs", num_epochs)
+        self.discount = discount
+        self.gae_lambda = gae_lambda
+        self.clip_range = clip_range
+        self.normalize_advantages = normalize_advantages
+        self.entropy_schedule = FloatSchedule(entropy_coefficient)
+        self.value_coefficient = value_coefficient
+        self.max_grad_norm = max_grad_norm
+        self.target_kl = target_kl
+        self._check_settings()
+        if _init_setup_model:
+            self._setup_model()
+
+    def _check_settings(self) -> None:
+        for name in ("discount", "gae_lambda", "trial_growth"):
+            check_number(name, getattr(self, name), least=0.0, most=1.0)
+        check_number("value_coefficient", self.value_coefficient, least=0.0)
+        bonus = min(self.entropy_schedule(1.0), self.entropy_schedule(0.0))
+        check_number("entropy_coefficient", bonus, least=0.0)
+        for name in ("clip_range", "max_grad_norm", "target_kl"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), above=0.0)
+
+    def _check_num_envs(self, num_envs: int) -> None:
+        super()._check_num_envs(num_envs)
+        trials = num_envs * self.trials_per_env
+        if self.num_minibatches > trials:
+            raise ValueError(f"num_minibatches={self.num_minibatches}, but only {trials} trials")
+
+    @classmethod
+    def wrap_env(cls, env: VectorEnv) -> VectorEnv:
+        """Put the previous step into the observation."""
+        return env if isinstance(env, AppendPreviousStep) else AppendPreviousStep(env)
+
+    def _make_networks(self) -> None:
+        make_policy: Any = self.policy_class
+        kwargs = {"generator": self.generator, **self._policy_defaults(), **self.policy_kwargs}
+        self.policy = make_policy(self.observation_space, self.action_space, **kwargs)
+        self.policy.to(self.device)
+        self.policy.optimizer = torch.optim.Adam(
+            self.policy.parameters(), lr=self.lr_schedule(1), eps=1e-5, fused=True
+        )
+
+    def _policy_defaults(self) -> dict[str, Any]:
+        """Arguments of the policy that the agent chooses where ``policy_kwargs`` does not."""
+        return {}
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_batch"]
+
+    def whole_trial(self) -> int:
+        """Number of steps of a whole trial."""
+        env = task_batch(self.task_env)
+        return env.horizon * env.episodes_per_trial
+
+    def trial_steps(self) -> int:
+        """Number of steps of a trial, T, at this point of the training."""
+        env = task_batch(self.task_env)
+        done = 1.0 - self._current_progress_remaining
+        if done >= self.trial_growth:
+            return self.whole_trial()
+        unit = 1 if env.adaptation_unit == "step" else env.horizon
+        return math.ceil(self.whole_trial() * max(0.1, done / self.trial_growth) / unit) * unit
+
+    def collect_rollouts(self, callback: BaseCallback) -> bool:
+        """Run whole trials on fresh training tasks; ``False`` where the callback stops it."""
+        callback.on_rollout_start()
+        num_steps = self.trial_steps()
+        rollouts = []
+        for _ in range(self.trials_per_env):
+            rollout, going_on = self._run_trials(num_steps, callback)
+            if not going_on:
+                return False
+            rollouts.append(rollout)
+        self._batch = self._as_batch(rollouts)
+        totals = np.concatenate([rollout.rewards.sum(axis=0) for rollout in rollouts])
+        self.logger.record("rollout/trial_return", totals.mean())
+        callback.on_rollout_end()
+        return True
+
+    def _run_trials(self, num_steps: int, callback: BaseCallback) -> tuple[Rollout, bool]:
+        observations = self.begin_tasks()
+        state = self.policy.initial_state(self.n_envs)
+        going_on = True
+
+        def act(observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+            nonlocal state
+            obs = torch.from_numpy(observations).to(self.device)
+            actions, values, log_probs, state = self.policy(obs, state)
+            taken = actions.cpu().numpy()
+            extras = {"raw_actions": taken, "values": values.cpu().numpy()}
+            return self.policy.clip(taken), {**extras, "log_probs": log_probs.cpu().numpy()}
+
+        def on_step() -> bool:
+            nonlocal going_on
+            self.num_timesteps += self.n_envs
+            going_on = callback.on_step()
+            return going_on
+
+        with torch.inference_mode():
+            rollout, _ = collect_rollout(self.task_env, act, num_steps, observations, on_step)
+        return rollout, going_on
+
+    def _as_batch(self, rollouts: list[Rollout]) -> dict[str, Tensor]:
+        """Put all trials side by side, ``[T, trials, ...]``, with advantages and returns."""
+
+        def joined(parts: list[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.concatenate(parts, axis=1)).to(self.device)
+
+        values = joined([rollout.extras["values"] for rollout in rollouts])
+        advantages = torch.cat([self._advantages(rollout) for rollout in rollouts], dim=1)
+        returns = advantages + values
+        self._follow_return_scale(returns)
+        if self.normalize_advantages:
+            spread = advantages.std(correction=0)  # not nan for a single step
+            advantages = (advantages - advantages.mean()) / (spread + 1e-8)
+        return {
+            "obs": joined([rollout.observations for rollout in rollouts]),
+            "actions": joined([rollout.extras["raw_actions"] for rollout in rollouts]),
+            "log_probs": joined([rollout.extras["log_probs"] for rollout in rollouts]),
+            "values": values,
+            "advantages": advantages,
+            "returns": returns,
+        }
+
+    def _advantages(self, rollout: Rollout) -> Tensor:
+        rewards = torch.from_numpy(rollout.rewards).to(self.device).float()
+        values = torch.from_numpy(rollout.extras["values"]).to(self.device)
+        following, ends = self.what_follows(rollout, values)
+        return generalized_advantages(
+            rewards, values, following, ends, self.discount, self.gae_lambda
+        )
+
+    def what_follows(self, rollout: Rollout, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The values of the next states, and the steps after which no reward counts any more.
+
+        By default the return is that of the whole trial: it runs over the ends of episodes and
+        stops at the end of the trial, whose last step is not bootstrapped.
+
+        Args:
+            rollout: Trials, ``[T, N]``.
+            values: The critic's values of the states, ``[T, N]``.
+
+        Returns:
+            Values and bool ``[T, N]`` each.
+        """
+        ends = torch.zeros_like(values, dtype=torch.bool)
+        ends[-1] = True
+        return torch.cat([values[1:], torch.zeros_like(values[:1])]), ends
+
+    def _follow_return_scale(self, returns: Tensor) -> None:
+        """Track a running mean of the returns' root mean square, which starts as the first one."""
+        latest = returns.square().mean().sqrt().clamp(min=1e-3)
+        if self._n_updates > 0:
+            latest = torch.lerp(self.policy.return_scale, latest, 0.1)
+        self.policy.rescale_returns(latest)
+
+    def train(self) -> None:
+        """Run epochs of clipped policy updates, on minibatches of whole trials."""
+        self._update_learning_rate(self.policy.optimizer)
+        num_trials = self._batch["obs"].shape[1]
+        reports: list[Tensor] = []
+        for _ in range(self.num_epochs):
+            order = torch.randperm(num_trials, generator=self.generator, device=self.device)
+            for trials in order.tensor_split(self.num_minibatches):
+                loss, report = self.loss({k: part[:, trials] for k, part in self._batch.items()})
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
+                reports.append(torch.stack(list(report.values())))
+            self._n_updates += 1
+            latest = torch.stack(reports[-self.num_minibatches :]).mean(dim=0)
+            moved = latest[list(report).index("approx_kl")]
+            if self.target_kl is not None and moved > 1.5 * self.target_kl:
+                break
+        for name, value in zip(report, torch.stack(reports).mean(dim=0).tolist(), strict=True):
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/epochs", len(reports) // self.num_minibatches)
+        returns, values = self._batch["returns"], self._batch["values"]
+        unexplained = (returns - values).var(correction=0) / returns.var(correction=0)
+        self.logger.record("train/explained_variance", 1.0 - unexplained.item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """PPO's loss (Schulman et al., 2017, equations 7 and 9), and its parts.
+
+        Args:
+            batch: Whole trials: ``obs`` ``[T, trials, O]``, ``actions``, and ``log_probs``,
+                ``advantages`` and ``returns`` ``[T, trials]``.
+
+        Returns:
+            The loss, and numbers for the log; ``approx_kl`` has to be among them.
+        """
+        values, log_probs, entropy = self.policy.evaluate_actions(
+            batch["obs"], batch["actions"], self.policy.initial_state(batch["obs"].shape[1])
+        )
+        log_ratio = log_probs - batch["log_probs"]
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1.0 - self.clip_range, 1.0 + self.clip_range)
+        policy_loss = -torch.min(ratio * batch["advantages"], clipped * batch["advantages"]).mean()
+        scale = self.policy.return_scale
+        value_loss = nn.functional.mse_loss(values / scale, batch["returns"] / scale)
+        bonus = self.entropy_schedule(self._current_progress_remaining) * entropy.mean()
+        loss = policy_loss + self.value_coefficient * value_loss - bonus
+        with torch.no_grad():
+            report = {
+                "loss": loss,
+                "policy_loss": policy_loss,
+                "value_loss": value_loss,
+                "entropy": entropy.mean(),
+                "approx_kl": (ratio - 1.0 - log_ratio).mean(),
+                "clip_fraction": (clipped != ratio).float().mean(),
+            }
+        return loss, report
+
+    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
+        """The identity: what :meth:`predict` returns as a state has seen the data already."""
+        return state

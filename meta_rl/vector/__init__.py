@@ -1,0 +1,1 @@
+"""Batches of task environments, and views of them."""
