@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -95,6 +96,19 @@ def test_what_is_not_known_is_not_checked() -> None:
     check_settings(None, "", {"what": object})
     assert annotated_type(Taker, "unknown") is Any
     assert annotated_type(Taker, "whole") is int
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "home"),
+    [
+        ("meta_rl.tuned", "find_settings", "meta_rl.cli.settings"),
+        ("meta_rl.options", "check_settings", "meta_rl.cli.settings"),
+        ("meta_rl.runs", "RunFolder", "meta_rl.cli.run_folder"),
+        ("meta_rl.runs", "Validation", "meta_rl.cli.training"),
+    ],
+)
+def test_old_modules_still_import(old: str, name: str, home: str) -> None:
+    assert getattr(importlib.import_module(old), name).__module__ == home
 
 
 def test_two_numbers_become_a_schedule_where_a_function_is_taken() -> None:
