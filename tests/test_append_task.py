@@ -14,8 +14,10 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from meta_rl import TaskVectorEnv, sb3_env
+from meta_rl import TaskEnv, TaskVectorEnv, sb3_env
+from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.append_task import AppendTask
+from meta_rl.envs.point_navigation import PointNavigation
 from meta_rl.rollout import collect_episodes, collect_rollout
 from meta_rl.tasks import UniformTasks, held_out_split
 
