@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import tyro
 
-from meta_rl.cli import Train
-from meta_rl.few_shot.command import few_shot_config, make_learner, make_tasks
+from meta_rl.cli import Train, run_config
+from meta_rl.cli.training import make_model, open_tasks
 from meta_rl.freed_memory import keep_freed_memory
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 
@@ -60,9 +60,10 @@ def milliseconds(learner: Any, tasks: Any, seconds: float, compile: bool) -> flo
 def compared(name: str, threads: int, args: Args) -> dict[str, Any]:
     """Milliseconds of an update, plain and compiled, turn by turn."""
     torch.set_num_threads(threads)
-    config = few_shot_config(Train(*name.split("/"), seed=0, device="cpu"))
-    tasks = make_tasks(config)
-    learners = [make_learner(config, tasks, "cpu") for _ in range(2)]
+    config = run_config(Train(*name.split("/"), seed=0, device="cpu"))
+    run_tasks = open_tasks(config)
+    tasks = run_tasks.source
+    learners: list[Any] = [make_model(config, run_tasks, "cpu") for _ in range(2)]
     began = time.perf_counter()
     learners[1].learn(tasks, 1, compile=True)
     first = time.perf_counter() - began

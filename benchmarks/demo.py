@@ -22,8 +22,8 @@ import meta_rl
 from meta_rl.agents.bandits import bandit_learners
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import Train, train
+from meta_rl.cli.run_folder import RunFolder
 from meta_rl.evaluation import EvaluationResult
-from meta_rl.runs import RunFolder
 
 TASKS = "meta_rl/BernoulliBandit-v0"
 CLASSICAL = ("random", "epsilon-greedy", "ucb1", "thompson", "gittins")

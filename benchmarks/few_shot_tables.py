@@ -23,14 +23,13 @@ import torch
 import tyro
 from result_rows import add_to_table
 
-from meta_rl.cli import Train
+from meta_rl.cli import Train, run_config
+from meta_rl.cli.run_folder import RunConfig, RunFolder
+from meta_rl.cli.training import make_model, open_tasks, train_into
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.few_shot import lake_runs
-from meta_rl.few_shot.command import LEARNERS, few_shot_config, make_learner, make_tasks, train_into
 from meta_rl.few_shot.evaluation import out_of_scope_auroc
-from meta_rl.options import find_class
 from meta_rl.provenance import git_commit, write_atomically
-from meta_rl.runs import RunConfig, RunFolder
 
 PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demanded of ours
     "maml/Sinusoid-10s": ("", "< 0.8 after 1 step"),
@@ -149,7 +148,7 @@ class StopWatch:
 def setting_config(name: str, args: Args, **env_kwargs: Any) -> RunConfig:
     """The shipped setting, with other arguments of the data set where they are given."""
     algo, _, tasks_name = name.partition("/")
-    config = few_shot_config(
+    config = run_config(
         Train(algo, tasks_name, total_timesteps=args.iterations, seed=args.seed, device=args.device)
     )
     return replace(config, env_kwargs=config.env_kwargs | env_kwargs)
@@ -163,31 +162,33 @@ def train_setting(
     A training that is shared goes on for its own row only, so that all rows tell of the same one.
     """
     config = setting_config(name, args, **env_kwargs)
-    tasks = make_tasks(config)
+    run_tasks = open_tasks(config)
+    tasks = run_tasks.source
     if name in SAME_TRAINING:
         trained, _, about = train_setting(SAME_TRAINING[name], args, go_on=False, **env_kwargs)
-        learner = make_learner(config, tasks, args.device)
+        learner: Any = make_model(config, run_tasks, args.device)
         learner.network.load_state_dict(trained.network.state_dict())
         learner.load_extra_state(trained.extra_state())
         return learner, tasks, about | {"trained_as": SAME_TRAINING[name]}
     others = "".join(f"-{key}{value}" for key, value in env_kwargs.items())
     folder = RunFolder(args.runs / f"{config.algorithm}-{config.tasks}{others}-seed{args.seed}")
     folder.check(config, resume=True)
-    if folder.checkpoint.exists():
-        learner = find_class(LEARNERS, config.algorithm).load(folder.checkpoint, device=args.device)
-    else:
-        learner = make_learner(config, tasks, args.device)
+    resumed = folder if folder.checkpoint.exists() else None
+    learner = make_model(config, run_tasks, args.device, resumed=resumed)
     folder.begin(config, resume=True)
     watch = StopWatch(folder, 60 * args.max_minutes)
     if go_on or not learner.num_iterations:
         train_into(
             folder,
             learner,
-            tasks,
+            run_tasks,
             config,
             callbacks=[watch],
-            cuda_graph=args.cuda_graph and learner.can_record,
-            compile=args.compile and learner.can_compile,
+            options=frozenset(
+                option
+                for option in ("cuda_graph", "compile")
+                if getattr(args, option) and learner.has_option(option)
+            ),
         )
     about = {
         "seed": args.seed,
@@ -218,7 +219,7 @@ def evaluate_setting(name: str, learner: Any, tasks: Any, args: Args) -> dict[st
     """On test tasks; where these are turned, on straight ones too; on Lake's runs, pairs, texts."""
     row = described(evaluate_adaptation(learner, tasks, args.num_tasks, seed=EVALUATION_SEED))
     if getattr(getattr(tasks.test, "pool", None), "turns", 1) > 1:
-        straight = make_tasks(setting_config(name, args, test_rotations=False))
+        straight = open_tasks(setting_config(name, args, test_rotations=False)).source
         scores = evaluate_adaptation(learner, straight, args.num_tasks, seed=EVALUATION_SEED)
         row["not_turned"] = described(scores)
     if name.startswith(("siamese/", "nearest/Omniglot")):

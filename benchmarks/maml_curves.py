@@ -31,9 +31,9 @@ from resumed_training import resumed_training
 
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.navigation import navigation_oracles
+from meta_rl.cli.settings import find_settings
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import versions_text, write_atomically
-from meta_rl.tuned import find_settings
 
 NUM_STEPS = 3  # gradient steps of the evaluation
 

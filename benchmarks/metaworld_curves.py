@@ -25,11 +25,10 @@ from result_rows import add_row
 from resumed_training import resumed_training
 from scipy.stats import binomtest, linregress
 
-from meta_rl.cli import ALGORITHMS
+from meta_rl.algorithms import find_algorithm
+from meta_rl.cli.run_folder import RunFolder
 from meta_rl.evaluation import evaluate_adaptation
-from meta_rl.options import find_class
 from meta_rl.provenance import versions_text, write_atomically
-from meta_rl.runs import RunFolder
 
 AGENTS = {"rl2": "RL²", "maml_trpo": "MAML-TRPO", "pearl": "PEARL"}
 NUM_TASKS = 50  # Meta-World's test goals
@@ -70,7 +69,7 @@ def run(agent: str, seed: int, args: Args) -> dict[str, Any]:
     out = args.runs / f"{agent}-{args.name}-seed{seed}"
     folder = resumed_training(agent, f"MetaWorldML1-{args.name}", seed, out, args.timesteps)
     config = folder.config()
-    model = find_class(ALGORITHMS, agent).load(folder.checkpoint, device="cpu")
+    model: Any = find_algorithm(agent).load(folder.checkpoint, device="cpu")
     # What a gradient step takes, for MAML; the others adapt in one sub-environment.
     result = evaluate_adaptation(
         model,

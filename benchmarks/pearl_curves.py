@@ -29,9 +29,9 @@ from meta_rl import make_task_vec
 from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
 from meta_rl.agents.navigation import PointOracle, PointTask
 from meta_rl.agents.pearl import PEARL
+from meta_rl.cli.settings import find_settings
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import git_commit, package_versions, versions_text, write_atomically
-from meta_rl.tuned import find_settings
 
 LEARNERS: dict[str, type[PEARL]] = {
     "pearl": PEARL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from meta_rl.cli import Train, train
-from meta_rl.runs import RunFolder
+from meta_rl.cli.run_folder import RunFolder
 
 
 def resumed_training(

@@ -2,7 +2,8 @@
 
     python docs/pages.py
 
-A test compares the pages with the docstrings. The pictures are those of docs/gallery.py.
+A test compares the pages with the docstrings. The pictures are those of docs/gallery.py. What
+``meta-rl envs`` prints is written too, into ``meta_rl/cli/environments.json``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from meta_rl.cli import listing
 from meta_rl.envs.metaworld import MetaWorldTask
 from meta_rl.registration import ENVIRONMENTS, NAMESPACE, PYTHON_ENVIRONMENTS
 
@@ -82,6 +84,8 @@ def main() -> None:
     """Write them."""
     for name, text in pages().items():
         (PAGES / name).write_text(text, encoding="utf-8")
+    facts = listing.facts_as_json(listing.current_facts())
+    Path(listing.__file__).with_name(listing.FACTS).write_text(facts, encoding="utf-8")
 
 
 if __name__ == "__main__":

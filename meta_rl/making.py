@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
 from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS, find_env_id
@@ -43,6 +45,16 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
 def is_python(env_id: str) -> bool:
     """Whether sub-environments are Python objects, which take much longer to step."""
     return find_env_id(env_id).removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS
+
+
+def env_constructor(env_id: str) -> Callable[..., Any] | None:
+    """The callable that takes an environment's arguments; ``None`` where that is not known."""
+    definition = gym.spec(env_id).kwargs.get("definition") if env_id in gym.registry else None
+    if is_python(env_id):
+        definition = gym.spec(env_id).entry_point
+    if isinstance(definition, str):
+        definition = load_env_creator(definition)
+    return definition if callable(definition) else None
 
 
 def as_task_vec(env: Any) -> VectorEnv:

@@ -20,8 +20,10 @@ MOVED = {
     "meta_rl.latent_losses": "meta_rl.agents.pearl.losses",
     "meta_rl.latent_policy": "meta_rl.agents.pearl.networks",
     "meta_rl.latent_state": "meta_rl.agents.pearl.inference",
+    "meta_rl.options": "meta_rl.cli.settings",
     "meta_rl.policies": "meta_rl.agents.rl2",
     "meta_rl.task_replay": "meta_rl.agents.pearl.replay",
+    "meta_rl.tuned": "meta_rl.cli.settings",
 }
 """New names by old ones."""
 

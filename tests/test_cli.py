@@ -19,8 +19,8 @@ import torch
 from meta_rl import EvaluationResult
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import main
-from meta_rl.options import parsed
-from meta_rl.runs import RunFolder
+from meta_rl.cli.run_folder import RunFolder
+from meta_rl.cli.settings import find_settings, parsed
 
 PARAMS = [
     *("meta_batch_size=4", "num_minibatches=2", "num_epochs=1"),
@@ -161,8 +161,6 @@ class TestTrain:
 
     def test_shipped_settings_are_the_default(self, tmp_path: Path) -> None:
         """What is not given comes from the settings that ship for these tasks."""
-        from meta_rl.tuned import find_settings
-
         out = tmp_path / "run"
         command = ["train", "rl2", "BernoulliBandit", "--total-timesteps", "0", "--eval-tasks", "0"]
         assert main([*command, "--out", str(out)]) == 0

@@ -18,6 +18,7 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
+from meta_rl.cli import listing
 from meta_rl.registration import ENVIRONMENTS, PYTHON_ENVIRONMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +52,11 @@ def test_pages_are_up_to_date() -> None:
     for name, text in expected.items():
         assert written[name] == text, name
     assert len(expected) == len(ENVIRONMENTS) + 2  # the index, and one page for all of Meta-World
+
+
+def test_what_the_command_line_lists_is_up_to_date() -> None:
+    """Otherwise run ``python docs/pages.py``."""
+    assert listing.shipped_facts() == listing.current_facts()
 
 
 @pytest.mark.parametrize(

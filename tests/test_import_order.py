@@ -1,8 +1,9 @@
 """The import order of the packages, from their sources.
 
 The core imports neither environments nor agents, environments and agents import the core and their
-siblings, nothing that is shipped imports benchmarks or tests; only the command line composes, by
-name. No modules import each other in a circle, not within functions either. Importing meta_rl loads
+siblings, nothing that is shipped imports benchmarks or tests. The command line is above them all:
+it alone may import environments and agents, and only doors to it import it. No modules import each
+other in a circle, not within functions either. Importing meta_rl loads
 nothing heavy. Every package folder is in the wheel.
 """
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"meta_rl": "meta_rl", "envs": "meta_rl.envs", "agents": "meta_rl.agents"}
 COMPOSED = ("meta_rl.envs", "meta_rl.agents")
 COMPOSES = "meta_rl.cli"
+DOORS = ("meta_rl.__main__", "meta_rl.runs")  # to the command line
 NOT_SHIPPED = ("benchmarks", "tests")
 
 # A circle that is still to be cut: few-shot tasks make own data, which imports their class. Whoever
@@ -59,13 +61,16 @@ def is_in(name: str, package: str) -> bool:
 def violation(name: str, level: int, module: str) -> str | None:
     """What is wrong with an import of ``name`` by ``module``, if anything."""
     package = next((part for part in COMPOSED if is_in(module, part)), "meta_rl")
+    above = is_in(module, COMPOSES)
     if any(is_in(name, root) for root in NOT_SHIPPED):
         return f"{name} is not shipped"
     if any(is_in(name, root) for root in ("envs", "agents")):
         return f"{name} has no such name where it is installed; say meta_rl.{name}"
+    if is_in(name, COMPOSES) and not above and module not in DOORS:
+        return f"the command line is above all others; {name} is imported from below"
     if package == "meta_rl":
         composed = any(is_in(name, part) for part in COMPOSED)
-        return f"the core imports {name}" if composed and module != COMPOSES else None
+        return f"the core imports {name}" if composed and not above else None
     if is_in(name, package):
         return None if level == 1 else f"sibling {name} is imported by an absolute name"
     if any(is_in(name, part) for part in COMPOSED):
@@ -87,7 +92,9 @@ def shipped_modules() -> list[tuple[str, Path]]:
     """Module name (with ``.__init__``) and file of everything that is shipped."""
     modules = []
     for folder, package in FOLDERS.items():
-        for file in sorted((ROOT / folder).rglob("*.py")):
+        for file in sorted((ROOT / folder).rglob("*.py*")):
+            if file.suffix not in (".py", ".pyi"):
+                continue
             parts = file.relative_to(ROOT / folder).with_suffix("").parts
             modules.append((".".join([package, *parts]), file))
     return modules
@@ -107,7 +114,12 @@ def test_imports_keep_the_order(module: str, file: Path) -> None:
         ("from ..envs import x", "meta_rl.few_shot.y", "the core imports"),
         ("def f():\n    import meta_rl.agents.rl2", "meta_rl.tasks", ":2: the core"),
         ("import_module('meta_rl.envs.bandits')", "meta_rl.tasks", "the core imports"),
-        ("import benchmarks.demo", "meta_rl.cli", "is not shipped"),
+        ("import benchmarks.demo", "meta_rl.cli.training", "is not shipped"),
+        ("from meta_rl.cli.settings import x", "meta_rl.tasks", "above all others"),
+        ("from .cli import main", "meta_rl.__init__", "above all others"),
+        ("from meta_rl.cli import main", "meta_rl.agents.y", "above all others"),
+        ("from meta_rl.cli import main", "meta_rl.few_shot.y", "above all others"),
+        ("from meta_rl.agents import x", "meta_rl.runs", "the core imports"),
         ("from tests import conftest", "meta_rl.envs.x", "is not shipped"),
         ("from envs import bandits", "meta_rl.cli", "no such name"),
         ("from meta_rl.envs.x import X", "meta_rl.agents.y", "agents imports"),
@@ -127,7 +139,9 @@ def test_a_broken_order_is_found(source: str, module: str, wrong: str) -> None:
 @pytest.mark.parametrize(
     ("source", "module"),
     [
-        ("from meta_rl.agents.rl2 import RL2", "meta_rl.cli"),
+        ("from meta_rl.agents.rl2 import RL2", "meta_rl.cli.training"),
+        ("from meta_rl.cli.run_folder import RunFolder", "meta_rl.runs"),
+        ("from .commands import main", "meta_rl.cli.__init__"),
         ("from meta_rl.tasks import Tasks\nfrom .bandits import X", "meta_rl.envs.y"),
         ("from . import tabular\nimport meta_rl", "meta_rl.agents.y"),
         ("import envs_of_others, numpy as np", "meta_rl.tasks"),
@@ -230,7 +244,8 @@ def test_a_circle_is_found(
 
 def test_importing_meta_rl_loads_nothing_heavy(tmp_path: Path) -> None:
     """In a fresh interpreter, from a folder without the sources."""
-    heavy = "{'torch', 'mujoco', 'stable_baselines3', 'meta_rl.envs', 'meta_rl.agents'}"
+    heavy = {"torch", "mujoco", "stable_baselines3", "scipy", "tyro", "pydantic"}
+    heavy |= {"meta_rl.envs", "meta_rl.agents", "meta_rl.cli"}
     program = f"import sys, meta_rl; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-I", "-c", program],

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import meta_rl
-from meta_rl.tuned import find_settings
+from meta_rl.cli.settings import find_settings
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 RESULTS = BENCHMARKS / "results"

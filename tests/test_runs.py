@@ -20,13 +20,15 @@ import torch
 
 import meta_rl
 from meta_rl.agents.rl2 import RL2
+from meta_rl.algorithms import algorithms_by_kind
 from meta_rl.cli import main
-from meta_rl.few_shot.command import LEARNERS
+from meta_rl.cli.run_folder import AppendingCSV, RunConfig, RunFolder
+from meta_rl.cli.settings import find_settings, settings_for
+from meta_rl.cli.training import Checkpoints, Validation
 from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS
-from meta_rl.runs import AppendingCSV, Checkpoints, RunConfig, RunFolder, Validation
-from meta_rl.tuned import find_settings, settings_for
 
 STEPS = AppendingCSV.STEPS
+AGENTS = algorithms_by_kind()["agents"]
 SETTINGS = Path(meta_rl.__file__).parent / "settings"
 
 
@@ -212,7 +214,7 @@ class TestCallbacks:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """That of the last episode, over tasks."""
-        monkeypatch.setattr("meta_rl.runs.evaluate_adaptation", told_success)
+        monkeypatch.setattr("meta_rl.cli.training.evaluate_adaptation", told_success)
         folder = RunFolder(tmp_path)
         model = make_model()
         model.set_logger(folder.logger(0, verbose=0))
@@ -230,7 +232,7 @@ class TestShippedSettings:
     SHIPPED = sorted(
         (file.stem, tasks)
         for file in SETTINGS.glob("*.toml")
-        if file.stem not in LEARNERS  # few-shot learners have tests of their own
+        if file.stem in AGENTS  # few-shot learners have tests of their own
         for tasks in settings_for(file.stem)
     )
 

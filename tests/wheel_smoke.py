@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -49,7 +50,7 @@ def check_files() -> None:
             ("meta_rl/envs", "envs"),
             ("meta_rl/agents", "agents"),
         )
-        for pattern in ("*.py", "py.typed", "settings/*.toml")
+        for pattern in ("*.py", "*.pyi", "py.typed", "settings/*.toml", "cli/*.json")
         for file in (SOURCES / folder).rglob(pattern)
     }
     check("meta_rl/py.typed" in expected, f"no sources to compare with in {SOURCES}")
@@ -93,7 +94,10 @@ def check_command() -> None:
     scripts = importlib.metadata.entry_points(group="console_scripts", name="meta-rl")
     check({script.value for script in scripts} == {"meta_rl.cli:main"}, "no meta-rl command")
     folder = sysconfig.get_paths()["scripts"]
-    check(shutil.which("meta-rl", path=folder) is not None, f"no meta-rl in {folder}")
+    command = shutil.which("meta-rl", path=folder)
+    check(command is not None, f"no meta-rl in {folder}")
+    done = subprocess.run([str(command), "envs"], capture_output=True, text=True, check=False)
+    check("meta_rl/BernoulliBandit-v0" in done.stdout, f"`meta-rl envs` fails: {done.stderr}")
 
 
 def main() -> None:

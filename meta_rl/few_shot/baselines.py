@@ -18,6 +18,9 @@ from meta_rl.few_shot.protonet import squared_distances
 class Untrained(FewShotLearner):
     """A learner without meta-training."""
 
+    default_length = 0
+    met_parts = ("test",)
+
     def learn(self, tasks: Any, num_iterations: int = 0, **settings: Any) -> Self:
         """Do nothing."""
         return self
@@ -83,6 +86,8 @@ class FineTune(GradientLearner):
         ValueError: A network without these modules, or training tasks that do not tell the classes
             of their pool.
     """
+
+    met_parts = ("test",)  # training is on classes, not on tasks
 
     def __init__(
         self,

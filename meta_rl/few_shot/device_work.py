@@ -72,7 +72,11 @@ class DeviceWork:
             ValueError: Not this learner, or ``torch.compile`` does not work here.
         """
         if not self.can_compile:
-            raise ValueError(f"compile is not for {type(self).__name__}: MAML and Reptile have it")
+            from meta_rl.algorithms import algorithms_with
+
+            others = algorithms_with("compile", "few-shot learners").values()
+            names = " and ".join(other.__name__ for other in others)
+            raise ValueError(f"compile is not for {type(self).__name__}: {names} have it")
         try:
             torch.compile(_next, dynamic=False)(torch.zeros(2, device=self.device))
         except Exception as error:  # of many kinds: no compiler, no headers of Python, ...

@@ -30,6 +30,7 @@ class GradientLearner(FewShotLearner):
         device: Likewise.
     """
 
+    classifies = True
     state_kind: ClassVar[type | tuple[type, ...]] = dict
 
     def __init__(

@@ -9,7 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from meta_rl.arguments import (
 from meta_rl.cuda_graph import options, restore_options, set_rate
 from meta_rl.few_shot.arrays import as_tensor
 from meta_rl.few_shot.checked_inputs import CheckedInputs
+from meta_rl.few_shot.command_line import OnCommandLine
 from meta_rl.few_shot.device_work import DeviceWork
 from meta_rl.few_shot.networks import RECIPES, check_sizes_known
 from meta_rl.few_shot.training_log import TrainingLog, progress
@@ -40,7 +41,7 @@ from meta_rl.torch_generator import set_generator_state
 Callback = Callable[["FewShotLearner"], "bool | None"]
 """Called after every iteration; ``False`` stops the training."""
 
-Rate = float | Sequence[float]
+Rate = Annotated[float | Sequence[float], "a number or [first, last]"]
 """A number, or two: from the first to the second, falling linearly over the training."""
 
 TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
@@ -48,7 +49,7 @@ TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 FORMAT = 1
 
 
-class FewShotLearner(CheckedInputs, DeviceWork, ABC):
+class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
     """Meta-training by a loop of :meth:`draw` and :meth:`update`; adaptation as a function.
 
     What an iteration does depends on the parameters, the optimiser and the two generators, all of
@@ -290,14 +291,14 @@ class FewShotLearner(CheckedInputs, DeviceWork, ABC):
         self.optimizer = self.optimizer or self.make_optimizer()
         if verbose and not self.logger.output_formats:
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
-        log = TrainingLog(self, log_interval)
+        log = TrainingLog(self.logger, log_interval, self.num_iterations)
         with faster:
-            for _ in progress(num_iterations, progress_bar, self, log):
+            for _ in progress(num_iterations, progress_bar, type(self).__name__, log):
                 self._set_rates()
                 log.add(self._updated(self.draw(train)))
                 self.num_iterations += 1
                 go_on = [one(self) for one in callbacks]
-                log.write_if_due()
+                log.write_if_due(self.num_iterations)
                 if any(answer is False for answer in go_on):
                     break
         return self

@@ -5,25 +5,28 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
+from stable_baselines3.common.logger import Logger
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from meta_rl.few_shot.learner import FewShotLearner
 
 
 class TrainingLog:
-    """Means of an update's numbers, written every so many iterations."""
+    """Means of an update's numbers, written every so many iterations.
 
-    def __init__(self, learner: FewShotLearner, interval: int | None) -> None:
-        self.learner = learner
+    Args:
+        logger: Logger that the lines go to.
+        interval: Iterations between two lines; ``None`` for none.
+        done: Iterations before the training begins.
+    """
+
+    def __init__(self, logger: Logger, interval: int | None, done: int) -> None:
+        self.logger = logger
         self.interval = interval
         self.numbers: dict[str, list[Tensor]] = {}
         self.last: dict[str, Tensor] = {}
         self.began = time.monotonic()
-        self.begin = learner.num_iterations
+        self.begin = done
 
     def add(self, numbers: dict[str, Tensor]) -> None:
         """Note the numbers of an update."""
@@ -31,29 +34,38 @@ class TrainingLog:
         for name, value in self.last.items():
             self.numbers.setdefault(name, []).append(value)
 
-    def write_if_due(self) -> None:
-        """Write the means since the last line, where the interval is over."""
-        learner = self.learner
-        if self.interval is None or learner.num_iterations % self.interval:
+    def write_if_due(self, done: int) -> None:
+        """Write the means since the last line, where the interval is over.
+
+        Args:
+            done: Iterations so far.
+        """
+        if self.interval is None or done % self.interval:
             return
         for name, values in self.numbers.items():
-            learner.logger.record(f"train/{name}", float(torch.stack(values).mean()))
-        done = learner.num_iterations - self.begin
+            self.logger.record(f"train/{name}", float(torch.stack(values).mean()))
         seconds = max(time.monotonic() - self.began, sys.float_info.epsilon)
-        learner.logger.record("time/iterations", learner.num_iterations)
-        learner.logger.record("time/iterations_per_second", done / seconds)
-        learner.logger.dump(step=learner.num_iterations)
+        self.logger.record("time/iterations", done)
+        self.logger.record("time/iterations_per_second", (done - self.begin) / seconds)
+        self.logger.dump(step=done)
         self.numbers = {}
 
 
-def progress(num: int, show: bool, learner: FewShotLearner, log: TrainingLog) -> Iterator[int]:
-    """Numbers of iterations, with a progress bar if it is to be shown."""
+def progress(num: int, show: bool, title: str, log: TrainingLog) -> Iterator[int]:
+    """Numbers of iterations, with a progress bar if it is to be shown.
+
+    Args:
+        num: Number of iterations.
+        show: Show the bar.
+        title: Text before the bar.
+        log: Log whose latest numbers stand behind the bar.
+    """
     if not show:
         yield from range(num)
         return
     from tqdm.auto import tqdm
 
-    with tqdm(total=num, desc=type(learner).__name__, unit="it", mininterval=0.5) as bar:
+    with tqdm(total=num, desc=title, unit="it", mininterval=0.5) as bar:
         for iteration in range(num):
             yield iteration
             if bar.update(1) and log.last:

@@ -22,9 +22,9 @@ from meta_rl.agents.pearl.encoders import GivenLatent
 from meta_rl.agents.pearl.inference import LatentState
 from meta_rl.agents.pearl.losses import with_latents
 from meta_rl.cli import Train, main, run_config
+from meta_rl.cli.settings import settings_for
 from meta_rl.rollout import Rollout
 from meta_rl.tasks import count_tasks
-from meta_rl.tuned import settings_for
 
 from ..learning import Learned
 from .probe_families import (
@@ -859,7 +859,7 @@ class TestSettings:
         loaded = PEARL.load(tmp_path / "checkpoint.zip")
         assert loaded.num_timesteps == 1600 + 2 * 160
         assert not loaded.replay.is_empty
-        assert "PEARL on 4 test tasks" in capsys.readouterr().out
+        assert "PEARL, 1 training x 4 test tasks" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("name", "algorithm"), [("multi_task_sac", MultiTaskSAC), ("oracle_sac", OracleSAC)]
@@ -879,7 +879,7 @@ class TestSettings:
         assert main([*command, "policy.hidden_sizes=[8]"]) == 0
         loaded = algorithm.load(tmp_path / "checkpoint.zip")
         assert isinstance(loaded.policy.encoder, GivenLatent)
-        assert f"{algorithm.__name__} on 4 test tasks" in capsys.readouterr().out
+        assert f"{algorithm.__name__}, 1 training x 4 test tasks" in capsys.readouterr().out
 
 
 class TestErrors:

@@ -14,7 +14,6 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -22,7 +21,9 @@ import numpy as np
 import pytest
 
 import meta_rl
-from meta_rl.cli import _num_tasks, main
+from meta_rl.agents.rl2 import RL2
+from meta_rl.algorithms import RunTasks
+from meta_rl.cli import main
 from meta_rl.envs import metaworld as ours
 from meta_rl.envs.metaworld_goals import Goals, benchmark_goals, import_metaworld
 from meta_rl.registration import PYTHON_ENVIRONMENTS
@@ -294,9 +295,11 @@ def test_pictures_need_no_screen() -> None:
 
 
 def test_evaluations_take_fewer_tasks_of_slow_environments() -> None:
-    model: Any = SimpleNamespace(envs_per_task=1)
-    assert _num_tasks(model, "MetaWorldML10", 1000, 40) == 40
-    assert _num_tasks(model, "HalfCheetahVel", 1000, 40) == 1000
+    model = RL2(env="BernoulliBandit", meta_batch_size=1, num_minibatches=1, seed=0)
+    for env_id, whole, brief in (("MetaWorldML10", 40, 10), ("BernoulliBandit", None, 200)):
+        tasks = RunTasks(env_id, env_id, {})
+        assert model.evaluation_size(tasks) == whole
+        assert model.evaluation_size(tasks, brief=True) == brief
 
 
 @needs_metaworld

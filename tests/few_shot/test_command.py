@@ -12,19 +12,18 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from meta_rl.cli import Train, main
-from meta_rl.few_shot import MAML
-from meta_rl.few_shot.command import (
-    DATASETS,
-    LEARNERS,
-    few_shot_config,
-    find_dataset,
-    make_learner,
-    numbers_in,
+from meta_rl.algorithms import (
+    RunTasks,
+    algorithms_by_kind,
+    find_algorithm,
+    registered_algorithms,
 )
+from meta_rl.cli import Train, main, run_config
+from meta_rl.cli.run_folder import RunFolder
+from meta_rl.cli.settings import settings_for
+from meta_rl.few_shot import MAML, FewShotLearner
+from meta_rl.few_shot.datasets import DATASETS, find_dataset, numbers_in
 from meta_rl.few_shot.networks import RECIPES
-from meta_rl.runs import RunFolder
-from meta_rl.tuned import settings_for
 
 from .small_data import real_data
 
@@ -124,7 +123,7 @@ def test_names_tell_ways_and_shots() -> None:
     assert numbers_in("Omniglot") == {}
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", algorithms_by_kind()["few-shot learners"])
 def test_shipped_settings_name_what_there_is(name: str) -> None:
     """The learner and its network take every key; the data set takes its own, by its signature."""
     sizes = SimpleNamespace(ways=5, input_size=9, output_size=8)
@@ -132,10 +131,13 @@ def test_shipped_settings_name_what_there_is(name: str) -> None:
     for tasks, settings in settings_for(name).items():
         assert find_dataset(tasks) in DATASETS
         assert settings.get("network", "conv4") in RECIPES
-        config = few_shot_config(Train(name, tasks))
+        config = run_config(Train(name, tasks))
         assert config.env_kwargs.get("shots", 1) in (1, 5, 10)
-        learner = make_learner(config, stub, "cpu")
-        assert type(learner).__name__ == LEARNERS[name].partition(":")[2]
+        algorithm = find_algorithm(name)
+        assert issubclass(algorithm, FewShotLearner)
+        run_tasks = RunTasks(config.env_id, stub, {})
+        learner = algorithm.for_tasks(run_tasks, config.algorithm_kwargs, seed=0, device="cpu")
+        assert type(learner).__name__ == registered_algorithms()[name].home.partition(":")[2]
 
 
 def test_learners_that_make_their_own_network(

@@ -1,0 +1,10 @@
+from .commands import Envs as Envs
+from .commands import Evaluate as Evaluate
+from .commands import Plot as Plot
+from .commands import Train as Train
+from .commands import main as main
+from .listing import envs as envs
+from .pictures import plot as plot
+from .training import evaluate as evaluate
+from .training import run_config as run_config
+from .training import train as train

@@ -1,0 +1,167 @@
+"""The commands of ``meta-rl`` and their flags; what they do is imported when they run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from meta_rl.algorithms import algorithms_by_kind
+
+
+def _algorithm() -> Any:
+    """The argument ALGO, whose help lists what is registered when it is parsed."""
+    kinds = algorithms_by_kind().items()
+    names = " ".join(f"{kind.capitalize()}: {', '.join(names)}." for kind, names in kinds)
+    return tyro.conf.arg(metavar="ALGO", help=f"Name of the algorithm. {names}")
+
+
+def _default(text: str) -> Any:
+    """An argument whose help says so in place of ``(default: None)``."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
+
+
+ALL_TASKS = "all of a list; fewer where environments are slow"
+
+
+@dataclass
+class Envs:
+    """List the environments and the few-shot tasks, with the settings that ship for them."""
+
+
+@dataclass
+class Train:
+    """Meta-train an algorithm on the training tasks, then evaluate it on held-out ones."""
+
+    algo: Annotated[str, tyro.conf.Positional, _algorithm()]
+    tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
+    """Environment or few-shot tasks (`meta-rl envs` lists them), or a name of shipped settings."""
+    param: Annotated[
+        tuple[tuple[str, ...], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="K=V [K=V ...]"),
+    ] = ()
+    """Settings to change: of the algorithm (learning_rate=3e-4), of its networks
+    (policy.hidden_size=64) or of the environment or data set (env.horizon=100)."""
+    total_timesteps: Annotated[int | None, _default("the tuned number")] = None
+    """Environment steps, or iterations of a few-shot learner."""
+    seed: int = 0
+    """Seed of the weights, the training tasks and all other randomness."""
+    out: Annotated[Path | None, _default("runs/ALGO-TASKS-seedN")] = None
+    """Run folder."""
+    resume: bool = False
+    """Go on from the last checkpoint in the run folder."""
+    device: str = "auto"
+    """Device of the networks: auto, cpu or cuda."""
+    eval_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
+    """Number of held-out tasks in the evaluation at the end; 0 for no evaluation."""
+    checkpoint_interval: float = 30.0
+    """Seconds between checkpoints; 0 saves one at every iteration."""
+    threads: Annotated[int | None, _default("PyTorch's choice")] = None
+    """Number of PyTorch CPU threads. Give 1 where other work shares the cores."""
+    cuda_graph: bool = False
+    """Record updates as CUDA graphs, which is several times as fast on a GPU."""
+    compile: bool = False
+    """Compile updates, which takes a minute and a C++ compiler."""
+    quiet: bool = False
+    """Show no progress bar."""
+
+
+@dataclass
+class Evaluate:
+    """Evaluate the adaptation of a trained algorithm on held-out tasks."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    num_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
+    """Number of held-out tasks."""
+    num_episodes: Annotated[int | None, _default("as many as in training")] = None
+    """Number of episodes on each task of an environment."""
+    split: str = "test"
+    """Part of the split (test, validation, ood, train), or a list of the data set's own (lake)."""
+    seed: int = 0
+    """Seed of the evaluation."""
+    deterministic: bool = False
+    """Take the most likely actions."""
+    device: str = "auto"
+    """Device of the networks: auto, cpu or cuda."""
+    threads: Annotated[int | None, _default("PyTorch's choice")] = None
+    """Number of PyTorch CPU threads. Give 1 where other work shares the cores."""
+
+
+@dataclass
+class Plot:
+    """Draw learning curves and adaptation of runs, side by side."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Run folders."""
+    out: Annotated[Path | None, _default("plot.png in the first run folder")] = None
+    """Path of the picture."""
+
+
+COMMANDS = {"envs": Envs, "train": Train, "evaluate": Evaluate, "plot": Plot}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after ``meta-rl`` (default: those that the process was started with).
+
+    Returns:
+        The exit code: 0 for success, 2 for bad input, 1 for a training that failed, 130 for one
+        that was interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        from meta_rl import __version__
+
+        print(f"meta-rl {__version__}")
+        return 0
+    command = tyro.extras.subcommand_cli_from_dict(
+        dict(COMMANDS),
+        prog="meta-rl",
+        description="Meta-reinforcement learning and few-shot learning. `meta-rl --version` prints "
+        "the version.",
+        args=arguments,
+    )
+    try:
+        run(command)
+    except (ValueError, FileNotFoundError, ImportError) as error:
+        print(f"meta-rl: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nmeta-rl: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(command: Any) -> None:
+    """Import what a command needs, and do it."""
+    if isinstance(command, Envs):
+        from meta_rl.cli.listing import envs
+
+        return envs()
+    if isinstance(command, Plot):
+        from meta_rl.cli.pictures import plot
+
+        plot(command)
+        return None
+    from meta_rl.cli.settings import check_threads
+    from meta_rl.cli.training import evaluate, train
+    from meta_rl.freed_memory import keep_freed_memory
+    from meta_rl.torch_threads import torch_threads
+
+    keep_freed_memory()
+    with torch_threads(check_threads(command)):
+        if isinstance(command, Train):
+            train(command)
+        else:
+            evaluate(command)
+    return None

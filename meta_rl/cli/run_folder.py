@@ -1,0 +1,247 @@
+"""Run folders: what a training writes, so that it can be resumed, evaluated and plotted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stable_baselines3.common.logger import (
+    HumanOutputFormat,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+)
+
+from meta_rl.provenance import git_commit, package_versions, write_atomically
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What was asked of a training; a resumed one has to ask the same.
+
+    Attributes:
+        algorithm: Name of the algorithm, as on the command line.
+        tasks: Name of the tasks, as on the command line.
+        env_id: Id of the environment, or name of the data set.
+        env_kwargs: Arguments of the environment or data set.
+        algorithm_kwargs: Arguments of the algorithm's constructor, as
+            :meth:`meta_rl.algorithms.TrainableAlgorithm.run_arguments` gives them.
+        total_timesteps: Environment steps, or iterations of a few-shot learner.
+        seed: Seed of the training.
+        versions: Versions of the packages, at the start.
+        commit: Commit of the source tree; ``None`` for an installed package.
+    """
+
+    algorithm: str
+    tasks: str
+    env_id: str
+    env_kwargs: dict[str, Any]
+    algorithm_kwargs: dict[str, Any]
+    total_timesteps: int
+    seed: int
+    versions: dict[str, str] = field(default_factory=package_versions)
+    commit: str | None = field(default_factory=git_commit)
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """Settings that the two ask differently; versions, commit and length may differ."""
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"{name}: {mine[name]!r} there, {theirs[name]!r} asked"
+            for name in mine
+            if name not in ("versions", "commit", "total_timesteps") and mine[name] != theirs[name]
+        ]
+
+
+class RunFolder:
+    """The files of a run.
+
+    Args:
+        path: Path of the folder, which :meth:`begin` makes.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.checkpoint = self.path / "checkpoint.zip"
+        self.progress = self.path / "progress.csv"
+        self.tensorboard = self.path / "tensorboard"
+        self.evaluation = self.path / "evaluation.json"
+        self.picture = self.path / "evaluation.png"
+
+    def config(self) -> RunConfig:
+        """The configuration of the run.
+
+        Raises:
+            ValueError: The folder holds no run.
+        """
+        try:
+            content = json.loads(self.config_file.read_text(encoding="utf-8"))
+            return RunConfig(**content)
+        except FileNotFoundError as error:
+            raise ValueError(f"{self.path} holds no run: there is no {self.config_file}") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.config_file} is no run's configuration: {error}") from error
+
+    def check(self, config: RunConfig, resume: bool) -> None:
+        """Look whether a run may be written here.
+
+        Raises:
+            ValueError: There is a run already and it is not to be resumed, or it was asked
+                something else; or the path is a file.
+        """
+        for place in (self.path, *self.path.parents):
+            if place.exists() and not place.is_dir():
+                raise ValueError(f"{place} is a file, and no folder for a run")
+        if not self.config_file.exists():
+            return
+        if not resume:
+            raise ValueError(f"{self.path} holds a run: --resume goes on, --out goes elsewhere")
+        differences = self.config().differences(config)
+        if differences:
+            raise ValueError(f"{self.path} cannot be resumed: {'; '.join(differences)}")
+
+    def begin(self, config: RunConfig, resume: bool) -> None:
+        """Check, and write the configuration; of a resumed run, only the length changes."""
+        self.check(config, resume)
+        if self.config_file.exists():
+            config = replace(self.config(), total_timesteps=config.total_timesteps)
+        write_atomically(self.config_file, json.dumps(asdict(config), indent=2) + "\n")
+
+    def logger(
+        self, num_timesteps: int, verbose: int, steps: str = "time/total_timesteps"
+    ) -> Logger:
+        """TensorBoard and ``progress.csv``, going on after ``num_timesteps``.
+
+        Args:
+            num_timesteps: Steps that the run begins with.
+            verbose: 1 prints the log too.
+            steps: Name of the logged number that counts the steps.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        formats: list[KVWriter] = [AppendingCSV(self.progress, num_timesteps, steps)]
+        formats.append(TensorBoardOutputFormat(str(self.tensorboard)))
+        if verbose:
+            formats.append(HumanOutputFormat(sys.stdout))
+        return Logger(str(self.path), formats)
+
+    def learning_curve(self) -> dict[str, list[float]]:
+        """Columns of ``progress.csv``, by name; empty entries are left out with their steps.
+
+        Raises:
+            ValueError: Nothing was logged yet.
+        """
+        if not self.progress.exists():
+            raise ValueError(f"{self.path} has no progress.csv yet")
+        with self.progress.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        names = rows[0] if rows else {}
+        return {name: [float(row[name] or "nan") for row in rows] for name in names}
+
+    def train_seconds(self) -> float:
+        """Wall time of the training, over all its parts: a resumed one begins at 0 again.
+
+        Raises:
+            ValueError: Nothing was logged yet.
+        """
+        elapsed = self.learning_curve()["time/time_elapsed"]
+        following = [*elapsed[1:], 0.0]
+        return sum(end for end, after in zip(elapsed, following, strict=True) if after < end)
+
+
+class LearningCurve(NamedTuple):
+    """Scores of a training, over its length.
+
+    Attributes:
+        steps: Steps at each point.
+        trained: Scores on training tasks.
+        validated: Scores on validation tasks, nan between; ``None`` where they were not logged.
+        unit: Unit of the steps, such as ``"iterations"``.
+        measure: Name of the score, such as ``"accuracy"``.
+    """
+
+    steps: list[float]
+    trained: list[float]
+    validated: list[float] | None
+    unit: str
+    measure: str
+
+
+def learning_columns(curve: dict[str, list[float]]) -> LearningCurve:
+    """The learning curve in the columns of a log.
+
+    Raises:
+        ValueError: They have none of the usual names.
+    """
+    for steps, unit, name, measure in (
+        ("time/total_timesteps", "environment steps", "trial_return", "return of a trial"),
+        ("time/iterations", "iterations", "accuracy", "accuracy"),
+        ("time/iterations", "iterations", "loss", "loss"),
+    ):
+        trained = curve.get(f"rollout/{name}", curve.get(f"train/{name}"))
+        if steps in curve and trained is not None:
+            validated = curve.get(f"validation/{name}")
+            return LearningCurve(curve[steps], trained, validated, unit, measure)
+    raise ValueError(f"a log without a learning curve; it has {', '.join(curve) or 'nothing'}")
+
+
+class AppendingCSV(KVWriter):
+    """A CSV log that a resumed run goes on writing.
+
+    Lines after ``num_timesteps`` were written by a run that was killed past its last checkpoint;
+    they are dropped, as they will be written again.
+
+    Args:
+        path: Path of the file.
+        num_timesteps: Steps that the run begins with.
+        steps: Name of the logged number that counts the steps.
+    """
+
+    STEPS = "time/total_timesteps"
+
+    def __init__(self, path: Path, num_timesteps: int = 0, steps: str = STEPS) -> None:
+        self.path = path
+        self.names: list[str] = []
+        rows: list[dict[str, str]] = []
+        if num_timesteps and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self.names = list(reader.fieldnames or [])
+                rows = [r for r in reader if _number(r.get(steps)) <= num_timesteps]
+        self._rewrite(rows)
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        unfinished = self.path.with_suffix(".csv.part")
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.names)
+            if self.names:
+                writer.writeheader()
+            writer.writerows(rows)
+        unfinished.replace(self.path)
+
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0
+    ) -> None:
+        """Append a line; a new name rewrites the file with one column more."""
+        row = {key: value for key, value in key_values.items() if "csv" not in key_excluded[key]}
+        new = sorted(set(row) - set(self.names))
+        if new:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            self.names += new
+            self._rewrite(rows)
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self.names).writerow(row)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "inf")
+    except ValueError:
+        return float("inf")

@@ -1,0 +1,291 @@
+"""Settings of a training: those that ship with the package, and those of the command line."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.resources
+import inspect
+import itertools
+import json
+import tomllib
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from meta_rl.algorithms import registered_algorithms
+from meta_rl.registration import NAMESPACE, find_env_id
+
+NOT_SETTINGS = (
+    *("env", "env_kwargs", "policy_kwargs", "seed", "device", "_init_setup_model"),
+    *("observation_space", "action_space", "generator", "network"),
+)
+"""Arguments of algorithms and networks that are given otherwise."""
+
+# ------------------------------------------------------------------------------- shipped settings
+
+
+def settings_for(algorithm: str) -> dict[str, dict[str, Any]]:
+    """All shipped settings of an algorithm, by the name of their tasks; none where none ship.
+
+    A section with ``like = "another"`` has the other's settings, but for those of its own.
+
+    Args:
+        algorithm: Name of the algorithm on the command line.
+
+    Raises:
+        FileNotFoundError: The algorithm was registered with a file that does not exist.
+    """
+    known = registered_algorithms().get(algorithm)
+    source = algorithm if known is None else known.settings
+    shipped = importlib.resources.files("meta_rl") / "settings" / f"{source}.toml"
+    own = isinstance(source, Path) or source.endswith(".toml")
+    file = Path(source) if own else shipped
+    sections = tomllib.loads(file.read_text(encoding="utf-8")) if own or file.is_file() else {}
+    return {tasks: _complete(section, sections) for tasks, section in sections.items()}
+
+
+def _complete(section: dict[str, Any], sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A section together with what it takes over from another."""
+    own = dict(section)
+    if "like" not in own:
+        return own
+    shared = _complete(sections[own.pop("like")], sections)
+    for table in ("env", "policy"):
+        if table in own:
+            own[table] = shared.get(table, {}) | own[table]
+    return shared | own
+
+
+def find_settings(
+    algorithm: str, tasks: str, find: Callable[[str], str] = find_env_id
+) -> tuple[str, str, dict[str, Any]]:
+    """The settings for tasks: tuned ones where they ship, none (the defaults) elsewhere.
+
+    Args:
+        algorithm: Name of the algorithm on the command line.
+        tasks: A name in the settings, or any environment id, with or without ``meta_rl/`` and the
+            version.
+        find: Function that gives the id of the environment (or the data set) of a name, and refuses
+            unknown ones.
+
+    Returns:
+        The tasks' name, the environment id, and the settings: ``env`` and ``policy`` (arguments of
+        the environment and of the networks), the length, and arguments of the algorithm.
+
+    Raises:
+        ValueError: Unknown; lists the near matches.
+    """
+    known = settings_for(algorithm)
+    name = tasks.removeprefix(NAMESPACE).removesuffix("-v0")
+    if name in known:
+        settings = dict(known[name])
+        return name, find(settings.pop("env_id", name)), settings
+    try:
+        return name, find(tasks), {}
+    except ValueError as error:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f" (settings of {algorithm} exist for {', '.join(near)})" if near else ""
+        raise ValueError(f"{error}{hint}") from error
+
+
+# --------------------------------------------------------------------------- of the command line
+
+
+def apply_params(params: Iterable[Iterable[str]], parts: dict[str, dict[str, Any]]) -> None:
+    """Write the settings of ``--param`` into the parts that they name.
+
+    Args:
+        params: Texts ``k=v``, ``env.k=v`` or ``policy.k=v``.
+        parts: Settings by the name before the dot, ``""`` for none.
+
+    Raises:
+        ValueError: Another form, or another part.
+    """
+    for text in itertools.chain.from_iterable(params):
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--param takes k=v, got {text!r}")
+        part, _, key = name.rpartition(".")
+        if part not in parts:
+            raise ValueError(f"--param {name}: settings are k, env.k or policy.k")
+        parts[part][key] = parsed(value)
+
+
+def parsed(text: str) -> Any:
+    """A number, list, True, None, ...; a word where it is none of these.
+
+    ``true`` and ``false`` are as in the files of settings.
+    """
+    try:
+        value = ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
+    except (ValueError, SyntaxError):
+        return text
+    return list(value) if isinstance(value, tuple) else value  # as the run folder has it
+
+
+def check_flags(command: Any) -> None:
+    """Refuse negative numbers, unknown devices, and flags that exclude each other.
+
+    Raises:
+        ValueError: Names the flag.
+    """
+    for flag in ("total_timesteps", "eval_tasks", "checkpoint_interval", "seed"):
+        value = getattr(command, flag)
+        if value is not None and value < 0:
+            raise ValueError(f"--{flag.replace('_', '-')} must not be negative, got {value}")
+    if command.cuda_graph and command.compile:
+        raise ValueError("--cuda-graph and --compile exclude each other")
+    check_device(command.device)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        ValueError: Names the device.
+    """
+    import torch
+
+    try:
+        if device != "auto":
+            torch.Generator(device)
+    except (RuntimeError, AssertionError) as error:
+        message = str(error).partition("\n")[0]
+        raise ValueError(f"--device {device}: auto, cpu or cuda; {message}") from error
+
+
+def check_threads(command: Any) -> int | None:
+    """The threads of a command; ``None`` where it has none, or leaves them to PyTorch.
+
+    Raises:
+        ValueError: Less than one.
+    """
+    threads: int | None = getattr(command, "threads", None)
+    if threads is not None and threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {threads}")
+    return threads
+
+
+# ------------------------------------------------------------------------------- names and kinds
+
+
+def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[str, Any]) -> None:
+    """Refuse names that a callable does not take, and values of another type than annotated.
+
+    Settings are plain data, as JSON has them: a list stands for any sequence, a text for a path.
+    Sequences are left to the callable, whose errors say more; but for types with a text of their
+    own, ``Annotated[float | Sequence[float], "a number or [first, last]"]``.
+
+    Args:
+        owner: What takes the settings. ``None``, or one with ``**kwargs``, is not checked.
+        prefix: Text before the names in messages, such as ``"policy."``.
+        given: The settings.
+
+    Raises:
+        ValueError: Names the setting, and those near it or the allowed types.
+    """
+    parameters = inspect.signature(owner).parameters if owner is not None else {}
+    if owner is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [name for name in parameters if prefix == "env." or name not in NOT_SETTINGS]
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = (
+                f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
+            )
+            raise ValueError(f"{owner.__name__} has no setting {prefix + name!r}: {hint}")
+        kind = annotated_type(owner, name)
+        if _is_plain(kind) and not _is_a(value, kind):
+            raise ValueError(
+                f"a setting of the wrong name or kind: {prefix}{name} takes {_described(kind)}, "
+                f"got {value!r}"
+            )
+
+
+def annotated_type(owner: Callable[..., Any], name: str) -> Any:
+    """The type of an argument, from its annotation; ``Any`` where that cannot be told.
+
+    Other arguments may have annotations that only type checkers can read.
+    """
+    function: Any = inspect.getattr_static(owner, "__init__") if inspect.isclass(owner) else owner
+    annotations = getattr(function, "__annotations__", {})
+    if name not in annotations:
+        return Any
+    alone = types.SimpleNamespace(__annotations__={name: annotations[name]})
+    try:
+        return get_type_hints(alone, function.__globals__, include_extras=True)[name]
+    except (NameError, AttributeError, TypeError):
+        return Any
+
+
+def with_schedules(owner: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Two numbers become a schedule, which falls linearly, where the argument may be a function.
+
+    Raises:
+        ValueError: A list of another length.
+    """
+    from stable_baselines3.common.utils import LinearSchedule
+
+    made = dict(arguments)
+    for name, value in arguments.items():
+        if isinstance(value, list) and _takes_function(annotated_type(owner, name)):
+            if len(value) != 2:
+                raise ValueError(f"{name}: one number, or [first, last], got {value}")
+            made[name] = LinearSchedule(float(value[0]), float(value[1]), 1.0)
+    return made
+
+
+def _takes_function(kind: Any) -> bool:
+    """Whether a type is that of functions, such as Stable-Baselines3's schedules, or has it."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(_takes_function(part) for part in get_args(kind))
+    return get_origin(kind) is Callable
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether a type has no parts but those of a union, or brings a text of its own."""
+    if get_origin(kind) is Annotated:
+        return any(isinstance(part, str) for part in kind.__metadata__) or _is_plain(
+            kind.__origin__
+        )
+    if get_origin(kind) in (Union, types.UnionType):
+        return all(map(_is_plain, get_args(kind)))
+    return (kind is not Any and get_origin(kind) in (None, Literal)) or _takes_function(kind)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether plain data has a type; True where pydantic does not know the type."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    if _takes_function(kind):
+        kind = Union[kind, list[float]]  # noqa: UP007 - of types that are known only here
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e3 is a whole number
+    try:
+        adapter = TypeAdapter[Any](kind, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter.validate_json(json.dumps(value), strict=True)
+    except (ValidationError, TypeError):
+        return False
+    except PydanticUserError:
+        return True
+    return True
+
+
+def _described(kind: Any) -> str:
+    """A type as text for messages; ``Annotated`` types bring their own."""
+    if get_origin(kind) is Annotated:
+        texts = [part for part in kind.__metadata__ if isinstance(part, str)]
+        return texts[0] if texts else _described(kind.__origin__)
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_described(part) for part in get_args(kind))
+    if _takes_function(kind):
+        return "[first, last]"
+    if kind is types.NoneType:
+        return "None"
+    if inspect.isclass(kind) and get_origin(kind) is None:
+        return kind.__name__
+    return inspect.formatannotation(kind).replace("collections.abc.", "")

@@ -1,0 +1,335 @@
+"""What ``meta-rl train`` and ``meta-rl evaluate`` do, for all algorithms alike."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from meta_rl.algorithms import (
+    RunTasks,
+    Settings,
+    TrainableAlgorithm,
+    algorithms_with,
+    find_algorithm,
+    registered_algorithms,
+)
+from meta_rl.cli.pictures import report
+from meta_rl.cli.run_folder import RunConfig, RunFolder
+from meta_rl.cli.settings import (
+    apply_params,
+    check_device,
+    check_flags,
+    check_settings,
+    find_settings,
+    with_schedules,
+)
+from meta_rl.evaluation import evaluate_adaptation
+from meta_rl.evaluation_result import EvaluationResult
+
+if TYPE_CHECKING:
+    from meta_rl.cli.commands import Evaluate, Train
+
+OPTIONS = ("cuda_graph", "compile")
+
+
+def train(command: Train) -> RunFolder:
+    """Train as the command says, or go on with it; gives the run folder.
+
+    Raises:
+        ValueError: Unknown names, settings that do not fit, or a folder that holds another run.
+        FloatingPointError: The training diverged; the last checkpoint is as it was.
+    """
+    algorithm = find_algorithm(command.algo)
+    config = run_config(command, algorithm)
+    folder = RunFolder(
+        command.out or Path("runs", f"{config.algorithm}-{config.tasks}-seed{config.seed}")
+    )
+    folder.check(config, command.resume)
+    options = _options(command)
+    tasks = open_tasks(config)
+    resumed = folder if command.resume and folder.checkpoint.exists() else None
+    model = make_model(config, tasks, command.device, options=options, resumed=resumed)
+    _check_options(command.algo, options)
+    folder.begin(config, command.resume)
+    train_into(
+        folder,
+        model,
+        tasks,
+        config,
+        checkpoint_interval=command.checkpoint_interval,
+        progress_bar=not command.quiet,
+        options=options,
+    )
+    num_tasks = command.eval_tasks
+    if num_tasks is None:
+        num_tasks = model.evaluation_size(tasks)
+    if num_tasks != 0:
+        report(evaluate_adaptation(model, tasks.source, num_tasks, **tasks.arguments), folder)
+    print(f"run folder: {folder.path}")
+    return folder
+
+
+def evaluate(command: Evaluate) -> EvaluationResult:
+    """Evaluate a run's last checkpoint; writes ``evaluation.json`` and the picture.
+
+    Raises:
+        ValueError: No run, no checkpoint, an unknown split, or more tasks than there are.
+    """
+    check_device(command.device)
+    folder = RunFolder(command.run)
+    config = folder.config()
+    model = find_algorithm(config.algorithm).load(folder.checkpoint, device=command.device)
+    tasks = open_tasks(config, command.split)
+    num_tasks = command.num_tasks
+    if num_tasks is None:
+        num_tasks = model.evaluation_size(tasks)
+    result = evaluate_adaptation(
+        model,
+        tasks.source,
+        num_tasks,
+        command.num_episodes,
+        split=command.split,
+        seed=command.seed,
+        deterministic=command.deterministic,
+        **tasks.arguments,
+    )
+    report(result, folder)
+    return result
+
+
+# ------------------------------------------------------------------------- the parts of a training
+
+
+def run_config(command: Train, algorithm: type[TrainableAlgorithm] | None = None) -> RunConfig:
+    """The shipped settings for the tasks, changed by ``--param``.
+
+    Args:
+        command: The command.
+        algorithm: Class of the algorithm (default: found by the command's name of it).
+
+    Raises:
+        ValueError: Unknown tasks or settings.
+    """
+    algorithm = algorithm or find_algorithm(command.algo)
+    tasks, env_id, shipped = find_settings(command.algo, command.tasks, algorithm.find_tasks)
+    env_kwargs = {**algorithm.arguments_in(tasks), **shipped.pop("env", {})}
+    policy_kwargs = dict(shipped.pop("policy", {}))
+    length = int(shipped.pop(algorithm.length_setting, algorithm.default_length))
+    settings = Settings(shipped, env_kwargs, policy_kwargs)
+    apply_params(command.param, {"": shipped, "env": env_kwargs, "policy": policy_kwargs})
+    for owner, prefix, given in algorithm.setting_owners(env_id, settings):
+        check_settings(owner, prefix, given)
+    check_flags(command)
+    if command.total_timesteps is not None:
+        length = command.total_timesteps
+    if not algorithm.default_length:
+        length = 0
+    arguments = algorithm.run_arguments(env_id, settings, _options(command))
+    return RunConfig(command.algo, tasks, env_id, env_kwargs, arguments, length, command.seed)
+
+
+def open_tasks(config: RunConfig, split: str = "test") -> RunTasks:
+    """The tasks of a run.
+
+    Args:
+        config: Configuration of the run.
+        split: Part of the split that is to be evaluated.
+
+    Raises:
+        ValueError: Arguments that the tasks do not take.
+    """
+    algorithm = find_algorithm(config.algorithm)
+    try:
+        opened = algorithm.open_tasks(config.env_id, config.env_kwargs, split)
+    except TypeError as error:
+        raise ValueError(f"a setting of the wrong name or kind: {error}") from error
+    return RunTasks(config.env_id, *opened)
+
+
+def make_model(
+    config: RunConfig,
+    tasks: RunTasks,
+    device: str = "auto",
+    *,
+    options: frozenset[str] = frozenset(),
+    resumed: RunFolder | None = None,
+) -> TrainableAlgorithm:
+    """A learner that is ready to train.
+
+    Args:
+        config: Configuration of the run.
+        tasks: Tasks of the run.
+        device: Device of the networks.
+        options: ``"cuda_graph"``, ``"compile"``.
+        resumed: Run folder whose checkpoint is to be loaded (default: a new learner).
+
+    Raises:
+        ValueError: Arguments, tasks or options that do not fit, or a corrupt checkpoint.
+    """
+    algorithm = find_algorithm(config.algorithm)
+    if resumed is not None:
+        return algorithm.from_run(
+            tasks,
+            config.algorithm_kwargs,
+            seed=config.seed,
+            device=device,
+            options=options,
+            checkpoint=resumed.checkpoint,
+        )
+    arguments = with_schedules(algorithm, config.algorithm_kwargs)
+    try:
+        return algorithm.from_run(
+            tasks, arguments, seed=config.seed, device=device, options=options
+        )
+    except (TypeError, AssertionError) as error:  # an unknown name, or a word for a number
+        raise ValueError(f"a setting of the wrong name or kind: {error}") from error
+
+
+def train_into(
+    folder: RunFolder,
+    model: TrainableAlgorithm,
+    tasks: RunTasks,
+    config: RunConfig,
+    *,
+    checkpoint_interval: float = 30.0,
+    progress_bar: bool = False,
+    callbacks: Sequence[Any] = (),
+    options: frozenset[str] = frozenset(),
+) -> None:
+    """Train up to the length in the configuration, with log and checkpoints in the folder.
+
+    Args:
+        folder: Folder of the run.
+        model: Learner that is fresh, or from the run's checkpoint.
+        tasks: Tasks of the run.
+        config: Configuration of the run.
+        checkpoint_interval: Seconds between checkpoints; 0 saves at every iteration.
+        progress_bar: Show one.
+        callbacks: Further callbacks that the learner takes, such as one that stops the training.
+        options: ``"cuda_graph"``, ``"compile"``.
+    """
+    remaining = config.total_timesteps - model.steps_done
+    if remaining > 0:
+        logger = folder.logger(model.steps_done, 0, model.steps_column)
+        model.set_logger(logger)
+        watching = [
+            Validation(config, tasks=tasks),
+            Checkpoints(folder.checkpoint, checkpoint_interval),
+            *callbacks,
+        ]
+        model.train_until(
+            config.total_timesteps, tasks, watching, progress_bar=progress_bar, options=options
+        )
+        logger.close()
+    if remaining > 0 or not folder.checkpoint.exists():
+        model.save(folder.checkpoint)
+
+
+def _options(command: Train) -> frozenset[str]:
+    return frozenset(option for option in OPTIONS if getattr(command, option))
+
+
+def _check_options(name: str, options: frozenset[str]) -> None:
+    """Refuse an option that the algorithm does not have, and name those that have it."""
+    for option in options:
+        if not find_algorithm(name).has_option(option):
+            others = algorithms_with(option, registered_algorithms()[name].kind)
+            flag = option.replace("_", "-")
+            have = "have" if len(others) > 1 else "has"
+            raise ValueError(f"--{flag} is not for {name}: {' and '.join(others)} {have} it")
+
+
+# --------------------------------------------------------------------------- between iterations
+
+
+class BetweenIterations(BaseCallback):
+    """A callback for agents, which are callbacks' ``model``, and for few-shot learners.
+
+    Few-shot learners call it with themselves after every iteration.
+    """
+
+    @abstractmethod
+    def __call__(self, learner: Any) -> None:
+        """Look at a few-shot learner after an iteration."""
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class Checkpoints(BetweenIterations):
+    """Save the learner between iterations, where its ``save`` keeps all that it needs.
+
+    Args:
+        path: Path of the checkpoint, which is replaced atomically.
+        interval: Seconds between two checkpoints; 0 saves at every iteration.
+    """
+
+    def __init__(self, path: Path, interval: float = 30.0) -> None:
+        super().__init__()
+        self.path = path
+        self.interval = interval
+        self._saved = time.monotonic()
+
+    def __call__(self, learner: Any) -> None:
+        """Save the learner if the interval is over."""
+        if time.monotonic() - self._saved >= self.interval:
+            learner.save(self.path)
+            self._saved = time.monotonic()
+
+    def _on_rollout_start(self) -> None:
+        self(self.model)
+
+
+class Validation(BetweenIterations):
+    """Log what the learner earns on validation tasks, so many times in a run.
+
+    The points are counted by the learner's steps, so that a resumed run has the same ones.
+
+    Args:
+        config: Configuration of the run.
+        num_tasks: Number of validation tasks (default: the learner's).
+        num_points: Number of evaluations, evenly over the run (default: the learner's).
+        tasks: Tasks of the run (default: those of the configuration).
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        num_tasks: int | None = None,
+        num_points: int | None = None,
+        tasks: RunTasks | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_tasks = num_tasks
+        self.tasks = open_tasks(config) if tasks is None else tasks
+        if num_points is None:
+            num_points = find_algorithm(config.algorithm).validation_points
+        self.every = max(1, config.total_timesteps // num_points)
+        self._began = 0
+
+    def __call__(self, learner: Any) -> None:
+        """Validate the learner if a point lies in its last iteration."""
+        self._validate(learner, learner.steps_done - 1)
+
+    def _on_rollout_start(self) -> None:
+        self._began = self.model.num_timesteps
+
+    def _on_rollout_end(self) -> None:
+        self._validate(self.model, self._began)
+
+    def _validate(self, learner: Any, began: int) -> None:
+        if learner.steps_done // self.every == began // self.every:
+            return
+        num_tasks = self.num_tasks
+        if num_tasks is None:
+            num_tasks = learner.evaluation_size(self.tasks, brief=True)
+        result = evaluate_adaptation(
+            learner, self.tasks.source, num_tasks, split="validation", **self.tasks.arguments
+        )
+        for name, score in learner.validation_scores(result).items():
+            learner.logger.record(f"validation/{name}", score)

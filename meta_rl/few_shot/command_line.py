@@ -1,0 +1,254 @@
+"""What the command line asks of a few-shot learner: see :mod:`meta_rl.algorithms`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+from meta_rl.few_shot.datasets import (
+    DATASETS,
+    dataset_maker,
+    find_dataset,
+    numbers_in,
+    open_dataset,
+)
+from meta_rl.few_shot.networks import RECIPES
+from meta_rl.tasks import TaskSplit
+
+if TYPE_CHECKING:
+    from meta_rl.algorithms import RunTasks, Settings
+    from meta_rl.evaluation_result import EvaluationResult
+
+EVALUATED_TASKS = 600
+"""Default number of tasks of an evaluation, where they are drawn and not listed."""
+VALIDATION_TASKS = 40
+
+
+class OnCommandLine:
+    """The part of a few-shot learner that ``meta-rl train`` and ``evaluate`` ask.
+
+    Attributes:
+        classifies: Whether the learner's network has an output for each class.
+        met_parts: Parts of the split whose tasks the learner adapts to.
+    """
+
+    length_setting: ClassVar[str] = "num_iterations"
+    default_length: ClassVar[int] = 10_000
+    steps_column: ClassVar[str] = "time/iterations"
+    validation_points: ClassVar[int] = 10
+    classifies: ClassVar[bool] = False
+    met_parts: ClassVar[tuple[str, ...]] = ("train", "test")
+
+    can_record: ClassVar[bool]
+    can_compile: ClassVar[bool]
+    device: torch.device
+    num_iterations: int
+    # Methods of the learner.
+    learn: Callable[..., Any]
+    check_batch: Callable[..., Any]
+    check_can_record: Callable[[], None]
+    check_can_compile: Callable[[], None]
+    load: ClassVar[Callable[..., Any]]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    @property
+    def regression(self) -> bool:
+        """Whether targets are values rather than labels."""
+        raise NotImplementedError
+
+    @classmethod
+    def find_tasks(cls, name: str) -> str:
+        """The data set of a name such as ``Omniglot-5w1s``."""
+        return find_dataset(name)
+
+    @classmethod
+    def arguments_in(cls, name: str) -> dict[str, Any]:
+        """Ways and shots."""
+        return dict(numbers_in(name))
+
+    @classmethod
+    def setting_owners(
+        cls, env_id: str, settings: Settings
+    ) -> list[tuple[Any, str, dict[str, Any]]]:
+        """The learner's class, the maker of its network, and that of the data set.
+
+        Raises:
+            ValueError: A device for the tasks alone, no known network for the data set, or settings
+                of a network where the learner makes its own.
+        """
+        if "device" in settings.env:
+            raise ValueError("env.device: tasks are drawn on the learner's device; give --device")
+        own = {name: value for name, value in settings.algorithm.items() if name != "network"}
+        network = cls._network_name(env_id, settings)
+        if network is None and "network" in inspect.signature(cls).parameters:
+            raise ValueError(f"{cls.__name__} needs a network, and none is known for {env_id}")
+        if network is None and settings.policy:
+            raise ValueError(f"{cls.__name__} makes its own network: no policy. settings")
+        return [
+            (cls, "", own),
+            (dataset_maker(env_id), "env.", settings.env),
+            (None if network is None else _network_maker(network), "policy.", settings.policy),
+        ]
+
+    @classmethod
+    def run_arguments(
+        cls, env_id: str, settings: Settings, options: frozenset[str]
+    ) -> dict[str, Any]:
+        """The constructor's arguments, and the network's name and arguments."""
+        network = cls._network_name(env_id, settings)
+        return {**settings.algorithm, "network": network, "policy_kwargs": settings.policy}
+
+    @classmethod
+    def _network_name(cls, env_id: str, settings: Settings) -> Any:
+        return settings.algorithm.get("network", DATASETS[env_id].network)
+
+    @classmethod
+    def has_option(cls, option: str) -> bool:
+        """Whether updates can be recorded or compiled."""
+        return {"cuda_graph": cls.can_record, "compile": cls.can_compile}.get(option, False)
+
+    @classmethod
+    def open_tasks(
+        cls, env_id: str, env_kwargs: dict[str, Any], split: str = "test"
+    ) -> tuple[Any, dict[str, Any]]:
+        """The data set's split, or another list of tasks that it has."""
+        return open_dataset(env_id, env_kwargs, split), {}
+
+    @classmethod
+    def from_run(
+        cls,
+        tasks: RunTasks,
+        arguments: dict[str, Any],
+        *,
+        seed: int,
+        device: str,
+        checkpoint: Path | None = None,
+        options: frozenset[str] = frozenset(),
+    ) -> Self:
+        """A new learner whose network has the tasks' sizes, or that of a checkpoint."""
+        if checkpoint is None:
+            learner = cls.for_tasks(tasks, arguments, seed=seed, device=device)
+        else:
+            learner = cls.load(checkpoint, device=device)
+        for part in cls.met_parts:
+            batch = tasks.source[part].sample_tasks(1, np.random.default_rng(0))
+            learner.check_batch(batch.to(learner.device))
+        if "cuda_graph" in options:
+            learner.check_can_record()
+        if "compile" in options:
+            learner.check_can_compile()
+        return learner
+
+    @classmethod
+    def for_tasks(
+        cls, tasks: RunTasks, arguments: dict[str, Any], *, seed: int, device: str = "auto"
+    ) -> Self:
+        """A new learner; the weights of its network are drawn by the seed.
+
+        Args:
+            tasks: Tasks that tell the sizes of inputs and outputs.
+            arguments: Arguments as :meth:`run_arguments` gives them.
+            seed: Seed of the weights and of the learner.
+            device: Device of the learner.
+
+        Raises:
+            ValueError: A learner that makes its own network needs a size that the tasks do not
+                have.
+        """
+        settings = dict(arguments)
+        network, policy_kwargs = settings.pop("network"), settings.pop("policy_kwargs")
+        sizes = _sizes(tasks.source)
+        takes = inspect.signature(cls).parameters
+        if "network" not in takes:
+            settings = {**{key: sizes[key] for key in sizes if key in takes}, **settings}
+            _check_sizes(cls, tasks.name, settings)
+            return cls(**settings, seed=seed, device=device)
+        if not cls.classifies:
+            sizes.pop("ways", None)
+        maker = _network_maker(network)
+        wanted = inspect.signature(maker).parameters
+        known = {key: sizes[key] for key in sizes if key in wanted}
+        generator = torch.Generator().manual_seed(seed)
+        made = maker(**{**known, **policy_kwargs}, generator=generator)
+        return cls(made, **settings, seed=seed, device=device)
+
+    @property
+    def steps_done(self) -> int:
+        """Iterations so far."""
+        return self.num_iterations
+
+    def train_until(
+        self,
+        length: int,
+        tasks: RunTasks,
+        callbacks: list[Any],
+        *,
+        progress_bar: bool = False,
+        options: frozenset[str] = frozenset(),
+    ) -> None:
+        """Train on the tasks until there were so many iterations; 20 lines of log or more."""
+        self.learn(
+            tasks.source,
+            length - self.num_iterations,
+            callback=callbacks,
+            log_interval=max(1, min(100, length // 20)),
+            reset_num_iterations=False,
+            progress_bar=progress_bar,
+            cuda_graph="cuda_graph" in options,
+            compile="compile" in options,
+        )
+
+    def evaluation_size(self, tasks: RunTasks, *, brief: bool = False) -> int | None:
+        """All tasks of a list, or a number of draws; fewer in the middle of training."""
+        part = "validation" if brief else "test"
+        found = tasks.source[part] if isinstance(tasks.source, TaskSplit) else tasks.source
+        listed = len(found) if isinstance(found, Sized) else None
+        if not brief:
+            return EVALUATED_TASKS if listed is None else None
+        return VALIDATION_TASKS if listed is None else min(VALIDATION_TASKS, listed)
+
+    def validation_scores(self, result: EvaluationResult) -> dict[str, float]:
+        """The mean accuracy or loss after all adaptation."""
+        name = "loss" if self.regression else "accuracy"
+        return {name: float(result.values[:, -1].mean())}
+
+
+def _sizes(tasks: Any) -> dict[str, Any]:
+    """Sizes of inputs and outputs that the tasks tell, by the arguments' names of networks."""
+    test = tasks.test
+    sizes: dict[str, Any] = {
+        "ways": getattr(test, "ways", None),
+        "vocabulary_size": len(getattr(tasks, "vocabulary", ())) or None,
+    }
+    sizes |= {
+        key: getattr(test, key)
+        for key in ("input_size", "output_size")
+        if getattr(test, key, None) is not None
+    }
+    if hasattr(test, "pool"):
+        sizes["input_shape"] = list(test.pool.example_shape)
+    return sizes
+
+
+def _check_sizes(learner: type, tasks: str, known: dict[str, Any]) -> None:
+    """Refuse tasks without a size that a learner needs to make its own network."""
+    parameters = inspect.signature(learner).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and known.get(p.name) is None]
+    if needed:
+        raise ValueError(
+            f"{learner.__name__} does not learn {tasks}, which has no {' and no '.join(needed)}"
+        )
+
+
+def _network_maker(name: Any) -> Callable[..., Any]:
+    if name not in RECIPES:
+        raise ValueError(f"network is one of {', '.join(RECIPES)}, got {name!r}")
+    return RECIPES[name]

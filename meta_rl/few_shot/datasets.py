@@ -1,0 +1,98 @@
+"""Few-shot data sets by name, for the command line: importing this module imports none of them."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a data set's tasks are made.
+
+    Attributes:
+        home: ``"module:maker"`` of the split.
+        network: Name of the network that is usual for it; ``None`` where learners make their own.
+        lists: Further lists of images' tasks that can be evaluated, by name: what they are, and the
+            ``"module:maker"`` that takes the data set's ``root`` and the images' ``size``.
+    """
+
+    home: str
+    network: str | None
+    lists: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+DATASETS: dict[str, DataSet] = {
+    "AssociativeRecall": DataSet("meta_rl.few_shot.sequences:recall_split", None),
+    "Babi": DataSet("meta_rl.few_shot.babi:Babi", None),
+    "Clinc150": DataSet("meta_rl.few_shot.clinc150:Clinc150", "text_encoder"),
+    "Copy": DataSet("meta_rl.few_shot.sequences:copy_split", None),
+    "ImageFolder": DataSet("meta_rl.few_shot.own_data:split_folder", "conv4"),
+    "Omniglot": DataSet(
+        "meta_rl.few_shot.omniglot:Omniglot",
+        "conv4",
+        {"lake": ("Lake's one-shot runs", "meta_rl.few_shot.omniglot:lake_runs")},
+    ),
+    "RepeatCopy": DataSet("meta_rl.few_shot.sequences:repeat_copy_split", None),
+    "Sinusoid": DataSet("meta_rl.few_shot.sinusoid:Sinusoid", "sinusoid_mlp"),
+}
+"""Data sets by name."""
+
+
+def find_dataset(name: str) -> str:
+    """The data set of a name such as ``Omniglot-5w1s``.
+
+    Raises:
+        ValueError: Unknown; lists the near matches.
+    """
+    dataset = name.partition("-")[0]
+    if dataset not in DATASETS:
+        near = difflib.get_close_matches(dataset, DATASETS, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"{', '.join(DATASETS)} exist"
+        raise ValueError(f"unknown few-shot tasks {name!r}: {hint}, as in Omniglot-5w1s")
+    return dataset
+
+
+def dataset_maker(name: str) -> Callable[..., Any]:
+    """The callable that makes the tasks of a data set."""
+    return _found(DATASETS[name].home)
+
+
+def numbers_in(name: str) -> dict[str, int]:
+    """Ways and shots in a name: ``Omniglot-5w1s``, ``Sinusoid-10s``; other parts mean nothing."""
+    found = re.search(r"-(?:(\d+)w)?(\d+)s(?:-|$)", name)
+    if found is None:
+        return {}
+    ways = {} if found[1] is None else {"ways": int(found[1])}
+    return {**ways, "shots": int(found[2])}
+
+
+def open_dataset(name: str, arguments: dict[str, Any], split: str) -> Any:
+    """The tasks of a data set, or one of its further lists where ``split`` names one.
+
+    Args:
+        name: Name of the data set.
+        arguments: Arguments of its maker.
+        split: Part of the split that is to be evaluated, or a list.
+
+    Raises:
+        ValueError: A list of another data set, or arguments outside their range.
+        TypeError: Arguments that the maker does not take.
+    """
+    owners = [other for other, dataset in DATASETS.items() if split in dataset.lists]
+    if not owners:
+        return dataset_maker(name)(**arguments)
+    if name not in owners:
+        what = DATASETS[owners[0]].lists[split][0]
+        raise ValueError(f"--split {split}: {what} are of {' and '.join(owners)}")
+    size = dataset_maker(name)(**arguments).test.pool.example_shape[-1]
+    return _found(DATASETS[name].lists[split][1])(arguments.get("root"), size=size)
+
+
+def _found(home: str) -> Callable[..., Any]:
+    module, _, attribute = home.partition(":")
+    return getattr(importlib.import_module(module), attribute)
