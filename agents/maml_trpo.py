@@ -152,7 +152,8 @@ class MAMLTRPO(PolicyGradientAgent):
         self.curvature_fraction = curvature_fraction
         self.task_chunk = None if task_chunk is None else check_count("task_chunk", task_chunk)
         check_number("max_kl", max_kl, above=0.0)
-        check_number("max_initial_kl", max_initial_kl, above=0.0)
+        if max_initial_kl != math.inf:
+            check_number("max_initial_kl", max_initial_kl, above=0.0)
         check_number("exploration_coefficient", exploration_coefficient, least=0.0)
         check_number("cg_damping", cg_damping, least=0.0)
         check_number("backtrack_factor", backtrack_factor, above=0.0, most=1.0)

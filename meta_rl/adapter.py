@@ -126,9 +126,14 @@ class TaskVectorAdapter(TaskBatch):
 
     @property
     def tasks(self) -> Tasks:
-        """What is set: one task per sub-environment; ``None`` before the first is chosen."""
-        tasks = self._tasks if self._set is None else self._set
-        return None if tasks is None else copy_tasks(tasks)
+        """The tasks that are played, one per sub-environment; ``None`` before the first reset."""
+        return None if self._tasks is None else copy_tasks(self._tasks)
+
+    @property
+    def pending_tasks(self) -> Tasks | None:
+        """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
+        waiting = self._set is not None and any(task is not None for task in self._waiting)
+        return copy_tasks(self._set) if waiting else None
 
     def set_tasks(self, tasks: Tasks | None) -> None:
         """As :meth:`meta_rl.TaskVectorEnv.set_tasks`."""

@@ -44,7 +44,12 @@ class TaskBatch(VectorEnv):
     @property
     @abstractmethod
     def tasks(self) -> Tasks:
-        """What is set: one task per sub-environment; ``None`` before the first is chosen."""
+        """The tasks that are played, one per sub-environment; ``None`` before the first reset."""
+
+    @property
+    @abstractmethod
+    def pending_tasks(self) -> Tasks | None:
+        """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
 
     @abstractmethod
     def set_tasks(self, tasks: Tasks | None) -> None:

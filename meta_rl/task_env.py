@@ -101,9 +101,13 @@ class TaskVectorEnv(TaskBatch):
 
     @property
     def tasks(self) -> Tasks:
-        """What is set: one task per sub-environment; ``None`` before the first is chosen."""
-        tasks = self._tasks if self._set is None else self._set
-        return None if tasks is None else copy_tasks(tasks)
+        """The tasks that are played, one per sub-environment; ``None`` before the first reset."""
+        return None if self._tasks is None else copy_tasks(self._tasks)
+
+    @property
+    def pending_tasks(self) -> Tasks | None:
+        """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
+        return copy_tasks(self._set) if self._set is not None and self._due.any() else None
 
     def set_tasks(self, tasks: Tasks | None) -> None:
         """Set the tasks from the next reset of each sub-environment on.
@@ -306,7 +310,7 @@ class TaskEnv(gym.Env):
 
     @property
     def task(self) -> Task:
-        """The task that is set; ``None`` before the first is chosen."""
+        """The task that is played; ``None`` before the first reset."""
         tasks = self._batch.tasks
         return None if tasks is None else take_tasks(tasks, 0)
 

@@ -104,7 +104,8 @@ def test_masked_resets_are_those_of_the_native_batch(kind: str) -> None:
 def test_tasks_are_set_in_equal_blocks() -> None:
     env = adapted(4)
     env.set_tasks([2, 5])
-    assert env.tasks.tolist() == [2, 2, 5, 5]
+    assert env.tasks is None
+    assert env.pending_tasks.tolist() == [2, 2, 5, 5]
     assert env.reset()[0][:, 0].tolist() == [2, 2, 5, 5]
     assert env.reset(options={"task": [1]})[1]["task"].tolist() == [1, 1, 1, 1]
     assert env.reset(seed=3)[0][:, 0].tolist() == [1, 1, 1, 1]

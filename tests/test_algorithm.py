@@ -63,7 +63,7 @@ class TestReproducible:
             mtrand.seed(global_seed)
             torch.manual_seed(global_seed)
             model = make_model().learn(4 * ITERATION)
-            values = evaluate_adaptation(model, TaskVectorEnv(RememberedEpisode, 8), 8).values
+            values = evaluate_adaptation(model, TaskVectorEnv(RememberedEpisode, 8)).values
             results.append((parameters(model), model.rng.bit_generator.state, values))
         assert same(results[0][0], results[1][0])
         assert results[0][1] == results[1][1]
@@ -90,7 +90,7 @@ class TestReproducible:
         model = make_model()
         before = global_states()
         model.learn(2 * ITERATION)
-        evaluate_adaptation(model, TaskVectorEnv(RememberedEpisode, 8), 8)
+        evaluate_adaptation(model, TaskVectorEnv(RememberedEpisode, 8))
         model.predict(model.env.reset())
         model.save(tmp_path / "model.zip")
         assert global_states() == before
@@ -128,7 +128,7 @@ class TestReproducible:
             count = 0
 
             def _on_rollout_end(self) -> None:
-                evaluate_adaptation(self.model, TaskVectorEnv(RememberedEpisode, 8), 8, seed=3)
+                evaluate_adaptation(self.model, TaskVectorEnv(RememberedEpisode, 8), seed=3)
                 self.count += 1
 
             def _on_step(self) -> bool:
@@ -139,7 +139,7 @@ class TestReproducible:
         assert callback.count == 4
         assert same(parameters(watched), parameters(undisturbed))
         halves = make_model().learn(2 * ITERATION)
-        evaluate_adaptation(halves, halves.task_env, 8, seed=3)
+        evaluate_adaptation(halves, halves.task_env, seed=3)
         halves.learn(2 * ITERATION, reset_num_timesteps=False)
         assert same(parameters(halves), parameters(undisturbed))
         assert halves.num_timesteps == undisturbed.num_timesteps == 4 * ITERATION

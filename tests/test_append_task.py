@@ -14,8 +14,10 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from meta_rl import TaskVectorEnv, sb3_env
+from meta_rl import TaskEnv, TaskVectorEnv, sb3_env
+from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.append_task import AppendTask
+from meta_rl.envs.point_navigation import PointNavigation
 from meta_rl.rollout import collect_episodes, collect_rollout
 from meta_rl.tasks import UniformTasks, held_out_split
 
@@ -121,3 +123,18 @@ def test_spaces_that_cannot_be_flattened_are_refused() -> None:
 
     with pytest.raises(ValueError, match="cannot append Text"):
         AppendTask(TaskVectorEnv(Texts, 2))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_waiting_task_is_not_told_before_it_is_played(native: bool) -> None:
+    batch = TaskVectorEnv(PointNavigation, 2)
+    env = batch if native else TaskVectorAdapter([lambda: TaskEnv(PointNavigation)] * 2)
+    wrapped = AppendTask(env)
+    env.set_tasks(np.full((2, 2), 0.2))
+    wrapped.reset(seed=0)
+    env.set_tasks(np.full((2, 2), 0.4))
+    seen, infos = wrapped.reset(options={"reset_mask": np.array([True, False])})
+    np.testing.assert_allclose(seen[:, -2:], [[0.4, 0.4], [0.2, 0.2]], rtol=1e-6)
+    np.testing.assert_array_equal(infos["task"], [[0.4, 0.4], [0.2, 0.2]])
+    np.testing.assert_array_equal(env.tasks, infos["task"])
+    np.testing.assert_array_equal(env.pending_tasks, np.full((2, 2), 0.4))

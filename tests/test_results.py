@@ -17,7 +17,11 @@ from meta_rl.cli.settings import find_settings
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 RESULTS = BENCHMARKS / "results"
-MAML = [path for path in sorted(RESULTS.glob("maml_*.json")) if "profile" not in path.stem]
+MAML = [
+    path
+    for path in sorted(RESULTS.glob("maml_*.json"))
+    if path.stem.split("_")[1] not in ("profile", "probe")
+]
 RL2 = [path for path in sorted(RESULTS.glob("rl2_*.json")) if path.stem != "rl2_table"]
 
 

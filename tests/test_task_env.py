@@ -162,8 +162,11 @@ def test_tasks_are_set_in_equal_blocks() -> None:
     env = TaskVectorEnv(Corridor, 4)
     assert env.tasks is None
     env.set_tasks([2, 5])
-    assert env.tasks.tolist() == [2, 2, 5, 5]
+    assert env.tasks is None
+    assert env.pending_tasks.tolist() == [2, 2, 5, 5]
     assert env.reset()[1]["task"].tolist() == [2, 2, 5, 5]
+    assert env.tasks.tolist() == [2, 2, 5, 5]
+    assert env.pending_tasks is None
     assert env.reset(options={"task": [3]})[1]["task"].tolist() == [3, 3, 3, 3]
     for tasks in ([1, 2, 3], np.zeros(0, dtype=int)):
         with pytest.raises(ValueError, match="do not divide 4 sub-environments"):
@@ -178,12 +181,17 @@ def test_a_new_task_waits_for_the_next_reset_of_each_sub_environment() -> None:
     env.reset()
     assert env.trial_start.tolist() == [True, True, True]
     env.set_tasks([2])
-    assert env.tasks.tolist() == [2, 2, 2]
+    assert env.tasks.tolist() == [1, 3, 5]
     seen, began = [], []
+    played = []
     for _ in range(4):
         seen.append(env.step(still(env))[0][:, 0].tolist())
         began.append(env.trial_start.tolist())
-    assert seen == [[2, 3, 5], [2, 3, 5], [2, 2, 5], [2, 2, 2]]
+        played.append(env.tasks.tolist())
+        pending = env.pending_tasks
+        assert (pending is None) == (len(seen) == 4)
+        assert pending is None or pending.tolist() == [2, 2, 2]
+    assert seen == played == [[2, 3, 5], [2, 3, 5], [2, 2, 5], [2, 2, 2]]
     assert began == [[True, False, False], NEVER, [False, True, False], [False, False, True]]
 
 

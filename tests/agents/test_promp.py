@@ -222,7 +222,7 @@ class TestTraining:
     ("bad", "named"),
     [
         ({"clip_range": 0.0}, "clip_range has to be above 0, got 0.0"),
-        ({"inner_kl_coefficient": -1.0}, "inner_kl_coefficient has to be in [0, inf]"),
+        ({"inner_kl_coefficient": -1.0}, "inner_kl_coefficient has to be at least 0"),
         ({"num_inner_steps": 0}, "num_inner_steps has to be a whole number of at least 1"),
         ({"num_outer_steps": 0}, "num_outer_steps has to be a whole number of at least 1"),
         ({"task_chunk": 0}, "task_chunk has to be a whole number of at least 1"),

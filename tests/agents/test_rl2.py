@@ -376,7 +376,7 @@ class TestIteration:
             ({"gae_lambda": 1.01}, "gae_lambda"),
             ({"gae_lambda": -0.1}, "gae_lambda"),
             ({"clip_range": 0.0}, "clip_range has to be above 0, got 0.0"),
-            ({"entropy_coefficient": -0.1}, "entropy_coefficient has to be in [0, inf]"),
+            ({"entropy_coefficient": -0.1}, "entropy_coefficient has to be at least 0"),
             pytest.param(
                 {"entropy_coefficient": lambda left: left - 0.1},
                 "entropy_coefficient",
