@@ -244,7 +244,7 @@ class TestLearners:
             batch = draw(given)
             if learner.num_iterations == 9:
                 before.extend(parameters(learner))
-                batch = batch._replace(support_x=batch.support_x * 1e38)
+                batch = batch._replace(support_x=torch.sign(batch.support_x) * 3e38)
             return batch
 
         learner.draw = poisoned  # type: ignore[method-assign]
