@@ -26,7 +26,7 @@ from distinct_tasks import REPEATED, marked, repeated_note
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ppo_oracle import TOLD, told_name, told_note, trained_oracle
-from result_rows import add_row
+from result_rows import add_row, bounds, known_interval, with_interval
 from resumed_training import resumed_training
 
 from meta_rl.agents.maml_trpo import MAMLTRPO
@@ -184,7 +184,7 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
     summary = result.summary()
     return {
         "mean": summary["mean"].tolist(),
-        "interval": summary["mean_interval"].tolist(),
+        "interval": [known_interval(interval) for interval in summary["mean_interval"]],
         "iqm": summary["iqm"].tolist(),
         "values": result.values.round(3).tolist(),
         "num_tasks": result.num_tasks,
@@ -242,8 +242,8 @@ def _counts(rows: list[dict[str, Any]]) -> tuple[int, int]:
 def _table_row(setting: str, row: dict[str, Any]) -> str:
     figures = row["evaluation"]
     cells = [
-        f"{mean:.1f} ({low:.1f} to {high:.1f})"
-        for mean, (low, high) in zip(figures["mean"], figures["interval"], strict=True)
+        with_interval(mean, interval)
+        for mean, interval in zip(figures["mean"], figures["interval"], strict=True)
     ]
     minutes = f"{row['seconds'] / 60:.0f} min" if row["seconds"] else ""
     name = marked(_shown_name(setting, row), *_counts([row]))
@@ -308,7 +308,7 @@ def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
     for index, learner in enumerate(LEARNERS):
         for row in (r for r in rows if r["learner"] == learner):
             name = _shown_name(setting, row)
-            mean, interval = row["evaluation"]["mean"], np.array(row["evaluation"]["interval"]).T
+            mean = row["evaluation"]["mean"]
             colour = f"C{index}"
             if learner == "oracle":
                 label = _once(adaptation, name)
@@ -316,7 +316,8 @@ def plot(setting: str, rows: list[dict[str, Any]], path: Path) -> None:
                 continue
             at = np.arange(len(mean))
             adaptation.plot(at, mean, "o-", color=colour, label=_once(adaptation, name))
-            adaptation.fill_between(at, *interval, color=colour, alpha=0.2, linewidth=0)
+            band = bounds(mean, row["evaluation"]["interval"])
+            adaptation.fill_between(at, *band, color=colour, alpha=0.2, linewidth=0)
     paper = PAPER.get(setting, {}).get("maml")
     if paper:
         adaptation.plot(range(len(paper)), paper, "k+", markersize=10, label="maml in the paper")

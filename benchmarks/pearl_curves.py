@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
+from result_rows import bounds, known_interval, with_interval
 
 from meta_rl import make_task_vec
 from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
@@ -213,7 +214,7 @@ class Training:
             "updates": model._n_updates,
             "seconds": seconds,
             "mean": summary["mean"].tolist(),
-            "interval": summary["mean_interval"].tolist(),
+            "interval": [known_interval(interval) for interval in summary["mean_interval"]],
             "values": result.values.round(2).tolist(),  # of each task
         }
         self.curve.append(row)
@@ -296,11 +297,11 @@ def without_looking(training: Training) -> str:
     points = [OnePoint(goal) for goal in env.task_split.train.tasks]
     returns = [evaluated(point, "train").values.mean() for point in points]
     summary = evaluated(points[int(np.argmax(returns))], "test").summary()
-    low, high = summary["mean_interval"][0]
+    shown = with_interval(summary["mean"][0], known_interval(summary["mean_interval"][0]), ".2f")
     return (
         "For comparison: without looking for the goal, going straight to the training goal that\n"
         "is best for all of them, and staying there, gives "
-        f"{summary['mean'][0]:.2f} ({low:.2f} to {high:.2f}) in every\n"
+        f"{shown} in every\n"
         f"episode ({max(returns):.2f} on the training goals, of which it was chosen); "
         f"straight to the known goal, {evaluated(PointOracle(), 'test').values.mean():.2f}."
     )
@@ -336,8 +337,8 @@ def draw_curves(trainings: list[Training], args: Args, path: Path) -> None:
             continue
         colour = f"C{list(LEARNERS).index(training.learner)}"
         steps = [row["steps"] for row in training.curve]
-        low, high = np.array([row["interval"][args.explored] for row in training.curve]).T
         means = [row["mean"][args.explored] for row in training.curve]
+        low, high = bounds(means, [row["interval"][args.explored] for row in training.curve])
         label = f"{NAMES[training.learner]}, seed {training.seed}"
         ax.plot(steps, means, color=colour, label=label)
         ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -377,8 +378,7 @@ def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training],
     for learner, result in results.items():
         summary = result.summary()
         cells = [
-            f"{summary['mean'][k]:.2f} ({summary['mean_interval'][k][0]:.2f} to "
-            f"{summary['mean_interval'][k][1]:.2f})"
+            with_interval(summary["mean"][k], known_interval(summary["mean_interval"][k]), ".2f")
             for k in shown
         ]
         last = [t.curve[-1] for t in trainings if t.learner == learner and t.curve]
@@ -405,11 +405,11 @@ def differences(results: dict[str, EvaluationResult], explored: int) -> list[str
     lines = []
     for learner, theirs in others:
         summary = replace(ours, values=ours.values - theirs.values).summary()
-        low, high = summary["mean_interval"][explored]
+        interval = known_interval(summary["mean_interval"][explored])
         lines += [
             "",
             f"{NAMES[first]} less {NAMES[learner]}, on the same tasks, after {explored} episodes: "
-            f"{summary['mean'][explored]:+.2f} ({low:+.2f} to {high:+.2f}).",
+            f"{with_interval(summary['mean'][explored], interval, '+.2f')}.",
         ]
     return lines
 

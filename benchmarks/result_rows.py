@@ -7,7 +7,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from meta_rl.provenance import package_versions, write_atomically
+
+
+def known_interval(interval: Sequence[float]) -> list[float] | None:
+    """The bounds of an interval; ``None`` where there is none (one training, on all tasks)."""
+    return [float(bound) for bound in interval] if np.isfinite(interval).all() else None
+
+
+def with_interval(mean: float, interval: Sequence[float] | None, form: str = ".1f") -> str:
+    """A mean and its interval, as in a table: ``"1.0 (0.5 to 1.5)"``."""
+    if interval is None:
+        return f"{mean:{form}} (no interval)"
+    return f"{mean:{form}} ({interval[0]:{form}} to {interval[1]:{form}})"
+
+
+def bounds(
+    means: Sequence[float], intervals: Sequence[Sequence[float] | None]
+) -> tuple[list[float], list[float]]:
+    """Lower and upper bounds to draw a band between; the means where there is no interval."""
+    pairs = [
+        (mean, mean) if interval is None else (interval[0], interval[1])
+        for mean, interval in zip(means, intervals, strict=True)
+    ]
+    return [low for low, _ in pairs], [high for _, high in pairs]
 
 
 def add_row(file: Path, row: dict[str, Any], column: str, order: Sequence[str]) -> list[Any]:
