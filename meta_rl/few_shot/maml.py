@@ -43,10 +43,10 @@ class MAML(GradientLearner):
             of each), so that a step does not depend on how many there are.
         learn_lr: Meta-learn a step size for every single parameter (Meta-SGD).
         meta_lr: Of Adam, β in the paper; or first and last value.
-        meta_batch_size: Tasks of an outer update.
-        chunk_size: As in :class:`GradientLearner`.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        meta_batch_size: Number of tasks in an outer update.
+        chunk_size: Number of tasks computed at a time; see :class:`GradientLearner`.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
         ValueError: Counts below one, step sizes that are not positive, ``anil`` without a head, or

@@ -199,10 +199,10 @@ class MANN(FewShotLearner):
         hidden: Units of the LSTM controller, C.
         decay: Of the usage, γ.
         max_grad_norm: Longest gradient; longer ones are scaled to it.
-        meta_lr: Of Adam; or first and last value.
+        meta_lr: Step size of Adam: a number, or its first and last value.
         meta_batch_size: Episodes of an update.
-        seed: As in :class:`FewShotLearner`; of the first weights too.
-        device: Likewise.
+        seed: Seed of all draws and of the first weights (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
         ValueError: Counts below one, more heads than slots, or a decay outside [0, 1].

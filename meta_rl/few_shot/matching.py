@@ -29,10 +29,10 @@ class MatchingNet(EmbeddingLearner):
         fce: Full-context embeddings: the support set is embedded as a whole by a bidirectional
             LSTM, queries by an LSTM that attends to it (appendix A of the paper).
         fce_steps: Of the attention LSTM.
-        meta_lr: Of Adam; or first and last value.
-        meta_batch_size: Tasks of an update.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of tasks in an update.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
         ValueError: An unknown metric, a scale that is not positive, or ``fce`` with a network that

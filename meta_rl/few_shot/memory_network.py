@@ -183,8 +183,8 @@ class MemoryNetworkLearner(FewShotLearner):
         max_grad_norm: Longest gradient.
         meta_lr: Of gradient descent at the start.
         meta_batch_size: Questions of an update.
-        seed: As in :class:`FewShotLearner`; of the first weights too.
-        device: Likewise.
+        seed: Seed of all draws and of the first weights (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
         ValueError: Counts or fractions out of range.

@@ -67,7 +67,7 @@ class FewShotNetwork(nn.Module):
         input_shape: Of one input; ``None`` for an axis of any length.
         recipe: Name of the function that makes this network, and its arguments, for checkpoints;
             ``None`` for a network of your own.
-        generator: Of the first weights.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
 
     vocabulary_size: int | None = None
@@ -150,7 +150,7 @@ def conv4(
 
     Args:
         ways: Classes of a classifier; ``None`` for an embedding.
-        size: Of the images, in pixels.
+        size: Height and width of the images, in pixels.
         channels: Of the images.
         hidden: Filters of each convolution.
         pool: How sizes are halved: ``"max"`` (2 × 2) or ``"stride"`` (of the convolutions, as MAML
@@ -159,7 +159,7 @@ def conv4(
             2 × 2 pooling. With strides Reptile has them, and MAML the mean.
         norm: ``"task"``, ``"running"`` or ``"none"``; by default ``"task"`` for classifiers and
             ``"running"`` for embeddings.
-        generator: Of the first weights.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
 
     Raises:
         ValueError: Counts below one, images of less than 16 pixels, or unknown choices.
@@ -207,10 +207,10 @@ def omniglot_mlp(
 
     Args:
         ways: Classes of a classifier; ``None`` for an embedding.
-        size: Of the images, in pixels.
+        size: Height and width of the images, in pixels.
         hidden: Units of each layer.
         norm: As for :func:`conv4`.
-        generator: Of the first weights.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
     ways, size = _check_ways(ways), check_count("size", size)
     hidden = _check_hidden(hidden)
@@ -242,7 +242,7 @@ def sinusoid_mlp(
 
     Args:
         hidden: Units of each layer.
-        generator: Of the first weights.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
     hidden = _check_hidden(hidden)
     layers: list[nn.Module] = []
@@ -271,7 +271,7 @@ def koch_network(*, size: int = 105, generator: torch.Generator | None = None) -
 
     Args:
         size: Of the images, in pixels; 105 in the paper, at least 69.
-        generator: Of the first weights.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
     size = check_count("size", size, least=69)
     layers: list[nn.Module] = []
@@ -311,7 +311,7 @@ def text_encoder(
         ways: Classes of a classifier; ``None`` for an embedding.
         dim: Of the word embeddings.
         hidden: Features.
-        generator: Of the first weights.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
     vocabulary_size = check_count("vocabulary_size", vocabulary_size, least=2)
     dim, hidden, ways = check_count("dim", dim), check_count("hidden", hidden), _check_ways(ways)

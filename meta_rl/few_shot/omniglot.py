@@ -120,7 +120,7 @@ class Omniglot(FewShotSplit):
         test_rotations: Turn those of validation and test tasks too, as the codes of MAML and of
             prototypical networks do: an easier test.
         within_alphabet: All classes of a task come from one alphabet.
-        size: Of the images, in pixels.
+        size: Height and width of the images, in pixels.
         device: Of the tensor.
         download: Fetch missing files.
 
@@ -234,7 +234,7 @@ def load_characters(
 
     Args:
         root: As for :class:`Omniglot`.
-        size: Of the images, in pixels.
+        size: Height and width of the images, in pixels.
         download: Fetch missing files.
 
     Raises:
@@ -317,7 +317,7 @@ def lake_runs(root: str | Path | None = None, size: int = 28, download: bool = T
 
     Args:
         root: As for :class:`Omniglot`.
-        size: Of the images, in pixels.
+        size: Height and width of the images, in pixels.
         download: Fetch missing files.
 
     Raises:

@@ -20,10 +20,10 @@ class ProtoNet(EmbeddingLearner):
 
     Args:
         network: An embedding, such as ``conv4()``.
-        meta_lr: Of Adam; or first and last value.
-        meta_batch_size: Tasks of an update.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of tasks in an update.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     def __init__(

@@ -62,10 +62,10 @@ class Reptile(GradientLearner):
         transductive: Predict all queries together, sharing batch statistics. Otherwise each query
             is predicted in a batch of the support inputs and itself.
         meta_lr: Fraction of the way ε; by default it falls from 1 to 0.
-        meta_batch_size: Tasks of an outer update.
-        chunk_size: As in :class:`GradientLearner`.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        meta_batch_size: Number of tasks in an outer update.
+        chunk_size: Number of tasks computed at a time; see :class:`GradientLearner`.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
         ValueError: Counts below one, or step sizes that are not positive.

@@ -184,10 +184,10 @@ class NTMLearner(SequenceLearner):
         hidden: Likewise.
         controller: Likewise.
         max_grad_norm: Longest gradient; longer ones are scaled to it.
-        meta_lr: Of Adam; or first and last value.
+        meta_lr: Step size of Adam: a number, or its first and last value.
         meta_batch_size: Sequences of an update.
-        seed: As in :class:`FewShotLearner`; of the first weights too.
-        device: Likewise.
+        seed: Seed of all draws and of the first weights (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     def __init__(
@@ -239,10 +239,10 @@ class LSTMLearner(SequenceLearner):
         hidden: Units of a layer.
         layers: Number of them.
         max_grad_norm: Longest gradient; longer ones are scaled to it.
-        meta_lr: Of Adam; or first and last value.
+        meta_lr: Step size of Adam: a number, or its first and last value.
         meta_batch_size: Sequences of an update.
-        seed: As in :class:`FewShotLearner`; of the first weights too.
-        device: Likewise.
+        seed: Seed of all draws and of the first weights (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     def __init__(

@@ -36,10 +36,10 @@ class Siamese(EmbeddingLearner):
             the one that is most probably the same by what is learned so far. Random ones are soon
             told apart, and an answer has to be right against all classes of a task.
         weight_decay: L2 penalty on all that is learned.
-        meta_lr: Of Adam; or first and last value.
-        meta_batch_size: Tasks of an update.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of tasks in an update.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
         ValueError: A network that does not tell its ``num_features``, or a part outside [0, 1].
