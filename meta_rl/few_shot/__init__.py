@@ -1,4 +1,4 @@
-"""Supervised few-shot learning: tasks, networks, and learners that share their core with the agents.
+"""Supervised few-shot learning: tasks, networks, and learners on the same core as the agents.
 
 The names in ``__init__.pyi`` are imported when they are first used.
 """

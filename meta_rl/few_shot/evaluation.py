@@ -138,7 +138,9 @@ def _count_tasks(distribution: Any, num_tasks: int | None) -> int:
     return num_tasks
 
 
-def _draw_blocks(distribution: Any, num_tasks: int, seed: int) -> Iterator[tuple[int, FewShotTasks]]:
+def _draw_blocks(
+    distribution: Any, num_tasks: int, seed: int
+) -> Iterator[tuple[int, FewShotTasks]]:
     """Yields the tasks of a list in a fixed order, or blocks of drawn tasks."""
     if isinstance(distribution, FrozenTasks):
         order = np.random.default_rng(0).permutation(len(distribution))
