@@ -185,12 +185,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
     def scores(self, inputs: Any, state: Any = None) -> Tensor:
         """Returns the logits of all classes, whose softmax is the confidence, or the values.
 
-        Args:
-            inputs: Queries, as for :meth:`predict`.
-            state: State from :meth:`adapt`; ``None`` predicts before adaptation.
-
-        Raises:
-            ValueError: The inputs have another shape, or another number of tasks than the state.
+        Arguments and errors are those of :meth:`predict`.
         """
         inputs = as_tensor(inputs, "inputs", self.device)
         single = self._example_dims is not None and inputs.dim() == self._example_dims + 1
@@ -279,9 +274,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
             FloatingPointError: The loss or a gradient is no longer finite; the parameters are those
                 before this iteration.
             TypeError: A callback is no function, or tasks cannot be drawn.
-            ValueError: The number of iterations is negative, the total is below the iterations at
-                the end of this call, the network does not take the tasks, there is no GPU for a
-                graph, or the learner cannot be compiled.
+            ValueError: The number of iterations is negative, the total ends before this call, the
+                network does not take the tasks, or updates cannot be recorded or compiled.
         """
         faster = self.faster(check_flag("cuda_graph", cuda_graph), check_flag("compile", compile))
         check_flag("reset_num_iterations", reset_num_iterations)

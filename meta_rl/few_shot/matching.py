@@ -101,9 +101,9 @@ class _Scale(nn.Module):
 class FullContext(nn.Module):
     """A module that embeds in the context of the whole support set (appendix A of the paper).
 
-    A bidirectional LSTM over the support set, in its order, gives ``g(x_i) = h→_i + h←_i + g'(x_i)``.
-    An LSTM with a skip connection gives ``f(x)``: it sees ``f'(x)`` at every step, and adds to its
-    hidden state what it reads from the support set by attention.
+    A bidirectional LSTM over the support set, in its order, gives ``g(x_i) = h→_i + h←_i +
+    g'(x_i)``. An LSTM with a skip connection gives ``f(x)``: it sees ``f'(x)`` at every step, and
+    adds to its hidden state what it reads from the support set by attention.
 
     Args:
         features: Number of features of the embeddings, D.
