@@ -41,8 +41,8 @@ def encode_positions(words: Tensor, tokens: Tensor, dim: int | None = None) -> T
 
     Word j of J (from 1) has the weight ``1 + 4 (k - (D + 1) / 2) (j - (J + 1) / 2) / (D J)`` in
     feature k of D, so that the order of words matters. Published implementations have this form;
-    here J is the length of each sentence. Section 4.1 of the paper has half of the second term,
-    with indices that are not centred, which does not learn tasks 4 and 6 of bAbI in 100 passes.
+    here J is the length of each sentence. Section 4.1 of the paper has half of this weight, with
+    which tasks 4 and 6 of bAbI were not learned in 100 passes.
 
     Args:
         words: Embeddings from T tables side by side, ``[..., L, T * D]``.

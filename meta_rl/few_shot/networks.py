@@ -271,14 +271,14 @@ def sinusoid_mlp(
 
 @_keeps_global_generator
 def koch_network(*, size: int = 105, generator: torch.Generator | None = None) -> FewShotNetwork:
-    """The twin of Koch et al., "Siamese neural networks for one-shot image recognition", 2015.
+    """Makes the embedding network of Koch et al. (2015), for :class:`meta_rl.few_shot.Siamese`.
 
-    Convolutions of 64 filters 10 × 10, 128 of 7 × 7, 128 of 4 × 4 and 256 of 4 × 4, with ReLU, and
-    2 × 2 max-pooling between, then 4,096 units with a sigmoid. An embedding; for
-    :class:`meta_rl.few_shot.Siamese`.
+    Koch, Zemel and Salakhutdinov, "Siamese neural networks for one-shot image recognition". The
+    network has convolutions with 64 filters of 10 × 10, 128 of 7 × 7, 128 of 4 × 4 and 256 of
+    4 × 4, with ReLU and 2 × 2 max-pooling between them, and then 4,096 sigmoid units.
 
     Args:
-        size: Of the images, in pixels; 105 in the paper, at least 69.
+        size: Height and width of the images, in pixels, at least 69; the paper has 105.
         generator: Generator of the first weights (default: seeded from the system's entropy).
     """
     size = check_count("size", size, least=69)
