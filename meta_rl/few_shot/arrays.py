@@ -26,7 +26,7 @@ def as_tensor(values: Any, name: str, device: torch.device | str | None = None) 
     """
     tensor = values if isinstance(values, Tensor) else _from_python(values, name)
     if tensor.is_complex():
-        raise ValueError(f"{name}: got complex numbers ({tensor.dtype}); real numbers are wanted")
+        raise ValueError(f"{name}: complex numbers ({tensor.dtype}); real numbers are wanted")
     if tensor.dtype in _FEW_OPERATIONS:
         tensor = tensor.to(torch.int64)
     return tensor.detach() if device is None else tensor.detach().to(device)
@@ -43,7 +43,7 @@ def _from_python(values: Any, name: str) -> Tensor:
     except ValueError as error:
         raise ValueError(f"{name}: parts of different shapes") from error
     if array.dtype.kind in "US":
-        raise ValueError(f"{name}: got texts, such as {str(array.flat[0])!r}; numbers are wanted")
+        raise ValueError(f"{name}: texts, such as {str(array.flat[0])!r}; numbers are wanted")
     if array.dtype.kind not in "biufc":
         kind = "None" if values is None else type(values).__name__
         raise TypeError(

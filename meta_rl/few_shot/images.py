@@ -99,7 +99,7 @@ def image_tensor(
     """
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1 and image.format != "MPO":  # MPO: a photo and its preview
-        raise ValueError(f"it is an animation of {frames} frames; save one frame as an image")
+        raise ValueError(f"an animation of {frames} frames; save one frame as an image")
     if image.mode == "F" or (image.mode == "I" and image.format not in OF_16_BITS):
         raise ValueError(
             f"images of mode {image.mode} have no known white; save it with 8 or 16 bits"

@@ -63,7 +63,7 @@ def obtain(source: Source, root: str | Path | None = None, download: bool = True
     for place in places:
         if place.is_file():
             return place
-    why = "it was not downloaded, as asked for"
+    why = "it was not downloaded (download=False)"
     if download:
         try:
             return _download(source, places[0])
