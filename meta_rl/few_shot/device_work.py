@@ -218,7 +218,7 @@ class DeviceWork:
         if not finite:
             raise FloatingPointError(
                 f"{type(self).__name__}: the {what} of iteration {self.num_iterations + 1} is not "
-                "finite; the parameters are those before. Lower the step sizes"
+                "finite; the parameters are those before this iteration. Lower the step sizes"
             )
 
 

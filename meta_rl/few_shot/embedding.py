@@ -88,7 +88,7 @@ class EmbeddingLearner(FewShotLearner):
         return Memory(*(torch.cat(parts, dim=1) for parts in zip(state, memory, strict=True)))
 
     def outputs(self, inputs: Tensor, state: Memory | None) -> Tensor:
-        """Returns logits ``[M, Q, W]``; without a state, zeros for one class."""
+        """Returns logits ``[M, Q, W]``; without a state they are zeros, for one class."""
         if state is None:
             return inputs.new_zeros((*inputs.shape[:2], 1), dtype=self.dtype)
         if len(state.labels) != len(inputs):

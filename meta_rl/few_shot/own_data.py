@@ -83,7 +83,7 @@ def split_dataset(
         The split; ``split.train.class_names`` and so on are the labels.
 
     Raises:
-        TypeError: The data set is none, or an argument does not exist.
+        TypeError: ``dataset`` is no data set, or an argument does not exist.
         ValueError: The data set has no pairs of example and label, examples have different kinds
             or shapes or hold NaN, infinity, complex numbers or no numbers, fractions do not sum to
             one, or a part has too few classes or examples.

@@ -29,14 +29,13 @@ AdamStep = Callable[[Params, Params, Tensor, Tensor, Tensor], tuple[Params, Para
 
 
 class ReptileState(NamedTuple):
-    """The state of adaptation.
+    """The state of Reptile's adaptation.
 
     Attributes:
         params: Adapted parameters by name, ``[M, ...]``.
         moments: Running squares of the gradients by name, ``[M, ...]``.
         step: Number of steps that the moments have seen, ``[M]``.
-        support_x: Support inputs; predictions that are not transductive share their batch
-            statistics.
+        support_x: Support inputs, which join each query in predictions that are not transductive.
     """
 
     params: Params
@@ -127,12 +126,12 @@ class Reptile(GradientLearner):
     def _meta_step(
         self, x: Tensor, y: Tensor, chosen: Tensor, count: Tensor, fraction: Tensor
     ) -> dict[str, Tensor]:
-        written = self._strided_conv4 if self.compiling else None
+        packing = self._strided_conv4 if self.compiling else None
         step = self._compiled_step() if self.compiling else None
-        state, loss = self._take_steps(x, y, chosen, self._make_state(x, count, written), step)
+        state, loss = self._take_steps(x, y, chosen, self._make_state(x, count, packing), step)
         means, squares = _mean_over_tasks(state.params), _mean_over_tasks(state.moments)
-        if written is not None:
-            means, squares = written.unpack(means), written.unpack(squares)
+        if packing is not None:
+            means, squares = packing.unpack(means), packing.unpack(squares)
         self.guard("loss", loss)
         self.guard("learned parameters", means)
         finite = self.all_finite
@@ -173,11 +172,11 @@ class Reptile(GradientLearner):
         return torch.full((num_tasks,), self.moment_steps, device=self.device)
 
     def _make_state(
-        self, x: Tensor, count: Tensor, written: StridedConv4 | None = None
+        self, x: Tensor, count: Tensor, packing: StridedConv4 | None = None
     ) -> ReptileState:
         params, moments = detached(self.params), self.moments
-        if written is not None:
-            params, moments = written.pack(params), written.pack(moments)
+        if packing is not None:
+            params, moments = packing.pack(params), packing.pack(moments)
         return ReptileState(
             _repeat_for_tasks(params, len(x)), _repeat_for_tasks(moments, len(x)), count, x
         )

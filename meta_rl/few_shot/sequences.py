@@ -207,10 +207,10 @@ def _check_range(name: str, values: Sequence[int], least: int = 1) -> tuple[int,
     try:
         low, high = values
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} are the least and the most, got {values!r}") from error
+        raise ValueError(f"{name} are a minimum and a maximum, got {values!r}") from error
     low, high = check_count(name, low, least=least), check_count(name, high, least=least)
     if low > high:
-        raise ValueError(f"{name}: the least {low} is above the most {high}")
+        raise ValueError(f"{name}: the minimum {low} is above the maximum {high}")
     return low, high
 
 
