@@ -1,6 +1,6 @@
-"""Supervised few-shot learners: tasks, networks, and learners on the same core as the RL side.
+"""Supervised few-shot learning: tasks, networks, and learners on the same core as the agents.
 
-The names of ``__init__.pyi`` are imported when they are first used.
+The names in ``__init__.pyi`` are imported when they are first used.
 """
 
 import lazy_loader

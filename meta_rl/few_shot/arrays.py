@@ -1,4 +1,4 @@
-"""Tensors, arrays and lists of numbers as tensors."""
+"""Conversion of tensors, arrays and lists of numbers to tensors."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 _FEW_OPERATIONS = (torch.uint16, torch.uint32, torch.uint64)
-"""Types that PyTorch can hardly compute with; their values are kept as int64."""
+"""Types for which PyTorch has few operations; their values are converted to int64."""
 
 
 def as_tensor(values: Any, name: str, device: torch.device | str | None = None) -> Tensor:
-    """Gives real numbers as a tensor on a device.
+    """Returns real numbers as a tensor on a device.
 
     Args:
-        values: A tensor, an array, or lists of numbers or of these.
-        name: What it is, for the error.
-        device: The device of the result; by default that of a tensor, and the CPU of others.
+        values: A tensor, an array, or (nested) lists of numbers, tensors or arrays.
+        name: Name of the values in error messages.
+        device: Device of the result (default: the device of a tensor, the CPU for others).
 
     Raises:
-        TypeError: None of these.
-        ValueError: Complex numbers, names, or parts of different shapes.
+        TypeError: The values are none of these.
+        ValueError: The values are complex or texts, or parts have different shapes.
     """
     tensor = values if isinstance(values, Tensor) else _from_python(values, name)
     if tensor.is_complex():
@@ -53,7 +53,7 @@ def _from_python(values: Any, name: str) -> Tensor:
 
 
 def from_array(array: np.ndarray) -> Tensor:
-    """Gives a copy of an array of numbers, whatever its byte order, strides and precision are."""
+    """Returns a tensor with a copy of an array of any byte order, strides and precision."""
     if array.dtype.itemsize > 8 and array.dtype.kind == "f":  # long double
         array = array.astype(np.float64)
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
@@ -66,14 +66,14 @@ def _holds_tensor(part: Any) -> bool:
 
 
 def check_finite(x: Tensor, name: str) -> None:
-    """Refuses NaN and infinity.
+    """Raises an error where values are NaN or infinite.
 
     Args:
-        x: Floats of examples of tasks, ``[M, N, ...]``.
-        name: What they are, for the error.
+        x: Examples of tasks, ``[M, N, ...]``.
+        name: Name of the values in the error message.
 
     Raises:
-        ValueError: Says which example of which task is the first.
+        ValueError: A value is not finite; the message names the first such example and its task.
     """
     place = find_not_finite(x, 2)
     if place is not None:
@@ -82,7 +82,15 @@ def check_finite(x: Tensor, name: str) -> None:
 
 
 def find_not_finite(x: Tensor, num_axes: int) -> list[Any] | None:
-    """Where the first NaN or infinity is, along the leading axes, and which of them it is."""
+    """Returns the index of the first NaN or infinity on the leading axes, and this value.
+
+    Args:
+        x: Values to be searched.
+        num_axes: Number of leading axes that the index counts along.
+
+    Returns:
+        The indices and then the value; ``None`` if all values are finite.
+    """
     if not x.is_floating_point() or bool(x.sum().isfinite()):  # one pass: almost always the case
         return None
     finite = x.isfinite().reshape(*x.shape[:num_axes], -1)

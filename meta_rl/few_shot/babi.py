@@ -1,4 +1,4 @@
-"""bAbI: twenty kinds of questions about short stories, read from the archive in place.
+"""bAbI: twenty kinds of questions about short stories, read directly from the archive.
 
 Weston et al., "Towards AI-complete question answering", 2015 (arXiv:1502.05698).
 """
@@ -25,19 +25,19 @@ ARCHIVES = {
     "en": ("babi_en_v1-2.tar.gz", "tasks_1-20_v1-2.tar.gz"),
     "en-10k": ("babi_en-10k_v1-2_minus_qa3train.tar.gz", "tasks_1-20_v1-2.tar.gz"),
 }
-"""Archives by version, under ``babi/`` of a folder of data sets: ours, and the authors' own."""
+"""Names of the archives of each version, below ``babi/``; the last one is the authors' archive."""
 HOME = "https://s3.amazonaws.com/text-datasets/babi_tasks_1-20_v1-2.tar.gz"
 NUM_TASKS = 20
 PADDING = 0
 
 
 class Question(NamedTuple):
-    """A question, with what was told before.
+    """A question about a story.
 
     Attributes:
-        story: Words of each sentence, oldest first.
-        question: Words.
-        answer: One word, or several with commas between, which count as one.
+        story: Words of each sentence before the question, oldest first.
+        question: Words of the question.
+        answer: Answer: a word, or several words joined by commas, which count as one word.
     """
 
     story: list[list[str]]
@@ -46,14 +46,16 @@ class Question(NamedTuple):
 
 
 def parse(text: str, name: str = "text") -> list[Question]:
-    """Questions of a bAbI file: numbered lines, from 1 in each story; questions have tabs.
+    """Returns the questions of a bAbI file.
+
+    Its lines are numbered, from 1 in each story. A question has tabs, a sentence has none.
 
     Args:
-        text: Of the file.
-        name: Of the file, for errors.
+        text: Contents of the file.
+        name: Name of the file in error messages.
 
     Raises:
-        ValueError: A line that is neither, or no questions; says which.
+        ValueError: A line is neither a sentence nor a question, or the file has no questions.
     """
     questions: list[Question] = []
     story: list[list[str]] = []
@@ -75,11 +77,15 @@ def parse(text: str, name: str = "text") -> list[Question]:
 
 
 def find_archive(version: str, root: str | Path | None = None) -> Path:
-    """Where the archive of a version lies.
+    """Returns the path of the archive of a version.
+
+    Args:
+        version: ``"en"`` or ``"en-10k"``.
+        root: Folder of data sets; see :func:`meta_rl.few_shot.sources.data_roots`.
 
     Raises:
-        FileNotFoundError: Nowhere; says where it was looked for and how to get it.
-        ValueError: Unknown version.
+        FileNotFoundError: There is no archive; the message says how to get it.
+        ValueError: The version is unknown.
     """
     if version not in ARCHIVES:
         raise ValueError(f"version is one of {', '.join(ARCHIVES)}, got {version!r}")
@@ -94,10 +100,15 @@ def find_archive(version: str, root: str | Path | None = None) -> Path:
 
 
 def read_questions(path: Path, version: str, task: int) -> dict[str, list[Question]]:
-    """Questions of a task by part, ``train`` and ``test``.
+    """Returns the questions of a task by part, ``train`` and ``test``.
+
+    Args:
+        path: Path of the archive.
+        version: ``"en"`` or ``"en-10k"``.
+        task: Number of the task, 1 to 20.
 
     Raises:
-        ValueError: A broken archive, one without this task, or one without its training file.
+        ValueError: The archive is broken, or has no training or test file of this task.
     """
     pattern = re.compile(rf"(?:.*/)?{re.escape(version)}/qa{task}_[^/]*_(train|test)\.txt")
     parts: dict[str, list[Question]] = {}
@@ -119,8 +130,8 @@ def read_questions(path: Path, version: str, task: int) -> dict[str, list[Questi
 
 
 @dataclass(frozen=True)
-class _Sizes:
-    """Of the arrays: sentences of a story, words of a sentence."""
+class _ArraySizes:
+    """Sizes of the arrays: number of sentences in a story, and of words in a sentence."""
 
     sentences: int
     words: int
@@ -129,25 +140,25 @@ class _Sizes:
 class Babi(FewShotSplit):
     """Questions of one or several bAbI tasks; a "task" of the few-shot interface is one question.
 
-    The support data are the sentences of the story, ``[M, S, L]`` word numbers, padded with 0. As
-    their labels they have their times, ``[M, S]``: 1 is the last sentence before the question, 0 is
-    padding. The query is the question ``[M, 1, L]``, its label the word number of the answer
-    ``[M, 1]``.
+    The support data are the sentences of the story, ``[M, S, L]`` word numbers, padded with 0.
+    Their labels are their times, ``[M, S]``: 1 is the last sentence before the question, 0 is
+    padding. The query is the question ``[M, 1, L]``, and its label is the word number of the
+    answer, ``[M, 1]``.
 
     Args:
-        task: 1 to 20, or several, which are then trained jointly.
+        task: Number of a task, 1 to 20, or a list of them, which are trained jointly.
         version: ``"en"`` (1,000 training questions) or ``"en-10k"``.
-        root: Folder of data sets, which holds ``babi/``; by default ``META_RL_DATA``.
-        memories: Sentences of a story that are kept, the last ones.
-        validation: Fraction of the training questions that is held out, drawn with ``seed``.
-        seed: Of that draw.
+        root: Folder of data sets, which holds ``babi/`` (default: ``META_RL_DATA``).
+        memories: Maximum number of sentences that are kept of a story, the last ones.
+        validation: Fraction of the training questions that is held out, in (0, 1).
+        seed: Seed of the draw of held-out questions.
 
     Attributes:
         vocabulary: Words and answers by their number; number 0 is padding.
 
     Raises:
-        FileNotFoundError: No archive.
-        ValueError: An unknown task or version, or a broken archive.
+        FileNotFoundError: There is no archive.
+        ValueError: The task or version is unknown, or the archive is broken.
     """
 
     def __init__(
@@ -171,13 +182,13 @@ class Babi(FewShotSplit):
         training = [told["train"][index] for index in order]
         everything = told["train"] + told["test"]
         vocabulary = vocabulary_of(everything)
-        sizes = _Sizes(
+        sizes = _ArraySizes(
             min(memories, max(len(question.story) for question in everything)),
-            max(len(one) for question in everything for one in _texts(question)),
+            max(len(one) for question in everything for one in _sentences_of(question)),
         )
         name = f"Babi-{version}-qa{'+'.join(map(str, numbers))}"
         train, kept, test = (
-            _frozen(questions, vocabulary, sizes, name)
+            _encode_frozen(questions, vocabulary, sizes, name)
             for questions in (training[held:], training[:held], told["test"])
         )
         super().__init__(train, kept, test)
@@ -187,21 +198,21 @@ class Babi(FewShotSplit):
 
 
 def vocabulary_of(questions: Sequence[Question]) -> tuple[str, ...]:
-    """Words and answers in alphabetical order, after an empty word for padding."""
-    found = {word for question in questions for text in _texts(question) for word in text}
+    """Returns words and answers in alphabetical order, after an empty word for padding."""
+    found = {word for question in questions for text in _sentences_of(question) for word in text}
     return ("", *sorted(found | {question.answer for question in questions}))
 
 
 def encode(
     questions: Sequence[Question], vocabulary: Sequence[str], sentences: int, length: int
 ) -> FewShotTasks:
-    """Word numbers of questions.
+    """Returns questions as word numbers.
 
     Args:
-        questions: M of them.
+        questions: Questions; their number is M.
         vocabulary: Words by their number.
-        sentences: S; of longer stories the last are kept.
-        length: L, at least that of the longest sentence.
+        sentences: Number of sentences in a story, S; the last S sentences of longer ones are kept.
+        length: Number of words in a sentence, L; at least the length of the longest sentence.
     """
     number = {word: index for index, word in enumerate(vocabulary)}
     shape = (len(questions), sentences)
@@ -217,12 +228,12 @@ def encode(
     return FewShotTasks(*(torch.from_numpy(part) for part in (story, times, asked, answers)))
 
 
-def _texts(question: Question) -> list[list[str]]:
+def _sentences_of(question: Question) -> list[list[str]]:
     return [*question.story, question.question]
 
 
-def _frozen(
-    questions: Sequence[Question], vocabulary: Sequence[str], sizes: _Sizes, name: str
+def _encode_frozen(
+    questions: Sequence[Question], vocabulary: Sequence[str], sizes: _ArraySizes, name: str
 ) -> FrozenTasks:
     tasks = encode(questions, vocabulary, sizes.sentences, sizes.words)
     numbers = len(vocabulary) - 1

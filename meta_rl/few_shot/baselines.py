@@ -1,4 +1,4 @@
-"""Honest baselines: from scratch, fine-tuned from pre-training, and the nearest neighbour."""
+"""Baselines: training from scratch, fine-tuning after pre-training, and the nearest neighbour."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from meta_rl.few_shot.protonet import squared_distances
 
 
 class Untrained(FewShotLearner):
-    """A learner without meta-training."""
+    """A learner without meta-training: :meth:`learn` and :meth:`update` do nothing."""
 
     default_length = 0
     met_parts = ("test",)
 
     def learn(self, tasks: Any, num_iterations: int = 0, **settings: Any) -> Self:
-        """Do nothing."""
+        """Does nothing."""
         return self
 
     def update(self, batch: Any) -> dict[str, Tensor]:
-        """Do nothing."""
+        """Does nothing."""
         return {}
 
 
 class FromScratch(Untrained, GradientLearner):
-    """Train on the support set of each task, from the network's first weights.
+    """A baseline that trains on the support set of each task from the network's first weights.
 
     Nothing is meta-learned: :meth:`learn` does nothing.
 
     Args:
         network: A classifier with ``ways``, or a network for regression.
-        lr: Step size.
-        eval_steps: Gradient steps on the whole support set.
-        chunk_size: As in :class:`GradientLearner`.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        lr: Step size on the support set.
+        eval_steps: Number of gradient steps on the whole support set.
+        chunk_size: Number of tasks computed at a time; see :class:`GradientLearner`.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     def __init__(
@@ -59,32 +59,31 @@ class FromScratch(Untrained, GradientLearner):
         )
 
     def scored_steps(self) -> list[int]:
-        """Powers of two."""
+        """Returns the powers of two up to ``eval_steps``, and ``eval_steps``."""
         return powers_of_two(self.eval_steps)
 
 
 class FineTune(GradientLearner):
-    """Pre-train on all training classes at once, then fine-tune a new head, or all, on each task.
+    """A baseline that pre-trains on all training classes and fine-tunes on each task.
 
-    Pre-training is ordinary supervised learning: of all classes of the training pool, turned ones
-    counted apart; of regression tasks, of all points of all tasks. On a new task, the head of the
-    classes starts from zero.
+    Pre-training is ordinary supervised learning, on all classes of the training pool (a rotated
+    class counts as a class of its own), or on all points of all regression tasks. A new task
+    fine-tunes a head that starts from zero, or the whole network.
 
     Args:
         network: A classifier with ``ways`` and modules ``body`` and ``head``, or a network for
             regression with ``head``.
         lr: Step size on the support set.
-        eval_steps: Gradient steps on the whole support set.
-        body: Fine-tune the body too.
-        batch_size: Examples of a step of pre-training.
-        chunk_size: As in :class:`GradientLearner`.
-        meta_lr: Of Adam in pre-training; or first and last value.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        eval_steps: Number of gradient steps on the whole support set.
+        body: Whether the body is fine-tuned too.
+        batch_size: Number of examples in a step of pre-training.
+        chunk_size: Number of tasks computed at a time; see :class:`GradientLearner`.
+        meta_lr: Step size of Adam in pre-training: a number, or its first and last value.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: A network without these modules, or training tasks that do not tell the classes
-            of their pool.
+        ValueError: The network lacks these modules, or the training tasks have no pool of classes.
     """
 
     met_parts = ("test",)  # training is on classes, not on tasks
@@ -119,7 +118,7 @@ class FineTune(GradientLearner):
             raise ValueError("FineTune needs a classifier with modules 'body' and 'head'")
 
     def prepare(self, tasks: Any) -> None:
-        """Make the head of the training classes."""
+        """Makes the head for the training classes."""
         if self.regression or "classes" in self.module:
             return
         if not hasattr(tasks, "sample_labelled"):
@@ -136,13 +135,13 @@ class FineTune(GradientLearner):
         self.module["classes"] = layer.to(self.device, self.dtype)
 
     def draw(self, tasks: Any) -> Any:
-        """Single examples with their class; of regression tasks, their support data."""
+        """Draws single examples with their class, or the support data of regression tasks."""
         if self.regression:
             return tasks.sample_tasks(self.meta_batch_size, self.rng).support
         return tasks.sample_labelled(self.meta_batch_size, self.rng)
 
     def update(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """A step of supervised learning."""
+        """Takes a step of supervised learning."""
         if self.regression:
             x, y = self.check_support(batch)
             loss = task_loss(self.network(x), y)
@@ -158,29 +157,30 @@ class FineTune(GradientLearner):
         return {"loss": loss, "accuracy": accuracy(outputs, y)}
 
     def scored_steps(self) -> list[int]:
-        """Powers of two."""
+        """Returns the powers of two up to ``eval_steps``, and ``eval_steps``."""
         return powers_of_two(self.eval_steps)
 
     def extra_state(self) -> dict[str, Any]:
-        """How many classes there are."""
+        """Returns the number of training classes."""
         if "classes" not in self.module:
             return {"num_labels": None}
         return {"num_labels": self.module["classes"].out_features}
 
     def load_extra_state(self, extra: dict[str, Any]) -> None:
-        """Make a head for them."""
+        """Makes a head for the saved number of training classes."""
         if extra["num_labels"] is not None:
             self._make_classes(extra["num_labels"])
 
 
 class NearestNeighbour(Untrained, EmbeddingLearner):
-    """The label of the nearest support example, by pixels or by words. Nothing is learned.
+    """A baseline that predicts the label of the nearest support example. Nothing is learned.
 
     Args:
-        vocabulary_size: Inputs are texts of word numbers, compared by the cosine of their words'
-            counts; ``None`` compares inputs by squared distance.
-        seed: Unused; as in :class:`FewShotLearner`.
-        device: As in :class:`FewShotLearner`.
+        vocabulary_size: Number of words, for inputs that are texts of word numbers: they are
+            compared by the cosine of their word counts. ``None`` (default) compares inputs by
+            squared distance.
+        seed: Seed, which is not used.
+        device: Device of the examples: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     unit: ClassVar[str] = "shot"
@@ -194,23 +194,23 @@ class NearestNeighbour(Untrained, EmbeddingLearner):
     ) -> None:
         if vocabulary_size is not None:
             vocabulary_size = check_count("vocabulary_size", vocabulary_size, least=2)
-        network = _Flat() if vocabulary_size is None else _Counts(vocabulary_size)
+        network = _FlatInputs() if vocabulary_size is None else _WordCounts(vocabulary_size)
         super().__init__(network, seed=seed, device=device)
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
-        """Negative squared distance to the nearest example of each class."""
+        """Returns the negative squared distance to the nearest example of each class."""
         nearness = -squared_distances(queries, memory.keys)
         member = memory.one_hot()[:, None] > 0
         return nearness[..., None].masked_fill(~member, -torch.inf).amax(dim=2)
 
 
-class _Flat(nn.Module):
+class _FlatInputs(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)
 
 
-class _Counts(nn.Module):
-    """How often each word occurs, scaled to length 1."""
+class _WordCounts(nn.Module):
+    """Counts of each word, scaled to a vector of length 1."""
 
     def __init__(self, vocabulary_size: int) -> None:
         super().__init__()
@@ -223,5 +223,5 @@ class _Counts(nn.Module):
 
 
 def powers_of_two(last: int) -> list[int]:
-    """1, 2, 4, ... and the last."""
+    """Returns 1, 2, 4, ... below ``last``, and ``last``."""
     return sorted({2**k for k in range(last.bit_length()) if 2**k < last} | {last})

@@ -1,8 +1,9 @@
-"""The one place where data become what a learner's network takes: support, query and training data.
+"""Checks and conversion of support, query and training data for a learner's network.
 
-Inputs may be tensors, arrays or lists, of any real numbers. ``uint8`` are images and are divided by
-255; other integers and bools keep their values; all become floats of the network's precision.
-Networks on words get int64 and nothing is divided. Labels may be of any integer type.
+Inputs may be tensors, arrays or lists of any real numbers. ``uint8`` inputs are images and are
+divided by 255; other integers and bools keep their values. All become floats of the network's
+precision. A network on words gets int64 numbers, which are not divided. Labels may have any integer
+type.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from meta_rl.few_shot.tasks import FewShotTasks
 
 
 class CheckedInputs:
-    """Checks and conversions of a learner's data, each with one clear error.
+    """The part of a learner that checks and converts its data.
 
     Attributes:
-        network: Tells by ``input_shape`` and ``vocabulary_size`` what it takes, where it has them.
-        device: The device of the network.
+        network: Network; its attributes ``input_shape`` and ``vocabulary_size``, where it has
+            them, say what it takes.
+        device: Device of the network.
         ways: Number of classes that the network tells apart; ``None`` for any number.
         regression: Whether targets are values rather than labels.
     """
@@ -34,14 +36,14 @@ class CheckedInputs:
     _example_dims: int | None
 
     divides_bytes: ClassVar[bool] = True
-    """Whether ``uint8`` inputs are images, with 255 for 1."""
+    """Whether ``uint8`` inputs are images, which are divided by 255."""
 
     def check_support(self, support: Any) -> tuple[Tensor, Tensor]:
-        """Gives support data on the device, with a task axis.
+        """Returns support data on the device, with a task axis.
 
         Raises:
-            TypeError: No pair of inputs and labels.
-            ValueError: As :meth:`adapt`.
+            TypeError: The support data are no pair of inputs and labels.
+            ValueError: The data do not fit; see :meth:`FewShotLearner.adapt`.
         """
         x, y = self._as_pair(support)
         if y.is_floating_point() != self.regression:
@@ -65,7 +67,7 @@ class CheckedInputs:
         )
 
     def _checked_pair(self, x: Tensor, y: Tensor, part: str) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of a part of some tasks, with a task axis."""
+        """Checks inputs and labels that have a task axis; ``part`` names them in errors."""
         if y.dim() < 2 or x.shape[:2] != y.shape[:2]:
             raise ValueError(
                 f"{part}: inputs {tuple(x.shape)} and labels {tuple(y.shape)} do not match"
@@ -92,14 +94,14 @@ class CheckedInputs:
             raise ValueError(f"{part} labels have to be {allowed}, got {low} to {high}")
 
     def check_inputs(self, inputs: Any, name: str = "inputs") -> Tensor:
-        """Gives inputs with a task axis as the network takes them.
+        """Returns inputs with a task axis as the network takes them.
 
-        The number of dimensions of an example is learned here from the first data that a network of
-        your own is given.
+        For a network without ``input_shape``, the first inputs fix the number of dimensions of an
+        example.
 
         Raises:
-            TypeError: No tensor, array or lists of numbers.
-            ValueError: As :meth:`adapt`.
+            TypeError: The inputs are no tensor, array or lists of numbers.
+            ValueError: The inputs do not fit; see :meth:`FewShotLearner.adapt`.
         """
         x = as_tensor(inputs, name, self.device)
         self._check_shape(x)
@@ -135,10 +137,10 @@ class CheckedInputs:
         return converted
 
     def _vocabulary_size(self) -> int | None:
-        """How many words the network knows; ``None`` where it takes values.
+        """Returns the number of words that the network knows; ``None`` if it takes values.
 
-        A network of your own takes words if its attribute ``vocabulary_size`` says how many, or if
-        its first layer with parameters is an embedding.
+        A network takes words if it has the attribute ``vocabulary_size``, or if its first layer
+        with parameters is an embedding.
         """
         told = getattr(self.network, "vocabulary_size", None)
         if told is not None:
@@ -152,16 +154,16 @@ class CheckedInputs:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the network's parameters; float32 where it has none."""
+        """Floating-point type of the network's parameters; float32 if it has none."""
         kinds = (p.dtype for p in self.network.parameters() if p.is_floating_point())
         return next(kinds, torch.float32)
 
     def check_batch(self, batch: Any) -> FewShotTasks:
-        """Gives training tasks as the network takes them, or refuses them.
+        """Returns training tasks as the network takes them.
 
         Raises:
-            TypeError: No :class:`FewShotTasks`.
-            ValueError: As :meth:`adapt`.
+            TypeError: The batch is no :class:`FewShotTasks`.
+            ValueError: The data do not fit; see :meth:`FewShotLearner.adapt`.
         """
         wanted = "FewShotTasks (support_x, support_y, query_x, query_y)"
         check_kind("what sample_tasks gives", batch, tuple, wanted)
@@ -186,7 +188,7 @@ class CheckedInputs:
         return checked
 
     def _check_query_labels(self, batch: FewShotTasks) -> None:
-        """Refuses queries of a class that neither the network nor the support set has."""
+        """Raises an error for queries of a class that neither network nor support set has."""
         most = int(batch.support_y.max()) if self.ways is None else self.ways - 1
         if int(batch.query_y.max()) > most:
             raise ValueError(

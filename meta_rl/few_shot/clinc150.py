@@ -1,7 +1,8 @@
-"""CLINC150: intents of short utterances, as few-shot text classification.
+"""CLINC150: few-shot classification of short utterances by their intent.
 
 Larson et al., "An evaluation dataset for intent classification and out-of-scope prediction", EMNLP
-2019. 150 intents in 10 domains with 150 utterances each, and 1,200 utterances out of scope.
+2019. The data set has 150 intents in 10 domains, with 150 utterances each, and 1,200 utterances
+that belong to no intent (out of scope).
 """
 
 from __future__ import annotations
@@ -43,24 +44,24 @@ FOLDS = (
     ("kitchen_and_dining", "meta"),
     ("small_talk", "work"),
 )
-"""Domains that are held out together."""
+"""Pairs of domains that are held out together, by fold."""
 
 
 class UnknownWords(ClassTasks):
-    """Texts in which, in every task anew, some of the known words are taken for unknown ones.
+    """Few-shot tasks on texts in which each task replaces some known words by unknown ones.
 
-    In a new domain many words are unknown. Meta-training has to meet that: in a task, each known
-    word gets, with the given probability, the number of an unknown word instead, the same wherever
-    it occurs in this task.
+    A new domain has many unknown words, and this lets meta-training meet them: in each task, a
+    known word is replaced with the given probability by an unknown word, the same one wherever it
+    occurs in the task.
 
     Args:
-        pool: Of the texts.
-        vocabulary: That the texts were encoded with.
-        probability: Of a word to be taken for unknown.
-        **sizes: As for :class:`ClassTasks`.
+        pool: Pool of encoded texts.
+        vocabulary: Vocabulary that encoded the texts.
+        probability: Probability that a word is replaced, in [0, 1].
+        **sizes: Further arguments of :class:`ClassTasks`.
 
     Raises:
-        ValueError: As :class:`ClassTasks`, or a probability outside [0, 1].
+        ValueError: The probability lies outside [0, 1], or :class:`ClassTasks` raises it.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class UnknownWords(ClassTasks):
         self.probability = check_number("probability", probability, least=0.0, most=1.0)
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
-        """Draw tasks, on the device of the pool."""
+        """Draws tasks on the device of the pool."""
         batch = super().sample_tasks(num_tasks, rng)
         known = 1 + len(self.vocabulary.known)
         shape = (num_tasks, known)
@@ -90,10 +91,13 @@ class UnknownWords(ClassTasks):
 
 
 def domains_of(fold: int) -> dict[str, tuple[str, ...]]:
-    """The domains of each part: those of the fold for testing, of the next one for validation.
+    """Returns the domains of each part of the split.
+
+    Args:
+        fold: Fold of the test domains, 0 to 4; the next fold has the validation domains.
 
     Raises:
-        ValueError: No such fold.
+        ValueError: There is no such fold.
     """
     if check_count("fold", fold, least=0) >= len(FOLDS):
         raise ValueError(f"fold is 0 to {len(FOLDS) - 1}, got {fold}")
@@ -112,33 +116,34 @@ class Clinc150(FewShotSplit):
     Inputs are word numbers ``[length]``, padded with 0. Six domains (90 intents) are for training,
     two (30) for validation, two (30) for testing.
 
-    Two domains tell little of others: which learner is ahead differs by fold. ``fold`` holds out
-    another pair of the ten, in five folds (:data:`FOLDS`).
+    Results on two domains say little about other domains: the best learner differs between folds.
+    ``fold`` chooses which two of the ten domains are the test domains (:data:`FOLDS`).
 
     Args:
-        root: Folder that holds ``clinc150/``, or into which it is downloaded; without it,
-            ``META_RL_DATA`` and the user's cache folder.
-        ways: Intents of a task.
-        shots: Support utterances of each intent.
-        queries: Query utterances of each intent; with the shots at most 150.
-        train_ways: Another number for training tasks.
-        train_shots: Likewise.
-        train_queries: Likewise.
-        unknown_words: Probability of a word to be taken for unknown, in each training task anew;
-            see :class:`UnknownWords`.
-        num_hashes: Numbers for words that do not occur in the training domains.
-        length: Words of an utterance.
-        fold: Which domains are held out; 0 to 4.
-        device: Of the utterances.
-        download: Fetch missing files.
+        root: Folder that holds ``clinc150/``, or into which it is downloaded (default:
+            ``META_RL_DATA``, then the user's cache folder).
+        ways: Number of intents in a task.
+        shots: Number of support utterances of each intent.
+        queries: Number of query utterances of each intent; with the shots at most 150.
+        train_ways: Number of intents in a training task (default: ``ways``).
+        train_shots: Number of support utterances in training (default: ``shots``).
+        train_queries: Number of query utterances in training (default: ``queries``).
+        unknown_words: Probability that a training task replaces a word by an unknown one, in
+            [0, 1]; see :class:`UnknownWords`.
+        num_hashes: Number of word numbers for words that the training domains do not have.
+        length: Number of words that are kept of an utterance.
+        fold: Number of the fold that is held out, 0 to 4.
+        device: Device of the utterances.
+        download: Whether missing files are downloaded.
 
     Attributes:
-        vocabulary: Of the training domains.
+        vocabulary: Vocabulary of the training domains.
         out_of_scope: Utterances that belong to no intent, ``[1200, length]``.
 
     Raises:
-        FileNotFoundError: No data; says where it was looked for and how to get it.
-        ValueError: Other contents, more ways or shots than there are, or no such fold.
+        FileNotFoundError: There are no data; the message says how to get them.
+        ValueError: The files have other contents, there are fewer intents or utterances than asked
+            for, or there is no such fold.
     """
 
     vocabulary: Vocabulary
@@ -214,7 +219,7 @@ def _read(source: Source, root: str | Path | None, download: bool) -> Any:
 
 
 def _utterances(content: dict[str, list[list[str]]]) -> tuple[dict[str, list[str]], list[str]]:
-    """Utterances by intent, and those out of scope; each listed once."""
+    """Returns the utterances by intent, and the utterances out of scope."""
     by_intent: dict[str, list[str]] = {}
     for part in ("train", "val", "test"):
         for text, intent in content[part]:

@@ -1,4 +1,4 @@
-"""What the command line asks of a few-shot learner: see :mod:`meta_rl.algorithms`."""
+"""The interface of few-shot learners to the command line; see :mod:`meta_rl.algorithms`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from meta_rl.evaluation_result import EvaluationResult
 
 EVALUATED_TASKS = 600
-"""Default number of tasks of an evaluation, where they are drawn and not listed."""
+"""Default number of tasks in an evaluation, for tasks that are drawn from a distribution."""
 VALIDATION_TASKS = 40
 
 
 class OnCommandLine:
-    """The part of a few-shot learner that ``meta-rl train`` and ``evaluate`` ask.
+    """The part of a few-shot learner that ``meta-rl train`` and ``meta-rl evaluate`` call.
 
     Attributes:
         classifies: Whether the learner's network has an output for each class.
@@ -66,23 +66,25 @@ class OnCommandLine:
 
     @classmethod
     def find_tasks(cls, name: str) -> str:
-        """The data set of a name such as ``Omniglot-5w1s``."""
+        """Returns the data set in a name such as ``Omniglot-5w1s``."""
         return find_dataset(name)
 
     @classmethod
     def arguments_in(cls, name: str) -> dict[str, Any]:
-        """Ways and shots."""
+        """Returns the numbers of ways and shots in a name such as ``Omniglot-5w1s``."""
         return dict(numbers_in(name))
 
     @classmethod
     def setting_owners(
         cls, env_id: str, settings: Settings
     ) -> list[tuple[Any, str, dict[str, Any]]]:
-        """The learner's class, the maker of its network, and that of the data set.
+        """Returns the callables that take the settings, each with a prefix and its settings.
+
+        They are the learner's class, the maker of the data set, and the maker of the network.
 
         Raises:
-            ValueError: A device for the tasks alone, no known network for the data set, or settings
-                of a network where the learner makes its own.
+            ValueError: The settings name a device for the tasks alone, no network is known for the
+                data set, or a learner that makes its own network has settings of a network.
         """
         if "device" in settings.env:
             raise ValueError("env.device: tasks are drawn on the learner's device; give --device")
@@ -102,7 +104,7 @@ class OnCommandLine:
     def run_arguments(
         cls, env_id: str, settings: Settings, options: frozenset[str]
     ) -> dict[str, Any]:
-        """The constructor's arguments, and the network's name and arguments."""
+        """Returns the constructor's arguments, and the network's name and arguments."""
         network = cls._network_name(env_id, settings)
         return {**settings.algorithm, "network": network, "policy_kwargs": settings.policy}
 
@@ -112,14 +114,14 @@ class OnCommandLine:
 
     @classmethod
     def has_option(cls, option: str) -> bool:
-        """Whether updates can be recorded or compiled."""
+        """Returns whether the learner can record (or compile) its updates."""
         return {"cuda_graph": cls.can_record, "compile": cls.can_compile}.get(option, False)
 
     @classmethod
     def open_tasks(
         cls, env_id: str, env_kwargs: dict[str, Any], split: str = "test"
     ) -> tuple[Any, dict[str, Any]]:
-        """The data set's split, or another list of tasks that it has."""
+        """Opens the data set's split, or another of its lists of tasks."""
         return open_dataset(env_id, env_kwargs, split), {}
 
     @classmethod
@@ -133,7 +135,7 @@ class OnCommandLine:
         checkpoint: Path | None = None,
         options: frozenset[str] = frozenset(),
     ) -> Self:
-        """A new learner whose network has the tasks' sizes, or that of a checkpoint."""
+        """Makes a learner whose network has the tasks' sizes, or loads it from a checkpoint."""
         if checkpoint is None:
             learner = cls.for_tasks(tasks, arguments, seed=seed, device=device)
         else:
@@ -151,11 +153,11 @@ class OnCommandLine:
     def for_tasks(
         cls, tasks: RunTasks, arguments: dict[str, Any], *, seed: int, device: str = "auto"
     ) -> Self:
-        """A new learner; the weights of its network are drawn by the seed.
+        """Makes a learner; the weights of its network are drawn by the seed.
 
         Args:
             tasks: Tasks that tell the sizes of inputs and outputs.
-            arguments: Arguments as :meth:`run_arguments` gives them.
+            arguments: Arguments that :meth:`run_arguments` returned.
             seed: Seed of the weights and of the learner.
             device: Device of the learner.
 
@@ -182,7 +184,7 @@ class OnCommandLine:
 
     @property
     def steps_done(self) -> int:
-        """Iterations so far."""
+        """Number of iterations so far."""
         return self.num_iterations
 
     def train_until(
@@ -194,7 +196,7 @@ class OnCommandLine:
         progress_bar: bool = False,
         options: frozenset[str] = frozenset(),
     ) -> None:
-        """Train on the tasks until there were so many iterations; 20 lines of log or more."""
+        """Trains until ``length`` iterations are done; the log gets at least 20 lines."""
         self.learn(
             tasks.source,
             length - self.num_iterations,
@@ -207,7 +209,12 @@ class OnCommandLine:
         )
 
     def evaluation_size(self, tasks: RunTasks, *, brief: bool = False) -> int | None:
-        """All tasks of a list, or a number of draws; fewer in the middle of training."""
+        """Returns the number of tasks to evaluate on; ``None`` stands for all tasks of a list.
+
+        Args:
+            tasks: Tasks of the run.
+            brief: Whether this is a validation during training, which takes fewer tasks.
+        """
         part = "validation" if brief else "test"
         found = tasks.source[part] if isinstance(tasks.source, TaskSplit) else tasks.source
         listed = len(found) if isinstance(found, Sized) else None
@@ -216,13 +223,13 @@ class OnCommandLine:
         return VALIDATION_TASKS if listed is None else min(VALIDATION_TASKS, listed)
 
     def validation_scores(self, result: EvaluationResult) -> dict[str, float]:
-        """The mean accuracy or loss after all adaptation."""
+        """Returns the mean accuracy or loss at the last adaptation point."""
         name = "loss" if self.regression else "accuracy"
         return {name: float(result.values[:, -1].mean())}
 
 
 def _sizes(tasks: Any) -> dict[str, Any]:
-    """Sizes of inputs and outputs that the tasks tell, by the arguments' names of networks."""
+    """Returns the sizes of inputs and outputs of tasks, by the names of networks' arguments."""
     test = tasks.test
     sizes: dict[str, Any] = {
         "ways": getattr(test, "ways", None),
@@ -239,7 +246,7 @@ def _sizes(tasks: Any) -> dict[str, Any]:
 
 
 def _check_sizes(learner: type, tasks: str, known: dict[str, Any]) -> None:
-    """Refuse tasks without a size that a learner needs to make its own network."""
+    """Raises an error for tasks without a size that a learner needs to make its network."""
     parameters = inspect.signature(learner).parameters.values()
     needed = [p.name for p in parameters if p.default is p.empty and known.get(p.name) is None]
     if needed:

@@ -1,4 +1,4 @@
-"""Few-shot data sets by name, for the command line: importing this module imports none of them."""
+"""Few-shot data sets by name, for the command line; none is imported before it is opened."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where a data set's tasks are made.
+    """An entry of the table of data sets: the callables that make its tasks.
 
     Attributes:
         home: ``"module:maker"`` of the split.
-        network: Name of the network that is usual for it; ``None`` where learners make their own.
-        lists: Further lists of images' tasks that can be evaluated, by name: what they are, and the
-            ``"module:maker"`` that takes the data set's ``root`` and the images' ``size``.
+        network: Name of the default network; ``None`` if learners make their own network.
+        lists: Further lists of image tasks for evaluation, by name. Each entry has a description
+            and the ``"module:maker"``, which takes the data set's ``root`` and the ``size`` of the
+            images.
     """
 
     home: str
@@ -44,10 +45,10 @@ DATASETS: dict[str, DataSet] = {
 
 
 def find_dataset(name: str) -> str:
-    """The data set of a name such as ``Omniglot-5w1s``.
+    """Returns the data set in a name such as ``Omniglot-5w1s``.
 
     Raises:
-        ValueError: Unknown; lists the near matches.
+        ValueError: The data set is unknown; the message lists similar names.
     """
     dataset = name.partition("-")[0]
     if dataset not in DATASETS:
@@ -58,12 +59,12 @@ def find_dataset(name: str) -> str:
 
 
 def dataset_maker(name: str) -> Callable[..., Any]:
-    """The callable that makes the tasks of a data set."""
-    return _found(DATASETS[name].home)
+    """Imports the callable that makes the tasks of a data set."""
+    return _import_attribute(DATASETS[name].home)
 
 
 def numbers_in(name: str) -> dict[str, int]:
-    """Ways and shots in a name: ``Omniglot-5w1s``, ``Sinusoid-10s``; other parts mean nothing."""
+    """Returns ways and shots in a name such as ``Omniglot-5w1s`` or ``Sinusoid-10s``."""
     found = re.search(r"-(?:(\d+)w)?(\d+)s(?:-|$)", name)
     if found is None:
         return {}
@@ -72,16 +73,16 @@ def numbers_in(name: str) -> dict[str, int]:
 
 
 def open_dataset(name: str, arguments: dict[str, Any], split: str) -> Any:
-    """The tasks of a data set, or one of its further lists where ``split`` names one.
+    """Opens the tasks of a data set, or one of its further lists if ``split`` names one.
 
     Args:
         name: Name of the data set.
         arguments: Arguments of its maker.
-        split: Part of the split that is to be evaluated, or a list.
+        split: Name of the part of the split that is evaluated, or of a list.
 
     Raises:
-        ValueError: A list of another data set, or arguments outside their range.
-        TypeError: Arguments that the maker does not take.
+        ValueError: The list belongs to another data set, or arguments are outside their range.
+        TypeError: The maker does not take an argument.
     """
     owners = [other for other, dataset in DATASETS.items() if split in dataset.lists]
     if not owners:
@@ -90,9 +91,9 @@ def open_dataset(name: str, arguments: dict[str, Any], split: str) -> Any:
         what = DATASETS[owners[0]].lists[split][0]
         raise ValueError(f"--split {split}: {what} are of {' and '.join(owners)}")
     size = dataset_maker(name)(**arguments).test.pool.example_shape[-1]
-    return _found(DATASETS[name].lists[split][1])(arguments.get("root"), size=size)
+    return _import_attribute(DATASETS[name].lists[split][1])(arguments.get("root"), size=size)
 
 
-def _found(home: str) -> Callable[..., Any]:
+def _import_attribute(home: str) -> Callable[..., Any]:
     module, _, attribute = home.partition(":")
     return getattr(importlib.import_module(module), attribute)

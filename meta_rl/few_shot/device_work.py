@@ -1,4 +1,4 @@
-"""Work of an update on the device: checked for what is not finite, recorded or compiled."""
+"""Computation of updates on the device: finiteness checks, CUDA graphs and compilation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from meta_rl.inner_loop import is_finite
 
 
 class DeviceWork:
-    """What a learner's update computes by :meth:`on_device`, with its checks by :meth:`guard`.
+    """The part of a learner that runs an update on the device and checks that it is finite.
 
     Attributes:
-        device: Of the work.
-        generator: That the work draws from.
-        optimizer: That it steps with; ``None`` before the first update.
-        num_iterations: Updates that are done.
-        module: Whose parameters are learned.
+        device: Device of the computation.
+        generator: Generator of the draws on the device.
+        optimizer: Optimiser; ``None`` before the first update.
+        num_iterations: Number of updates so far.
+        module: Module with the parameters that are learned.
     """
 
     device: torch.device
@@ -35,19 +35,23 @@ class DeviceWork:
     _graph: CudaGraph | None = None
 
     can_record: ClassVar[bool] = False
-    """Whether :meth:`update` computes by :meth:`on_device`, so that it can be a CUDA graph."""
+    """Whether :meth:`update` runs in :meth:`on_device`, so that it can be a CUDA graph."""
 
     can_compile: ClassVar[bool] = False
-    """Whether :meth:`update` looks at :attr:`compiling`."""
+    """Whether :meth:`update` can be compiled: it then reads :attr:`compiling`."""
 
     compiling = False
-    """Whether the work of an update is to be compiled."""
+    """Whether updates are compiled at present."""
 
     def faster(self, cuda_graph: bool, compile: bool) -> contextlib.AbstractContextManager[None]:
-        """Within it, what is computed by :meth:`on_device` is recorded, or may be compiled.
+        """Returns a context in which updates are recorded as a CUDA graph, or compiled.
+
+        Args:
+            cuda_graph: Whether they are recorded.
+            compile: Whether they are compiled.
 
         Raises:
-            ValueError: Both at a time, or what the learner or its device does not have.
+            ValueError: Both are asked for, or the learner or its device cannot do it.
         """
         if cuda_graph and compile:
             raise ValueError("cuda_graph and compile exclude each other")
@@ -56,20 +60,20 @@ class DeviceWork:
         return self._compiling() if compile else contextlib.nullcontext()
 
     def check_can_record(self) -> None:
-        """Whether :meth:`learn` can have ``cuda_graph=True``.
+        """Raises an error unless :meth:`learn` can take ``cuda_graph=True``.
 
         Raises:
-            ValueError: Not on a GPU, or not this learner.
+            ValueError: The learner cannot record its updates, or is not on a GPU.
         """
         if not self.can_record:
             raise ValueError(f"a CUDA graph is not for {type(self).__name__}, whose updates vary")
         check_gpu(self.device)
 
     def check_can_compile(self) -> None:
-        """Whether :meth:`learn` can have ``compile=True``.
+        """Raises an error unless :meth:`learn` can take ``compile=True``.
 
         Raises:
-            ValueError: Not this learner, or ``torch.compile`` does not work here.
+            ValueError: The learner cannot be compiled, or ``torch.compile`` does not work here.
         """
         if not self.can_compile:
             from meta_rl.algorithms import algorithms_with
@@ -78,8 +82,8 @@ class DeviceWork:
             names = " and ".join(other.__name__ for other in others)
             raise ValueError(f"compile is not for {type(self).__name__}: {names} have it")
         try:
-            torch.compile(_next, dynamic=False)(torch.zeros(2, device=self.device))
-        except Exception as error:  # of many kinds: no compiler, no headers of Python, ...
+            torch.compile(_add_one, dynamic=False)(torch.zeros(2, device=self.device))
+        except Exception as error:  # there are many kinds: no compiler, no headers of Python, ...
             raise ValueError(
                 "compile: torch.compile does not work here; on a CPU it needs a C++ compiler, such "
                 f"as g++ (its error: {str(error).strip().partition(chr(10))[0]})"
@@ -96,9 +100,9 @@ class DeviceWork:
 
     @contextlib.contextmanager
     def _recording(self) -> Iterator[None]:
-        """What is computed by :meth:`on_device` is recorded, and replayed."""
+        """Records computations in :meth:`on_device` within the context, and replays them."""
         self.check_can_record()
-        self._graph = CudaGraph(self._checked_later, [self.generator])
+        self._graph = CudaGraph(self._work_and_checks, [self.generator])
         steps = [self.optimizer] if isinstance(self.optimizer, torch.optim.Adam) else []
         try:
             with recordable(*steps):
@@ -108,14 +112,13 @@ class DeviceWork:
 
     @contextlib.contextmanager
     def own_noise(self, advance: bool = False) -> Iterator[None]:
-        """Within it, layers such as dropout draw by :attr:`generator`.
+        """Seeds the draws of layers such as dropout from :attr:`generator` within the context.
 
-        They draw from PyTorch's global generators, which are seeded from :attr:`generator` and put
-        back afterwards.
+        These layers draw from PyTorch's global generators, whose states are restored afterwards.
 
         Args:
-            advance: Have :attr:`generator` move on where something was drawn, so that the next
-                draws are others. Otherwise it stays as it is.
+            advance: Whether :attr:`generator` advances if something was drawn, so that the next
+                draws differ. Otherwise its state does not change.
         """
         seed = zlib.crc32(self.generator.get_state().cpu().numpy().tobytes())
         on_gpu = self.device.type == "cuda"
@@ -136,15 +139,18 @@ class DeviceWork:
         return [state.numpy().tobytes() for state in states]
 
     def on_device(self, work: Callable[..., dict[str, Tensor]], *data: Tensor) -> dict[str, Tensor]:
-        """The part of an update that a CUDA graph can replay.
+        """Runs the part of an update that a CUDA graph can replay.
 
         Args:
-            work: Gives numbers to log. It does the same with every data: it looks at no value of a
-                tensor, and changes parameters in place. In it, :meth:`guard` may be called.
-            *data: Tensors, which may differ from update to update.
+            work: Function of ``data`` that changes parameters in place and returns numbers to log.
+                Its operations do not depend on the values of tensors. It may call :meth:`guard`.
+            *data: Tensors, which may differ between updates.
+
+        Returns:
+            The numbers that ``work`` returned.
 
         Raises:
-            FloatingPointError: As :meth:`guard`.
+            FloatingPointError: Values given to :meth:`guard` are not finite.
         """
         if self._graph is None:
             return work(*data)
@@ -154,19 +160,20 @@ class DeviceWork:
             self._stop_unless(finite, what)
         return report
 
-    def _checked_later(self, *data: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _work_and_checks(self, *data: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         self._checks = {}
         return self._work(*data), self._checks
 
     def step(self, loss: Tensor, gradients: Sequence[Tensor] | None = None) -> None:
-        """A gradient step on a loss.
+        """Takes a gradient step on a loss.
 
         Args:
-            loss: A scalar.
-            gradients: Of it, by all parameters of the module; by ``loss.backward()`` if not given.
+            loss: Loss, a scalar.
+            gradients: Gradients of the loss with respect to all parameters of the module (default:
+                computed by ``loss.backward()``).
 
         Raises:
-            FloatingPointError: The loss or a gradient is not finite; nothing is changed.
+            FloatingPointError: The loss or a gradient is not finite; no parameter has changed.
         """
         assert self.optimizer is not None
         self.optimizer.zero_grad()
@@ -184,13 +191,19 @@ class DeviceWork:
             self.optimizer.step()
 
     def limit_gradient(self) -> None:
-        """Change the gradients before a step is made, such as where they are too long."""
+        """Changes gradients before a step, such as clipping; the default does nothing."""
 
     def guard(self, what: str, values: Any) -> None:
-        """Stop where values are not finite; while a graph is recorded, :meth:`on_device` does.
+        """Stops the training where values are not finite.
+
+        While a graph is recorded or replayed, :meth:`on_device` raises the error afterwards.
+
+        Args:
+            what: Name of the values in the error message.
+            values: Tensors to be checked.
 
         Raises:
-            FloatingPointError: They are not.
+            FloatingPointError: A value is not finite.
         """
         self._checks[what] = is_finite(values)
         if not is_recording():
@@ -198,17 +211,17 @@ class DeviceWork:
 
     @property
     def all_finite(self) -> Tensor:
-        """Whether all that was given to :meth:`guard` in this update is finite, on the device."""
+        """Whether all values given to :meth:`guard` in this update are finite, on the device."""
         return torch.stack(list(self._checks.values())).all()
 
     def _stop_unless(self, finite: Tensor, what: str) -> None:
         if not finite:
             raise FloatingPointError(
                 f"{type(self).__name__}: the {what} of iteration {self.num_iterations + 1} is not "
-                "finite; the parameters are those before. Lower the step sizes"
+                "finite; the parameters are those before this iteration. Lower the step sizes"
             )
 
 
-def _next(x: Tensor) -> Tensor:
-    """What is compiled as a trial."""
+def _add_one(x: Tensor) -> Tensor:
+    """Adds one: a small function to test whether ``torch.compile`` works."""
     return x + 1

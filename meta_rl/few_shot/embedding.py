@@ -1,4 +1,4 @@
-"""What learners that compare embeddings share: the support set as memory, learned shot by shot."""
+"""The base of learners that compare embeddings of queries with those of the support set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Memory(NamedTuple):
 
     Attributes:
         keys: Embeddings, ``[M, S, D]``.
-        labels: ``[M, S]``.
+        labels: Labels, ``[M, S]``.
     """
 
     keys: Tensor
@@ -26,31 +26,32 @@ class Memory(NamedTuple):
 
     @property
     def ways(self) -> int:
-        """Classes: the largest label and one."""
+        """Number of classes: the largest label plus one."""
         return count_classes(self.labels)
 
     def one_hot(self) -> Tensor:
-        """``[M, S, W]``."""
+        """Returns the labels one-hot, ``[M, S, W]``."""
         classes = torch.arange(self.ways, device=self.labels.device)
         return (self.labels[..., None] == classes).to(self.keys.dtype)
 
 
 class EmbeddingLearner(FewShotLearner):
-    """Embed the support set and compare queries with it; the state is a :class:`Memory`.
+    """A learner that embeds the support set and compares queries with it.
 
-    Adapting on from a state adds examples. Before adaptation nothing is known, and class 0 is
-    predicted.
+    Its state is a :class:`Memory`; adapting a state further adds examples. Before adaptation it
+    predicts class 0.
     """
 
     unit: ClassVar[str] = "shot"
     state_kind: ClassVar[type | tuple[type, ...]] = Memory
 
     def check_batch(self, batch: Any) -> FewShotTasks:
-        """As :meth:`CheckedInputs.check_batch`; support and query inputs are of one shape.
+        """Returns training tasks as the network takes them; see :meth:`CheckedInputs.check_batch`.
 
         Raises:
-            TypeError: As there.
-            ValueError: As there, other shapes, or a query whose class has no support example.
+            TypeError: The batch is no :class:`FewShotTasks`.
+            ValueError: The data do not fit, support and query inputs have different shapes, or the
+                class of a query has no support example.
         """
         checked = super().check_batch(batch)
         one, other = checked.support_x.shape[2:], checked.query_x.shape[2:]
@@ -67,15 +68,15 @@ class EmbeddingLearner(FewShotLearner):
 
     @abstractmethod
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
-        """Logits ``[M, Q, W]`` of embedded queries ``[M, Q, D]``."""
+        """Returns the logits ``[M, Q, W]`` of embedded queries ``[M, Q, D]``."""
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embeddings ``[M, N, D]`` of inputs ``[M, N, ...]``, all in one batch."""
+        """Returns embeddings ``[M, N, D]`` of inputs ``[M, N, ...]``, computed in one batch."""
         return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
     @torch.no_grad()
     def adapt(self, support: Any, state: Memory | None = None) -> Memory:
-        """Embed the support data, and add them to the state."""
+        """Embeds the support data, and adds them to the state."""
         x, y = self.check_support(support)
         self.check_state(state)
         with self.own_noise():
@@ -87,7 +88,7 @@ class EmbeddingLearner(FewShotLearner):
         return Memory(*(torch.cat(parts, dim=1) for parts in zip(state, memory, strict=True)))
 
     def outputs(self, inputs: Tensor, state: Memory | None) -> Tensor:
-        """Logits; without a state, the same for every class."""
+        """Returns logits ``[M, Q, W]``; without a state they are zeros, for one class."""
         if state is None:
             return inputs.new_zeros((*inputs.shape[:2], 1), dtype=self.dtype)
         if len(state.labels) != len(inputs):
@@ -96,12 +97,15 @@ class EmbeddingLearner(FewShotLearner):
         if embedded.shape[-1] != state.keys.shape[-1]:
             raise ValueError(
                 f"queries give {embedded.shape[-1]} features, the support data of this state gave "
-                f"{state.keys.shape[-1]}: they are of another size"
+                f"{state.keys.shape[-1]}: their inputs have another size"
             )
         return self.compare(embedded, state)
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
-        """An outer step on the loss of the queries, embedded in one batch with the support set."""
+        """Takes a gradient step on the loss of the queries.
+
+        Queries and support set are embedded in one batch.
+        """
         batch = self.check_batch(batch)
         x, y = batch.support
         both = self.embed(torch.cat([x, batch.query_x], dim=1))
@@ -112,7 +116,7 @@ class EmbeddingLearner(FewShotLearner):
         return {"loss": loss, "accuracy": accuracy(logits, batch.query_y)}
 
     def adaptation_points(self, support: Any) -> Iterator[tuple[int, Memory]]:
-        """States after one example of each class, two examples, and so on."""
+        """Yields the states after one example of each class, after two examples, and so on."""
         x, y = self.check_support(support)
         state = None
         for shot, index in enumerate(shots_of(y)):
@@ -122,11 +126,14 @@ class EmbeddingLearner(FewShotLearner):
 
     @torch.no_grad()
     def predictions(self, support: Any, inputs: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Labels ``[M, Q]`` of queries at each of :meth:`adaptation_points`, embedded once.
+        """Yields the predicted labels at each adaptation point; queries are embedded only once.
 
         Args:
-            support: As in :meth:`adapt`.
+            support: Support data, as for :meth:`adapt`.
             inputs: Queries, with a task axis.
+
+        Yields:
+            A point of :meth:`adaptation_points`, and labels ``[M, Q]``.
         """
         with self.own_noise():
             queries = self.embed(self.check_inputs(inputs))
@@ -135,14 +142,14 @@ class EmbeddingLearner(FewShotLearner):
 
 
 def shots_of(labels: Tensor) -> list[Tensor]:
-    """Where the first, the second, ... example of each class lies.
+    """Returns the indices of the first, the second, ... example of each class.
 
     Args:
-        labels: ``[M, S]``.
+        labels: Labels, ``[M, S]``.
 
     Returns:
-        For each shot the indices ``[M, W]`` of one example of each class; all examples at once,
-        ``[M, S]``, where the classes have different numbers of examples.
+        For each shot the indices ``[M, W]`` of one example of each class. If classes have different
+        numbers of examples, there is one entry with all examples, ``[M, S]``.
     """
     ways = count_classes(labels)
     member = labels[..., None] == torch.arange(ways, device=labels.device)
@@ -150,6 +157,6 @@ def shots_of(labels: Tensor) -> list[Tensor]:
     shots = int(counts.max())
     if int(counts.min()) != shots:
         return [torch.arange(labels.shape[1], device=labels.device).expand_as(labels)]
-    # By class and, within a class, in the order of the support set.
+    # Examples are sorted by class and, within a class, in the order of the support set.
     order = torch.argsort(labels, dim=1, stable=True).unflatten(1, (ways, shots))
     return list(order.unbind(dim=2))

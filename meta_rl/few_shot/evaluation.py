@@ -20,7 +20,7 @@ from meta_rl.tasks import DRAWN_TASKS, TaskSplit, check_count
 DRAWN_AT_ONCE = 50
 TASKS_AT_ONCE = 25
 NUMBERS_AT_ONCE = 4_000_000
-"""In the inputs of these tasks, at most."""
+"""Maximum size of the inputs of the tasks that are evaluated together, in numbers."""
 
 _DRAWS, _LEARNER, _OUT_OF_SCOPE = range(3)  # first parts of the spawn keys
 
@@ -28,27 +28,27 @@ _DRAWS, _LEARNER, _OUT_OF_SCOPE = range(3)  # first parts of the spawn keys
 def evaluate_few_shot(
     learner: Any, tasks: Any, num_tasks: int | None = None, *, seed: int = 0, split: str = "test"
 ) -> EvaluationResult:
-    """Score predictions on query data before adaptation, and after more and more of it.
+    """Scores predictions on query data before adaptation and at each adaptation point.
 
     The scores of a task depend on the learner, the task and ``seed`` alone, not on the number of
-    other tasks: tasks are drawn by blocks with seeds of their own, and the learner is always asked
-    about the same number of tasks.
+    other tasks: tasks are drawn in blocks, each with a seed of its own, and the learner always gets
+    the same number of tasks at a time.
 
     Args:
-        learner: With ``adapt(support, state)`` and ``predict(inputs, state)``; the points of its
-            adaptation come from ``adaptation_points(support)`` where it has it, or at once with
-            what is predicted there from ``predictions(support, inputs)``.
-        tasks: A split, or a distribution of tasks.
-        num_tasks: Number of tasks. By default all tasks of a list, and 100 draws otherwise.
-        seed: Seed of the draws and of the learner, whose generators are put back afterwards.
-        split: Part of the split.
+        learner: Learner with ``adapt(support, state)`` and ``predict(inputs, state)``. It may have
+            ``adaptation_points(support)``, which yields states during adaptation, or
+            ``predictions(support, inputs)``, which yields the predictions of these states.
+        tasks: Split, or distribution of tasks.
+        num_tasks: Number of tasks (default: all tasks of a list, 100 draws otherwise).
+        seed: Seed of the draws and of the learner, whose generators are restored afterwards.
+        split: Name of the part of the split.
 
     Returns:
-        Values ``[num_tasks, points]``: accuracy, or mean squared error, in column 0 before
-        adaptation, then after the steps or shots in ``points``.
+        Values ``[num_tasks, points]``, accuracies or mean squared errors: column 0 is before
+        adaptation, the others are after the steps or shots in ``points``.
 
     Raises:
-        ValueError: Counts below one, more tasks than a list has, or an unknown split.
+        ValueError: A count is below one, a list has fewer tasks, or the split is unknown.
     """
     if isinstance(tasks, TaskSplit):
         distribution = tasks[split]
@@ -57,7 +57,7 @@ def evaluate_few_shot(
     values, points = [], [0]
     measure = "accuracy"
     for batch, num, _ in _batches(learner, distribution, num_tasks, seed):
-        columns, points = _columns(learner, batch)
+        columns, points = _score_points(learner, batch)
         values.append(columns[:num])
         if batch.query_y.is_floating_point():
             measure = "mean squared error"
@@ -80,13 +80,16 @@ def evaluate_few_shot(
 def final_scores(
     learner: Any, tasks: Any, num_tasks: int | None = None, *, seed: int = 0
 ) -> np.ndarray:
-    """Scores after all of the adaptation only, ``[num_tasks]``; the tasks are those of ``seed``.
+    """Scores predictions after complete adaptation only.
 
     Args:
-        learner: As for :func:`evaluate_few_shot`.
-        tasks: A distribution of tasks.
-        num_tasks: Number of tasks, as for :func:`evaluate_few_shot`.
+        learner: Learner with ``adapt(support)`` and ``predict(inputs, state)``.
+        tasks: Distribution of tasks.
+        num_tasks: Number of tasks (default: all tasks of a list, 100 draws otherwise).
         seed: Seed of the draws and of the learner.
+
+    Returns:
+        Scores ``[num_tasks]``, of the same tasks as :func:`evaluate_few_shot` with this seed.
     """
     scores = []
     for batch, num, _ in _batches(learner, tasks, num_tasks, seed):
@@ -98,17 +101,17 @@ def final_scores(
 def _batches(
     learner: Any, distribution: Any, num_tasks: int | None, seed: int
 ) -> Iterator[tuple[FewShotTasks, int, np.random.Generator]]:
-    """Tasks on the learner's device in batches of one size, while its randomness is seeded.
+    """Yields tasks on the learner's device in batches of one size, and seeds the learner.
 
     Yields:
-        The tasks, how many of them count (further ones fill the last batch up), and a generator
-        for what else is drawn for them.
+        The tasks, the number of tasks that count (others fill up the last batch), and a generator
+        for other draws for these tasks.
     """
     num_tasks = _count_tasks(distribution, num_tasks)
     randomness = LearnerRandomness(learner)
     with randomness.kept():
-        for first, drawn in _drawn(distribution, num_tasks, seed):
-            size = _at_once(drawn)
+        for first, drawn in _draw_blocks(distribution, num_tasks, seed):
+            size = _tasks_per_batch(drawn)
             for start in range(0, min(drawn.num_tasks, num_tasks - first), size):
                 key = (first, start)
                 randomness.seed(np.random.SeedSequence(seed, spawn_key=(_LEARNER, *key)))
@@ -135,8 +138,10 @@ def _count_tasks(distribution: Any, num_tasks: int | None) -> int:
     return num_tasks
 
 
-def _drawn(distribution: Any, num_tasks: int, seed: int) -> Iterator[tuple[int, FewShotTasks]]:
-    """The tasks of a list in an order that is always the same, or draws by blocks."""
+def _draw_blocks(
+    distribution: Any, num_tasks: int, seed: int
+) -> Iterator[tuple[int, FewShotTasks]]:
+    """Yields the tasks of a list in a fixed order, or blocks of drawn tasks."""
     if isinstance(distribution, FrozenTasks):
         order = np.random.default_rng(0).permutation(len(distribution))
         yield (
@@ -152,31 +157,31 @@ def _drawn(distribution: Any, num_tasks: int, seed: int) -> Iterator[tuple[int, 
         yield first, FewShotTasks(*drawn).to()  # arrays and lists are taken too
 
 
-def _at_once(drawn: FewShotTasks) -> int:
-    """So few tasks at a time that large images have room in memory, once they are features."""
+def _tasks_per_batch(drawn: FewShotTasks) -> int:
+    """Returns the number of tasks in a batch, which bounds the memory of large inputs."""
     each = (drawn.support_x.numel() + drawn.query_x.numel()) // drawn.num_tasks
     return max(1, min(TASKS_AT_ONCE, NUMBERS_AT_ONCE // max(1, each)))
 
 
-def _columns(learner: Any, batch: FewShotTasks) -> tuple[np.ndarray, list[int]]:
-    """Scores ``[M, points]`` of a batch of tasks, and the points."""
+def _score_points(learner: Any, batch: FewShotTasks) -> tuple[np.ndarray, list[int]]:
+    """Returns the scores ``[M, points]`` of a batch of tasks, and the points."""
     columns, points = [_score(learner.predict(batch.query_x, None), batch.query_y)], [0]
-    predictions = getattr(learner, "predictions", partial(_predictions, learner))
+    predictions = getattr(learner, "predictions", partial(_predict_points, learner))
     for point, predicted in predictions(batch.support, batch.query_x):
         columns.append(_score(predicted, batch.query_y))
         points.append(point)
     return torch.stack(columns, dim=1).cpu().numpy().astype(np.float64), points
 
 
-def _predictions(learner: Any, support: Any, inputs: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """What is predicted at each point of adaptation; at 1 where the learner tells of none."""
+def _predict_points(learner: Any, support: Any, inputs: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yields predictions at each adaptation point, at point 1 alone if the learner has none."""
     states = getattr(learner, "adaptation_points", None)
     for point, state in states(support) if states else [(1, learner.adapt(support))]:
         yield point, learner.predict(inputs, state)
 
 
 def _score(predicted: Tensor, y: Tensor) -> Tensor:
-    """Accuracy, or mean squared error, of each task, ``[M]``."""
+    """Returns the accuracy, or the mean squared error, of each task, ``[M]``."""
     if y.is_floating_point():
         return functional.mse_loss(predicted, y, reduction="none").flatten(1).mean(dim=1)
     return (predicted == y).to(torch.float64).mean(dim=1)
@@ -190,21 +195,21 @@ def out_of_scope_auroc(
     *,
     seed: int = 0,
 ) -> np.ndarray:
-    """How well confidence tells queries of a task's classes from inputs of no class.
+    """Measures how well confidence separates queries of a task from inputs of no class.
 
-    Confidence is the largest class probability; the area under the ROC curve is the probability
-    that a query of the task has more of it than an input out of scope (ties count half): 0.5 is
-    chance.
+    Confidence is the largest class probability. The area under the ROC curve is the probability
+    that a query of the task has a higher confidence than an input out of scope (ties count half);
+    chance is 0.5.
 
     Args:
-        learner: With ``scores(inputs, state)``.
-        tasks: A distribution of tasks.
-        out_of_scope: Inputs of no class, ``[N, ...]``; as many as queries are drawn for each task.
-        num_tasks: Tasks.
-        seed: Of the draws.
+        learner: Learner with ``adapt(support)`` and ``scores(inputs, state)``.
+        tasks: Distribution of tasks.
+        out_of_scope: Inputs of no class, ``[N, ...]``; each task draws as many as it has queries.
+        num_tasks: Number of tasks.
+        seed: Seed of the draws.
 
     Returns:
-        ``[num_tasks]``.
+        Areas under the ROC curve, ``[num_tasks]``.
     """
     areas = []
     for batch, num, rng in _batches(learner, tasks, num_tasks, seed):

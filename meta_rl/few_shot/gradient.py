@@ -1,4 +1,4 @@
-"""What learners that adapt by gradient steps share: fast weights, batched over tasks."""
+"""The base of learners that adapt by gradient steps; fast weights are batched over tasks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from meta_rl.inner_loop import Params, StepSize, adapt_tasks, count_support, det
 
 
 class GradientLearner(FewShotLearner):
-    """Adaptation by gradient steps on the support set; the state is the adapted parameters.
+    """A learner that adapts by gradient steps on the support set.
+
+    Its state is the adapted parameters.
 
     Args:
         network: A classifier with ``ways``, or a network for regression (``ways=None``).
         lr: Step size of the adaptation.
-        eval_steps: Steps of :meth:`adapt`.
-        chunk_size: Tasks at a time; by default all, but one where convolutions run on a CPU, for
-            which a batch over tasks was measured to be no faster and often slower.
-        meta_lr: As in :class:`FewShotLearner`.
-        meta_batch_size: Likewise.
-        seed: Likewise.
-        device: Likewise.
+        eval_steps: Number of gradient steps in :meth:`adapt`.
+        chunk_size: Number of tasks computed at a time (default: one for convolutions on a CPU,
+            where a batch over tasks is no faster and often slower; all tasks otherwise).
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of tasks in an outer update.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     classifies = True
@@ -57,7 +59,7 @@ class GradientLearner(FewShotLearner):
 
     @property
     def regression(self) -> bool:
-        """Whether the network has no classes."""
+        """Whether targets are values: the network has ``ways=None``."""
         return getattr(self.network, "ways", 0) is None
 
     @property
@@ -66,10 +68,12 @@ class GradientLearner(FewShotLearner):
         return dict(self.network.named_parameters())
 
     def check_support(self, support: Any) -> tuple[Tensor, Tensor]:
-        """As :meth:`CheckedInputs.check_support`; a network of one's own is asked for its classes.
+        """Returns support data with a task axis; see :meth:`CheckedInputs.check_support`.
+
+        A network without ``ways`` is called once to find its number of classes.
 
         Raises:
-            ValueError: As there.
+            ValueError: The data do not fit; see :meth:`adapt`.
         """
         x, y = super().check_support(support)
         if not hasattr(self.network, "ways") and self.ways is None:
@@ -79,7 +83,7 @@ class GradientLearner(FewShotLearner):
 
     @torch.no_grad()
     def _count_outputs(self, x: Tensor) -> int:
-        """How many outputs a network of your own gives for the inputs of a task."""
+        """Returns the number of outputs that the network gives for the inputs of a task."""
         training = {module: module.training for module in self.network.modules()}
         self.network.eval()
         try:
@@ -95,20 +99,20 @@ class GradientLearner(FewShotLearner):
         return int(outputs.shape[-1])
 
     def step_sizes(self) -> StepSize:
-        """Of the adaptation."""
+        """Returns the step size of the adaptation, or one for each parameter by its name."""
         return self.lr
 
     head_only = False
-    """Whether a task changes the module ``head`` only: what lies before it is computed once."""
+    """Whether a task adapts the module ``head`` only, so that features are computed once."""
 
     def features(self, params: Params, x: Tensor) -> Tensor:
-        """What the head is given, for one task's inputs."""
+        """Returns the inputs of the head (features) for one task's inputs."""
         body = self.network.body
         assert isinstance(body, nn.Module)
         return functional_call(body, within("body", params), (x,))
 
     def forward(self, params: Params, x: Tensor) -> Tensor:
-        """Of the network, for one task; of its head, for features, where only that adapts."""
+        """Returns the outputs for one task's inputs, or for features if only the head adapts."""
         if not self.head_only:
             return functional_call(self.network, params, (x,))
         head = self.network.head
@@ -116,18 +120,23 @@ class GradientLearner(FewShotLearner):
         return functional_call(head, within("head", params), (x,))
 
     def loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-        """Of one task's data ``(x, y)``."""
+        """Returns the loss on one task's data ``(x, y)``."""
         return task_loss(functional_call(self.network, params, (data[0],)), data[1])
 
     def inner_loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-        """What adaptation lowers: the loss, with x as for :meth:`forward`."""
+        """Returns the loss that adaptation minimises; ``data[0]`` is as for :meth:`forward`."""
         return task_loss(self.forward(params, data[0]), data[1])
 
     zero_head = False
     """Whether a task starts with a head of zeros."""
 
     def start(self, ways: int | None = None, params: Params | None = None) -> Params:
-        """What a task starts from; a head of zeros has rows for so many classes."""
+        """Returns the parameters that a task starts from.
+
+        Args:
+            ways: Number of classes of a head of zeros (default: as in ``params``).
+            params: Parameters (default: the meta-learned ones).
+        """
         params = self.params if params is None else params
         if self.zero_head:
             for name in head_names(self.network):
@@ -136,7 +145,7 @@ class GradientLearner(FewShotLearner):
         return params
 
     def initial_state(self, num_tasks: int, ways: int | None = None) -> Params:
-        """Fast weights before any step, for each task; ``ways`` as for :meth:`start`."""
+        """Returns each task's parameters before any step; ``ways`` is as for :meth:`start`."""
         return {
             name: value.detach().expand(num_tasks, *value.shape)
             for name, value in self.start(ways).items()
@@ -144,7 +153,7 @@ class GradientLearner(FewShotLearner):
 
     @torch.no_grad()
     def gradient_steps(self, support: Any, state: Params, num_steps: int) -> Params:
-        """Go on from fast weights, without a graph."""
+        """Takes gradient steps from given parameters, without a graph for second derivatives."""
         x, y = support
         adapting = state
         if self.head_only:
@@ -163,18 +172,19 @@ class GradientLearner(FewShotLearner):
         return state | detached(adapted)
 
     def adapt(self, support: Any, state: Any = None, num_steps: int | None = None) -> Any:
-        """Take gradient steps on the support data.
+        """Takes gradient steps on the support data.
 
         Args:
-            support: ``(x [M, S, ...], y [M, S])``; or without the task axis.
-            state: To go on from; the meta-learned parameters by default.
-            num_steps: Steps; ``eval_steps`` by default.
+            support: Support data ``(x [M, S, ...], y [M, S])``, or those of one task without the
+                task axis.
+            state: Parameters to go on from (default: the meta-learned ones).
+            num_steps: Number of gradient steps (default: ``eval_steps``).
 
         Returns:
             Adapted parameters by name, each with a leading task axis.
 
         Raises:
-            ValueError: As :meth:`FewShotLearner.adapt`.
+            ValueError: The data do not fit; see :meth:`FewShotLearner.adapt`.
         """
         x, y = self.check_support(support)
         self.check_state(state)
@@ -187,7 +197,7 @@ class GradientLearner(FewShotLearner):
 
     @torch.no_grad()
     def outputs(self, inputs: Tensor, state: Any) -> Tensor:
-        """Of the network, for each task with its own parameters."""
+        """Returns the network's outputs for each task with its own parameters."""
         state = self.initial_state(len(inputs)) if state is None else state
         if count_support(state) != len(inputs):
             raise ValueError(
@@ -200,15 +210,15 @@ class GradientLearner(FewShotLearner):
         return self.over_tasks(forward)(state, inputs)
 
     def over_tasks(self, function: Any) -> Any:
-        """A function of one task as one of many; noise, such as dropout, differs between tasks."""
+        """Maps a function of one task over tasks; noise such as dropout differs between them."""
         return vmap(function, chunk_size=self.chunk_size, randomness="different")
 
     def scored_steps(self) -> list[int]:
-        """After how many steps an evaluation scores; every step by default."""
+        """Returns the numbers of steps after which an evaluation scores (default: every one)."""
         return list(range(1, self.eval_steps + 1))
 
     def adaptation_points(self, support: Any) -> Iterator[tuple[int, Any]]:
-        """States after one step, two steps, and so on."""
+        """Yields the states after each number of steps in :meth:`scored_steps`."""
         state, before = None, 0
         for steps in self.scored_steps():
             state = self.adapt(support, state, num_steps=steps - before)
@@ -217,10 +227,10 @@ class GradientLearner(FewShotLearner):
 
 
 def head_names(network: nn.Module) -> list[str]:
-    """Parameters of the module ``head``.
+    """Returns the names of the parameters of the module ``head``.
 
     Raises:
-        ValueError: The network has none.
+        ValueError: The network has no parameters in such a module.
     """
     names = [name for name, _ in network.named_parameters() if name.startswith("head.")]
     if not names:
@@ -229,11 +239,11 @@ def head_names(network: nn.Module) -> list[str]:
 
 
 def check_adaptable(network: nn.Module) -> None:
-    """Refuses layers that gradient steps of many tasks, side by side, cannot go through.
+    """Raises an error for layers that cannot be adapted to many tasks side by side.
 
     Raises:
-        ValueError: A layer that keeps statistics, or changes what it keeps in every call; a layer
-            without second derivatives; or a recurrent layer.
+        ValueError: A layer keeps running statistics, changes its buffers in every call, has no
+            second derivatives, or is recurrent.
     """
     for name, module in network.named_modules():
         kind = type(module).__name__
@@ -249,20 +259,20 @@ def check_adaptable(network: nn.Module) -> None:
             )
 
 
-_BY_STEPS = "torch.func.vmap does not batch it; write it out in steps"
+_NOT_BATCHED = "torch.func.vmap does not batch it; write it out in steps"
 _NOT_ADAPTABLE = {
     "CrossMapLRN2d": "it has no second derivatives; nn.LocalResponseNorm is the same",
     "SpectralNorm": "it changes its buffers in every call in training",
     "_SpectralNorm": "it changes its buffers in every call in training",
-    "GRU": _BY_STEPS,
+    "GRU": _NOT_BATCHED,
     "RReLU": "torch.func.vmap does not batch it; nn.LeakyReLU is the same without noise",
-    "LSTM": _BY_STEPS,
-    "RNN": _BY_STEPS,
+    "LSTM": _NOT_BATCHED,
+    "RNN": _NOT_BATCHED,
 }
 
 
 def within(module: str, params: Params) -> Params:
-    """Parameters of a module, by their names in it."""
+    """Returns the parameters of a submodule, by their names within it."""
     prefix = module + "."
     return {
         name.removeprefix(prefix): value

@@ -1,4 +1,4 @@
-"""Image files and PIL images as pixels, whatever their format: read rightly or refused."""
+"""Reading of image files and PIL images as pixels; unclear formats are refused."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ SUFFIXES = (
 
 WHITE_OF_16_BITS = 65535
 OF_16_BITS = ("PNG", "PPM")
-"""Formats whose images of PIL's mode "I" (32 bits) have 16 bits."""
+"""File formats that hold 16 bits where PIL's mode is "I" (32 bits)."""
 
 Background = str | int | tuple[int, int, int]
 """A colour: a name or ``"#rrggbb"``, a grey value from 0 to 255, or red, green and blue."""
 
 
 def check_background(background: Any) -> tuple[int, int, int]:
-    """Gives a colour as red, green and blue, 0 to 255 each.
+    """Returns a colour as red, green and blue, each from 0 to 255.
 
     Raises:
-        ValueError: No colour.
+        ValueError: The background is no colour.
     """
     try:
         if isinstance(background, str):
@@ -39,8 +39,8 @@ def check_background(background: Any) -> tuple[int, int, int]:
         red, green, blue = (check_count("background", part, 0, 255) for part in parts)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            "background is the name of a colour, a grey value from 0 to 255, or three of them, got "
-            f"{background!r}"
+            "background is the name of a colour, a grey value from 0 to 255, or red, green and "
+            f"blue values, got {background!r}"
         ) from error
     return red, green, blue
 
@@ -48,19 +48,20 @@ def check_background(background: Any) -> tuple[int, int, int]:
 def read_image(
     file: Path, size: int, channels: int, background: tuple[int, int, int] = (255, 255, 255)
 ) -> Tensor:
-    """Reads an image file, resized.
+    """Reads and resizes an image file.
 
     Args:
         file: Path of the file.
         size: Height and width of the result, in pixels.
-        channels: 1 for grey, 3 for colour.
-        background: What lies behind transparent pixels.
+        channels: Number of channels: 1 for grey, 3 for colour.
+        background: Colour behind transparent pixels: red, green and blue, 0 to 255.
 
     Returns:
-        ``[channels, size, size]``, uint8; of files with 16 bits a channel, floats in [0, 1].
+        Pixels ``[channels, size, size]``: uint8, or floats in [0, 1] for files of 16 bits a
+        channel.
 
     Raises:
-        ValueError: Not readable, animated, or of a kind whose numbers have no known range.
+        ValueError: The image is not readable, animated, or has values of no known range.
     """
     try:
         with Image.open(file) as image:
@@ -78,36 +79,36 @@ def image_tensor(
     background: tuple[int, int, int] = (255, 255, 255),
     size: int | None = None,
 ) -> Tensor:
-    """Gives the pixels of an image, upright, ``[channels, height, width]``.
+    """Returns the pixels of an upright image.
 
     Transparent images are composed on the background; palettes and other colour models (such as
     CMYK) become grey or red, green and blue.
 
     Args:
-        image: An image of PIL.
-        channels: 1 for grey, 3 for colour; by default what the image has.
-        background: What lies behind transparent pixels.
-        size: Height and width of the result; by default those of the image.
+        image: Image of PIL.
+        channels: Number of channels: 1 for grey, 3 for colour (default: as the image has).
+        background: Colour behind transparent pixels: red, green and blue, 0 to 255.
+        size: Height and width of the result, in pixels (default: those of the image).
 
     Returns:
-        uint8; of 16-bit images floats in [0, 1].
+        Pixels ``[channels, height, width]``: uint8, or floats in [0, 1] for images of 16 bits.
 
     Raises:
-        ValueError: Animated, a kind whose numbers have no known range, or an image that is seen
-            only before another background.
+        ValueError: The image is animated, has values of no known range, or cannot be told from
+            the background.
     """
     frames = int(getattr(image, "n_frames", 1))
     if frames > 1 and image.format != "MPO":  # MPO: a photo and its preview
-        raise ValueError(f"an animation of {frames} frames; save the one that is meant")
+        raise ValueError(f"an animation of {frames} frames; save one frame as an image")
     if image.mode == "F" or (image.mode == "I" and image.format not in OF_16_BITS):
         raise ValueError(
             f"images of mode {image.mode} have no known white; save it with 8 or 16 bits"
         )
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        return _of_many_greys(image, channels, size)
+        return _read_16_bit_grey(image, channels, size)
     transparent = image.has_transparency_data
-    flat = _composed(image, background) if transparent else _plain_colours(image)
+    flat = _compose_on_background(image, background) if transparent else _as_grey_or_rgb(image)
     if channels is not None:
         flat = flat.convert("L" if channels == 1 else "RGB")
     if transparent and _is_constant(flat) and not _is_constant(image.convert("RGBA")):
@@ -121,24 +122,27 @@ def image_tensor(
     return torch.from_numpy(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0).copy())
 
 
-def _composed(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """On an opaque background; grey stays grey where the background is grey too."""
+def _compose_on_background(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Composes an image on an opaque background; the result is grey if both are grey."""
     grey = image.mode in ("1", "L", "LA", "La") and len(set(background)) == 1
     over = image.convert("RGBA")
     under = Image.new("RGBA", image.size, (*background, 255))
     return Image.alpha_composite(under, over).convert("L" if grey else "RGB")
 
 
-def _plain_colours(image: Image.Image) -> Image.Image:
-    """Of a palette or another colour model, as grey or as red, green and blue."""
+def _as_grey_or_rgb(image: Image.Image) -> Image.Image:
+    """Converts an opaque image of any colour model to grey, or to red, green and blue."""
     try:
         return image.convert("L" if image.mode in ("1", "L") else "RGB")
     except ValueError as error:
         raise ValueError(f"images of mode {image.mode} cannot be read: {error}") from error
 
 
-def _of_many_greys(image: Image.Image, channels: int | None, size: int | None) -> Tensor:
-    """A 16-bit image as floats: 8 bits would lose most of a dark one, and PIL cuts bright ones."""
+def _read_16_bit_grey(image: Image.Image, channels: int | None, size: int | None) -> Tensor:
+    """Returns the pixels of a 16-bit image as floats.
+
+    With 8 bits a dark image would lose most of its detail, and PIL would clip a bright one.
+    """
     grey = Image.fromarray(np.asarray(image).astype(np.float32) / WHITE_OF_16_BITS)
     if size is not None:
         grey = grey.resize((size, size), Image.Resampling.LANCZOS)

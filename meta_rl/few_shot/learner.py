@@ -39,10 +39,10 @@ from meta_rl.few_shot.training_log import TrainingLog, progress
 from meta_rl.torch_generator import set_generator_state
 
 Callback = Callable[["FewShotLearner"], "bool | None"]
-"""Called after every iteration; ``False`` stops the training."""
+"""A function that is called after every iteration; if it returns ``False``, training stops."""
 
 Rate = Annotated[float | Sequence[float], "a number or [first, last]"]
-"""A number, or two: from the first to the second, falling linearly over the training."""
+"""A number, or a pair: the rate then goes linearly from the first to the last over the training."""
 
 TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 
@@ -50,36 +50,37 @@ FORMAT = 1
 
 
 class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
-    """Meta-training by a loop of :meth:`draw` and :meth:`update`; adaptation as a function.
+    """The base class of few-shot learners.
 
-    What an iteration does depends on the parameters, the optimiser and the two generators, all of
-    which :meth:`save` keeps: a run that was killed and resumed ends as an undisturbed one.
-    Randomness comes from :attr:`rng` and :attr:`generator`; global generators are never used.
+    Meta-training is a loop of :meth:`draw` and :meth:`update`; adaptation does not change the
+    learner. An iteration depends on the parameters, the optimiser and the two generators, all of
+    which :meth:`save` keeps: a run that is killed and resumed ends like an undisturbed one. Draws
+    come from :attr:`rng` and :attr:`generator`, never from global generators.
 
-    Inputs and states have a leading task axis, on every leaf. Data of one task without it are taken
-    too; the state then has a task axis of one.
+    Inputs and states have a leading task axis, on every leaf. Data of one task without it are
+    accepted too; the state then has a task axis of one.
 
     Args:
         network: One of :mod:`meta_rl.few_shot.networks`, or a module of your own from inputs
             ``[N, ...]`` to ``[N, outputs]``.
-        meta_lr: Of Adam, for the outer update; or first and last value.
-        meta_batch_size: Tasks of an iteration, M.
-        seed: Of both generators; from the system's entropy by default.
-        device: Of the parameters and of the tasks: ``"auto"``, ``"cpu"``, ``"cuda"``.
+        meta_lr: Step size of Adam in the outer update: a number, or its first and last value.
+        meta_batch_size: Number of tasks in an iteration, M.
+        seed: Seed of both generators (default: from the system's entropy).
+        device: Device of the parameters and of the tasks: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Attributes:
-        num_iterations: Done so far.
-        module: All that is learned; the network is ``module["network"]``.
+        num_iterations: Number of iterations so far.
+        module: Module of all that is learned; the network is ``module["network"]``.
 
     Raises:
-        ValueError: Counts below one, or rates that are not positive.
+        ValueError: A count is below one, or a rate is not positive.
     """
 
     unit: ClassVar[str] = "step"
-    """What lies between two points of adaptation: ``"step"`` or ``"shot"``."""
+    """Unit of the adaptation points: ``"step"`` or ``"shot"``."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note the arguments: checkpoints keep them."""
+        """Records the arguments, which checkpoints keep."""
         self = super().__new__(cls)
         signature = inspect.signature(cls.__init__)
         if all(one.kind is not one.VAR_KEYWORD for one in signature.parameters.values()):
@@ -92,7 +93,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
     settings: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """What the constructor takes: ``__new__`` would hide it from ``inspect.signature``."""
+        """Sets the constructor's signature, which ``__new__`` hides from ``inspect.signature``."""
         super().__init_subclass__(**kwargs)
         signature = inspect.signature(cls.__init__)
         cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
@@ -110,14 +111,14 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
     ) -> None:
         check_kind("network", network, nn.Module, "a torch.nn.Module")
         check_sizes_known(network)
-        self.device = _found_device(device)
+        self.device = _find_device(device)
         self.module = nn.ModuleDict({"network": network}).to(self.device)
         self.meta_lr = check_rate("meta_lr", meta_lr)
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
         self.ways: int | None = getattr(network, "ways", None)
         self.num_iterations = 0
         self.total_iterations = 0
-        self._example_dims = _dims(getattr(network, "input_shape", None))
+        self._example_dims = _count_dims(getattr(network, "input_shape", None))
         sequence = np.random.SeedSequence(check_seed(seed))
         self.rng = np.random.default_rng(sequence)
         self.generator = torch.Generator(self.device)
@@ -129,32 +130,33 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
 
     @property
     def network(self) -> nn.Module:
-        """What was given to the constructor."""
+        """The network that was given to the constructor."""
         return self.module["network"]
 
     # ------------------------------------------------------------------ adapting and predicting
 
     @abstractmethod
     def adapt(self, support: Any, state: Any = None) -> Any:
-        """Learn tasks from their support data.
+        """Learns tasks from their support data.
 
         Args:
-            support: Inputs and labels, ``(x [M, S, ...], y [M, S])``; or those of one task, without
+            support: Inputs and labels, ``(x [M, S, ...], y [M, S])``, or those of one task without
                 the task axis.
-            state: Of an earlier adaptation, to go on from; ``None`` for a new task.
+            state: State of an earlier adaptation to go on from; ``None`` for a new task.
 
         Returns:
-            The state, to be given to :meth:`predict`.
+            The state, which :meth:`predict` takes.
 
         Raises:
-            TypeError: No pair of inputs and labels, or no numbers in them.
-            ValueError: An empty support set, NaN, infinity or complex numbers, labels out of range
-                or of another kind, or inputs of another shape than the network takes.
+            TypeError: The support data are no pair of inputs and labels, or hold no numbers.
+            ValueError: The support set is empty, values are NaN, infinite or complex, labels are
+                out of range or of another kind, or inputs have another shape than the network
+                takes.
         """
 
     @abstractmethod
     def outputs(self, inputs: Tensor, state: Any) -> Tensor:
-        """Logits of the classes ``[M, Q, W]``, or values ``[M, Q, D]``, with a task axis."""
+        """Returns logits of the classes ``[M, Q, W]``, or values ``[M, Q, D]``."""
 
     @property
     def regression(self) -> bool:
@@ -163,25 +165,28 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
 
     @torch.no_grad()
     def predict(self, inputs: Any, state: Any = None) -> Tensor:
-        """Labels, or values, of queries.
+        """Predicts labels, or values, of queries.
 
         Args:
-            inputs: ``[M, Q, ...]``, or ``[Q, ...]`` of one task.
-            state: From :meth:`adapt`; ``None`` predicts without having learned the task.
+            inputs: Queries ``[M, Q, ...]``, or ``[Q, ...]`` of one task.
+            state: State from :meth:`adapt`; ``None`` predicts before adaptation.
 
         Returns:
-            Labels ``[M, Q]`` or values ``[M, Q, D]``; without the task axis where the inputs had
+            Labels ``[M, Q]`` or values ``[M, Q, D]``; without the task axis if the inputs have
             none.
 
         Raises:
-            ValueError: Inputs of another shape, or of another number of tasks than the state.
+            ValueError: The inputs have another shape, or another number of tasks than the state.
         """
         outputs = self.scores(inputs, state)
         return outputs if self.regression else outputs.argmax(dim=-1)
 
     @torch.no_grad()
     def scores(self, inputs: Any, state: Any = None) -> Tensor:
-        """As :meth:`predict`, but the logits of all classes: their softmax is the confidence."""
+        """Returns the logits of all classes, whose softmax is the confidence, or the values.
+
+        Arguments and errors are those of :meth:`predict`.
+        """
         inputs = as_tensor(inputs, "inputs", self.device)
         single = self._example_dims is not None and inputs.dim() == self._example_dims + 1
         inputs = self.check_inputs(inputs[None] if single else inputs)
@@ -194,41 +199,41 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
     """Class of the states of :meth:`adapt`."""
 
     def check_state(self, state: Any) -> None:
-        """Refuses what is neither ``None`` nor a state of this kind of learner.
+        """Raises an error unless ``state`` is ``None`` or a state of this kind of learner.
 
         Raises:
-            TypeError: It is something else.
+            TypeError: The state is something else.
         """
         if state is not None:
             wanted = f"None, or what adapt of {type(self).__name__} gives"
             check_kind("state", state, self.state_kind, wanted)
 
     def adaptation_points(self, support: Any) -> Iterator[tuple[int, Any]]:
-        """States to be scored in an evaluation, each with the number of steps or shots so far.
+        """Yields the states that an evaluation scores, each after its number of steps or shots.
 
-        The default adapts once; point 0, before adaptation, is not among them.
+        The default adapts once. Point 0, before adaptation, is not among them.
         """
         yield 1, self.adapt(support)
 
     # ------------------------------------------------------------------------------ meta-training
 
     def draw(self, tasks: Any) -> Any:
-        """The data of an iteration, drawn with :attr:`rng`; :meth:`update` checks them."""
+        """Draws the data of an iteration with :attr:`rng`; :meth:`update` checks them."""
         return tasks.sample_tasks(self.meta_batch_size, self.rng)
 
     @abstractmethod
     def update(self, batch: Any) -> dict[str, Tensor]:
-        """One outer update; gives numbers to log, such as ``loss`` and ``accuracy``.
+        """Makes one outer update and returns numbers to log, such as ``loss`` and ``accuracy``.
 
-        It begins with ``batch = self.check_batch(batch)``, so that training data are converted as
-        those of :meth:`adapt` and :meth:`predict` are.
+        It begins with ``batch = self.check_batch(batch)``, which converts training data like those
+        of :meth:`adapt` and :meth:`predict`.
         """
 
     def prepare(self, tasks: Any) -> None:
-        """What has to be known of the training tasks before the first iteration."""
+        """Sets up what depends on the training tasks before the first iteration."""
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """The optimiser of all that is learned."""
+        """Makes the optimiser of all parameters of :attr:`module`."""
         return torch.optim.Adam(self.module.parameters(), lr=rate_at(self.meta_lr, 0.0))
 
     def learn(
@@ -245,31 +250,32 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         cuda_graph: bool = False,
         compile: bool = False,
     ) -> Self:
-        """Meta-train.
+        """Meta-trains the learner.
 
         Args:
-            tasks: A split, whose training tasks are used, or a distribution of tasks.
-            num_iterations: Outer updates.
-            callback: Called with the learner after each iteration; ``False`` stops.
-            log_interval: Iterations between two lines of the log; ``None`` for none.
-            reset_num_iterations: ``False`` goes on counting, and on with falling rates.
-            total_iterations: Over which falling rates fall, where this call is a part of the
-                training; by default it ends with this call. Give it to every call, and the parts
-                are as one, bit for bit.
-            progress_bar: Show one.
-            verbose: 1 prints the log, where no logger was set.
-            cuda_graph: Record an update as a CUDA graph and replay it, which is several times as
-                fast for small networks on a GPU.
-            compile: Compile an update with ``torch.compile``, which takes a minute and, on a CPU, a
-                C++ compiler. Results differ by rounding.
+            tasks: Split, whose training tasks are used, or distribution of tasks.
+            num_iterations: Number of outer updates.
+            callback: One or several functions that are called with the learner after each
+                iteration; if one returns ``False``, training stops.
+            log_interval: Number of iterations between two lines of the log; ``None`` for no log.
+            reset_num_iterations: Whether counting starts from zero; ``False`` continues the count
+                and falling rates.
+            total_iterations: Number of iterations of the whole training, over which rates fall
+                (default: training ends with this call). If every call gets it, a training in
+                several parts equals one in a single call, bit for bit.
+            progress_bar: Whether a progress bar is shown.
+            verbose: 1 prints the log if no logger was set, 0 prints nothing.
+            cuda_graph: Whether an update is recorded as a CUDA graph and replayed, which is several
+                times as fast for small networks on a GPU.
+            compile: Whether updates are compiled with ``torch.compile``, which takes a minute and,
+                on a CPU, a C++ compiler. Results differ by rounding.
 
         Raises:
             FloatingPointError: The loss or a gradient is no longer finite; the parameters are those
-                before.
-            TypeError: A callback that is no function, or tasks that cannot be drawn from.
-            ValueError: A negative number of iterations, a total below what is done then, tasks
-                that the network does not take, a graph where there is no GPU, or a learner that
-                cannot be compiled.
+                before this iteration.
+            TypeError: A callback is no function, or tasks cannot be drawn.
+            ValueError: The number of iterations is negative, the total ends before this call, the
+                network does not take the tasks, or updates cannot be recorded or compiled.
         """
         faster = self.faster(check_flag("cuda_graph", cuda_graph), check_flag("compile", compile))
         check_flag("reset_num_iterations", reset_num_iterations)
@@ -295,7 +301,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         with faster:
             for _ in progress(num_iterations, progress_bar, type(self).__name__, log):
                 self._set_rates()
-                log.add(self._updated(self.draw(train)))
+                log.add(self._update_in_training_mode(self.draw(train)))
                 self.num_iterations += 1
                 go_on = [one(self) for one in callbacks]
                 log.write_if_due(self.num_iterations)
@@ -303,8 +309,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
                     break
         return self
 
-    def _updated(self, batch: Any) -> dict[str, Tensor]:
-        """An update in training mode; it is left again when the update fails, too."""
+    def _update_in_training_mode(self, batch: Any) -> dict[str, Tensor]:
+        """Makes an update in training mode, which ends even if the update fails."""
         self.module.train()
         try:
             with self.own_noise(advance=True):
@@ -314,7 +320,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
 
     @property
     def progress(self) -> float:
-        """How much of the training is done, 0 to 1."""
+        """Fraction of the training that is done, 0 to 1."""
         return self.num_iterations / max(1, self.total_iterations)
 
     def _set_rates(self) -> None:
@@ -322,20 +328,20 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         set_rate(self.optimizer, rate_at(self.meta_lr, self.progress))
 
     def set_logger(self, logger: Logger) -> None:
-        """Log to this Stable-Baselines3 logger."""
+        """Sets the Stable-Baselines3 logger that training writes to."""
         self.logger = logger
 
     # --------------------------------------------------------------------------------- checkpoints
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint has to keep besides parameters, optimiser and generators."""
+        """Returns what a checkpoint keeps besides parameters, optimiser and generators."""
         return {}
 
     def load_extra_state(self, extra: dict[str, Any]) -> None:
-        """Take back what :meth:`extra_state` gave."""
+        """Restores what :meth:`extra_state` returned."""
 
     def save(self, path: str | Path) -> Path:
-        """Write everything that training needs to go on, atomically; gives the path."""
+        """Writes everything that training needs to go on, atomically, and returns the path."""
         path = _with_suffix(Path(path))
         recipe = getattr(self.network, "recipe", None)
         content = {
@@ -373,29 +379,32 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         network: nn.Module | None = None,
         device: torch.device | str = "auto",
     ) -> Self:
-        """Load what :meth:`save` wrote; nothing in the file is executed.
+        """Loads what :meth:`save` wrote; nothing in the file is executed.
 
         Args:
-            path: Of the file; ``.zip`` may be left out.
-            network: Of the same shape, where it is one of your own; ours are made anew.
-            device: Of the parameters.
+            path: Path of the file; ``.zip`` may be left out.
+            network: Network of the same shape, if it is your own; the library's networks are made
+                from the file.
+            device: Device of the parameters.
 
         Raises:
-            FileNotFoundError: No such file.
-            ValueError: A corrupt checkpoint, or of another learner or network.
+            FileNotFoundError: There is no such file.
+            ValueError: The checkpoint is corrupt, or is of another learner or network.
         """
         path = _with_suffix(Path(path))
         if not path.is_file():
             raise FileNotFoundError(f"no checkpoint {path}")
-        target = _found_device(device)
+        target = _find_device(device)
         try:
             content = torch.load(path, map_location=target, weights_only=True)
             made_by = content["learner"]
         except Exception as error:  # damaged files raise all kinds
-            raise ValueError(f"{path} is a corrupt checkpoint, or none of ours: {error}") from error
+            raise ValueError(
+                f"{path} is a corrupt checkpoint, or no checkpoint of a few-shot learner: {error}"
+            ) from error
         if made_by != cls.__name__:
             raise ValueError(f"{path} is a checkpoint of {made_by}, not of {cls.__name__}")
-        learner = cls._made_from(content, network, target, path)
+        learner = cls._make_from_checkpoint(content, network, target, path)
         try:
             learner._restore(content)
         except (RuntimeError, KeyError, ValueError) as error:
@@ -403,7 +412,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         return learner
 
     @classmethod
-    def _made_from(
+    def _make_from_checkpoint(
         cls, content: dict[str, Any], network: nn.Module | None, device: torch.device, path: Path
     ) -> Self:
         settings = content["settings"]
@@ -413,7 +422,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
             if content["network"] is None:
                 raise ValueError(f"{path} has a network of your own: load(path, network=...)")
             name, kwargs = content["network"]
-            network = RECIPES[name](**kwargs).to(_saved_type(content["module"]))
+            network = RECIPES[name](**kwargs).to(_saved_dtype(content["module"]))
         return cls(network, device=device, **settings)
 
     def _restore(self, content: dict[str, Any]) -> None:
@@ -424,7 +433,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
             self.optimizer = self.make_optimizer()
             kept = options(self.optimizer)
             self.optimizer.load_state_dict(content["optimizer"])
-            restore_options(self.optimizer, kept)  # another device may have other ones
+            restore_options(self.optimizer, kept)  # options may depend on the device
         self.rng.bit_generator.state = content["rng"]
         set_generator_state(self.generator, content["generator"])
         self.num_iterations = content["num_iterations"]
@@ -433,7 +442,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
 
 
 def task_loss(outputs: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of logits ``[..., W]`` for labels, mean squared error of values for targets."""
+    """Returns the cross-entropy of logits ``[..., W]``, or the mean squared error of values."""
     if y.is_floating_point():
         if outputs.shape != y.shape:
             raise ValueError(
@@ -444,29 +453,29 @@ def task_loss(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def count_classes(labels: Tensor) -> int:
-    """The largest label and one."""
+    """Returns the number of classes: the largest label plus one."""
     return int(labels.max()) + 1
 
 
 def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
-    """Fraction of right labels."""
+    """Returns the fraction of correct labels."""
     return (outputs.argmax(-1) == y).to(torch.float32).mean()
 
 
 def rate_at(rate: Any, progress: float) -> float:
-    """The value of a rate when so much of the training is done, 0 to 1."""
+    """Returns the value of a rate after a fraction ``progress`` of the training."""
     if isinstance(rate, int | float):
         return float(rate)
     return float(rate[0] + (rate[-1] - rate[0]) * progress)
 
 
-def _saved_type(parameters: dict[str, Tensor]) -> torch.dtype:
-    """Of the floats among saved parameters: ``.double()`` networks are loaded as such."""
+def _saved_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
+    """Returns the type of saved floats, so that ``.double()`` networks are loaded as such."""
     return next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
 
 
-def _found_device(device: torch.device | str) -> torch.device:
-    """As Stable-Baselines3: ``"cuda"`` where there is none is the CPU."""
+def _find_device(device: torch.device | str) -> torch.device:
+    """Returns a device as Stable-Baselines3 does: the CPU for ``"cuda"`` if there is no GPU."""
     try:
         return get_device(device)
     except RuntimeError as error:
@@ -482,7 +491,7 @@ def _as_list(callback: Any) -> list[Any]:
     return callbacks
 
 
-def _dims(shape: tuple[Any, ...] | None) -> int | None:
+def _count_dims(shape: tuple[Any, ...] | None) -> int | None:
     return None if shape is None else len(shape)
 
 

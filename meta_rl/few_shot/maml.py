@@ -1,4 +1,4 @@
-"""MAML: an initialisation from which a few gradient steps learn a task.
+"""MAML: it meta-learns an initialisation from which a few gradient steps learn a task.
 
 Finn et al., "Model-agnostic meta-learning for fast adaptation of deep networks", 2017
 (arXiv:1703.03400); ANIL: Raghu et al., "Rapid learning or feature reuse?", 2020 (arXiv:1909.09157);
@@ -27,30 +27,30 @@ from meta_rl.inner_loop import Params, StepSize, adapt, detached
 
 
 class MAML(GradientLearner):
-    """Meta-learn the parameters by the loss on query data after steps on support data.
+    """Meta-learner of an initialisation, by the query loss after gradient steps on support data.
 
     Args:
         network: A classifier with ``ways``, or a network for regression.
         lr: Step size α of the inner loop; with ``learn_lr``, its first value.
-        num_steps: Inner steps in training.
-        eval_steps: Inner steps of :meth:`adapt`; ``num_steps`` by default.
-        first_order: Ignore second derivatives (FOMAML).
-        anil: Adapt the module ``head`` only; the body is meta-learned, and fixed within a task.
-        zero_head: Start each task with a head of zeros, as the zeroing trick and, in effect,
-            UNICORN-MAML do (Ye and Chao, 2022, arXiv:2106.16245: the same first head for every
-            class). Which class has which number then makes no difference, and training tasks may
-            have more classes than test tasks. The inner loss is summed over the classes (the mean
-            of each), so that a step does not depend on how many there are.
-        learn_lr: Meta-learn a step size for every single parameter (Meta-SGD).
-        meta_lr: Of Adam, β in the paper; or first and last value.
-        meta_batch_size: Tasks of an outer update.
-        chunk_size: As in :class:`GradientLearner`.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        num_steps: Number of inner steps in training.
+        eval_steps: Number of inner steps in :meth:`adapt` (default: ``num_steps``).
+        first_order: Whether second derivatives are ignored (FOMAML).
+        anil: Whether only the module ``head`` adapts; the body is then fixed within a task.
+        zero_head: Whether each task starts with a head of zeros, as the zeroing trick and, in
+            effect, UNICORN-MAML do (Ye and Chao, 2022, arXiv:2106.16245: the same first head for
+            every class). The numbering of the classes then makes no difference, and training tasks
+            may have more classes than test tasks. The inner loss is summed over the classes (the
+            mean of each), so that a step does not depend on their number.
+        learn_lr: Whether a step size is meta-learned for every single parameter (Meta-SGD).
+        meta_lr: Step size β of Adam in the outer update: a number, or its first and last value.
+        meta_batch_size: Number of tasks in an outer update.
+        chunk_size: Number of tasks computed at a time; see :class:`GradientLearner`.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: Counts below one, step sizes that are not positive, ``anil`` without a head, or
-            ``zero_head`` with ``learn_lr`` or without a linear head of the classes.
+        ValueError: A count is below one, a step size is not positive, ``anil`` is given without a
+            head, or ``zero_head`` with ``learn_lr`` or without a linear head of the classes.
     """
 
     can_record = True
@@ -89,7 +89,7 @@ class MAML(GradientLearner):
         )
         self.first_order = first_order
         self.adapted = head_names(network) if anil else list(self.params)
-        self.head_only = anil and isinstance(network, FewShotNetwork)  # which is head(body(x))
+        self.head_only = anil and isinstance(network, FewShotNetwork)  # it computes head(body(x))
         self.zero_head = zero_head
         if zero_head:
             if learn_lr or self.ways is None or not isinstance(network.head, nn.Linear):
@@ -98,53 +98,59 @@ class MAML(GradientLearner):
                     "no step sizes for single parameters (learn_lr)"
                 )
             self.ways = None  # any number of classes
-        self._is_ours = getattr(network, "recipe", None) is not None
-        self._compiled: dict[int | None, Any] = {}  # by the classes of a head of zeros
+        self._has_exact_layers = getattr(network, "recipe", None) is not None
+        self._compiled: dict[int | None, Any] = {}  # keys: number of classes of a head of zeros
         self.learn_lr = learn_lr
-        if learn_lr:  # names of a ParameterList are numbers: those of parameters have dots
+        if learn_lr:  # a ParameterList, since names with dots cannot be keys of a ParameterDict
             sizes = [torch.full_like(self.params[name], self.lr) for name in self.adapted]
             self.module["step_sizes"] = nn.ParameterList(sizes)
 
     def step_sizes(self, learned: Params | None = None) -> StepSize:
-        """By the name of the adapted parameters: the module's own, or these in their place."""
+        """Returns the step size of each adapted parameter, by its name.
+
+        Args:
+            learned: Parameters to take meta-learned step sizes from (default: :attr:`module`'s).
+        """
         if not self.learn_lr:
             return dict.fromkeys(self.adapted, self.lr)
-        sizes = within("step_sizes", self._learned() if learned is None else learned)
+        sizes = within("step_sizes", self._named_parameters() if learned is None else learned)
         return dict(zip(self.adapted, sizes.values(), strict=True))
 
     def inner_loss(self, params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
-        """As :meth:`GradientLearner.inner_loss`; with an empty head, the sum over the classes."""
+        """Returns the loss that adaptation minimises; with ``zero_head`` a sum over the classes."""
         mean = super().inner_loss(params, data)
         return mean * len(params["head.weight"]) if self.zero_head else mean
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
-        """An outer step on the mean query loss after adaptation."""
+        """Takes an outer step on the mean query loss after adaptation."""
         batch = self.check_batch(batch)
         ways = count_classes(batch.support_y) if self.zero_head else None
         return self.on_device(partial(self._meta_step, ways), *batch)
 
     def _meta_step(self, ways: int | None, *data: Tensor) -> dict[str, Tensor]:
-        if self.compiling or not self._is_ours:
+        if self.compiling or not self._has_exact_layers:
             loss, right, gradients = self._mean_gradient(ways, data)
             self.step(loss, gradients)
-        else:  # faster, and exact for our layers
-            of_tasks = self.over_tasks(partial(self.loss_after_adaptation, self._learned(), ways))
+        else:  # faster, and exact for the layers of the library's networks
+            of_tasks = self.over_tasks(
+                partial(self.loss_after_adaptation, self._named_parameters(), ways)
+            )
             loss, right = (part.mean() for part in of_tasks(*data))
             self.step(loss)
         return {"loss": loss.detach()} | ({} if self.regression else {"accuracy": right.detach()})
 
-    def _learned(self) -> Params:
+    def _named_parameters(self) -> Params:
         return dict(self.module.named_parameters())
 
     def loss_after_adaptation(
         self, learned: Params, ways: int | None, *data: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The loss of one task on its queries after adaptation, and its fraction of right labels.
+        """Returns one task's query loss after adaptation, and its fraction of correct labels.
 
         Args:
             learned: Parameters of :attr:`module`, by name.
-            ways: Classes, where a task starts with a head of zeros.
-            *data: Support inputs and labels, query inputs and labels, ``[S, ...]`` each.
+            ways: Number of classes, if a task starts with a head of zeros.
+            *data: Support inputs and labels ``[S, ...]``, query inputs and labels ``[Q, ...]``.
         """
         x, y, query_x, query_y = data
         params = self.start(ways, within("network", learned))
@@ -166,15 +172,15 @@ class MAML(GradientLearner):
     def _mean_gradient(
         self, ways: int | None, data: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Means over the tasks: loss, fraction of right labels, and gradients; chunk by chunk.
+        """Returns the mean loss, fraction of correct labels and gradients, chunk by chunk.
 
         Each task is differentiated within ``vmap``, which is exact for every layer. Second
-        derivatives taken from outside, through ``vmap``, of torch's layer, batch and instance
-        normalisation with a scale are wrong in torch 2.13.
+        derivatives that are taken outside of ``vmap`` are wrong in torch 2.13 for its layer, batch
+        and instance normalisation with a scale.
         """
-        learned, parts = detached(self._learned()), []
+        learned, parts = detached(self._named_parameters()), []
         num_tasks = len(data[0])
-        of_chunk = self._gradients_of(ways)
+        of_chunk = self._make_gradient_function(ways)
         for chunk in zip(*(part.split(self.chunk_size or num_tasks) for part in data), strict=True):
             gradients, (loss, right) = of_chunk(learned, *chunk)
             parts.append([part.sum(dim=0) for part in (loss, right, *gradients.values())])
@@ -182,8 +188,8 @@ class MAML(GradientLearner):
         loss, right, *found = means
         return loss, right, found
 
-    def _gradients_of(self, ways: int | None) -> Any:
-        """Gradients, losses and fractions of right labels of a chunk of tasks, ``[M, ...]``."""
+    def _make_gradient_function(self, ways: int | None) -> Any:
+        """Returns a function that maps a chunk of tasks to gradients, losses and accuracies."""
 
         def one_task(learned: Params, *data: Tensor) -> tuple[Tensor, Tensor]:
             return self.loss_after_adaptation(learned, ways, *data)

@@ -1,7 +1,7 @@
-"""Memory-augmented network: one-shot classification by writing to the least recently used slots.
+"""Memory-augmented neural network: it writes what it sees to the least recently used slots.
 
 Santoro, Bartunov, Botvinick, Wierstra and Lillicrap, "Meta-learning with memory-augmented neural
-networks", ICML 2016 (arXiv:1605.06065); equations by number.
+networks", ICML 2016 (arXiv:1605.06065). Equation numbers are those of the paper.
 
 Shapes: M tasks, T images of an episode, N slots of width W, R heads, C units, L classes.
 """
@@ -24,16 +24,16 @@ from meta_rl.few_shot.tasks import FewShotTasks
 
 
 class MANNState(NamedTuple):
-    """What is carried from image to image.
+    """The state that is carried from image to image.
 
     Attributes:
-        memory: ``[M, N, W]``.
-        reads: What was read last, ``[M, R, W]``.
-        weights: That it was read with, ``[M, R, N]``.
-        usage: Of the slots, decaying, ``[M, N]``.
-        hidden: Of the controller, ``[M, C]``.
-        cell: Of the controller, ``[M, C]``.
-        label: Of the last image, one-hot; zeros before the first: ``[M, L]``.
+        memory: Slots of the memory, ``[M, N, W]``.
+        reads: Rows that were read last, ``[M, R, W]``.
+        weights: Weights over the slots of the last read, ``[M, R, N]``.
+        usage: Decaying usage of the slots, ``[M, N]``.
+        hidden: Hidden units of the controller, ``[M, C]``.
+        cell: Cell of the controller, ``[M, C]``.
+        label: Label of the last image, one-hot; zeros before the first image, ``[M, L]``.
     """
 
     memory: Tensor
@@ -45,48 +45,51 @@ class MANNState(NamedTuple):
     label: Tensor
 
     def repeat(self, times: int) -> MANNState:
-        """Every task so many times, one after the other, ``[M * times, ...]``."""
+        """Repeats the state of each task ``times`` times in a row, ``[M * times, ...]``."""
         return MANNState(*(part.repeat_interleave(times, dim=0) for part in self))
 
 
 def least_used(usage: Tensor, num: int) -> Tensor:
-    """1 at the ``num`` slots of the least usage, 0 elsewhere (equation 6).
+    """Returns 1 at the ``num`` slots of the least usage, 0 elsewhere (equation 6).
 
-    Of slots that are used alike, those of the lowest numbers are taken: exactly ``num`` of them.
+    Slots with equal usage are taken in the order of their numbers, so that there are exactly
+    ``num`` ones.
 
     Args:
-        usage: ``[M, N]``.
-        num: As many slots as there are heads.
+        usage: Usage of the slots, ``[M, N]``.
+        num: Number of slots: the number of heads.
     """
     order = usage.argsort(dim=-1, stable=True)[:, :num]
     return torch.zeros_like(usage).scatter(-1, order, 1.0)
 
 
 def write_weights(reads: Tensor, least: Tensor, gates: Tensor) -> Tensor:
-    """Where was read last, or where is least used: ``σ(α) w^r + (1 - σ(α)) w^lu`` (equation 7).
+    """Returns the weights of the writing heads, ``σ(α) w^r + (1 - σ(α)) w^lu`` (equation 7).
+
+    They lie between the slots that were read last and the least used slots.
 
     Args:
-        reads: Weights of the step before, ``[M, R, N]``.
-        least: Of :func:`least_used`, ``[M, N]``; each head has one slot of it.
-        gates: σ(α) in [0, 1], ``[M, R]``.
+        reads: Reading weights of the step before, ``[M, R, N]``.
+        least: Slots from :func:`least_used`, ``[M, N]``; each head gets one of them.
+        gates: Gates σ(α) in [0, 1], ``[M, R]``.
     """
-    return torch.lerp(_one_each(least, reads.shape[1]), reads, gates[..., None])
+    return torch.lerp(_split_over_heads(least, reads.shape[1]), reads, gates[..., None])
 
 
-def _one_each(least: Tensor, heads: int) -> Tensor:
-    """The r-th of the least used slots for head r, ``[M, R, N]``."""
+def _split_over_heads(least: Tensor, heads: int) -> Tensor:
+    """Returns the r-th of the least used slots for head r, one-hot, ``[M, R, N]``."""
     places = least.cumsum(dim=-1) * least  # 1 at the first of them, 2 at the second, ...
     return torch.stack([(places == head + 1).to(least.dtype) for head in range(heads)], dim=1)
 
 
 def update_usage(usage: Tensor, reads: Tensor, writes: Tensor, decay: float) -> Tensor:
-    """``γ w^u + Σ w^r + Σ w^w``, summed over the heads (equation 5).
+    """Returns the new usage, ``γ w^u + Σ w^r + Σ w^w`` with sums over the heads (equation 5).
 
     Args:
-        usage: Of the step before, ``[M, N]``.
-        reads: ``[M, R, N]``.
-        writes: ``[M, R, N]``.
-        decay: γ.
+        usage: Usage of the step before, ``[M, N]``.
+        reads: Reading weights, ``[M, R, N]``.
+        writes: Writing weights, ``[M, R, N]``.
+        decay: Decay γ in [0, 1].
     """
     return decay * usage + reads.sum(dim=1) + writes.sum(dim=1)
 
@@ -94,17 +97,17 @@ def update_usage(usage: Tensor, reads: Tensor, writes: Tensor, decay: float) -> 
 class MANNCell(nn.Module):
     """The network as a pure recurrent cell.
 
-    A step: the controller sees the image, the label of the image **before** and what was read last;
-    the least used slots are emptied and the heads write; then they read by cosine.
+    In a step the controller sees the image, the label of the **previous** image and the rows that
+    were read last. The least used slots are emptied, the heads write, and then they read by cosine.
 
     Args:
-        ways: L.
-        input_shape: Of an image, such as ``(1, 20, 20)``.
-        slots: N.
-        width: W.
-        heads: R; each reads and writes.
-        hidden: C.
-        decay: γ, of the usage.
+        ways: Number of classes, L.
+        input_shape: Shape of an image, such as ``(1, 20, 20)``.
+        slots: Number of slots of the memory, N.
+        width: Width of a slot, W.
+        heads: Number of heads, R; each reads and writes.
+        hidden: Number of units of the controller, C.
+        decay: Decay γ of the usage, in [0, 1].
     """
 
     def __init__(
@@ -127,16 +130,16 @@ class MANNCell(nn.Module):
         if heads > slots:
             raise ValueError(f"heads={heads}: more than the {slots} slots they write to")
         self.decay = check_number("decay", decay, least=0.0, most=1.0)
-        # An LSTM in two parts: what it is shown is known for a whole episode, the rest is carried.
+        # An LSTM in two parts: the images of an episode are known in advance, the rest is carried.
         self.shown = nn.Linear(int(np.prod(self.input_shape)), 4 * hidden)
         self.carried = nn.Linear(ways + heads * width + hidden, 4 * hidden, bias=False)
         for weights in (*self.shown.parameters(), *self.carried.parameters()):
-            nn.init.uniform_(weights, -(hidden**-0.5), hidden**-0.5)  # as PyTorch's LSTM
+            nn.init.uniform_(weights, -(hidden**-0.5), hidden**-0.5)  # as in PyTorch's LSTM
         self.addressing = nn.Linear(hidden, heads * (2 * width + 2))
         self.head = nn.Linear(hidden + heads * width, ways)
 
     def initial_state(self, num: int) -> MANNState:
-        """An empty memory, for ``num`` tasks."""
+        """Returns the state with an empty memory, for ``num`` tasks."""
         new = self.head.weight.new_zeros
         return MANNState(
             memory=new(num, self.slots, self.width),
@@ -149,14 +152,14 @@ class MANNCell(nn.Module):
         )
 
     def forward(self, images: Tensor, state: MANNState) -> tuple[Tensor, MANNState]:
-        """One step: images ``[M, ...]`` to logits ``[M, L]``, and the state.
+        """Takes one step: maps images ``[M, ...]`` to logits ``[M, L]`` and the next state.
 
-        The state's label stays; the caller sets the one that is shown next.
+        The label in the state does not change; the caller sets the label that is shown next.
         """
         return self.step(self.shown(images.flatten(1)), state)
 
     def step(self, shown: Tensor, state: MANNState) -> tuple[Tensor, MANNState]:
-        """The same of images that have been through ``self.shown``, ``[M, 4 C]``."""
+        """Takes one step with images that went through ``self.shown``, ``[M, 4 C]``."""
         carried = torch.cat([state.label, state.reads.flatten(1), state.hidden], dim=1)
         enter, keep, candidates, show = (shown + self.carried(carried)).chunk(4, dim=1)
         cell = keep.sigmoid() * state.cell + enter.sigmoid() * candidates.tanh()
@@ -166,7 +169,7 @@ class MANNCell(nn.Module):
         gates, strengths = scalars.unbind(dim=-1)
         least = least_used(state.usage, self.heads)
         writes = write_weights(state.weights, least, gates.sigmoid())
-        memory = state.memory * (1 - least[..., None])  # emptied before it is written
+        memory = state.memory * (1 - least[..., None])  # slots are emptied before they are written
         memory = torch.baddbmm(memory, writes.transpose(1, 2), rows.tanh())
         sharpness = 1 + functional.softplus(strengths)
         weights = torch.softmax(sharpness[..., None] * cosines(memory, keys.tanh()), dim=-1)
@@ -177,35 +180,36 @@ class MANNCell(nn.Module):
 
 
 class MANN(FewShotLearner):
-    """Learns to bind images to labels that come one step late.
+    """Memory-augmented network that learns to bind images to labels that come one step late.
 
-    An episode shows all images of a task, support and query, in random order; at each step the
-    network sees an image and the label of the one before, and is asked for the label of this one.
+    An episode shows all images of a task, support and query, in random order. At each step the
+    network sees an image and the label of the previous image, and predicts the label of this one.
     The paper's episodes of 5 classes with 10 images each are ``shots=1, queries=9``.
 
-    :meth:`adapt` writes the support images; each query is then answered on its own, from the state
-    that they left.
+    :meth:`adapt` writes the support images. Each query is then answered on its own, from the state
+    after them.
 
-    Beyond the paper, whose keys and written rows are one vector and whose softmax is of cosines
-    alone: rows are separate, so that reading does not just find what was written in the same step,
-    and a head's cosines are multiplied by a learned strength, as in the Neural Turing Machine.
+    There are two deviations from the paper. Written rows are separate from the keys, where the
+    paper has one vector, so that reading does not just find what was written in the same step. A
+    head's cosines are multiplied by a learned strength, as in the Neural Turing Machine.
 
     Args:
-        ways: Classes of a task, L.
-        input_shape: Of an image; 20 × 20 pixels in the paper.
-        slots: Of the memory, N.
-        width: Of a slot, W.
-        heads: R.
-        hidden: Units of the LSTM controller, C.
-        decay: Of the usage, γ.
-        max_grad_norm: Longest gradient; longer ones are scaled to it.
-        meta_lr: Of Adam; or first and last value.
-        meta_batch_size: Episodes of an update.
-        seed: As in :class:`FewShotLearner`; of the first weights too.
-        device: Likewise.
+        ways: Number of classes in a task, L.
+        input_shape: Shape of an image; the paper has 20 × 20 pixels.
+        slots: Number of slots of the memory, N.
+        width: Width of a slot, W.
+        heads: Number of heads, R; each reads and writes.
+        hidden: Number of units of the LSTM controller, C.
+        decay: Decay γ of the usage, in [0, 1].
+        max_grad_norm: Maximum norm of the gradient; longer gradients are scaled to it.
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of episodes in an update.
+        seed: Seed of all draws and of the first weights (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: Counts below one, more heads than slots, or a decay outside [0, 1].
+        ValueError: A count is below one, there are more heads than slots, or the decay lies outside
+            [0, 1].
     """
 
     unit = "shot"
@@ -236,7 +240,7 @@ class MANN(FewShotLearner):
         self.max_grad_norm = check_number("max_grad_norm", max_grad_norm, above=0.0)
 
     def adapt(self, support: Any, state: MANNState | None = None) -> MANNState:
-        """Show support images one after the other, each with the label of the one before.
+        """Shows the support images one after the other, each with the previous image's label.
 
         The last label is shown with the next image.
         """
@@ -246,7 +250,7 @@ class MANN(FewShotLearner):
             return self.run(x, y, state)[1]
 
     def outputs(self, inputs: Tensor, state: MANNState | None) -> Tensor:
-        """Logits of each query ``[M, Q, L]``, as the next image after the support data."""
+        """Returns logits ``[M, Q, L]``; each query is shown as the image after the support data."""
         num, queries = inputs.shape[:2]
         cell: Any = self.network
         state = cell.initial_state(num) if state is None else state
@@ -256,15 +260,15 @@ class MANN(FewShotLearner):
         return logits.view(num, queries, -1)
 
     def run(self, x: Tensor, y: Tensor, state: MANNState | None = None) -> tuple[Tensor, MANNState]:
-        """An episode, or a part of one.
+        """Runs an episode, or a part of one.
 
         Args:
             x: Images, ``[M, T, ...]``.
-            y: Labels ``[M, T]``; each is seen one step late.
-            state: To go on from.
+            y: Labels, ``[M, T]``; each is seen one step late.
+            state: State to go on from (default: the initial state).
 
         Returns:
-            Logits at each image ``[M, T, L]``, before its label is seen; and the state.
+            Logits at each image ``[M, T, L]``, before its label is seen, and the last state.
         """
         cell: Any = self.network
         state = cell.initial_state(len(x)) if state is None else state
@@ -278,7 +282,7 @@ class MANN(FewShotLearner):
         return torch.stack(logits, dim=1), state
 
     def episode(self, batch: FewShotTasks, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """All images of each task in an order of its own ``[M, T, ...]``, and labels ``[M, T]``."""
+        """Shuffles the images of each task; returns images ``[M, T, ...]``, labels ``[M, T]``."""
         x = torch.cat([batch.support_x, batch.query_x], dim=1)
         y = torch.cat([batch.support_y, batch.query_y], dim=1)
         places = rng.permuted(np.tile(np.arange(y.shape[1]), (len(y), 1)), axis=1)
@@ -287,7 +291,7 @@ class MANN(FewShotLearner):
         return x[rows, order], y[rows, order]
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
-        """One step on the cross-entropy at all images of an episode."""
+        """Takes a gradient step on the cross-entropy at all images of an episode."""
         return self.on_device(
             self._learn_episodes, *self.episode(self.check_batch(batch), self.rng)
         )
@@ -299,23 +303,23 @@ class MANN(FewShotLearner):
         return {"loss": loss.detach(), "accuracy": accuracy(logits, y)}
 
     def limit_gradient(self) -> None:
-        """Scale a long gradient."""
+        """Scales a gradient that is longer than ``max_grad_norm``."""
         nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
 
     @torch.no_grad()
     def accuracy_by_presentation(
         self, tasks: Any, num_tasks: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Accuracy at the first, second, ... image of a class in an episode, as in the paper.
+        """Measures the accuracy at the first, second, ... image of a class, as the paper does.
 
         Args:
-            tasks: A distribution, or a split, whose test tasks are used; an episode has all of
-                their shots and queries.
-            num_tasks: Episodes.
-            rng: Of the draws.
+            tasks: Distribution of tasks, or split, whose test tasks are used; an episode has all
+                of their shots and queries.
+            num_tasks: Number of episodes.
+            rng: Generator of the draws.
 
         Returns:
-            ``[shots + queries]``, means over classes and episodes.
+            Means over classes and episodes, ``[shots + queries]``.
         """
         tasks = getattr(tasks, "test", tasks)
         check_has("tasks", tasks, ["sample_tasks"], TASKS_WANTED)
@@ -326,13 +330,13 @@ class MANN(FewShotLearner):
 
 
 def by_presentation(right: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Means of ``right`` over the first, second, ... time that a label occurs in its row.
+    """Averages ``right`` over the first, second, ... occurrence of a label in its row.
 
     Args:
-        right: ``[M, T]``.
+        right: Whether predictions are correct, ``[M, T]``.
         y: Labels, ``[M, T]``.
     """
     same = y[:, :, None] == y[:, None, :]
-    presentation = np.tril(same).sum(axis=2)  # how often the label was there so far, this included
+    presentation = np.tril(same).sum(axis=2)  # number of times the label occurred up to this image
     times = range(1, int(presentation.max()) + 1)
     return np.array([right[presentation == time].mean() for time in times])

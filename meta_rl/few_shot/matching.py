@@ -1,4 +1,4 @@
-"""Matching networks: labels of the support set, weighted by attention.
+"""Matching networks: they average the labels of the support set, weighted by attention.
 
 Vinyals et al., "Matching networks for one shot learning", 2016 (arXiv:1606.04080).
 """
@@ -19,24 +19,27 @@ TINY = 1e-12
 
 
 class MatchingNet(EmbeddingLearner):
-    """``P(y | x, S) = Σ a(x, x_i) y_i`` with a softmax as attention a (equation 1 of the paper).
+    """Matching network: ``P(y | x, S) = Σ a(x, x_i) y_i`` with a softmax as attention a.
+
+    This is equation 1 of the paper.
 
     Args:
         network: An embedding, such as ``conv4()``.
         metric: ``"cosine"``, as in the paper, or ``"euclidean"`` (negative squared distance).
-        scale: First value of the learned factor on similarities. The paper has none, but cosines
-            lie in [-1, 1], where a softmax over few examples stays nearly flat.
-        fce: Full-context embeddings: the support set is embedded as a whole by a bidirectional
-            LSTM, queries by an LSTM that attends to it (appendix A of the paper).
-        fce_steps: Of the attention LSTM.
-        meta_lr: Of Adam; or first and last value.
-        meta_batch_size: Tasks of an update.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        scale: First value of the learned factor on similarities (default: 10 for cosines, 1
+            otherwise). The paper has no factor, but cosines lie in [-1, 1], where a softmax over
+            few examples stays nearly flat.
+        fce: Whether embeddings use the full context: a bidirectional LSTM embeds the support set
+            as a whole, and an LSTM that attends to it embeds queries (appendix A of the paper).
+        fce_steps: Number of steps of the attention LSTM.
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of tasks in an update.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: An unknown metric, a scale that is not positive, or ``fce`` with a network that
-            does not tell its ``num_features``.
+        ValueError: The metric is unknown, the scale is not positive, or ``fce`` is given with a
+            network that has no attribute ``num_features``.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class MatchingNet(EmbeddingLearner):
             self.module["context"] = context.to(self.device, self.dtype)
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
-        """Logarithm of the attention that each class gets."""
+        """Returns the logarithm of the attention that each class gets."""
         keys = memory.keys
         if self.fce:
             queries, keys = self.module["context"](queries, keys)
@@ -85,7 +88,7 @@ class MatchingNet(EmbeddingLearner):
 
 
 class _Scale(nn.Module):
-    """A positive number, learned as its logarithm."""
+    """A positive number that is learned as its logarithm."""
 
     def __init__(self, first: float) -> None:
         super().__init__()
@@ -96,15 +99,15 @@ class _Scale(nn.Module):
 
 
 class FullContext(nn.Module):
-    """Embeddings in the context of the whole support set (appendix A of the paper).
+    """A module that embeds in the context of the whole support set (appendix A of the paper).
 
-    ``g(x_i) = h→_i + h←_i + g'(x_i)`` with a bidirectional LSTM over the support set, in its order;
-    ``f(x)`` by an LSTM that sees ``f'(x)`` at every step, with a skip connection, and that adds to
-    its hidden state what it reads from the support set by attention.
+    A bidirectional LSTM over the support set, in its order, gives ``g(x_i) = h→_i + h←_i +
+    g'(x_i)``. An LSTM with a skip connection gives ``f(x)``: it sees ``f'(x)`` at every step, and
+    adds to its hidden state what it reads from the support set by attention.
 
     Args:
-        features: Of the embeddings, D.
-        num_steps: Of the attention LSTM.
+        features: Number of features of the embeddings, D.
+        num_steps: Number of steps of the attention LSTM.
     """
 
     def __init__(self, features: int, num_steps: int) -> None:
@@ -114,13 +117,13 @@ class FullContext(nn.Module):
         self.attend = nn.LSTMCell(features, features)
 
     def draw_weights(self, generator: torch.Generator) -> None:
-        """Uniform within ``±1/sqrt(D)``, as PyTorch draws them."""
+        """Draws weights uniformly within ``±1/sqrt(D)``, as PyTorch does."""
         bound = self.attend.hidden_size**-0.5
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
     def forward(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings in context of queries ``[M, Q, D]`` and of the support set ``[M, S, D]``."""
+        """Embeds queries ``[M, Q, D]`` and the support set ``[M, S, D]`` in context."""
         forward, backward = self.both_ways(keys)[0].chunk(2, dim=-1)
         keys = forward + backward + keys
         flat = queries.flatten(0, 1)
@@ -128,7 +131,7 @@ class FullContext(nn.Module):
         for _ in range(self.num_steps):
             attention = hidden.view_as(queries) @ keys.transpose(1, 2)
             read = (torch.softmax(attention, dim=-1) @ keys).flatten(0, 1)
-            # The paper feeds [h, r] back; a sum keeps the cell's size.
+            # The paper feeds back the concatenation [h, r]; a sum keeps the size of the cell.
             new, cell = self.attend(flat, (hidden + read, cell))
             hidden = new + flat
         return hidden.view_as(queries), keys

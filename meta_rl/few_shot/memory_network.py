@@ -1,4 +1,4 @@
-"""End-to-end memory networks: several hops of soft attention over the sentences of a story.
+"""End-to-end memory networks, which attend to the sentences of a story in several hops.
 
 Sukhbaatar, Szlam, Weston and Fergus, "End-to-end memory networks", 2015 (arXiv:1503.08895).
 
@@ -25,9 +25,10 @@ class Story(NamedTuple):
     """A story in memory.
 
     Attributes:
-        keys: What questions are compared with, ``m`` of the paper, for each hop: ``[M, K, S, D]``.
-        values: What is read, ``c``: ``[M, K, S, D]``.
-        present: Which sentences are no padding, bool ``[M, S]``.
+        keys: Vectors that questions are compared with at each hop (``m`` in the paper),
+            ``[M, K, S, D]``.
+        values: Vectors that are read at each hop (``c`` in the paper), ``[M, K, S, D]``.
+        present: Whether a sentence is no padding, bool ``[M, S]``.
     """
 
     keys: Tensor
@@ -36,20 +37,20 @@ class Story(NamedTuple):
 
 
 def encode_positions(words: Tensor, tokens: Tensor, dim: int | None = None) -> Tensor:
-    """Position encoding: the sum of a sentence's words, weighted by place and feature.
+    """Sums a sentence's words, weighted by position and feature (position encoding).
 
-    Word j of J (from 1) weighs ``1 + 4 (k - (D + 1) / 2) (j - (J + 1) / 2) / (D J)`` in feature k
-    of D, so that the order of words matters. That is the form of the published implementations,
-    here with each sentence's own J. Section 4.1 of the paper has half of it, with indices that are
-    not centred; with that, tasks 4 and 6 of bAbI were not learned in 100 passes.
+    Word j of J (from 1) has the weight ``1 + 4 (k - (D + 1) / 2) (j - (J + 1) / 2) / (D J)`` in
+    feature k of D, so that the order of words matters. Published implementations have this form;
+    here J is the length of each sentence. Section 4.1 of the paper has half of this weight, with
+    which tasks 4 and 6 of bAbI were not learned in 100 passes.
 
     Args:
-        words: Embeddings by T tables side by side, ``[..., L, T * D]``.
+        words: Embeddings from T tables side by side, ``[..., L, T * D]``.
         tokens: Word numbers ``[..., L]``; 0 is padding, at the end.
-        dim: D; by default there is one table.
+        dim: Number of features D of a table (default: all, for one table).
 
     Returns:
-        ``[..., T * D]``.
+        Encoded sentences, ``[..., T * D]``.
     """
     dim = dim or words.shape[-1]
     present = (tokens != 0).to(words.dtype)
@@ -63,25 +64,26 @@ def encode_positions(words: Tensor, tokens: Tensor, dim: int | None = None) -> T
 
 
 def bag_of_words(words: Tensor, tokens: Tensor, dim: int | None = None) -> Tensor:
-    """The sum of a sentence's words; arguments as for :func:`encode_positions`."""
+    """Sums a sentence's words; the arguments are those of :func:`encode_positions`."""
     present = (tokens != 0).to(words.dtype)
     return (present.unsqueeze(-2) @ words).squeeze(-2)
 
 
 class MemoryNetwork(nn.Module):
-    """Embeddings, hops and answers.
+    """The network: embeddings of words and times, hops of attention, and answers.
 
     Args:
-        vocabulary_size: V; number 0 is padding.
-        dim: D.
-        hops: K.
+        vocabulary_size: Number of words, V; number 0 is padding.
+        dim: Number of features, D.
+        hops: Number of hops, K.
         max_time: Latest time that has an embedding of its own.
-        tying: ``"adjacent"`` (values of a hop are the keys of the next; question and answer share
-            with the first and the last) or ``"layerwise"`` (all hops alike, with a matrix between).
-        positions: Position encoding; a bag of words otherwise.
+        tying: ``"adjacent"`` (the values of a hop are the keys of the next one; the question shares
+            its table with the first keys, the answer with the last values) or ``"layerwise"`` (all
+            hops share their tables, with a matrix between hops).
+        positions: Whether sentences use position encoding; otherwise they are bags of words.
 
     Raises:
-        ValueError: Counts below one, or another tying.
+        ValueError: A count is below one, or the tying is unknown.
     """
 
     def __init__(
@@ -109,16 +111,16 @@ class MemoryNetwork(nn.Module):
         self.between = None if self.adjacent else nn.Linear(dim, dim, bias=False)
 
     def draw_weights(self, generator: torch.Generator) -> None:
-        """All from N(0, 0.1²), as in the paper."""
+        """Draws all weights from N(0, 0.1²), as in the paper."""
         for weight in self.parameters():
             nn.init.normal_(weight, std=0.1, generator=generator)
 
     def read_story(self, sentences: Tensor, times: Tensor) -> Story:
-        """Embed a story.
+        """Embeds a story.
 
         Args:
-            sentences: ``[M, S, L]``.
-            times: How long ago each was told, from 1; 0 is padding: ``[M, S]``.
+            sentences: Word numbers, ``[M, S, L]``.
+            times: Times of the sentences ``[M, S]``, from 1 for the last one; 0 is padding.
         """
         embedded = self.pool(self.words(sentences), sentences, self.dim)
         embedded = embedded + self.times(times.clamp(max=self.max_time))
@@ -130,12 +132,12 @@ class MemoryNetwork(nn.Module):
         return Story(keys, values, times != 0)
 
     def forward(self, questions: Tensor, story: Story | None, linear: bool = False) -> Tensor:
-        """Answer.
+        """Answers questions.
 
         Args:
-            questions: ``[M, Q, L]``.
-            story: Of :meth:`read_story`; ``None`` if nothing was told.
-            linear: Without softmax in the hops, for the linear start.
+            questions: Word numbers, ``[M, Q, L]``.
+            story: Story from :meth:`read_story`; ``None`` if there is none.
+            linear: Whether hops have no softmax, as in the linear start.
 
         Returns:
             Logits of the answers, ``[M, Q, V]``.
@@ -151,7 +153,7 @@ class MemoryNetwork(nn.Module):
 
     @staticmethod
     def _read(state: Tensor, story: Story, hop: int, linear: bool) -> Tensor:
-        """``Σ p_i c_i``, with p the softmax of ``u · m_i`` over all places: ``[M, Q, D]``."""
+        """Reads ``Σ p_i c_i`` with p the softmax of ``u · m_i`` over all places, ``[M, Q, D]``."""
         present = story.present[:, None, :]
         scores = (state @ story.keys[:, hop].transpose(1, 2)) * present
         attention = scores if linear else torch.softmax(scores, dim=-1)
@@ -159,35 +161,35 @@ class MemoryNetwork(nn.Module):
 
 
 class MemoryNetworkLearner(FewShotLearner):
-    """Training as in the paper's section 4.2, for :class:`meta_rl.few_shot.babi.Babi`.
+    """Learner of questions about stories, trained as in the paper's section 4.2.
 
-    Gradient descent on summed losses; the rate is halved after each quarter of the training;
-    gradients longer than 40 are scaled. Random noise: sentences are told as if there were empty
-    ones between them, so that times of training are not learned by heart. Sentences are weighted by
-    their own length J.
+    Training is gradient descent on summed losses. Its step size is halved after each quarter of the
+    training, and long gradients are scaled. Random noise inserts empty sentences into the story, so
+    that the network does not overfit to times. Sentences are weighted by their own length J.
 
-    Empty places of the memory have a score and a value of 0, as in the authors' code: attention
-    that finds nothing rests there. Without that, yes-no questions of bAbI (tasks 6 and 10) are
-    learned by heart. Stories have to be padded to the same number of sentences in training and in
-    testing, as :class:`meta_rl.few_shot.babi.Babi` does.
+    Empty places of the memory have a score and a value of 0, as in the authors' code, so that
+    attention that finds nothing rests there. Without them the network overfits to yes-no questions
+    (tasks 6 and 10 of bAbI). Stories have to be padded to the same number of sentences in training
+    and in testing, as :class:`meta_rl.few_shot.babi.Babi` does.
 
     Args:
-        vocabulary_size: ``len(tasks.vocabulary)``.
-        dim: Features.
-        hops: Reads of the memory before the answer.
-        tying: ``"adjacent"`` or ``"layerwise"``.
-        positions: Position encoding; a bag of words otherwise.
-        linear_start: Fraction of the training without softmax in the hops, at half the rate.
-        time_noise: Empty sentences, as a fraction of the story, at most; drawn uniformly.
+        vocabulary_size: Number of words, ``len(tasks.vocabulary)``.
+        dim: Number of features.
+        hops: Number of reads of the memory before the answer.
+        tying: ``"adjacent"`` or ``"layerwise"``; see :class:`MemoryNetwork`.
+        positions: Whether sentences use position encoding; otherwise they are bags of words.
+        linear_start: Fraction of the training without softmax in the hops, at half the step size.
+        time_noise: Maximum number of empty sentences, as a fraction of the story, in [0, 1]; their
+            number is drawn uniformly.
         max_time: Latest time that has an embedding of its own.
-        max_grad_norm: Longest gradient.
-        meta_lr: Of gradient descent at the start.
-        meta_batch_size: Questions of an update.
-        seed: As in :class:`FewShotLearner`; of the first weights too.
-        device: Likewise.
+        max_grad_norm: Maximum norm of the gradient; longer gradients are scaled to it.
+        meta_lr: Step size of gradient descent at the start.
+        meta_batch_size: Number of questions in an update.
+        seed: Seed of all draws and of the first weights (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: Counts or fractions out of range.
+        ValueError: A count or a fraction is out of range.
     """
 
     def __init__(
@@ -222,12 +224,12 @@ class MemoryNetworkLearner(FewShotLearner):
     state_kind = Story
 
     def adapt(self, support: Any, state: Any = None) -> Story:
-        """Read stories: sentences ``[M, S, L]`` and their times ``[M, S]``, 1 for the last told.
+        """Reads stories: sentences ``[M, S, L]`` and their times ``[M, S]``, 1 for the last one.
 
-        A story is read at once: times count back from the question.
+        A story has to be read at once, since times count back from the question.
 
         Raises:
-            ValueError: A state to go on from, an empty story, or word numbers out of range.
+            ValueError: A state is given, a story is empty, or word numbers are out of range.
         """
         if state is not None:
             raise ValueError("a story is read at once: its times count back from the question")
@@ -236,7 +238,7 @@ class MemoryNetworkLearner(FewShotLearner):
             return self._memory.read_story(sentences, times)
 
     def outputs(self, inputs: Tensor, state: Story | None) -> Tensor:
-        """Logits of the answers, ``[M, Q, V]``."""
+        """Returns logits of the answers, ``[M, Q, V]``."""
         if state is not None and len(state.present) != len(inputs):
             raise ValueError(f"{len(inputs)} tasks, but stories of {len(state.present)}")
         return self._memory(inputs, state)
@@ -247,7 +249,7 @@ class MemoryNetworkLearner(FewShotLearner):
         return self.progress < self.linear_start
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
-        """One step on the summed cross-entropy of the answers."""
+        """Takes a gradient step on the summed cross-entropy of the answers."""
         batch = self.check_batch(batch)
         story = self._memory.read_story(batch.support_x, self.noisy_times(batch.support_y))
         logits = self._memory(batch.query_x, story, self.is_linear)
@@ -256,10 +258,10 @@ class MemoryNetworkLearner(FewShotLearner):
         return {"loss": loss, "accuracy": accuracy(logits, batch.query_y)}
 
     def noisy_times(self, times: Tensor) -> Tensor:
-        """Times as if some empty sentences lay between.
+        """Returns the times of sentences after random empty sentences are inserted.
 
         Args:
-            times: ``[M, S]``; 0 is padding, which stays.
+            times: Times ``[M, S]``; 0 is padding, which does not change.
         """
         count = (times != 0).sum(dim=1, keepdim=True)
         most = (count * self.time_noise).ceil()
@@ -273,7 +275,7 @@ class MemoryNetworkLearner(FewShotLearner):
         return torch.rand(*shape, generator=self.generator, device=self.device)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Plain gradient descent."""
+        """Makes an optimiser for plain gradient descent."""
         return torch.optim.SGD(self.module.parameters(), lr=rate_at(self.meta_lr, 0.0))
 
     def _set_rates(self) -> None:
@@ -283,7 +285,7 @@ class MemoryNetworkLearner(FewShotLearner):
             group["lr"] = rate / 2 if self.is_linear else rate
 
     def limit_gradient(self) -> None:
-        """Scale a long gradient."""
+        """Scales a gradient that is longer than ``max_grad_norm``."""
         nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
 
     @property
@@ -301,7 +303,7 @@ class MemoryNetworkLearner(FewShotLearner):
             raise ValueError("times are 1 and more, 0 for padding, with a sentence in each story")
 
     def _check_query_labels(self, batch: FewShotTasks) -> None:
-        """Answers are words, and times say nothing of them."""
+        """Accepts all answers, since support labels are times and say nothing about them."""
 
     def _check_shape(self, x: Tensor) -> None:
         if x.dim() != 3 or x.is_floating_point():

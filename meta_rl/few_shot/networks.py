@@ -1,13 +1,14 @@
 """Networks of the few-shot literature.
 
-A network with ``ways`` classifies; without, it gives an embedding. All of them are pure functions
-of their parameters, so that gradient-based learners can batch them over tasks with ``torch.func``:
+A network with ``ways`` classifies; without ``ways`` it returns an embedding. ``norm`` says how its
+batch normalisation works:
 
-* ``norm="task"``: batch normalisation by the statistics of the batch at hand, always, as in MAML's
-  code. The batch is the support set or the query set of **one** task: predictions on a query depend
-  on the other queries (they are transductive).
-* ``norm="running"``: ordinary batch normalisation. In training by the batch, which may hold many
-  tasks; afterwards by running means, so that every query stands alone. For embeddings.
+* ``norm="task"`` always uses the statistics of the current batch, as MAML's code does. The batch is
+  the support set or the query set of **one** task, so that the prediction of a query depends on the
+  other queries (it is transductive). Such a network is a pure function of its parameters, and
+  gradient-based learners can batch it over tasks with ``torch.func``.
+* ``norm="running"`` is ordinary batch normalisation, for embeddings. Training uses the statistics
+  of the batch, which may hold many tasks; afterwards running means make each query independent.
 
 First weights are drawn with the generator that is passed in; without one, from the system's
 entropy.
@@ -44,7 +45,10 @@ P = ParamSpec("P")
 def _keeps_global_generator(
     make: Callable[P, FewShotNetwork],
 ) -> Callable[P, FewShotNetwork]:
-    """PyTorch's layers draw weights when they are made, which are then replaced."""
+    """Wraps a function that makes a network, so that PyTorch's global generator is unchanged.
+
+    PyTorch's layers draw weights from it when they are made; these weights are then replaced.
+    """
     known = keyword_names(inspect.signature(make).parameters)
 
     @wraps(make)
@@ -57,21 +61,21 @@ def _keeps_global_generator(
 
 
 class FewShotNetwork(nn.Module):
-    """A body that embeds, and a linear head where there are classes.
+    """A network with a body that embeds, and a linear head if it has outputs.
 
     Args:
         body: Module from inputs ``[N, *input_shape]`` to features ``[N, num_features]``.
-        num_features: Of the body.
-        num_outputs: Of the head; ``None`` for no head.
-        ways: Classes; ``None`` for regression and for embeddings.
-        input_shape: Of one input; ``None`` for an axis of any length.
+        num_features: Number of features of the body.
+        num_outputs: Number of outputs of the head; ``None`` for no head.
+        ways: Number of classes; ``None`` for regression and for embeddings.
+        input_shape: Shape of one input, with ``None`` for an axis of any length.
         recipe: Name of the function that makes this network, and its arguments, for checkpoints;
             ``None`` for a network of your own.
-        generator: Of the first weights.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
 
     vocabulary_size: int | None = None
-    """Word numbers that a network of texts takes."""
+    """Number of words that a network on texts knows; ``None`` for other networks."""
 
     def __init__(
         self,
@@ -94,18 +98,18 @@ class FewShotNetwork(nn.Module):
         draw_weights(self, generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, values or embeddings, ``[N, outputs]``."""
+        """Returns logits, values or embeddings, ``[N, outputs]``."""
         return self.head(self.body(x))
 
 
 @contextmanager
 def first_weights(seed: int | None) -> Iterator[None]:
-    """Layers made within draw PyTorch's own first weights by a seed.
+    """Seeds PyTorch's own first weights of layers that are made within the context.
 
-    They draw from the global generator, which is put back afterwards.
+    They are drawn from the global generator, whose state is restored afterwards.
 
     Args:
-        seed: From the system's entropy if ``None``.
+        seed: Seed; ``None`` takes one from the system's entropy.
     """
     drawn = np.random.SeedSequence(check_seed(seed)).generate_state(1, np.uint64)[0] >> 1
     with torch.random.fork_rng(devices=[]):
@@ -114,13 +118,13 @@ def first_weights(seed: int | None) -> Iterator[None]:
 
 
 def draw_weights(network: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw first weights: Glorot for convolutions and linear layers, biases 0.
+    """Draws first weights: Glorot for convolutions and linear layers, with biases 0.
 
-    Embeddings are drawn from N(0, 0.1²). Layers of other kinds keep theirs.
+    Embeddings are drawn from N(0, 0.1²). Layers of other kinds keep their weights.
 
     Args:
-        network: Whose weights are replaced.
-        generator: Of the draws; seeded from the system's entropy by default.
+        network: Network whose weights are replaced.
+        generator: Generator of the draws (default: seeded from the system's entropy).
     """
     if generator is None:
         generator = torch.Generator()
@@ -146,23 +150,25 @@ def conv4(
     norm: str | None = None,
     generator: torch.Generator | None = None,
 ) -> FewShotNetwork:
-    """Four blocks of 3 × 3 convolution, batch normalisation, ReLU, halving (Vinyals et al., 2016).
+    """Makes the four-layer convolutional network of Vinyals et al. (2016).
+
+    Each layer is a 3 × 3 convolution, batch normalisation and ReLU, and halves the image.
 
     Args:
-        ways: Classes of a classifier; ``None`` for an embedding.
-        size: Of the images, in pixels.
-        channels: Of the images.
-        hidden: Filters of each convolution.
-        pool: How sizes are halved: ``"max"`` (2 × 2) or ``"stride"`` (of the convolutions, as MAML
-            and Reptile have for Omniglot: a quarter of the work).
-        flatten: Features of all positions, in place of their mean over positions; by default with
-            2 × 2 pooling. With strides Reptile has them, and MAML the mean.
-        norm: ``"task"``, ``"running"`` or ``"none"``; by default ``"task"`` for classifiers and
-            ``"running"`` for embeddings.
-        generator: Of the first weights.
+        ways: Number of classes of a classifier; ``None`` for an embedding.
+        size: Height and width of the images, in pixels, at least 16.
+        channels: Number of channels of the images.
+        hidden: Number of filters of each convolution.
+        pool: Halving of the image: ``"max"`` for 2 × 2 pooling, or ``"stride"`` for convolutions
+            with strides, which MAML and Reptile use on Omniglot (a quarter of the computation).
+        flatten: Whether features are those of all positions rather than their mean over positions
+            (default: only with 2 × 2 pooling). With strides, Reptile flattens and MAML averages.
+        norm: ``"task"``, ``"running"`` or ``"none"`` (default: ``"task"`` for classifiers,
+            ``"running"`` for embeddings).
+        generator: Generator of the first weights (default: seeded from the system's entropy).
 
     Raises:
-        ValueError: Counts below one, images of less than 16 pixels, or unknown choices.
+        ValueError: A count is below one, images have less than 16 pixels, or a choice is unknown.
     """
     size, hidden = check_count("size", size, least=16), check_count("hidden", hidden)
     check_choice("pool", pool, ("max", "stride"))
@@ -172,7 +178,7 @@ def conv4(
     width, inputs = size, channels
     for _ in range(4):
         stride = 2 if pool == "stride" else 1
-        layers += [nn.Conv2d(inputs, hidden, 3, stride, padding=1), _norm(kind, hidden, 2)]
+        layers += [nn.Conv2d(inputs, hidden, 3, stride, padding=1), _make_norm(kind, hidden, 2)]
         layers += [nn.ReLU(), *([nn.MaxPool2d(2)] if pool == "max" else [])]
         width, inputs = (width + 1) // 2 if pool == "stride" else width // 2, hidden
     flatten = pool == "max" if flatten is None else check_flag("flatten", flatten)
@@ -189,7 +195,7 @@ def conv4(
         recipe=("conv4", {"ways": ways, **settings}),
         generator=generator,
     )
-    if kind == "running":  # embeds whole batches: 1.6 times as fast on a CPU; vmap gains nothing
+    if kind == "running":  # whole batches are 1.6 times as fast on a CPU; vmap gains nothing
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
@@ -203,14 +209,16 @@ def omniglot_mlp(
     norm: str | None = None,
     generator: torch.Generator | None = None,
 ) -> FewShotNetwork:
-    """Fully connected layers with batch normalisation and ReLU (Finn et al., 2017, Omniglot).
+    """Makes the fully connected network for Omniglot of Finn et al. (2017).
+
+    Each layer has batch normalisation and ReLU.
 
     Args:
-        ways: Classes of a classifier; ``None`` for an embedding.
-        size: Of the images, in pixels.
-        hidden: Units of each layer.
-        norm: As for :func:`conv4`.
-        generator: Of the first weights.
+        ways: Number of classes of a classifier; ``None`` for an embedding.
+        size: Height and width of the images, in pixels.
+        hidden: Number of units of each layer.
+        norm: ``"task"``, ``"running"`` or ``"none"`` (default: as for :func:`conv4`).
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
     ways, size = _check_ways(ways), check_count("size", size)
     hidden = _check_hidden(hidden)
@@ -218,7 +226,7 @@ def omniglot_mlp(
     layers: list[nn.Module] = [nn.Flatten()]
     inputs = size**2
     for units in hidden:
-        layers += [nn.Linear(inputs, units), _norm(kind, units, 1), nn.ReLU()]
+        layers += [nn.Linear(inputs, units), _make_norm(kind, units, 1), nn.ReLU()]
         inputs = units
     return FewShotNetwork(
         nn.Sequential(*layers),
@@ -238,11 +246,11 @@ def omniglot_mlp(
 def sinusoid_mlp(
     *, hidden: Sequence[int] = (40, 40), generator: torch.Generator | None = None
 ) -> FewShotNetwork:
-    """Two layers of 40 ReLUs, for regression of functions of one number (Finn et al., 2017).
+    """Makes the network of Finn et al. (2017) for regression of functions of one number.
 
     Args:
-        hidden: Units of each layer.
-        generator: Of the first weights.
+        hidden: Number of ReLU units of each layer; the paper has two layers of 40.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
     hidden = _check_hidden(hidden)
     layers: list[nn.Module] = []
@@ -263,15 +271,15 @@ def sinusoid_mlp(
 
 @_keeps_global_generator
 def koch_network(*, size: int = 105, generator: torch.Generator | None = None) -> FewShotNetwork:
-    """The twin of Koch et al., "Siamese neural networks for one-shot image recognition", 2015.
+    """Makes the embedding network of Koch et al. (2015), for :class:`meta_rl.few_shot.Siamese`.
 
-    Convolutions of 64 filters 10 × 10, 128 of 7 × 7, 128 of 4 × 4 and 256 of 4 × 4, with ReLU, and
-    2 × 2 max-pooling between, then 4,096 units with a sigmoid. An embedding; for
-    :class:`meta_rl.few_shot.Siamese`.
+    Koch, Zemel and Salakhutdinov, "Siamese neural networks for one-shot image recognition". The
+    network has convolutions with 64 filters of 10 × 10, 128 of 7 × 7, 128 of 4 × 4 and 256 of
+    4 × 4, with ReLU and 2 × 2 max-pooling between them, and then 4,096 sigmoid units.
 
     Args:
-        size: Of the images, in pixels; 105 in the paper, at least 69.
-        generator: Of the first weights.
+        size: Height and width of the images, in pixels, at least 69; the paper has 105.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
     size = check_count("size", size, least=69)
     layers: list[nn.Module] = []
@@ -304,14 +312,14 @@ def text_encoder(
     hidden: int = 128,
     generator: torch.Generator | None = None,
 ) -> FewShotNetwork:
-    """A small encoder of texts, given as word numbers: embedding, convolution, attention pooling.
+    """Makes a small encoder of texts with an embedding, a convolution and attention pooling.
 
     Args:
-        vocabulary_size: Word numbers; 0 is padding.
-        ways: Classes of a classifier; ``None`` for an embedding.
-        dim: Of the word embeddings.
-        hidden: Features.
-        generator: Of the first weights.
+        vocabulary_size: Number of word numbers; number 0 is padding.
+        ways: Number of classes of a classifier; ``None`` for an embedding.
+        dim: Number of features of the word embeddings.
+        hidden: Number of features of the convolution.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
     """
     vocabulary_size = check_count("vocabulary_size", vocabulary_size, least=2)
     dim, hidden, ways = check_count("dim", dim), check_count("hidden", hidden), _check_ways(ways)
@@ -332,11 +340,11 @@ def text_encoder(
 
 
 class _TextBody(nn.Module):
-    """The weighted mean of the words' embeddings, beside that of features of three words in a row.
+    """A body that joins the weighted means of word embeddings and of features of three words.
 
-    Both are scaled to learned lengths, so that the length of a text does not matter. The first
-    carries words that were never trained, by their random embeddings: the same word is recognised
-    again. At the beginning it outweighs the second, which knows nothing yet.
+    Both means are scaled to learned lengths, so that the length of a text does not matter. The
+    first mean also carries words without training, since each has a random embedding of its own.
+    At the beginning of training it has the greater length.
     """
 
     def __init__(self, vocabulary_size: int, dim: int, hidden: int) -> None:
@@ -367,7 +375,7 @@ class _MeanOverPositions(nn.Module):
         return x.mean(dim=(-2, -1))
 
 
-def _norm(kind: str, features: int, dimensions: int) -> nn.Module:
+def _make_norm(kind: str, features: int, dimensions: int) -> nn.Module:
     if kind == "none":
         return nn.Identity()
     if kind == "task":
@@ -383,7 +391,7 @@ def _check_norm(norm: str | None, ways: int | None) -> str:
 
 
 def _check_hidden(hidden: Sequence[int]) -> list[int]:
-    """Units of each layer; at least one layer."""
+    """Returns the number of units of each layer; there has to be at least one layer."""
     try:
         units = [check_count("hidden", one) for one in hidden]
     except TypeError as error:
@@ -404,19 +412,19 @@ RECIPES: dict[str, Callable[..., FewShotNetwork]] = {
     "sinusoid_mlp": sinusoid_mlp,
     "text_encoder": text_encoder,
 }
-"""Networks by name: for checkpoints and the command line."""
+"""Functions that make networks, by name, for checkpoints and the command line."""
 
 
 def has_convolutions(network: nn.Module) -> bool:
-    """Whether the network is slower on a CPU when it is batched over tasks than task by task."""
+    """Returns whether the network has 2-D convolutions, which are slow in batches over tasks."""
     return any(isinstance(module, nn.Conv2d) for module in network.modules())
 
 
 def check_sizes_known(network: nn.Module) -> None:
-    """Refuses lazy layers, whose parameters have no shapes yet.
+    """Raises an error for lazy layers, whose parameters have no shapes yet.
 
     Raises:
-        ValueError: A layer is lazy.
+        ValueError: The network has lazy layers.
     """
     lazy = [name for name, p in network.named_parameters() if nn.parameter.is_lazy(p)]
     if lazy:

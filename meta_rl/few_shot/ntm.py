@@ -1,6 +1,7 @@
 """The Neural Turing Machine: a controller that reads and writes a memory by attention.
 
-Graves, Wayne and Danihelka, "Neural Turing machines", 2014 (arXiv:1410.5401); equations by number.
+Graves, Wayne and Danihelka, "Neural Turing machines", 2014 (arXiv:1410.5401). Equation numbers are
+those of the paper.
 
 Shapes: M sequences side by side, N slots of width W, R reading heads, H heads of any kind, I
 features of an input, O of an output, C units of the controller.
@@ -18,18 +19,18 @@ from meta_rl.arguments import check_choice, check_count
 
 CONTROLLERS = ("lstm", "feedforward")
 EPSILON = 1e-6
-"""Added to the product of lengths in a cosine: an empty slot is like no key."""
+"""Added to the product of lengths in a cosine, so that an empty slot is similar to no key."""
 
 
 class NTMState(NamedTuple):
-    """What the machine carries from step to step.
+    """The state that the machine carries from step to step.
 
     Attributes:
-        memory: ``[M, N, W]``.
-        reads: What the reading heads read last, ``[M, R, W]``.
-        weights: Of the heads over the slots, reading heads first, ``[M, H, N]``.
-        hidden: Of the controller, ``[M, C]``.
-        cell: Of an LSTM controller, ``[M, C]``; ``[M, 0]`` of a feed-forward one.
+        memory: Slots of the memory, ``[M, N, W]``.
+        reads: Rows that the reading heads read last, ``[M, R, W]``.
+        weights: Weights of the heads over the slots, reading heads first, ``[M, H, N]``.
+        hidden: Hidden units of the controller, ``[M, C]``.
+        cell: Cell of an LSTM controller, ``[M, C]``, or ``[M, 0]`` for a feed-forward one.
     """
 
     memory: Tensor
@@ -39,47 +40,47 @@ class NTMState(NamedTuple):
     cell: Tensor
 
     def take(self, index: Tensor) -> NTMState:
-        """The sequences at ``index``, which may repeat."""
+        """Returns the states of the sequences at ``index``, which may repeat."""
         return NTMState(*(part.index_select(0, index) for part in self))
 
 
 def cosines(memory: Tensor, keys: Tensor) -> Tensor:
-    """Cosine of each key with each slot, ``[M, H, N]`` (equation 6)."""
+    """Returns the cosine of each key with each slot, ``[M, H, N]`` (equation 6)."""
     lengths = keys.norm(dim=-1)[:, :, None] * memory.norm(dim=-1)[:, None, :]
     return keys @ memory.transpose(1, 2) / (lengths + EPSILON)
 
 
 def content_weights(memory: Tensor, keys: Tensor, strengths: Tensor) -> Tensor:
-    """Attention to the slots that are like the keys (equation 5).
+    """Computes attention to the slots that are similar to the keys (equation 5).
 
     Args:
-        memory: ``[M, N, W]``.
-        keys: ``[M, H, W]``.
-        strengths: β > 0, ``[M, H]``.
+        memory: Slots of the memory, ``[M, N, W]``.
+        keys: Keys, ``[M, H, W]``.
+        strengths: Strengths β > 0 of the keys, ``[M, H]``.
 
     Returns:
-        ``[M, H, N]``, which sums to one over the slots.
+        Weights ``[M, H, N]``, which sum to one over the slots.
     """
     return torch.softmax(strengths[..., None] * cosines(memory, keys), dim=-1)
 
 
 def interpolate(content: Tensor, previous: Tensor, gates: Tensor) -> Tensor:
-    """Between the weights by content and those of the step before (equation 7).
+    """Interpolates between the weights by content and those of the step before (equation 7).
 
     Args:
-        content: ``[M, H, N]``.
-        previous: ``[M, H, N]``.
-        gates: g in [0, 1], ``[M, H]``; 1 is content alone.
+        content: Weights by content, ``[M, H, N]``.
+        previous: Weights of the step before, ``[M, H, N]``.
+        gates: Gates g in [0, 1], ``[M, H]``; 1 is content alone.
     """
     return torch.lerp(previous, content, gates[..., None])
 
 
 def shift(weights: Tensor, kernels: Tensor) -> Tensor:
-    """Move attention around the ring of slots: a circular convolution (equation 8).
+    """Shifts attention around the ring of slots by a circular convolution (equation 8).
 
     Args:
-        weights: ``[M, H, N]``.
-        kernels: Weight of each shift from -r to r slots, ``[M, H, 2 r + 1]``.
+        weights: Weights over the slots, ``[M, H, N]``.
+        kernels: Weights of the shifts by -r to r slots, ``[M, H, 2 r + 1]``.
     """
     reach = kernels.shape[-1] // 2
     moved = [weights.roll(offset - reach, dims=-1) for offset in range(kernels.shape[-1])]
@@ -87,24 +88,24 @@ def shift(weights: Tensor, kernels: Tensor) -> Tensor:
 
 
 def sharpen(weights: Tensor, powers: Tensor) -> Tensor:
-    """Undo the blur of shifts: ``w^γ``, divided by its sum (equation 9).
+    """Sharpens weights that shifts have blurred: ``w^γ``, divided by its sum (equation 9).
 
     Args:
-        weights: ``[M, H, N]``, not negative.
-        powers: γ ≥ 1, ``[M, H]``.
+        weights: Weights over the slots, not negative, ``[M, H, N]``.
+        powers: Exponents γ ≥ 1, ``[M, H]``.
     """
-    raised = weights.clamp(min=1e-12) ** powers[..., None]  # a slope at 0 that is finite
+    raised = weights.clamp(min=1e-12) ** powers[..., None]  # keeps the slope at 0 finite
     return raised / raised.sum(dim=-1, keepdim=True)
 
 
 def write(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
-    """Erase, then add; of several heads in any order (equations 3 and 4).
+    """Erases and then adds; the order of the heads does not matter (equations 3 and 4).
 
     Args:
-        memory: ``[M, N, W]``.
-        weights: Of the writing heads, ``[M, H, N]``.
-        erase: In [0, 1], ``[M, H, W]``.
-        add: ``[M, H, W]``.
+        memory: Slots of the memory, ``[M, N, W]``.
+        weights: Weights of the writing heads, ``[M, H, N]``.
+        erase: Erase vectors with values in [0, 1], ``[M, H, W]``.
+        add: Add vectors, ``[M, H, W]``.
     """
     kept = (1 - weights[..., None] * erase[:, :, None, :]).prod(dim=1)
     return memory * kept + weights.transpose(1, 2) @ add
@@ -113,24 +114,24 @@ def write(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor
 class NTM(nn.Module):
     """The machine as a pure recurrent cell: ``output, state = cell(input, state)``.
 
-    A step: the controller sees the input and what was read last; the writing heads write; the
-    reading heads read what is now in memory; the output is a linear map of the controller's units
-    and of the reads. The memory begins almost empty (``1e-6``; Collier and Beel, "Implementing
-    neural Turing machines", 2018), all heads at slot 0; the first reads are learned.
+    In a step the controller sees the input and the last reads; the writing heads write; the reading
+    heads read the changed memory; the output is a linear map of the controller's units and of the
+    reads. At first the memory is almost empty (``1e-6``; Collier and Beel, "Implementing neural
+    Turing machines", 2018) and all heads are at slot 0; the first reads are learned.
 
     Args:
-        input_size: I.
-        output_size: O.
-        slots: N.
-        width: W.
-        read_heads: Number of them, R.
-        write_heads: Number of them.
-        hidden: Units of the controller, C.
-        controller: ``"lstm"`` or ``"feedforward"``.
-        reach: Slots that a head can move in a step, to each side.
+        input_size: Number of features of an input, I.
+        output_size: Number of features of an output, O.
+        slots: Number of slots of the memory, N.
+        width: Width of a slot, W.
+        read_heads: Number of reading heads, R.
+        write_heads: Number of writing heads.
+        hidden: Number of units of the controller, C.
+        controller: Kind of the controller: ``"lstm"`` or ``"feedforward"``.
+        reach: Maximum number of slots that a head moves in a step, to each side.
 
     Raises:
-        ValueError: Counts below one, another controller, or shifts that go around the ring.
+        ValueError: A count is below one, the controller is unknown, or shifts go around the ring.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class NTM(nn.Module):
         self.head = nn.Linear(hidden + self.read_heads * width, output_size)
 
     def initial_state(self, num: int) -> NTMState:
-        """The state before the first input, for ``num`` sequences."""
+        """Returns the state before the first input, for ``num`` sequences."""
         new = self.first_reads.new_zeros
         weights = new(num, self.read_heads + self.write_heads, self.slots)
         weights[..., 0] = 1
@@ -182,14 +183,14 @@ class NTM(nn.Module):
         )
 
     def forward(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
-        """One step.
+        """Takes one step.
 
         Args:
-            inputs: ``[M, I]``.
-            state: Of the step before.
+            inputs: Inputs, ``[M, I]``.
+            state: State after the step before.
 
         Returns:
-            Outputs ``[M, O]`` and the state.
+            Outputs ``[M, O]`` and the new state.
         """
         hidden, cell = self._control(torch.cat([inputs, state.reads.flatten(1)], dim=1), state)
         weights = self._address(hidden, state)
@@ -206,7 +207,10 @@ class NTM(nn.Module):
         return hidden, cell
 
     def _address(self, hidden: Tensor, state: NTMState) -> Tensor:
-        """The weights of all heads: content, interpolation, shift, sharpening, ``[M, H, N]``."""
+        """Returns the weights of all heads ``[M, H, N]``.
+
+        They come from content, interpolation, shift and sharpening, in this order.
+        """
         given = self.addressing(hidden).view(*state.weights.shape[:2], -1)
         keys, scalars, kernels = given.split([self.width, 3, 2 * self.reach + 1], dim=-1)
         strengths, gates, powers = scalars.unbind(dim=-1)

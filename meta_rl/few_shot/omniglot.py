@@ -1,7 +1,7 @@
 """Omniglot: handwritten characters of 50 alphabets, and Lake's official one-shot runs.
 
 Lake et al., "Human-level concept learning through probabilistic program induction", Science 350,
-2015. 1,623 characters, 20 images each, drawn by 20 people.
+2015. The data set has 1,623 characters with 20 images each, drawn by 20 people.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CONTENTS = {
     "background": "b11afd925e2b0cfcc853b608f8d4f9338d3d6835cec794a6a5b7ebc68184bab4",
     "evaluation": "fb37f0c0907846d9b7039995405ae9ace15b3d96497efa6e26b46e9d0ab6043c",
 }
-"""Digests of the images in the zip files, which may have been packed anew."""
+"""Digests of the images in the zip files; they do not depend on the packing."""
 RUNS = Source(
     "omniglot/all_runs.zip",
     f"{LAKE}/one-shot-classification/all_runs.zip",
@@ -80,11 +80,11 @@ NUM_LAKE_VALIDATION = 5
 
 
 class Characters(NamedTuple):
-    """All characters.
+    """All characters of Omniglot.
 
     Attributes:
-        names: ``part/alphabet/character``, sorted, ``[C]``.
-        images: ``[C, 20, 1, size, size]``, uint8; ink is 255, paper is 0.
+        names: Sorted names ``part/alphabet/character``, ``[C]``.
+        images: Images ``[C, 20, 1, size, size]``, uint8; ink is 255, paper is 0.
     """
 
     names: list[str]
@@ -94,40 +94,41 @@ class Characters(NamedTuple):
 class Omniglot(FewShotSplit):
     """Few-shot classification of Omniglot characters.
 
-    Images are inverted (ink 1, paper 0), resized with an anti-aliasing filter, and given out as
+    Images are inverted (ink 1, paper 0), resized with an anti-aliasing filter, and returned as
     floats ``[1, size, size]``. All are decoded once, kept in the user's cache folder, and held as
     one uint8 tensor.
 
     Args:
-        root: Folder that holds ``omniglot/``, or into which it is downloaded; without it,
-            ``META_RL_DATA`` and the user's cache folder.
-        ways: Classes of a task.
-        shots: Support images of each class.
-        queries: Query images of each class; with the shots at most 20.
-        train_ways: Another number for training tasks, as for prototypical networks.
-        train_shots: Likewise, as for Reptile.
-        train_queries: Likewise.
-        split: ``"vinyals"``: 1028 training, 172 validation and 423 test characters (Vinyals et al.,
-            "Matching networks for one shot learning", 2016, in the division of the
-            pytorch-meta project). ``"random"``: as many of each, drawn from all alphabets, as in
-            the codes of MAML and Reptile: an easier test, of characters from alphabets that were
-            seen in training. ``"lake"``: 25 background alphabets for training, 5 for
-            validation, the 20 evaluation alphabets, from which Lake's runs come, for testing.
-        split_seed: Of the random division.
-        train_on_validation: Train on the validation characters too, as the papers do: 1,200 of
-            Vinyals' split. For a last training: scores on validation tasks say nothing then.
-        rotations: Turn the training classes by multiples of 90 degrees.
-        test_rotations: Turn those of validation and test tasks too, as the codes of MAML and of
-            prototypical networks do: an easier test.
-        within_alphabet: All classes of a task come from one alphabet.
-        size: Of the images, in pixels.
-        device: Of the tensor.
-        download: Fetch missing files.
+        root: Folder that holds ``omniglot/``, or into which it is downloaded (default:
+            ``META_RL_DATA``, then the user's cache folder).
+        ways: Number of classes in a task.
+        shots: Number of support images of each class.
+        queries: Number of query images of each class; with the shots at most 20.
+        train_ways: Number of classes in a training task (default: ``ways``).
+        train_shots: Number of support images in training (default: ``shots``).
+        train_queries: Number of query images in training (default: ``queries``).
+        split: Division of the characters. ``"vinyals"`` has 1,028 training, 172 validation and 423
+            test characters (Vinyals et al., "Matching networks for one shot learning", 2016, in the
+            division of the pytorch-meta project). ``"random"`` draws as many of each from all
+            alphabets, as the codes of MAML and Reptile do; the test is easier, since its alphabets
+            were seen in training. ``"lake"`` has 25 background alphabets for training, 5 for
+            validation, and the 20 evaluation alphabets, from which Lake's runs come, for testing.
+        split_seed: Seed of the random division.
+        train_on_validation: Whether training uses the validation characters too, as the papers do
+            (1,200 characters of Vinyals' split). Validation scores are then meaningless, so use it
+            for final trainings only.
+        rotations: Whether training classes are rotated by multiples of 90 degrees.
+        test_rotations: Whether validation and test classes are rotated too, as in the codes of MAML
+            and of prototypical networks; the test is then easier.
+        within_alphabet: Whether all classes of a task come from one alphabet.
+        size: Height and width of the images, in pixels.
+        device: Device of the images.
+        download: Whether missing files are downloaded.
 
     Raises:
-        FileNotFoundError: No data; says where it was looked for and how to get it.
-        ValueError: More ways than classes, more images than there are, a broken zip file, or one
-            with other contents.
+        FileNotFoundError: There are no data; the message says how to get them.
+        ValueError: There are fewer classes or images than asked for, or a zip file is broken or has
+            other contents.
     """
 
     def __init__(
@@ -157,11 +158,11 @@ class Omniglot(FewShotSplit):
             check_flag(flag, value)
         characters = load_characters(root, size, download)
         if split == "vinyals":
-            parts = _vinyals(characters.names, root, download)
+            parts = _vinyals_parts(characters.names, root, download)
         elif split == "lake":
-            parts = _lake(characters.names)
+            parts = _lake_parts(characters.names)
         elif split == "random":
-            parts = _random(len(characters.names), split_seed)
+            parts = _random_parts(len(characters.names), split_seed)
         else:
             raise ValueError(f"split is 'vinyals', 'random' or 'lake', got {split!r}")
         if train_on_validation:
@@ -190,7 +191,9 @@ def _pool(characters: Characters, classes: np.ndarray, turns: int) -> ClassPool:
     return ClassPool(images.flatten(0, 1), [images.shape[1]] * len(classes), turns, groups)
 
 
-def _vinyals(names: list[str], root: str | Path | None, download: bool) -> dict[str, np.ndarray]:
+def _vinyals_parts(
+    names: list[str], root: str | Path | None, download: bool
+) -> dict[str, np.ndarray]:
     index = {name: position for position, name in enumerate(names)}
     parts = {}
     for part, source in VINYALS.items():
@@ -209,14 +212,14 @@ def _vinyals(names: list[str], root: str | Path | None, download: bool) -> dict[
     return parts
 
 
-def _random(num: int, seed: int) -> dict[str, np.ndarray]:
+def _random_parts(num: int, seed: int) -> dict[str, np.ndarray]:
     order = np.random.default_rng(check_count("split_seed", seed, least=0)).permutation(num)
     ends = [round(num * end / 1623) for end in (1028, 1200)]
     parts = np.split(order, ends)
     return {part: np.sort(found) for part, found in zip(VINYALS, parts, strict=True)}
 
 
-def _lake(names: list[str]) -> dict[str, np.ndarray]:
+def _lake_parts(names: list[str]) -> dict[str, np.ndarray]:
     alphabets = sorted({n.split("/")[1] for n in names if n.startswith("background/")})
     held_out = set(alphabets[-NUM_LAKE_VALIDATION:])
     parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
@@ -230,16 +233,16 @@ def _lake(names: list[str]) -> dict[str, np.ndarray]:
 def load_characters(
     root: str | Path | None = None, size: int = 28, download: bool = True
 ) -> Characters:
-    """All 1,623 characters: from the cache, or decoded from the zip files and cached.
+    """Loads all 1,623 characters from the cache, or decodes the zip files and caches them.
 
     Args:
-        root: As for :class:`Omniglot`.
-        size: Of the images, in pixels.
-        download: Fetch missing files.
+        root: Folder of data sets; see :class:`Omniglot`.
+        size: Height and width of the images, in pixels.
+        download: Whether missing files are downloaded.
 
     Raises:
-        FileNotFoundError: No data.
-        ValueError: A broken zip file, or one with other contents.
+        FileNotFoundError: There are no data.
+        ValueError: A zip file is broken, or has other contents.
     """
     size = check_count("size", size)
     key = "".join(CONTENTS[part][:8] for part in IMAGES)
@@ -248,7 +251,7 @@ def load_characters(
         with np.load(cached, allow_pickle=False) as file:
             return Characters(file["names"].tolist(), torch.from_numpy(file["images"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError):
-        pass  # not cached, or damaged: decoded anew
+        pass  # the cache is missing or damaged: decode again
     decoded = [item for part in IMAGES for item in _decode(part, root, size, download)]
     decoded.sort(key=lambda item: item[0])
     names = [name for name, _ in decoded]
@@ -258,7 +261,7 @@ def load_characters(
 
 
 def _cache(path: Path, names: np.ndarray, images: np.ndarray) -> None:
-    """Write atomically; a cache that cannot be written is done without."""
+    """Writes the cache atomically, and ignores a cache folder that cannot be written."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +278,7 @@ def _cache(path: Path, names: np.ndarray, images: np.ndarray) -> None:
 def _decode(
     part: str, root: str | Path | None, size: int, download: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and images ``[20, size, size]`` of each character of a zip file."""
+    """Yields the name and the images ``[20, size, size]`` of each character of a zip file."""
     path = obtain(IMAGES[part], root, download)
     with open_zip(path) as archive:
         folder = f"images_{part}/"
@@ -302,7 +305,7 @@ def _read_image(archive: zipfile.ZipFile, name: str, size: int) -> np.ndarray:
         raise ValueError(
             f"{archive.filename}: {name} has {image.size} pixels, expected {(FULL_SIZE, FULL_SIZE)}"
         )
-    # A one-bit image would be resized without a filter: to grey first.
+    # PIL resizes one-bit images without a filter, so the image is converted to grey first.
     grey = image.convert("L")
     if size != FULL_SIZE:
         grey = grey.resize((size, size), Image.Resampling.LANCZOS)
@@ -310,19 +313,19 @@ def _read_image(archive: zipfile.ZipFile, name: str, size: int) -> np.ndarray:
 
 
 def lake_runs(root: str | Path | None = None, size: int = 28, download: bool = True) -> FrozenTasks:
-    """Lake's official one-shot classification: 20 runs, 20 ways within an alphabet, 20 queries.
+    """Loads Lake's one-shot classification: 20 runs with 20 ways from an alphabet, 20 queries.
 
-    Train on the ``"lake"`` split: the runs' characters belong to the evaluation alphabets, of which
-    Vinyals' training classes contain some.
+    Train on the ``"lake"`` split for it: the runs' characters belong to the evaluation alphabets,
+    and Vinyals' training classes contain some of them.
 
     Args:
-        root: As for :class:`Omniglot`.
-        size: Of the images, in pixels.
-        download: Fetch missing files.
+        root: Folder of data sets; see :class:`Omniglot`.
+        size: Height and width of the images, in pixels.
+        download: Whether missing files are downloaded.
 
     Raises:
-        FileNotFoundError: No data.
-        ValueError: A broken zip file.
+        FileNotFoundError: There are no data.
+        ValueError: The zip file is broken.
     """
     size = check_count("size", size)
     path = obtain(RUNS, root, download)

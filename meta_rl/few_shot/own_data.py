@@ -1,4 +1,4 @@
-"""Your own data as few-shot tasks: any labelled data set, any folder of images by class."""
+"""Few-shot tasks from your own data: a labelled data set, or a folder of images by class."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from meta_rl.few_shot.tasks import ClassPool, FewShotSplit, class_split
 from meta_rl.few_shot.texts import Vocabulary, words
 
 SYSTEM_FILES = ("thumbs.db", "desktop.ini")
-"""Files that file managers leave in folders, beside hidden ones."""
+"""Files that file managers leave in folders and that are not hidden."""
 
 NAMED_FILES = 5
-"""Files that a warning names, at most."""
+"""Maximum number of files that a warning names."""
 
 
 def split_dataset(
@@ -56,40 +56,40 @@ def split_dataset(
     length: int | None = None,
     num_hashes: int = 2048,
 ) -> FewShotSplit:
-    """Few-shot tasks of a labelled data set, its classes split into three parts.
+    """Makes few-shot tasks from a labelled data set, whose classes are split into three parts.
 
-    Every example is read once and kept in memory: ``uint8`` images are given out as floats in
-    [0, 1], other integers as int64. Texts become numbers of words: of those of the training
-    classes, and hashes for all others; the split's ``vocabulary`` has them.
+    Every example is read once and kept in memory: ``uint8`` images are returned as floats in
+    [0, 1], other integers as int64. Texts become word numbers: words of the training classes have
+    numbers of their own, others get a hash. The split's ``vocabulary`` holds them.
 
     Args:
-        dataset: A ``torch.utils.data.Dataset`` (map-style or iterable), or a list, of pairs: a
-            tensor, array, list of numbers, PIL image or text, and a label. Labels are whole numbers
-            (also as arrays or tensors of one) or names.
-        ways: Classes of a task.
-        shots: Support examples of each class.
-        queries: Query examples of each class.
-        fractions: Of the classes, for training, validation and test.
+        dataset: A ``torch.utils.data.Dataset`` (map-style or iterable), or a list, of pairs of an
+            example (tensor, array, list of numbers, PIL image or text) and a label. A label is a
+            whole number (also as an array or tensor of one) or a name.
+        ways: Number of classes in a task.
+        shots: Number of support examples of each class.
+        queries: Number of query examples of each class.
+        fractions: Fractions of the classes for training, validation and test, which sum to 1.
         seed: Seed of the split.
-        name: Name of the data set; its class's name by default.
-        rotations: Turn training classes by multiples of 90 degrees.
-        train: Other ``ways``, ``shots`` or ``queries`` for training.
-        background: The colour behind transparent pixels of PIL images: a name, a grey value from 0
-            to 255, or red, green and blue.
-        length: Words of a text that are kept; by default as many as the longest text has.
-        num_hashes: Numbers for words that do not occur in the texts of training classes.
+        name: Name of the data set (default: the name of its class).
+        rotations: Whether training classes are rotated by multiples of 90 degrees.
+        train: Values of ``ways``, ``shots`` or ``queries`` for training, where they differ.
+        background: Colour behind transparent pixels of PIL images: a name, a grey value from 0 to
+            255, or red, green and blue.
+        length: Number of words that are kept of a text (default: that of the longest text).
+        num_hashes: Number of word numbers for words that the training texts do not have.
 
     Returns:
         The split; ``split.train.class_names`` and so on are the labels.
 
     Raises:
-        TypeError: No data set, or an argument that does not exist.
-        ValueError: No pairs of example and label, examples of different kinds or shapes, with NaN,
-            infinity, complex numbers or no numbers, fractions that do not sum to one, or parts with
-            too few classes or examples.
+        TypeError: ``dataset`` is no data set, or an argument does not exist.
+        ValueError: The data set has no pairs of example and label, examples have different kinds
+            or shapes or hold NaN, infinity, complex numbers or no numbers, fractions do not sum to
+            one, or a part has too few classes or examples.
     """
     colour = check_background(background)
-    by_class = _by_class(_pairs(dataset), colour)
+    by_class = _group_by_class(_iterate_pairs(dataset), colour)
     labels = sorted(by_class, key=lambda label: (str(type(label)), label))
     parts = _split_labels(labels, fractions, check_seed(seed))
     vocabulary = None
@@ -126,29 +126,29 @@ def split_folder(
     background: Background = "white",
     **settings: Any,
 ) -> FewShotSplit:
-    """Few-shot tasks of a folder that has a folder of images for each class.
+    """Makes few-shot tasks from a folder that has a folder of images for each class.
 
     Hidden files and folders are skipped. Other files that cannot be read as one image (damaged
-    ones, animations, files of other kinds) are left out, with one warning that counts and names
-    them. Images are turned upright as their EXIF says.
+    files, animations, files of other kinds) are left out, and one warning counts and names them.
+    Images are rotated upright as their EXIF data say.
 
     Args:
         path: Path of the folder.
-        ways: Classes of a task.
-        shots: Support images of each class.
-        queries: Query images of each class.
-        size: Images are resized to ``size`` × ``size`` pixels.
-        channels: 1 for grey, 3 for colour.
-        background: The colour behind transparent pixels: a name, a grey value from 0 to 255, or
-            red, green and blue.
-        **settings: For :func:`split_dataset`: ``fractions``, ``seed``, ``name``, ``rotations`` and
-            ``train``.
+        ways: Number of classes in a task.
+        shots: Number of support images of each class.
+        queries: Number of query images of each class.
+        size: Height and width to which images are resized, in pixels.
+        channels: Number of channels: 1 for grey, 3 for colour.
+        background: Colour behind transparent pixels: a name, a grey value from 0 to 255, or red,
+            green and blue.
+        **settings: Arguments of :func:`split_dataset`: ``fractions``, ``seed``, ``name``,
+            ``rotations`` and ``train``.
 
     Raises:
-        FileNotFoundError: No such folder.
-        TypeError: An argument that does not exist.
-        ValueError: No images, a class without a single readable image, or as
-            :func:`split_dataset`.
+        FileNotFoundError: There is no such folder.
+        TypeError: An argument does not exist.
+        ValueError: The folder has no images, a class has no readable image, or
+            :func:`split_dataset` raises it.
     """
     check_names(settings, _FOLDER_SETTINGS, "from_folder")
     check_kind("path", path, (str, Path), "the path of a folder")
@@ -158,7 +158,9 @@ def split_folder(
     if channels not in (1, 3):
         raise ValueError(f"channels is 1 (grey) or 3 (colour), got {channels}")
     size, colour = check_count("size", size), check_background(background)
-    folders = [folder for folder in sorted(path.iterdir()) if _counts(folder) and folder.is_dir()]
+    folders = [
+        folder for folder in sorted(path.iterdir()) if _is_users_file(folder) and folder.is_dir()
+    ]
     pairs: list[tuple[Tensor, str]] = []
     left_out: list[str] = []
     empty = []
@@ -167,7 +169,7 @@ def split_folder(
         pairs += [(image, folder.name) for image in read]
         if not read:
             empty.append(folder.name)
-    reasons = _in_words(left_out)
+    reasons = _describe_left_out(left_out)
     because = f"; {reasons}" if reasons else ""
     if not pairs:
         raise ValueError(f"{path} holds no folders with images ({', '.join(SUFFIXES)}){because}")
@@ -187,17 +189,17 @@ _FOLDER_SETTINGS = [
 ]
 
 
-def _counts(file: Path) -> bool:
-    """Whether a file or folder is one of the user's: not hidden, nor of the system."""
+def _is_users_file(file: Path) -> bool:
+    """Returns whether a file or folder is the user's: neither hidden nor a system file."""
     return not file.name.startswith((".", "__MACOSX")) and file.name.lower() not in SYSTEM_FILES
 
 
 def _read_class(
     folder: Path, size: int, channels: int, background: tuple[int, int, int], left_out: list[str]
 ) -> list[Tensor]:
-    """The images of a class; what is none of them is noted in ``left_out``."""
+    """Returns the images of a class, and appends a reason to ``left_out`` for other files."""
     images = []
-    for file in sorted(filter(_counts, folder.iterdir())):
+    for file in sorted(filter(_is_users_file, folder.iterdir())):
         if file.is_dir():
             left_out.append(f"{file} is a folder within a class")
         elif file.suffix.lower() not in SUFFIXES:
@@ -210,7 +212,7 @@ def _read_class(
     return images
 
 
-def _in_words(left_out: list[str]) -> str:
+def _describe_left_out(left_out: list[str]) -> str:
     if not left_out:
         return ""
     named = "; ".join(left_out[:NAMED_FILES])
@@ -218,8 +220,8 @@ def _in_words(left_out: list[str]) -> str:
     return f"{len(left_out)} left out: {named}{more}"
 
 
-def _pairs(dataset: Any) -> Iterable[Any]:
-    """The examples of a data set; a map-style one need not be iterable by itself."""
+def _iterate_pairs(dataset: Any) -> Iterable[Any]:
+    """Returns an iterable over the examples of a data set, map-style or iterable."""
     wanted = "a torch.utils.data.Dataset or a sequence of pairs (example, label)"
     if isinstance(dataset, str | bytes | dict | set | Tensor | np.ndarray | type):
         check_kind("dataset", dataset, Dataset, wanted)
@@ -228,11 +230,11 @@ def _pairs(dataset: Any) -> Iterable[Any]:
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         return (dataset[index] for index in range(len(dataset)))
     check_kind("dataset", dataset, (Dataset, Iterable), wanted)
-    return _by_number(dataset) if isinstance(dataset, Dataset) else dataset
+    return _iterate_by_index(dataset) if isinstance(dataset, Dataset) else dataset
 
 
-def _by_number(dataset: Any) -> Iterator[Any]:
-    """A map-style data set that does not tell its length: up to its ``IndexError``."""
+def _iterate_by_index(dataset: Any) -> Iterator[Any]:
+    """Yields the examples of a map-style data set without a length, up to its ``IndexError``."""
     index = 0
     while True:
         try:
@@ -242,8 +244,8 @@ def _by_number(dataset: Any) -> Iterator[Any]:
         index += 1
 
 
-def _by_class(pairs: Iterable[Any], background: tuple[int, int, int]) -> dict[Any, list[Any]]:
-    """Examples (tensors or texts) by their label."""
+def _group_by_class(pairs: Iterable[Any], background: tuple[int, int, int]) -> dict[Any, list[Any]]:
+    """Returns the examples (tensors or texts) by their label."""
     by_class: dict[Any, list[Any]] = {}
     first: Any = None
     for index, pair in enumerate(pairs):
@@ -313,7 +315,7 @@ def _vocabulary(
 
 
 def _common_type(kinds: Iterable[torch.dtype]) -> torch.dtype:
-    """The type of all examples together; floats where some are floats."""
+    """Returns a type for all examples together: floats if some are floats."""
     distinct = set(kinds)
     if len(distinct) == 1:
         return distinct.pop()
@@ -321,7 +323,7 @@ def _common_type(kinds: Iterable[torch.dtype]) -> torch.dtype:
 
 
 def _cast(example: Tensor, kind: torch.dtype) -> Tensor:
-    """8-bit images among floats are in [0, 1], as these are."""
+    """Converts an example; 8-bit images become floats in [0, 1] if others are floats."""
     if example.dtype == torch.uint8 and kind.is_floating_point:
         return example.to(kind) / 255
     return example.to(kind)
@@ -349,4 +351,4 @@ def _split_labels(
 
 
 DATASET_SETTINGS = keyword_names(inspect.signature(split_dataset).parameters)
-"""What :func:`split_dataset` takes by name."""
+"""Names of the keyword arguments of :func:`split_dataset`."""

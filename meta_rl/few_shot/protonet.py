@@ -1,4 +1,4 @@
-"""Prototypical networks: the class whose mean embedding is nearest.
+"""Prototypical networks: they predict the class with the nearest mean embedding.
 
 Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", 2017 (arXiv:1703.05175).
 """
@@ -13,17 +13,17 @@ from meta_rl.few_shot.learner import Rate
 
 
 class ProtoNet(EmbeddingLearner):
-    """Softmax over negative squared distances to prototypes (equations 1 and 2 of the paper).
+    """Prototypical network: a softmax over negative squared distances to prototypes.
 
-    The paper trains with more classes than it tests with: ``train_ways=60, train_queries=5`` of the
-    data set.
+    These are equations 1 and 2 of the paper. The paper trains with more classes than it tests with:
+    make the data set with ``train_ways=60, train_queries=5``.
 
     Args:
         network: An embedding, such as ``conv4()``.
-        meta_lr: Of Adam; or first and last value.
-        meta_batch_size: Tasks of an update.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of tasks in an update.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class ProtoNet(EmbeddingLearner):
         )
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
-        """Negative squared distances to the prototypes."""
-        centre = memory.keys.detach().mean(dim=1, keepdim=True)  # means of large numbers are coarse
+        """Returns negative squared distances to the prototypes."""
+        centre = memory.keys.detach().mean(dim=1, keepdim=True)  # for the precision of the means
         means, counts = prototypes(memory._replace(keys=memory.keys - centre))
         distances = squared_distances(queries - centre, means)
         return (-distances).masked_fill(counts[:, None, :] == 0, -torch.inf)
 
 
 def prototypes(memory: Memory) -> tuple[Tensor, Tensor]:
-    """Mean embedding of each class ``[M, W, D]``, and its number of examples ``[M, W]``."""
+    """Returns the mean embedding of each class ``[M, W, D]``, and its size ``[M, W]``."""
     member = memory.one_hot()
     counts = member.sum(dim=1)
     sums = member.transpose(1, 2) @ memory.keys
@@ -56,8 +56,8 @@ def prototypes(memory: Memory) -> tuple[Tensor, Tensor]:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """``|a_i - b_j|²``: ``[M, I, D]`` and ``[M, J, D]`` give ``[M, I, J]``.
+    """Returns ``|a_i - b_j|²``: ``[M, I, D]`` and ``[M, J, D]`` give ``[M, I, J]``.
 
-    By differences: ``|a|² + |b|² - 2 a · b`` cancels where features are large.
+    It sums squared differences, since ``|a|² + |b|² - 2 a · b`` cancels for large features.
     """
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -1,4 +1,4 @@
-"""Reptile: move the initialisation towards the parameters that tasks were learned to.
+"""Reptile: it moves the initialisation towards the parameters that the tasks adapt to.
 
 Nichol, Achiam and Schulman, "On first-order meta-learning algorithms", 2018 (arXiv:1803.02999).
 """
@@ -29,13 +29,13 @@ AdamStep = Callable[[Params, Params, Tensor, Tensor, Tensor], tuple[Params, Para
 
 
 class ReptileState(NamedTuple):
-    """A task in the making.
+    """The state of Reptile's adaptation.
 
     Attributes:
-        params: Fast weights, ``[M, ...]``.
-        moments: Running squares of the gradients, likewise.
-        step: Steps that the moments have seen, ``[M]``.
-        support_x: Support inputs, which plain predictions need for their batch statistics.
+        params: Adapted parameters by name, ``[M, ...]``.
+        moments: Running squares of the gradients by name, ``[M, ...]``.
+        step: Number of steps that the moments have seen, ``[M]``.
+        support_x: Support inputs, which join each query in predictions that are not transductive.
     """
 
     params: Params
@@ -45,30 +45,32 @@ class ReptileState(NamedTuple):
 
 
 class Reptile(GradientLearner):
-    """Learn each task with Adam (β₁ = 0, as in the paper) and move a fraction of the way there.
+    """Meta-learner that adapts with Adam and moves the initialisation towards the result.
 
-    Training tasks need more support data than test tasks: the paper's 5-way 1-shot results come
-    from 10 shots in training (``train_shots`` of the data set). Query data of training tasks are
-    not used. As in the authors' code, Adam's running squares go on from task to task; here, where
-    tasks are learned side by side, from the mean over the last meta-batch.
+    The inner Adam has β₁ = 0, as in the paper. Training tasks need more support data than test
+    tasks: the paper's 5-way 1-shot results come from 10 shots in training (``train_shots`` of the
+    data set). Query data of training tasks are not used. As in the authors' code, Adam's running
+    squares continue from task to task. Tasks of a meta-batch are learned side by side here, and
+    start from the mean over the last meta-batch.
 
     Args:
         network: A classifier with ``ways``, or a network for regression.
-        lr: Of the inner Adam.
-        num_steps: Inner steps in training.
-        inner_batch_size: Support examples of an inner step in training.
-        eval_steps: Inner steps of :meth:`adapt`.
-        eval_batch_size: Support examples of an inner step there.
-        transductive: Predict all queries together, sharing batch statistics. Otherwise each query
-            is predicted in a batch of the support inputs and itself.
-        meta_lr: Fraction of the way ε; by default it falls from 1 to 0.
-        meta_batch_size: Tasks of an outer update.
-        chunk_size: As in :class:`GradientLearner`.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        lr: Step size of the inner Adam.
+        num_steps: Number of inner steps in training.
+        inner_batch_size: Number of support examples in an inner step in training.
+        eval_steps: Number of inner steps in :meth:`adapt`.
+        eval_batch_size: Number of support examples in an inner step of :meth:`adapt`.
+        transductive: Whether all queries are predicted together and share batch statistics.
+            Otherwise each query is predicted in a batch of the support inputs and itself.
+        meta_lr: Step size ε of the outer update, a fraction of the way to the learned parameters: a
+            number, or its first and last value.
+        meta_batch_size: Number of tasks in an outer update.
+        chunk_size: Number of tasks computed at a time; see :class:`GradientLearner`.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: Counts below one, or step sizes that are not positive.
+        ValueError: A count is below one, or a step size is not positive.
     """
 
     state_kind: ClassVar[type | tuple[type, ...]] = ReptileState
@@ -109,14 +111,14 @@ class Reptile(GradientLearner):
         self.moment_steps = 0
         self._compiled: AdamStep | None = None
         fits = self.device.type == "cpu" and StridedConv4.fits(network)
-        self._written = StridedConv4(network) if fits else None
+        self._strided_conv4 = StridedConv4(network) if fits else None
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
-        """Learn the tasks, then φ ← φ + ε (mean of the learned parameters − φ)."""
+        """Learns the tasks, and sets φ ← φ + ε (mean of the learned parameters − φ)."""
         x, y = self.check_batch(batch).support
         chosen = self._minibatches(len(y), y.shape[1], self.num_steps, self.inner_batch_size)
         fraction = torch.tensor(rate_at(self.meta_lr, self.progress), device=self.device)
-        report = self.on_device(self._meta_step, x, y, chosen, self._count(len(y)), fraction)
+        report = self.on_device(self._meta_step, x, y, chosen, self._steps_before(len(y)), fraction)
         self.moment_steps += self.num_steps
         return report
 
@@ -124,12 +126,12 @@ class Reptile(GradientLearner):
     def _meta_step(
         self, x: Tensor, y: Tensor, chosen: Tensor, count: Tensor, fraction: Tensor
     ) -> dict[str, Tensor]:
-        written = self._written if self.compiling else None
+        packing = self._strided_conv4 if self.compiling else None
         step = self._compiled_step() if self.compiling else None
-        state, loss = self._learn(x, y, chosen, self._fresh(x, count, written), step)
-        means, squares = _mean(state.params), _mean(state.moments)
-        if written is not None:
-            means, squares = written.unpack(means), written.unpack(squares)
+        state, loss = self._take_steps(x, y, chosen, self._make_state(x, count, packing), step)
+        means, squares = _mean_over_tasks(state.params), _mean_over_tasks(state.moments)
+        if packing is not None:
+            means, squares = packing.unpack(means), packing.unpack(squares)
         self.guard("loss", loss)
         self.guard("learned parameters", means)
         finite = self.all_finite
@@ -142,48 +144,53 @@ class Reptile(GradientLearner):
         return {"loss": loss}
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """None is needed: the outer update is a step towards the learned parameters."""
+        """Makes an optimiser that is not used: :meth:`update` itself changes the parameters."""
         return torch.optim.SGD(self.module.parameters(), lr=1.0)
 
     def adapt(
         self, support: Any, state: ReptileState | None = None, num_steps: int | None = None
     ) -> ReptileState:
-        """Learn from the support data with Adam, in minibatches of ``eval_batch_size``.
+        """Learns from the support data with Adam, in minibatches of ``eval_batch_size``.
 
         Args:
-            support: ``(x [M, S, ...], y [M, S])``; or without the task axis.
-            state: To go on from; the meta-learned parameters by default.
-            num_steps: Steps; ``eval_steps`` by default.
+            support: Support data ``(x [M, S, ...], y [M, S])``, or those of one task without the
+                task axis.
+            state: State to go on from (default: the meta-learned parameters).
+            num_steps: Number of steps (default: ``eval_steps``).
         """
         x, y = self.check_support(support)
         self.check_state(state)
         if state is None:
-            state = self._fresh(x, self._count(len(y)))
+            state = self._make_state(x, self._steps_before(len(y)))
         steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
         chosen = self._minibatches_by_content(x, y, state.step, steps)
         with self.own_noise():
-            return self._learn(x, y, chosen, state._replace(support_x=x))[0]
+            return self._take_steps(x, y, chosen, state._replace(support_x=x))[0]
 
-    def _count(self, num_tasks: int) -> Tensor:
-        """Adam's steps before these tasks, ``[M]``: as data, since a graph fixes numbers."""
+    def _steps_before(self, num_tasks: int) -> Tensor:
+        """Returns Adam's steps before these tasks ``[M]``; a tensor, as graphs fix numbers."""
         return torch.full((num_tasks,), self.moment_steps, device=self.device)
 
-    def _fresh(self, x: Tensor, count: Tensor, written: StridedConv4 | None = None) -> ReptileState:
+    def _make_state(
+        self, x: Tensor, count: Tensor, packing: StridedConv4 | None = None
+    ) -> ReptileState:
         params, moments = detached(self.params), self.moments
-        if written is not None:
-            params, moments = written.pack(params), written.pack(moments)
-        return ReptileState(_repeated(params, len(x)), _repeated(moments, len(x)), count, x)
+        if packing is not None:
+            params, moments = packing.pack(params), packing.pack(moments)
+        return ReptileState(
+            _repeat_for_tasks(params, len(x)), _repeat_for_tasks(moments, len(x)), count, x
+        )
 
     def _compiled_step(self) -> AdamStep:
-        """A step of all tasks at once: one kernel for what lies between two products."""
+        """Returns a compiled step for all tasks, which has few kernels beside the products."""
         if self._compiled is None:
             batched = vmap(self._adam_step, randomness="different")
-            step = batched if self._written is None else self._written_step
+            step = batched if self._strided_conv4 is None else self._packed_step
             self._compiled = torch.compile(step, dynamic=False)
         return self._compiled
 
     @torch.no_grad()
-    def _learn(
+    def _take_steps(
         self,
         x: Tensor,
         y: Tensor,
@@ -191,7 +198,7 @@ class Reptile(GradientLearner):
         state: ReptileState,
         step: AdamStep | None = None,
     ) -> tuple[ReptileState, Tensor]:
-        """Adam on minibatches ``[M, steps, batch]`` of the support data."""
+        """Takes steps of Adam on minibatches ``[M, steps, batch]`` of the support data."""
         if step is None:
             step = self.over_tasks(self._adam_step)
         params, moments = state.params, state.moments
@@ -205,17 +212,17 @@ class Reptile(GradientLearner):
         return ReptileState(params, moments, count, state.support_x), loss.mean()
 
     def _minibatches(self, num_tasks: int, num: int, num_steps: int, batch_size: int) -> Tensor:
-        """Examples of every step, ``[M, steps, batch]``: shuffled passes of the support set."""
+        """Draws the examples of every step ``[M, steps, batch]`` in shuffled passes."""
         chosen = shuffled_passes(num_tasks, num, num_steps, batch_size, self.rng)
         return torch.from_numpy(chosen).to(self.device)
 
     def _minibatches_by_content(
         self, x: Tensor, y: Tensor, taken: Tensor, num_steps: int
     ) -> Tensor:
-        """The same for adaptation, which leaves :attr:`rng` as it is.
+        """Draws the examples of every step of adaptation, and does not change :attr:`rng`.
 
-        The draws of a task depend on that generator, on the support data and on the steps taken so
-        far, and not on the other tasks beside it.
+        The draws of a task depend on the state of :attr:`rng`, on the task's support data and on
+        its steps so far, and not on other tasks.
         """
         common = int(copy.deepcopy(self.rng).integers(2**63))
         chosen = []
@@ -228,16 +235,16 @@ class Reptile(GradientLearner):
     def _adam_step(
         self, params: Params, moments: Params, count: Tensor, x: Tensor, y: Tensor
     ) -> tuple[Params, Params, Tensor]:
-        """Adam with β₁ = 0 for one task: the gradient over the root of its running square."""
+        """Takes a step of Adam with β₁ = 0 for one task."""
         gradients, loss = grad_and_value(self.loss)(params, (x, y))
         return *self._adam(params, moments, count, gradients), loss
 
-    def _written_step(
+    def _packed_step(
         self, params: Params, moments: Params, count: Tensor, x: Tensor, y: Tensor
     ) -> tuple[Params, Params, Tensor]:
-        """The same for all tasks, which have seen as many steps, with packed parameters."""
-        assert self._written is not None
-        gradients, losses = self._written.gradient(params, x, y)
+        """Takes a step of Adam for all tasks, with packed parameters and equal step counts."""
+        assert self._strided_conv4 is not None
+        gradients, losses = self._strided_conv4.gradient(params, x, y)
         return *self._adam(params, moments, count[0], gradients), losses
 
     def _adam(
@@ -247,7 +254,7 @@ class Reptile(GradientLearner):
             name: DECAY * moments[name] + (1 - DECAY) * gradient**2
             for name, gradient in gradients.items()
         }
-        correction = 1 - DECAY ** count.to(torch.float64)  # of float32, 1 - 0.999 is coarse
+        correction = 1 - DECAY ** count.to(torch.float64)  # 1 - 0.999 is inexact in float32
         scale = correction.rsqrt()
         params = {
             name: value
@@ -258,7 +265,7 @@ class Reptile(GradientLearner):
 
     @torch.no_grad()
     def outputs(self, inputs: Tensor, state: ReptileState | None) -> Tensor:
-        """Of the network, for all queries together or for each beside the support inputs."""
+        """Returns outputs for all queries together, or for each one with the support inputs."""
         if state is None or self.transductive:
             return super().outputs(inputs, None if state is None else state.params)
         if len(state.support_x) != len(inputs):
@@ -274,32 +281,32 @@ class Reptile(GradientLearner):
         return self.over_tasks(each)(state.params, state.support_x, inputs)
 
     def scored_steps(self) -> list[int]:
-        """A few on the way: plain predictions cost as much as many steps."""
+        """Returns a few numbers of steps, since predictions take as long as many steps."""
         return sorted({k for k in (1, 2, 5, 10, 20) if k < self.eval_steps} | {self.eval_steps})
 
     def extra_state(self) -> dict[str, Any]:
-        """Adam's running squares."""
+        """Returns Adam's running squares and their number of steps."""
         return {"moments": self.moments, "moment_steps": self.moment_steps}
 
     def load_extra_state(self, extra: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restores Adam's running squares and their number of steps."""
         self.moments, self.moment_steps = extra["moments"], extra["moment_steps"]
 
 
 def shuffled_passes(
     num_tasks: int, num: int, num_steps: int, batch_size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Numbers of the examples of each step, in shuffled passes over all examples of a task.
+    """Draws the examples of each step in shuffled passes over all examples of a task.
 
     Args:
         num_tasks: Number of tasks, M.
-        num: Examples of a task.
+        num: Number of examples of a task.
         num_steps: Number of steps.
-        batch_size: Examples of a step, at most ``num`` of them.
+        batch_size: Number of examples in a step; at most ``num`` are used.
         rng: Generator of the draws.
 
     Returns:
-        ``[M, num_steps, batch_size]``.
+        Indices of the examples, ``[M, num_steps, batch_size]``.
     """
     size = min(batch_size, num)
     passes = -(-num_steps * size // num)
@@ -315,9 +322,9 @@ def _checksum(*parts: Tensor) -> int:
     return checksum
 
 
-def _repeated(values: Params, num: int) -> Params:
+def _repeat_for_tasks(values: Params, num: int) -> Params:
     return {name: value.expand(num, *value.shape) for name, value in values.items()}
 
 
-def _mean(values: Params) -> Params:
+def _mean_over_tasks(values: Params) -> Params:
     return {name: value.mean(dim=0) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Learners of sequences of bits: the Neural Turing Machine, and an LSTM to compare it with."""
+"""Learners of bit sequences: the Neural Turing Machine, and an LSTM to compare it with."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from meta_rl.few_shot.tasks import FewShotTasks
 
 
 class LSTM(nn.Module):
-    """Layers of LSTM with a linear output, as a cell like :class:`meta_rl.few_shot.ntm.NTM`.
+    """Layers of LSTM with a linear output, with the interface of :class:`meta_rl.few_shot.ntm.NTM`.
 
     Args:
-        input_size: Features of an input, I.
-        output_size: Features of an output, O.
-        hidden: Units of a layer.
-        layers: Number of them.
+        input_size: Number of features of an input, I.
+        output_size: Number of features of an output, O.
+        hidden: Number of units of a layer.
+        layers: Number of layers.
     """
 
     def __init__(self, input_size: int, output_size: int, hidden: int, layers: int) -> None:
@@ -36,39 +36,39 @@ class LSTM(nn.Module):
         self.head = nn.Linear(hidden, output_size)
 
     def initial_state(self, num: int) -> tuple[Tensor, Tensor]:
-        """Zeros ``[M, layers, hidden]``, twice."""
+        """Returns a hidden state and a cell of zeros, ``[M, layers, hidden]``."""
         zeros = self.head.weight.new_zeros(num, self.rnn.num_layers, self.rnn.hidden_size)
         return zeros, zeros
 
     def forward(
         self, inputs: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One step: inputs ``[M, I]`` to outputs ``[M, O]``."""
+        """Takes one step: maps inputs ``[M, I]`` to outputs ``[M, O]`` and the next state."""
         outputs, state = self.unroll(inputs[:, None], state)
         return outputs[:, 0], state
 
     def unroll(
         self, inputs: Tensor, state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """All steps in one call, layer by layer: inputs ``[M, T, I]`` to outputs ``[M, T, O]``."""
+        """Takes all steps in one call: maps inputs ``[M, T, I]`` to outputs ``[M, T, O]``."""
         before = tuple(part.transpose(0, 1).contiguous() for part in state)
         outputs, (hidden, cell) = self.rnn(inputs, before)
         return self.head(outputs), (hidden.transpose(0, 1), cell.transpose(0, 1))
 
 
 class SequenceLearner(FewShotLearner):
-    """Reads the support sequence into its state, then answers step by step.
+    """A learner that reads the support sequence into its state and then answers step by step.
 
-    The queries of a task are a sequence too: each output depends on those before it. Bits keep
-    their values, whatever numbers they are given as.
+    The queries of a task are a sequence too: each output depends on the queries before it. Bits of
+    any number type keep their values.
 
     Args:
         network: A recurrent cell with ``initial_state(num)``, such as
-            :class:`meta_rl.few_shot.ntm.NTM`. Where it has ``unroll(inputs, state)`` too, as
-            :class:`LSTM`, that runs a whole sequence.
-        input_size: Features of an input.
-        max_grad_norm: Longest gradient; longer ones are scaled to it.
-        **settings: As for :class:`FewShotLearner`.
+            :class:`meta_rl.few_shot.ntm.NTM`. If it has ``unroll(inputs, state)``, like
+            :class:`LSTM`, this method runs whole sequences.
+        input_size: Number of features of an input.
+        max_grad_norm: Maximum norm of the gradient; longer gradients are scaled to it.
+        **settings: Further arguments of :class:`FewShotLearner`.
     """
 
     def __init__(
@@ -84,37 +84,38 @@ class SequenceLearner(FewShotLearner):
 
     @property
     def regression(self) -> bool:
-        """Targets are bits, as floats."""
+        """Whether targets are values: they are bits, as floats."""
         return True
 
     def adapt(self, support: Any, state: Any = None) -> Any:
-        """Read sequences ``(x [M, S, I], y [M, S, ...])``; the targets ``y`` are not looked at."""
+        """Reads sequences ``(x [M, S, I], y [M, S, ...])``; the targets ``y`` are not used."""
         x, _ = self.check_support(support)
         self.check_state(state)
         with torch.no_grad():
             return self.run(x, state)[1]
 
     def outputs(self, inputs: Tensor, state: Any = None) -> Tensor:
-        """Logits of the bits, ``[M, Q, O]``."""
+        """Returns logits of the bits, ``[M, Q, O]``."""
         return self.run(inputs, state)[0]
 
     def predict(self, inputs: Any, state: Any = None) -> Tensor:
-        """The more likely bits, 0.0 or 1.0: ``[M, Q, O]``, or ``[Q, O]`` of one task."""
+        """Predicts the more likely bits, 0.0 or 1.0: ``[M, Q, O]``, or ``[Q, O]`` of one task."""
         return (self.scores(inputs, state) > 0).to(torch.float32)
 
     def run(self, inputs: Tensor, state: Any = None, history: list[Any] | None = None) -> Any:
-        """Run over sequences.
+        """Runs the network over sequences.
 
         Args:
-            inputs: ``[M, T, I]``.
-            state: To go on from; ``None`` for the first.
-            history: Gets the state after each step, such as to look at the attention.
+            inputs: Inputs, ``[M, T, I]``.
+            state: State to go on from; ``None`` for the initial state.
+            history: List to which the state after each step is appended, for example to plot the
+                attention.
 
         Returns:
             Logits ``[M, T, O]``, and the last state.
 
         Raises:
-            ValueError: The state is of another number of sequences.
+            ValueError: The state has another number of sequences.
         """
         cell: Any = self.network
         state = cell.initial_state(len(inputs)) if state is None else state
@@ -131,7 +132,7 @@ class SequenceLearner(FewShotLearner):
         return torch.stack(outputs, dim=1), state
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
-        """One step on the cross-entropy of the outputs' bits."""
+        """Takes a gradient step on the cross-entropy of the output bits."""
         batch = self.check_batch(batch)
         loss = self._cross_entropy(batch)
         bits = loss.detach() * batch.query_y[0].numel() / math.log(2)
@@ -139,17 +140,17 @@ class SequenceLearner(FewShotLearner):
         return {"loss": loss, "bits_per_sequence": bits}
 
     def limit_gradient(self) -> None:
-        """Scale a long gradient."""
+        """Scales a gradient that is longer than ``max_grad_norm``."""
         nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
 
     @torch.no_grad()
     def bits_per_sequence(self, tasks: Any, num_tasks: int, rng: np.random.Generator) -> float:
-        """Cost of the paper's figures: bits that are missing to know the targets, mean.
+        """Measures the mean cross-entropy of a sequence in bits, the cost in the paper's figures.
 
         Args:
-            tasks: A distribution, or a split, whose test tasks are used.
-            num_tasks: Sequences, of one length.
-            rng: Of the draw.
+            tasks: Distribution of tasks, or split, whose test tasks are used.
+            num_tasks: Number of sequences, which have one length.
+            rng: Generator of the draw.
         """
         tasks = getattr(tasks, "test", tasks)
         check_has("tasks", tasks, ["sample_tasks"], TASKS_WANTED)
@@ -157,7 +158,7 @@ class SequenceLearner(FewShotLearner):
         return float(self._cross_entropy(batch)) * batch.query_y[0].numel() / math.log(2)
 
     def _cross_entropy(self, batch: FewShotTasks) -> Tensor:
-        """Mean over the bits, in nats."""
+        """Returns the mean cross-entropy of the output bits, in nats."""
         _, state = self.run(batch.support_x)
         outputs, _ = self.run(batch.query_x, state)
         return functional.binary_cross_entropy_with_logits(outputs, batch.query_y)
@@ -170,24 +171,24 @@ class SequenceLearner(FewShotLearner):
 
 
 class NTMLearner(SequenceLearner):
-    """A Neural Turing Machine, trained with Adam on batches.
+    """Learner with a Neural Turing Machine, trained with Adam on batches.
 
-    The paper has RMSProp on single sequences; the rest is as in its table for copy.
+    The paper has RMSProp on single sequences; the other settings are those of its table for copy.
 
     Args:
-        input_size: Features of an input, such as ``tasks.input_size``.
-        output_size: Features of an output.
-        slots: As in :class:`meta_rl.few_shot.ntm.NTM`.
-        width: Likewise.
-        read_heads: Likewise.
-        write_heads: Likewise.
-        hidden: Likewise.
-        controller: Likewise.
-        max_grad_norm: Longest gradient; longer ones are scaled to it.
-        meta_lr: Of Adam; or first and last value.
-        meta_batch_size: Sequences of an update.
-        seed: As in :class:`FewShotLearner`; of the first weights too.
-        device: Likewise.
+        input_size: Number of features of an input, such as ``tasks.input_size``.
+        output_size: Number of features of an output, such as ``tasks.output_size``.
+        slots: Number of slots of the memory.
+        width: Width of a slot.
+        read_heads: Number of reading heads.
+        write_heads: Number of writing heads.
+        hidden: Number of units of the controller.
+        controller: Kind of the controller: ``"lstm"`` or ``"feedforward"``.
+        max_grad_norm: Maximum norm of the gradient; longer gradients are scaled to it.
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of sequences in an update.
+        seed: Seed of all draws and of the first weights (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     def __init__(
@@ -223,7 +224,7 @@ class NTMLearner(SequenceLearner):
 
     @torch.no_grad()
     def attention(self, batch: FewShotTasks) -> Tensor:
-        """Weights of the heads over the slots at each step, ``[M, S + Q, H, N]``."""
+        """Returns the weights of the heads over the slots at each step, ``[M, S + Q, H, N]``."""
         history: list[Any] = []
         batch = self.check_batch(batch)
         self.run(torch.cat([batch.support_x, batch.query_x], dim=1), None, history)
@@ -231,18 +232,18 @@ class NTMLearner(SequenceLearner):
 
 
 class LSTMLearner(SequenceLearner):
-    """Layers of LSTM: what the paper compares with (3 layers of 256 units for copy).
+    """Learner with layers of LSTM, the paper's baseline (3 layers of 256 units for copy).
 
     Args:
-        input_size: Features of an input.
-        output_size: Features of an output.
-        hidden: Units of a layer.
-        layers: Number of them.
-        max_grad_norm: Longest gradient; longer ones are scaled to it.
-        meta_lr: Of Adam; or first and last value.
-        meta_batch_size: Sequences of an update.
-        seed: As in :class:`FewShotLearner`; of the first weights too.
-        device: Likewise.
+        input_size: Number of features of an input.
+        output_size: Number of features of an output.
+        hidden: Number of units of a layer.
+        layers: Number of layers.
+        max_grad_norm: Maximum norm of the gradient; longer gradients are scaled to it.
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of sequences in an update.
+        seed: Seed of all draws and of the first weights (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Algorithmic sequence tasks: copy, repeat copy and associative recall (Graves et al., 2014).
 
-A task is one sequence of random bits. Its support data are the inputs to be remembered, with
-targets of no features (nothing is scored while they are read); its query data are inputs of zeros,
-one for each output that is wanted, with the bits as targets. The sequences of one draw have the
-same length, which is drawn anew each time.
+A task is one sequence of random bits. Its support data are the inputs to be remembered; their
+targets have no features, since nothing is scored while they are read. Its query data are one input
+of zeros for each output, with the bits as targets. All sequences of a draw have the same length,
+which is drawn anew each time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from meta_rl.few_shot.tasks import FewShotSplit, FewShotTasks, check_rng
 
 
 class SequenceTasks(ABC):
-    """Sequences to be remembered, and what has to be said afterwards.
+    """The base class of sequence tasks: inputs to be remembered, and the outputs afterwards.
 
     Attributes:
-        input_size: Features of an input, I: the bits and the markers.
-        output_size: Features of an output, O.
-        name: Of the tasks.
+        input_size: Number of features of an input, I: the bits and the markers.
+        output_size: Number of features of an output, O.
+        name: Name of the tasks.
     """
 
     input_size: int
@@ -37,16 +37,16 @@ class SequenceTasks(ABC):
 
     @abstractmethod
     def _draw(self, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs ``[num, S, I]`` and targets ``[num, Q, O]``."""
+        """Draws inputs ``[num, S, I]`` and targets ``[num, Q, O]``."""
 
     @property
     @abstractmethod
     def longest(self) -> tuple[int, int]:
-        """Inputs and outputs of the longest sequence, S and Q."""
+        """Numbers of inputs S and of outputs Q of the longest sequence."""
 
     @property
     def space(self) -> spaces.Dict:
-        """One task of the longest kind."""
+        """Space of one task with the longest sequence."""
         inputs, outputs = self.longest
         shapes = {
             "support_x": (inputs, self.input_size),
@@ -59,7 +59,7 @@ class SequenceTasks(ABC):
         )
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
-        """Draw sequences of one length."""
+        """Draws sequences of one length."""
         num_tasks = check_count("num_tasks", num_tasks)
         check_rng(rng)
         inputs, targets = self._draw(num_tasks, rng)
@@ -68,21 +68,21 @@ class SequenceTasks(ABC):
         return FewShotTasks(x, x.new_zeros(*x.shape[:2], 0), blank, y).to(self.device)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same tasks, drawn onto a device."""
+        """Returns the same tasks, which are drawn on a device."""
         moved = copy.copy(self)
         moved.device = device
         return moved
 
 
 class CopyTasks(SequenceTasks):
-    """Say the sequence again. One marker: its end.
+    """Copy tasks: the output is the input sequence. One marker shows its end.
 
     Args:
-        lengths: Shortest and longest.
-        bits: Of a vector.
+        lengths: Minimum and maximum length of a sequence.
+        bits: Number of bits of a vector.
 
     Raises:
-        ValueError: Counts below one, or a range that is empty.
+        ValueError: A count is below one, or a range is empty.
     """
 
     def __init__(self, lengths: Sequence[int] = (1, 20), bits: int = 8) -> None:
@@ -93,7 +93,7 @@ class CopyTasks(SequenceTasks):
 
     @property
     def longest(self) -> tuple[int, int]:
-        """Of the longest sequence."""
+        """Numbers of inputs and outputs of the longest sequence."""
         return self.lengths[1] + 1, self.lengths[1]
 
     def _draw(self, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -106,20 +106,20 @@ class CopyTasks(SequenceTasks):
 
 
 class RepeatCopyTasks(SequenceTasks):
-    """Say the sequence again so many times, then an end marker.
+    """Repeat copy tasks: the output is the sequence a number of times, and then an end marker.
 
-    The marker of the end holds the number of repeats, scaled to mean 0 and variance 1 over a
-    range, as in the paper; the last output feature is the end marker.
+    The end marker of the input holds the number of repeats, scaled to mean 0 and variance 1 over a
+    range, as in the paper. The last output feature is the end marker of the output.
 
     Args:
-        lengths: Shortest and longest.
-        repeats: Fewest and most.
-        bits: Of a vector.
-        scale: The range that numbers of repeats are scaled by; ``repeats`` by default. Tests with
-            more repeats than in training need that of training.
+        lengths: Minimum and maximum length of a sequence.
+        repeats: Minimum and maximum number of repeats.
+        bits: Number of bits of a vector.
+        scale: Range by which numbers of repeats are scaled (default: ``repeats``). Tests with more
+            repeats than in training need the range of training.
 
     Raises:
-        ValueError: Counts below one, or a range that is empty.
+        ValueError: A count is below one, or a range is empty.
     """
 
     def __init__(
@@ -139,13 +139,13 @@ class RepeatCopyTasks(SequenceTasks):
 
     @property
     def longest(self) -> tuple[int, int]:
-        """Of the longest sequence."""
+        """Numbers of inputs and outputs of the longest sequence."""
         return self.lengths[1] + 1, self.lengths[1] * self.repeats[1] + 1
 
     def scaled(self, repeats: int) -> float:
-        """The number of repeats as the machine is told it."""
+        """Returns the number of repeats as it is scaled for the input."""
         low, high = self.scale
-        spread = np.sqrt(((high - low + 1) ** 2 - 1) / 12)  # of a uniform whole number
+        spread = np.sqrt(((high - low + 1) ** 2 - 1) / 12)  # std of a uniform whole number
         return float((repeats - (low + high) / 2) / max(spread, 1.0))
 
     def _draw(self, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -162,17 +162,17 @@ class RepeatCopyTasks(SequenceTasks):
 
 
 class AssociativeRecallTasks(SequenceTasks):
-    """After a list of items one of them, not the last, is shown again: say the one after it.
+    """Associative recall tasks: after a list, one of its items is the cue for the item after it.
 
-    Two markers: before each item of the list; before and after the item that is asked.
+    There are two markers: one before each item of the list, one before and after the cue.
 
     Args:
-        items: Fewest and most of the list, at least 2.
-        item_length: Vectors of an item.
-        bits: Of a vector.
+        items: Minimum and maximum number of items in the list, at least 2.
+        item_length: Number of vectors of an item.
+        bits: Number of bits of a vector.
 
     Raises:
-        ValueError: Counts too low, or a range that is empty.
+        ValueError: A count is too low, or a range is empty.
     """
 
     def __init__(self, items: Sequence[int] = (2, 6), item_length: int = 3, bits: int = 6) -> None:
@@ -184,7 +184,7 @@ class AssociativeRecallTasks(SequenceTasks):
 
     @property
     def longest(self) -> tuple[int, int]:
-        """Of the longest list."""
+        """Numbers of inputs and outputs for the longest list."""
         return (self.items[1] + 1) * (self.item_length + 1) + 1, self.item_length
 
     def _draw(self, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -207,10 +207,10 @@ def _check_range(name: str, values: Sequence[int], least: int = 1) -> tuple[int,
     try:
         low, high = values
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} are the least and the most, got {values!r}") from error
+        raise ValueError(f"{name} are a minimum and a maximum, got {values!r}") from error
     low, high = check_count(name, low, least=least), check_count(name, high, least=least)
     if low > high:
-        raise ValueError(f"{name}: the least {low} is above the most {high}")
+        raise ValueError(f"{name}: the minimum {low} is above the maximum {high}")
     return low, high
 
 
@@ -221,12 +221,12 @@ def _range_name(values: tuple[int, int]) -> str:
 def copy_split(
     lengths: Sequence[int] = (1, 20), test_length: int = 20, bits: int = 8
 ) -> FewShotSplit:
-    """Copy tasks: training over lengths, validation and test at one length.
+    """Makes copy tasks with a range of lengths for training, and one length for the other parts.
 
     Args:
-        lengths: Shortest and longest in training.
-        test_length: Of validation and test.
-        bits: Of a vector.
+        lengths: Minimum and maximum length in training.
+        test_length: Length in validation and test.
+        bits: Number of bits of a vector.
     """
     test = CopyTasks((test_length, test_length), bits)
     return FewShotSplit(CopyTasks(lengths, bits), test, test)
@@ -239,14 +239,14 @@ def repeat_copy_split(
     test_repeats: int = 10,
     bits: int = 8,
 ) -> FewShotSplit:
-    """Repeat copy: training over lengths and repeats, validation and test at one of each.
+    """Makes repeat copy tasks with ranges of lengths and repeats for training.
 
     Args:
-        lengths: Shortest and longest in training.
-        repeats: Fewest and most in training.
-        test_length: Of validation and test.
-        test_repeats: Likewise.
-        bits: Of a vector.
+        lengths: Minimum and maximum length in training.
+        repeats: Minimum and maximum number of repeats in training.
+        test_length: Length in validation and test.
+        test_repeats: Number of repeats in validation and test.
+        bits: Number of bits of a vector.
     """
     test = RepeatCopyTasks(
         (test_length, test_length), (test_repeats, test_repeats), bits, scale=repeats
@@ -257,13 +257,13 @@ def repeat_copy_split(
 def recall_split(
     items: Sequence[int] = (2, 6), test_items: int = 6, item_length: int = 3, bits: int = 6
 ) -> FewShotSplit:
-    """Associative recall: training over numbers of items, validation and test with one number.
+    """Makes associative recall tasks with a range of numbers of items for training.
 
     Args:
-        items: Fewest and most in training.
-        test_items: Of validation and test.
-        item_length: Vectors of an item.
-        bits: Of a vector.
+        items: Minimum and maximum number of items in training.
+        test_items: Number of items in validation and test.
+        item_length: Number of vectors of an item.
+        bits: Number of bits of a vector.
     """
     test = AssociativeRecallTasks((test_items, test_items), item_length, bits)
     return FewShotSplit(AssociativeRecallTasks(items, item_length, bits), test, test)

@@ -1,4 +1,4 @@
-"""Siamese networks: is it the same character?
+"""Siamese networks: they tell whether two images show the same character.
 
 Koch, Zemel and Salakhutdinov, "Siamese neural networks for one-shot image recognition", 2015.
 """
@@ -20,29 +20,30 @@ from meta_rl.few_shot.tasks import FewShotTasks, check_rng
 
 
 class Siamese(EmbeddingLearner):
-    """Verification of pairs: ``P(same) = σ(Σ_j α_j |h_j(x) - h_j(x')| + b)`` (section 3.1).
+    """Siamese network: it verifies pairs, ``P(same) = σ(Σ_j α_j |h_j(x) - h_j(x')| + b)``.
 
-    Trained on pairs from tasks: each query with a support example of its class, and with one of
-    another class, at random as in the paper, or the one that it is most easily taken for. A new
-    task is solved by the support example that is most probably the same; where a class has several,
-    by the best of them.
+    This is section 3.1 of the paper. Training uses pairs from tasks: each query is paired with a
+    support example of its class, and with one of another class, which is random, as in the paper,
+    or the one that looks most similar. On a new task, each class has the probability of its most
+    similar support example.
 
     Args:
-        network: An embedding, such as ``koch_network()`` or ``conv4()``; of another one than
-            Koch's, a sigmoid is taken of the embedding, as in the paper's last layer.
-        augment: Distort the images of training pairs by random affine maps (see
-            :func:`distort_images`). Only for images.
-        hard_negatives: The part of the queries, drawn at random, whose example of another class is
-            the one that is most probably the same by what is learned so far. Random ones are soon
-            told apart, and an answer has to be right against all classes of a task.
-        weight_decay: L2 penalty on all that is learned.
-        meta_lr: Of Adam; or first and last value.
-        meta_batch_size: Tasks of an update.
-        seed: As in :class:`FewShotLearner`.
-        device: Likewise.
+        network: An embedding, such as ``koch_network()`` or ``conv4()``. A sigmoid is applied to
+            embeddings other than Koch's, whose last layer has one.
+        augment: Whether random affine maps distort the images of training pairs (see
+            :func:`distort_images`). It is for images only.
+        hard_negatives: Fraction of the queries, in [0, 1], that are paired with the example of
+            another class that looks most similar at present. Random examples are soon told apart,
+            but a prediction has to be right against all classes of a task.
+        weight_decay: L2 penalty on all parameters.
+        meta_lr: Step size of Adam: a number, or its first and last value.
+        meta_batch_size: Number of tasks in an update.
+        seed: Seed of all draws (default: from the system's entropy).
+        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: A network that does not tell its ``num_features``, or a part outside [0, 1].
+        ValueError: The network has no attribute ``num_features``, or a fraction lies outside
+            [0, 1].
     """
 
     def __init__(
@@ -70,25 +71,25 @@ class Siamese(EmbeddingLearner):
         self.module["similarity"] = _Similarity(features).to(self.device, self.dtype)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Adam, with the penalty."""
+        """Makes Adam with the L2 penalty."""
         optimizer = super().make_optimizer()
         for group in optimizer.param_groups:
             group["weight_decay"] = self.weight_decay
         return optimizer
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embeddings in [0, 1]."""
+        """Returns embeddings in [0, 1], ``[M, N, D]``."""
         embedded = super().embed(x)
         return torch.sigmoid(embedded) if self.squash else embedded
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
-        """Logit of "the same" with the best example of each class."""
+        """Returns the logit of "the same" with the most similar example of each class."""
         pairs = self.module["similarity"](queries[:, :, None], memory.keys[:, None])  # [M, Q, S]
         member = memory.one_hot()[:, None] > 0  # [M, 1, S, W]
         return pairs[..., None].masked_fill(~member, -torch.inf).amax(dim=2)
 
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
-        """A step on the cross-entropy of pairs, half of them the same."""
+        """Takes a gradient step on the cross-entropy of pairs, half of which are the same."""
         batch = self.check_batch(batch)
         support = batch.support
         if self.augment:
@@ -105,17 +106,17 @@ class Siamese(EmbeddingLearner):
     def _pairs(
         self, support: tuple[Tensor, Tensor], query: tuple[Tensor, Tensor], hard: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """Logits ``[2, M, Q]`` of pairs, and whether they are the same."""
+        """Returns logits ``[2, M, Q]`` of pairs, and whether they are the same (0 or 1)."""
         x, y = support
         split = y.shape[1]
         both = self.embed(torch.cat([x, query[0]], dim=1))
         keys, queries = both[:, :split], both[:, split:]
         similarity = self.module["similarity"]
         matches = query[1][:, :, None] == y[:, None, :]  # [M, Q, S]
-        noise = self._random(matches.shape)
+        noise = self._draw_uniform(matches.shape)
         likeness = noise
         if hard:
-            is_hard = self._random(matches.shape[:2]) < hard
+            is_hard = self._draw_uniform(matches.shape[:2]) < hard
             with torch.no_grad():
                 every = similarity(queries[:, :, None], keys[:, None])
             likeness = torch.where(is_hard[..., None], every.double(), noise)
@@ -128,18 +129,18 @@ class Siamese(EmbeddingLearner):
         target[0] = 1.0
         return logits, target
 
-    def _random(self, shape: torch.Size) -> Tensor:
-        """Uniform in [0, 1), drawn with :attr:`rng`."""
+    def _draw_uniform(self, shape: torch.Size) -> Tensor:
+        """Draws uniform numbers in [0, 1) with :attr:`rng`."""
         return torch.from_numpy(self.rng.random(tuple(shape))).to(self.device)
 
     @torch.no_grad()
     def verify(self, tasks: Any, num_tasks: int, rng: np.random.Generator) -> float:
-        """Accuracy on pairs from tasks, half of them the same.
+        """Measures the accuracy on pairs from tasks, half of which are the same.
 
         Args:
-            tasks: A distribution of tasks, or a split, whose test tasks are used.
-            num_tasks: Tasks; each gives twice as many pairs as it has queries.
-            rng: Of the tasks and pairs.
+            tasks: Distribution of tasks, or split, whose test tasks are used.
+            num_tasks: Number of tasks; each gives two pairs for each query.
+            rng: Generator of the tasks and pairs.
         """
         tasks = getattr(tasks, "test", tasks)
         check_has("tasks", tasks, ["sample_tasks"], TASKS_WANTED)
@@ -157,7 +158,7 @@ class Siamese(EmbeddingLearner):
 
 
 class _Similarity(nn.Module):
-    """Weighted L1 distance of embeddings as a logit; starts as "the nearer, the more the same"."""
+    """A weighted L1 distance of embeddings as a logit; at first, it decreases with distance."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -169,21 +170,21 @@ class _Similarity(nn.Module):
 
 
 def distort_images(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Random affine maps of images, as in section 3.2 of Koch et al.
+    """Distorts images by random affine maps, as in section 3.2 of Koch et al.
 
-    Rotation by up to ±10 degrees, shear ±0.3 in x and in y, scale 0.8 to 1.2 in x and in y, and
-    translation by up to 2 pixels of 105 in x and in y; each of the four takes part with probability
-    one half.
+    A map has a rotation by up to ±10 degrees, a shear of up to ±0.3 in x and in y, a scale of 0.8
+    to 1.2 in x and in y, and a translation by up to 2 of 105 pixels in x and in y, each with
+    probability one half.
 
     Args:
-        images: ``[N, C, H, W]``; paper is 0.
-        rng: Of the maps.
+        images: Images with background 0, ``[N, C, H, W]``.
+        rng: Generator of the maps.
 
     Returns:
-        Likewise, by bilinear interpolation.
+        Distorted images ``[N, C, H, W]``, by bilinear interpolation.
 
     Raises:
-        ValueError: No images.
+        ValueError: ``images`` have other dimensions.
     """
     if images.dim() != 4:
         raise ValueError(f"expected images [N, C, H, W], got {tuple(images.shape)}")
@@ -196,7 +197,7 @@ def distort_images(images: Tensor, rng: np.random.Generator) -> Tensor:
     angle = sometimes(-math.pi / 18, math.pi / 18, 0.0, 1)[:, 0]
     shear = sometimes(-0.3, 0.3, 0.0, 2)
     scale = sometimes(0.8, 1.2, 1.0, 2)
-    shift = sometimes(-4 / 105, 4 / 105, 0.0, 2)  # in half images, as the grid has it
+    shift = sometimes(-4 / 105, 4 / 105, 0.0, 2)  # in units of the grid: half images
     turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], -1)
     turn = turn.reshape(num, 2, 2)
     skew = np.stack([np.ones(num), shear[:, 0], shear[:, 1], np.ones(num)], -1).reshape(num, 2, 2)

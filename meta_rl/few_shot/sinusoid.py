@@ -1,4 +1,4 @@
-"""Regression tasks: sine waves, and a mix of sine waves, steps and lines."""
+"""Regression tasks: sine waves, or a mix of sine waves, steps and lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOW, HIGH = -5.0, 5.0
 
 
 class FunctionTasks:
-    """Functions of one number, known at ``shots`` points; inputs are uniform on [-5, 5].
+    """Regression tasks on functions of one number; inputs are uniform on [-5, 5].
 
     * ``sine``: ``A sin(x - φ)``, A uniform on [0.1, 5], φ on [0, π] (Finn et al., 2017).
     * ``linear``: ``a x + b``, both uniform on [-3, 3] (Finn et al., "Probabilistic model-agnostic
@@ -24,13 +24,13 @@ class FunctionTasks:
     * ``step``: ``A sign(x - c)``, A uniform on [0.1, 5], c on [-2.5, 2.5].
 
     Args:
-        shots: Support points.
-        queries: Query points.
-        families: Which functions; each is as likely as the others.
-        name: Of the data set; the number of shots is appended.
+        shots: Number of support points.
+        queries: Number of query points.
+        families: Names of the families of functions, which are equally likely.
+        name: Name of the data set; the number of shots is appended.
 
     Raises:
-        ValueError: Counts below one, or an unknown family.
+        ValueError: A count is below one, or a family is unknown.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class FunctionTasks:
 
     @property
     def space(self) -> spaces.Dict:
-        """One task."""
+        """Space of one task."""
         parts: dict[str, spaces.Space] = {}
         for part, number in (("support", self.shots), ("query", self.queries)):
             parts[f"{part}_x"] = spaces.Box(LOW, HIGH, (number, 1), np.float32)
@@ -59,7 +59,7 @@ class FunctionTasks:
         return spaces.Dict(parts)
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
-        """Draw functions and points."""
+        """Draws functions and points."""
         num_tasks = check_count("num_tasks", num_tasks)
         check_rng(rng)
         x = rng.uniform(LOW, HIGH, (num_tasks, self.shots + self.queries))
@@ -74,14 +74,14 @@ class FunctionTasks:
         return FewShotTasks(inputs[:, :k], targets[:, :k], inputs[:, k:], targets[:, k:])
 
     def to(self, device: torch.device | str) -> FunctionTasks:
-        """The same tasks, drawn onto a device."""
+        """Returns the same tasks, which are drawn on a device."""
         moved = FunctionTasks(self.shots, self.queries, self.families)
         moved.name, moved.device = self.name, device
         return moved
 
 
 def _values(family: str, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One function of the family for each row of ``x``."""
+    """Returns the values of one function of the family for each row of ``x``."""
 
     def uniform(low: float, high: float) -> np.ndarray:
         return rng.uniform(low, high, (len(x), 1))
@@ -94,20 +94,20 @@ def _values(family: str, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class Sinusoid(FewShotSplit):
-    """Few-shot regression of functions.
+    """Few-shot regression of functions of one number.
 
-    Training tasks are drawn afresh; validation and test tasks are fixed, seeded lists.
+    Training tasks are drawn anew each time; validation and test tasks are fixed, seeded lists.
 
     Args:
-        shots: Support points.
-        queries: Query points of training tasks.
-        families: Of the functions: ``("sine",)``, or a mix with ``"step"`` and ``"linear"``.
-        test_queries: Query points of validation and test tasks.
-        num_test: Length of the validation and of the test list.
-        seed: Of these lists.
+        shots: Number of support points.
+        queries: Number of query points of training tasks.
+        families: Families of functions: ``("sine",)``, or a mix with ``"step"`` and ``"linear"``.
+        test_queries: Number of query points of validation and test tasks.
+        num_test: Number of validation tasks, and of test tasks.
+        seed: Seed of the lists of validation and test tasks.
 
     Raises:
-        ValueError: Counts below one, or an unknown family.
+        ValueError: A count is below one, or a family is unknown.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where data sets lie on disk, and how they get there: found, or downloaded whole and checked."""
+"""Files of data sets: they are found on disk, or downloaded and checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TIMEOUT = 30.0
-"""Seconds without an answer after which a download is given up."""
+"""Time without an answer after which a download stops, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Source:
     """A file of a data set.
 
     Attributes:
-        path: Under the root folder, such as ``omniglot/all_runs.zip``.
-        url: To download it from.
-        digest: Of the download, ``sha256:...`` or ``md5:...``.
+        path: Path below the root folder, such as ``omniglot/all_runs.zip``.
+        url: Address of the download.
+        digest: Hash of the download, ``sha256:...`` or ``md5:...``.
     """
 
     path: str
@@ -31,39 +31,39 @@ class Source:
 
 
 def cache_folder() -> Path:
-    """Where decoded data sets are kept: ``META_RL_CACHE``, or the user's cache folder."""
+    """Returns the folder of decoded data sets: ``META_RL_CACHE``, or the user's cache folder."""
     if os.environ.get("META_RL_CACHE"):
         return Path(os.environ["META_RL_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meta_rl"
 
 
 def data_roots(root: str | Path | None) -> list[Path]:
-    """Folders in which data sets are looked for, first the one that downloads go to.
+    """Returns the folders in which data sets are searched; downloads go to the first one.
 
-    These are ``root``, then the environment variable ``META_RL_DATA``, then ``data`` in the cache.
+    They are ``root``, the environment variable ``META_RL_DATA``, and ``data`` in the cache folder.
     """
     named = [root, os.environ.get("META_RL_DATA")]
     return [*(Path(place) for place in named if place), cache_folder() / "data"]
 
 
 def obtain(source: Source, root: str | Path | None = None, download: bool = True) -> Path:
-    """The path of a file: where it lies already, or where it was downloaded to.
+    """Returns the path of a file, and downloads the file if it is missing.
 
     Args:
-        source: Of the file.
+        source: Source of the file.
         root: Folder of data sets; see :func:`data_roots`.
-        download: Fetch it where it is missing.
+        download: Whether a missing file is downloaded.
 
     Raises:
-        FileNotFoundError: Missing, and not to be downloaded; says where it was looked for and how
-            to get it.
-        ValueError: What was downloaded has another hash.
+        FileNotFoundError: The file is missing and was not downloaded; the message says where it was
+            searched and how to get it.
+        ValueError: The download has another hash.
     """
     places = [place / source.path for place in data_roots(root)]
     for place in places:
         if place.is_file():
             return place
-    why = "it was not to be downloaded"
+    why = "it was not downloaded (download=False)"
     if download:
         try:
             return _download(source, places[0])
@@ -76,7 +76,7 @@ def obtain(source: Source, root: str | Path | None = None, download: bool = True
 
 
 def _download(source: Source, place: Path) -> Path:
-    """Fetch, check and move into place, so that no half file is ever met under its name."""
+    """Downloads and checks a file, and moves it into place only when it is complete."""
     algorithm, _, expected = source.digest.partition(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -100,10 +100,10 @@ def _download(source: Source, place: Path) -> Path:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """A zip file that can be read.
+    """Opens a zip file.
 
     Raises:
-        ValueError: It is broken.
+        ValueError: The file is broken.
     """
     try:
         return zipfile.ZipFile(path)
@@ -114,6 +114,6 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def contents_digest(archive: zipfile.ZipFile, names: Sequence[str]) -> str:
-    """SHA-256 over names and checksums of files in a zip: the same however it was packed."""
+    """Returns the SHA-256 of names and checksums in a zip file; packing does not change it."""
     lines = [f"{name} {archive.getinfo(name).CRC:08x}\n" for name in sorted(names)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""Omniglot's strided convolutions for all tasks at once, with their gradient written out.
+"""Strided convolutions for all tasks at once, with their gradient written out.
 
-Each task has weights of its own, so that a convolution of a meta-batch is a batch of matrix
-products: of patches of 3 × 3 with weights. Channels are the last axis, along which everything else
-is a loop that ``torch.compile`` makes one kernel of. ``benchmarks/compiled_updates.py`` times
-an update with it against one of the network as it is.
+Each task has its own weights, so that a convolution of a meta-batch is a batch of matrix products
+of 3 × 3 patches and weights. Channels are the last axis, so that ``torch.compile`` makes one kernel
+of all other operations. ``benchmarks/compiled_updates.py`` compares the time of an update with that
+of the plain network.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from meta_rl.inner_loop import Params
 class StridedConv4:
     """Loss and gradient of a classifier :func:`meta_rl.few_shot.networks.conv4` with strides.
 
-    Its weights are *packed*: those of a convolution are ``[9 inputs, outputs]``, those of the head
+    The weights are *packed*: those of a convolution are ``[9 inputs, outputs]``, those of the head
     ``[features, ways]`` with features in the order of positions, then channels.
 
     Args:
-        network: For which :meth:`fits` holds.
+        network: Network for which :meth:`fits` is true.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -38,7 +38,7 @@ class StridedConv4:
 
     @staticmethod
     def fits(network: nn.Module) -> bool:
-        """Whether a network is a classifier of this kind: strides, all positions, norm="task"."""
+        """Returns whether a network is a ``conv4`` classifier with strides and norm="task"."""
         body, head = getattr(network, "body", None), getattr(network, "head", None)
         if not isinstance(body, nn.Sequential) or not isinstance(head, nn.Linear):
             return False
@@ -55,7 +55,7 @@ class StridedConv4:
         )
 
     def pack(self, params: Params) -> Params:
-        """The network's parameters by name, as :meth:`gradient` takes them for each task."""
+        """Packs the network's parameters, by name, as :meth:`gradient` takes them."""
         packed = dict(params)
         for name in self.convolutions:
             weight = params[f"{name}.weight"].permute(2, 3, 1, 0)
@@ -65,7 +65,7 @@ class StridedConv4:
         return packed
 
     def unpack(self, params: Params) -> Params:
-        """The inverse."""
+        """Unpacks parameters: the inverse of :meth:`pack`."""
         unpacked = dict(params)
         for name in self.convolutions:
             weight = params[f"{name}.weight"].unflatten(0, (3, 3, -1)).permute(3, 2, 0, 1)
@@ -75,22 +75,22 @@ class StridedConv4:
         return unpacked
 
     def gradient(self, params: Params, x: Tensor, y: Tensor) -> tuple[Params, Tensor]:
-        """Of the mean cross-entropy of each task.
+        """Returns the gradient of the mean cross-entropy of each task.
 
         Args:
-            params: Packed, ``[M, ...]`` each.
+            params: Packed parameters by name, ``[M, ...]``.
             x: Images, ``[M, B, channels, size, size]``.
             y: Labels, ``[M, B]``.
 
         Returns:
-            The gradient, packed, and the losses, ``[M]``. The bias of a convolution has none: the
-            normalisation takes it away.
+            The packed gradient, and the losses ``[M]``. The gradient of a convolution's bias is
+            zero, since the normalisation removes the bias.
         """
         num_tasks, num = y.shape
         blocks = []
         activations = x.permute(0, 1, 3, 4, 2)
         for conv, norm, eps in zip(self.convolutions, self.norms, self.eps, strict=True):
-            block = _forward(params, activations, conv, norm, eps)
+            block = _forward_block(params, activations, conv, norm, eps)
             blocks.append(block)
             width = (activations.shape[2] + 1) // 2
             activations = block.outputs.view(num_tasks, num, width, width, self.hidden)
@@ -106,10 +106,10 @@ class StridedConv4:
         }
         back = (error @ params["head.weight"].mT).view_as(blocks[-1].outputs)
         for block in reversed(blocks):
-            back, found = _backward(params, block, back)
+            back, found = _backward_block(params, block, back)
             gradients |= found
             if block is not blocks[0]:
-                back = _sum_of_patches(
+                back = _sum_patches(
                     back.view(num_tasks, num, block.width, block.width, 3, 3, self.hidden),
                     block.size,
                 ).flatten(1, 3)
@@ -117,7 +117,7 @@ class StridedConv4:
 
 
 class _Block(NamedTuple):
-    """What a block's gradient needs: names, sizes, and tensors ``[M, B width², channels]``."""
+    """Data for a block's gradient: names, sizes, and tensors ``[M, B width², channels]``."""
 
     conv: str
     norm: str
@@ -129,12 +129,12 @@ class _Block(NamedTuple):
     outputs: Tensor
 
 
-def _forward(params: Params, x: Tensor, conv: str, norm: str, eps: float) -> _Block:
-    """Convolution, batch normalisation, ReLU; ``x`` is ``[M, B, size, size, channels]``."""
+def _forward_block(params: Params, x: Tensor, conv: str, norm: str, eps: float) -> _Block:
+    """Computes a convolution, batch normalisation and ReLU of ``x [M, B, size, size, C]``."""
     size = x.shape[2]
     width = (size + 1) // 2
     patches = _patches(x, width)
-    products = patches @ params[f"{conv}.weight"]  # the bias would be taken away again
+    products = patches @ params[f"{conv}.weight"]  # the normalisation would remove the bias
     centred = products - products.mean(dim=1, keepdim=True)
     scale = (centred.square().mean(dim=1, keepdim=True) + eps).rsqrt()
     normal = centred * scale
@@ -143,13 +143,19 @@ def _forward(params: Params, x: Tensor, conv: str, norm: str, eps: float) -> _Bl
     return _Block(conv, norm, size, width, patches, normal, scale, outputs)
 
 
-def _backward(params: Params, block: _Block, back: Tensor) -> tuple[Tensor, Params]:
-    """From the gradient by the outputs that by the patches, and by the block's parameters."""
+def _backward_block(params: Params, block: _Block, back: Tensor) -> tuple[Tensor, Params]:
+    """Returns the gradient with respect to the patches, and to the block's parameters.
+
+    Args:
+        params: Packed parameters.
+        block: Block from :func:`_forward_block`.
+        back: Gradient with respect to the block's outputs.
+    """
     conv, norm = block.conv, block.norm
     back = back * (block.outputs > 0)
     shift, gain = back.sum(dim=1), (back * block.normal).sum(dim=1)
     num = back.shape[1]
-    # Ioffe and Szegedy (2015), section 3, with the two sums in one place.
+    # Ioffe and Szegedy (2015), section 3, with the two sums collected.
     back = back - (shift / num)[:, None] - block.normal * (gain / num)[:, None]
     back = back * (params[f"{norm}.weight"][:, None] * block.scale)
     gradients = {
@@ -162,23 +168,26 @@ def _backward(params: Params, block: _Block, back: Tensor) -> tuple[Tensor, Para
 
 
 def _patches(x: Tensor, width: int) -> Tensor:
-    """Patches of 3 × 3 with stride 2 and padding 1, ``[M, B width², 9 channels]``."""
+    """Returns patches of 3 × 3 with stride 2 and padding 1, ``[M, B width², 9 channels]``."""
     padded = functional.pad(x, (0, 0, 1, 1, 1, 1))
     steps = [slice(start, start + 2 * width - 1, 2) for start in range(3)]
     return torch.cat([padded[:, :, i, j] for i in steps for j in steps], dim=-1).flatten(1, 3)
 
 
-def _sum_of_patches(patches: Tensor, size: int) -> Tensor:
-    """The transpose: ``[M, B, width, width, 3, 3, C]`` to ``[M, B, size, size, C]``."""
-    rows = _interleaved(patches.transpose(3, 4), 2, size)
-    return _interleaved(rows, 3, size)
+def _sum_patches(patches: Tensor, size: int) -> Tensor:
+    """Sums patches ``[M, B, width, width, 3, 3, C]`` into ``[M, B, size, size, C]``.
+
+    This is the transpose of :func:`_patches`.
+    """
+    rows = _sum_interleaved(patches.transpose(3, 4), 2, size)
+    return _sum_interleaved(rows, 3, size)
 
 
-def _interleaved(parts: Tensor, dim: int, size: int) -> Tensor:
-    """Sums along an axis, whose positions have three parts each, on the next axis.
+def _sum_interleaved(parts: Tensor, dim: int, size: int) -> Tensor:
+    """Sums overlapping patches along an axis; the next axis has the three parts of a patch.
 
-    With padding 1 and stride 2 the middle one lies at every second entry, the last at the one after
-    it, where the next position's first lies too.
+    With padding 1 and stride 2 the middle part of a patch lies at every second entry. Its last part
+    lies at the entry after it, together with the first part of the next patch.
     """
     first, middle, last = parts.unbind(dim + 1)
     length = first.shape[dim]

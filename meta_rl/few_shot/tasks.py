@@ -1,8 +1,8 @@
-"""Supervised few-shot tasks: what they are, and how a meta-batch is drawn from labelled examples.
+"""Supervised few-shot tasks, which are drawn from labelled examples.
 
-A task is a small data set: support data to learn from, query data to be scored on. Tasks go through
-the same door as those of environments: ``split.train.sample_tasks(32, rng)`` gives
-:class:`FewShotTasks` with a leading axis of 32.
+A task is a small data set: support data to learn from, query data to be scored on. They are drawn
+like the tasks of environments: ``split.train.sample_tasks(32, rng)`` returns :class:`FewShotTasks`
+with a leading axis of 32.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from meta_rl.tasks import TaskSplit
 
 
 class FewShotTasks(NamedTuple):
-    """``M`` supervised tasks.
+    """A batch of ``M`` supervised tasks.
 
     Attributes:
         support_x: Inputs to learn from, ``[M, S, ...]``.
-        support_y: Their labels ``[M, S]`` (int64, from 0), or targets ``[M, S, D]`` (float).
+        support_y: Labels of these inputs ``[M, S]`` (int64, from 0), or targets ``[M, S, D]``
+            (float).
         query_x: Inputs to be scored on, ``[M, Q, ...]``.
-        query_y: Their labels or targets.
+        query_y: Labels ``[M, Q]`` or targets ``[M, Q, D]`` of these inputs.
     """
 
     support_x: Tensor
@@ -38,7 +39,7 @@ class FewShotTasks(NamedTuple):
 
     @property
     def support(self) -> tuple[Tensor, Tensor]:
-        """Inputs and labels to learn from: what ``learner.adapt`` takes."""
+        """Inputs and labels to learn from, which ``learner.adapt`` takes."""
         return self.support_x, self.support_y
 
     @property
@@ -48,21 +49,21 @@ class FewShotTasks(NamedTuple):
 
     @property
     def num_tasks(self) -> int:
-        """The length of the leading task axis."""
+        """Number of tasks: the length of the leading axis."""
         return len(self.support_y)
 
     def take(self, index: Any) -> FewShotTasks:
-        """The tasks (or, for an integer, the one task) at ``index`` of the leading axis."""
+        """Returns the tasks (or, for an integer, the one task) at ``index`` of the leading axis."""
         return FewShotTasks(*(part[index] for part in self))
 
     def to(self, device: torch.device | str | None = None) -> FewShotTasks:
-        """The same tasks as tensors on a device, or where they are; arrays and lists are taken."""
+        """Returns the same tasks as tensors on a device (default: where they are)."""
         parts = (as_tensor(part, name, device) for name, part in self._asdict().items())
         return FewShotTasks(*parts)
 
     @classmethod
     def from_dataset(cls, dataset: Any, ways: int, shots: int, **settings: Any) -> FewShotSplit:
-        """Tasks of any labelled ``torch.utils.data.Dataset``; see :func:`split_dataset`."""
+        """Makes tasks from a labelled ``torch.utils.data.Dataset``; see :func:`split_dataset`."""
         from meta_rl.few_shot.own_data import DATASET_SETTINGS, split_dataset
 
         check_names(settings, DATASET_SETTINGS, "from_dataset")
@@ -70,7 +71,7 @@ class FewShotTasks(NamedTuple):
 
     @classmethod
     def from_folder(cls, path: str | Path, ways: int, shots: int, **settings: Any) -> FewShotSplit:
-        """Tasks of a folder of images by class; see :func:`split_folder`."""
+        """Makes tasks from a folder of images by class; see :func:`split_folder`."""
         from meta_rl.few_shot.own_data import split_folder
 
         return split_folder(path, ways, shots, **settings)
@@ -81,11 +82,11 @@ class FewShotSplit(TaskSplit):
 
     @property
     def name(self) -> str:
-        """Of the test tasks, such as ``Omniglot-5w1s``."""
+        """Name of the test tasks, such as ``Omniglot-5w1s``."""
         return getattr(self.test, "name", type(self).__name__)
 
     def to(self, device: torch.device | str) -> FewShotSplit:
-        """The same tasks, drawn on a device."""
+        """Returns the same tasks, which are drawn on a device."""
         parts = {
             part: getattr(self, part).to(device)
             for part in ("train", "validation", "test", "ood")
@@ -97,10 +98,10 @@ class FewShotSplit(TaskSplit):
 
 
 def check_rng(rng: Any) -> None:
-    """Refuses what is no generator of NumPy.
+    """Raises an error unless ``rng`` is a generator of NumPy.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: ``rng`` is something else.
     """
     check_kind("rng", rng, np.random.Generator, "a numpy.random.Generator")
 
@@ -108,20 +109,19 @@ def check_rng(rng: Any) -> None:
 def draw_distinct(
     population: int | np.ndarray, size: int, num_rows: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """In each row ``size`` different numbers below the row's population, in random order.
+    """Draws ``size`` different numbers below the population in each row, in random order.
 
-    Robert Floyd's algorithm (Bentley and Floyd, "A sample of brilliance", 1987), all rows at once:
-    a uniform subset in ``size`` draws a row, whatever the population. A shuffle makes the order
-    uniform too.
+    Robert Floyd's algorithm (Bentley and Floyd, "A sample of brilliance", 1987) runs for all rows
+    at once: a row takes ``size`` draws for a population of any size. Then its order is shuffled.
 
     Args:
-        population: How many there are; one number, or one for each row ``[num_rows]``.
-        size: How many to draw, at most the smallest population.
-        num_rows: Rows.
-        rng: Of the draws.
+        population: Size of the population; one number, or one for each row ``[num_rows]``.
+        size: Number of draws in a row, at most the smallest population.
+        num_rows: Number of rows.
+        rng: Generator of the draws.
 
     Returns:
-        ``[num_rows, size]``, int64.
+        Numbers from 0, ``[num_rows, size]``, int64.
     """
     population = np.broadcast_to(np.asarray(population, dtype=np.int64), (num_rows,))
     drawn = np.empty((num_rows, size), dtype=np.int64)
@@ -134,20 +134,20 @@ def draw_distinct(
 
 
 class ClassPool:
-    """Labelled examples on a device, class by class, all in one tensor.
+    """A pool of labelled examples on a device, sorted by class, in one tensor.
 
     Args:
-        examples: ``[N, ...]``, a tensor or an array, those of a class in a row. ``uint8`` images
-            are given out as floats in [0, 1], other integers as int64, floats and bools as float32.
-        class_sizes: Examples of each class, ``[C]``; they sum to N.
-        turns: 4 adds every class turned by 90, 180 and 270 degrees (the last two axes, which have
-            to be equal); 1 adds none.
-        groups: The group of each class, such as its alphabet, ``[C]``, numbered from 0.
-        names: The name of each class, ``[C]``.
+        examples: Examples ``[N, ...]``, sorted by class, as a tensor or an array. ``uint8`` images
+            are returned as floats in [0, 1], other integers as int64, floats and bools as float32.
+        class_sizes: Number of examples of each class, ``[C]``; they sum to N.
+        turns: Number of orientations: 4 adds every class rotated by 90, 180 and 270 degrees (in the
+            last two axes, which have to be equal); 1 adds none.
+        groups: Group of each class, such as its alphabet, ``[C]``, numbered from 0.
+        names: Name of each class, ``[C]``.
 
     Raises:
-        ValueError: Sizes that do not sum to N, empty classes, images to turn that are not square,
-            or examples with NaN, infinity, complex numbers or no numbers.
+        ValueError: The sizes do not sum to N, a class is empty, images to be rotated are not
+            square, or examples hold NaN, infinity, complex numbers or no numbers.
     """
 
     def __init__(
@@ -180,16 +180,16 @@ class ClassPool:
 
     @property
     def num_classes(self) -> int:
-        """Classes, not counting those turned."""
+        """Number of classes, without rotated ones."""
         return len(self.class_sizes)
 
     @property
     def example_shape(self) -> tuple[int, ...]:
-        """Of one example."""
+        """Shape of one example."""
         return tuple(self.examples.shape[1:])
 
     def gather(self, index: np.ndarray) -> Tensor:
-        """The examples at ``index`` (any shape), by one gather: ``[*index.shape, ...]``."""
+        """Returns the examples at ``index`` (any shape), by one gather: ``[*index.shape, ...]``."""
         rows = torch.from_numpy(index.reshape(-1)).to(self.examples.device)
         taken = self.examples.index_select(0, rows)
         if taken.dtype == torch.uint8:
@@ -199,32 +199,33 @@ class ClassPool:
         return taken.view(*index.shape, *self.example_shape)
 
     def to(self, device: torch.device | str) -> ClassPool:
-        """The same pool on a device."""
+        """Returns the same pool on a device."""
         moved = object.__new__(type(self))
         moved.__dict__.update(self.__dict__, examples=self.examples.to(device))
         return moved
 
 
 class ClassTasks:
-    """Few-shot classification: ``ways`` classes, ``shots`` support examples of each.
+    """Few-shot classification tasks: ``ways`` classes, with ``shots`` support examples of each.
 
     A meta-batch is drawn by index arithmetic and **one** gather. The classes of a task differ, and
     their numbers (0 to ``ways - 1``) are assigned at random in every task. Support data come shot
     by shot (one example of each class, then the next); query data are shuffled, so that their order
-    tells nothing. Where the pool has turned classes, each class of a task gets a turn of its own
-    (as in MAML's code), and no class meets its turned self.
+    is uninformative. If the pool has rotated classes, each class of a task has its own rotation (as
+    in MAML's code), and a task never has two rotations of a class.
 
     Args:
-        pool: Of examples.
-        ways: Classes of a task.
-        shots: Support examples of each class.
-        queries: Query examples of each class.
-        name: Of the data set; the numbers are appended.
-        within_group: Draw all classes of a task from one group (alphabet). Groups with fewer than
-            ``ways`` classes are left out.
+        pool: Pool of examples.
+        ways: Number of classes in a task, at least 2.
+        shots: Number of support examples of each class.
+        queries: Number of query examples of each class.
+        name: Name of the data set; the numbers of ways and shots are appended.
+        within_group: Whether all classes of a task come from one group (alphabet). Groups with
+            fewer than ``ways`` classes are left out.
 
     Raises:
-        ValueError: More ways than classes, or more shots and queries than a class has examples.
+        ValueError: There are fewer classes than ``ways``, or a class has fewer examples than
+            ``shots + queries``.
     """
 
     def __init__(
@@ -254,7 +255,7 @@ class ClassTasks:
         self.members = self._members(check_flag("within_group", within_group))
 
     def _members(self, within_group: bool) -> list[np.ndarray]:
-        """Classes that may meet in a task, by group."""
+        """Returns the classes of each group that may be in a task together."""
         if not within_group:
             return [np.arange(self.pool.num_classes)]
         if self.pool.groups is None:
@@ -268,7 +269,7 @@ class ClassTasks:
 
     @property
     def space(self) -> spaces.Dict:
-        """One task."""
+        """Space of one task."""
         parts: dict[str, spaces.Space] = {}
         examples = self.pool.examples
         for part, number in (("support", self.shots), ("query", self.queries)):
@@ -283,7 +284,7 @@ class ClassTasks:
         return spaces.Dict(parts)
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
-        """Draw tasks, on the device of the pool."""
+        """Draws tasks on the device of the pool."""
         num_tasks, ways = check_count("num_tasks", num_tasks), self.ways
         check_rng(rng)
         classes = self._draw_classes(num_tasks, rng)  # [M, W]: position is the label
@@ -318,16 +319,16 @@ class ClassTasks:
 
     @property
     def class_names(self) -> list[Any]:
-        """Names of the classes of the pool, or their numbers where it has none."""
+        """Names of the classes of the pool, or their numbers if it has no names."""
         names = self.pool.names
         return list(range(self.pool.num_classes)) if names is None else list(names)
 
     def sample_labelled(self, num: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Single examples with their class of the whole pool, for pre-training.
+        """Draws single examples with their class in the whole pool, for pre-training.
 
         Args:
-            num: Examples, N, drawn with replacement.
-            rng: Of the draws.
+            num: Number of examples, N, drawn with replacement.
+            rng: Generator of the draws.
 
         Returns:
             Inputs ``[N, ...]`` and classes ``[N]`` below :attr:`num_labels`.
@@ -343,11 +344,11 @@ class ClassTasks:
 
     @property
     def num_labels(self) -> int:
-        """Classes of the whole pool, turned ones counted apart."""
+        """Number of classes of the whole pool, where rotated ones count separately."""
         return self.pool.num_classes * self.pool.turns
 
     def to(self, device: torch.device | str) -> Self:
-        """The same tasks, drawn on a device."""
+        """Returns the same tasks, which are drawn on a device."""
         moved = object.__new__(type(self))
         moved.__dict__.update(self.__dict__, pool=self.pool.to(device))
         return moved
@@ -357,12 +358,12 @@ class ClassTasks:
 
 
 class FrozenTasks:
-    """A fixed list of few-shot tasks; drawn as :class:`meta_rl.FiniteTasks` draws.
+    """A fixed list of few-shot tasks, which is drawn from like :class:`meta_rl.FiniteTasks`.
 
     Args:
-        tasks: All of them.
-        space: What one task is.
-        name: Of the data set.
+        tasks: All tasks of the list.
+        space: Space of one task.
+        name: Name of the data set.
     """
 
     def __init__(self, tasks: FewShotTasks, space: spaces.Space, name: str) -> None:
@@ -378,7 +379,7 @@ class FrozenTasks:
         return self.tasks.num_tasks
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
-        """Draw tasks without replacement, pass by pass."""
+        """Draws tasks without replacement, pass by pass."""
         num_tasks = check_count("num_tasks", num_tasks)
         check_rng(rng)
         passes = -(-num_tasks // len(self))
@@ -386,7 +387,7 @@ class FrozenTasks:
         return self.tasks.take(torch.from_numpy(order[:num_tasks]).to(self.tasks.support_x.device))
 
     def to(self, device: torch.device | str) -> FrozenTasks:
-        """The same tasks on a device."""
+        """Returns the same tasks on a device."""
         return FrozenTasks(self.tasks.to(device), self.space, self.name)
 
 
@@ -400,16 +401,16 @@ def class_split(
     train: dict[str, int | None] | None = None,
     within_group: bool = False,
 ) -> FewShotSplit:
-    """Tasks of three pools with disjoint classes.
+    """Makes tasks from three pools with disjoint classes.
 
     Args:
-        pools: By ``train``, ``validation``, ``test``.
-        ways: Classes of a task.
-        shots: Support examples of each class.
-        queries: Query examples of each class.
-        name: Of the data set.
-        train: Other ``ways``, ``shots`` or ``queries`` for training; ``None`` for the same.
-        within_group: As in :class:`ClassTasks`.
+        pools: Pools of ``train``, ``validation`` and ``test``, by these names.
+        ways: Number of classes in a task.
+        shots: Number of support examples of each class.
+        queries: Number of query examples of each class.
+        name: Name of the data set.
+        train: Values of ``ways``, ``shots`` or ``queries`` for training, where they differ.
+        within_group: Whether all classes of a task come from one group; see :class:`ClassTasks`.
     """
     sizes = {"ways": ways, "shots": shots, "queries": queries}
     check_names(train or {}, list(sizes), "train")
@@ -427,7 +428,7 @@ def class_split(
 
 
 def _checked_examples(examples: Any) -> Tensor:
-    """Examples ``[N, ...]`` of a type that a pool keeps."""
+    """Checks examples ``[N, ...]``, and returns them with a type that a pool keeps."""
     examples = as_tensor(examples, "examples")
     if examples.dim() < 1 or 0 in examples.shape[1:]:
         raise ValueError(f"examples of shape {tuple(examples.shape[1:])} hold no numbers")

@@ -1,4 +1,4 @@
-"""Texts as numbers of words."""
+"""Conversion of texts to word numbers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PADDING = 0
 
 
 class Vocabulary:
-    """Numbers for words: those of the training texts, and a hash for all others.
+    """Word numbers of training texts, with hashes for all other words.
 
-    An unknown word always gets the same number, above those of the known ones: its embedding is
-    never trained, but a word that occurs twice is recognised.
+    An unknown word always has the same number, above those of known words: its embedding is never
+    trained, but a word that occurs twice is recognised.
 
     Args:
-        texts: To take the words from.
-        num_hashes: Numbers for unknown words.
-        length: Words of a text that are kept; shorter texts are padded with 0.
+        texts: Texts with the known words.
+        num_hashes: Number of word numbers for unknown words.
+        length: Number of words that are kept of a text; shorter texts are padded with 0.
     """
 
     def __init__(self, texts: Sequence[str], num_hashes: int = 2048, length: int = 28) -> None:
@@ -38,10 +38,10 @@ class Vocabulary:
         return 1 + len(self.known) + self.num_hashes
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Numbers of the words, ``[N, length]``, int32.
+        """Returns the word numbers of texts, ``[N, length]``, int32.
 
         Raises:
-            ValueError: A text without words.
+            ValueError: A text has no words.
         """
         tokens = torch.full((len(texts), self.length), PADDING, dtype=torch.int32)
         for row, text in enumerate(texts):
@@ -57,5 +57,5 @@ class Vocabulary:
 
 
 def words(text: str) -> list[str]:
-    """Words of a text, in lower case, without punctuation."""
+    """Returns the words of a text, in lower case and without punctuation."""
     return re.findall(r"[\w']+", text.lower())

@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 class TrainingLog:
-    """Means of an update's numbers, written every so many iterations.
+    """A log of the means of the updates' numbers.
 
     Args:
-        logger: Logger that the lines go to.
-        interval: Iterations between two lines; ``None`` for none.
-        done: Iterations before the training begins.
+        logger: Logger that the lines are written to.
+        interval: Number of iterations between two lines; ``None`` for no lines.
+        done: Number of iterations before the training begins.
     """
 
     def __init__(self, logger: Logger, interval: int | None, done: int) -> None:
@@ -29,16 +29,16 @@ class TrainingLog:
         self.begin = done
 
     def add(self, numbers: dict[str, Tensor]) -> None:
-        """Note the numbers of an update."""
+        """Adds the numbers of an update."""
         self.last = {name: value.detach() for name, value in numbers.items()}
         for name, value in self.last.items():
             self.numbers.setdefault(name, []).append(value)
 
     def write_if_due(self, done: int) -> None:
-        """Write the means since the last line, where the interval is over.
+        """Writes the means since the last line if the interval is over.
 
         Args:
-            done: Iterations so far.
+            done: Number of iterations so far.
         """
         if self.interval is None or done % self.interval:
             return
@@ -52,13 +52,13 @@ class TrainingLog:
 
 
 def progress(num: int, show: bool, title: str, log: TrainingLog) -> Iterator[int]:
-    """Numbers of iterations, with a progress bar if it is to be shown.
+    """Yields the numbers of iterations, with a progress bar on request.
 
     Args:
         num: Number of iterations.
-        show: Show the bar.
+        show: Whether the bar is shown.
         title: Text before the bar.
-        log: Log whose latest numbers stand behind the bar.
+        log: Log whose latest numbers are shown after the bar.
     """
     if not show:
         yield from range(num)

@@ -1,4 +1,4 @@
-"""Memory cores: what a recurrent agent carries through a trial, behind one interface."""
+"""Memory cores: recurrent networks that carry an agent's state through a trial."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 MemoryState: TypeAlias = tuple[Tensor, ...]
-"""Every leaf has the batch as its leading axis: ``[N, ...]``."""
+"""State of a core: a tuple of tensors, each with the batch as its leading axis, ``[N, ...]``."""
 
 
 class MemoryCore(nn.Module, ABC):
     """A recurrent network over time-major sequences.
 
     Attributes:
-        input_size: Features of an input, I.
-        output_size: Features of an output, H.
-        gains: Gains of the layers' orthogonal first weights, by name; 1 elsewhere.
+        input_size: Number of features of an input, I.
+        output_size: Number of features of an output, H.
+        gains: Gains of the orthogonal first weights, by the name of the layer (default: 1).
     """
 
     input_size: int
@@ -30,15 +30,15 @@ class MemoryCore(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, num: int) -> MemoryState:
-        """The state before the first input, for ``num`` sequences."""
+        """Returns the state before the first input, for ``num`` sequences."""
 
     @abstractmethod
     def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        """Run a whole stretch in which no trial begins.
+        """Runs over a part of a sequence in which no trial begins.
 
         Args:
-            inputs: ``[T, N, I]``.
-            state: Before the first input.
+            inputs: Inputs, ``[T, N, I]``.
+            state: State before the first input.
 
         Returns:
             Outputs ``[T, N, H]`` and the state after the last input.
@@ -46,20 +46,24 @@ class MemoryCore(nn.Module, ABC):
 
     @abstractmethod
     def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
-        """Set the gates' biases such that units forget over 1 to ``longest`` steps.
+        """Sets the biases of the gates so that units forget over 1 to ``longest`` steps.
 
-        Chrono initialisation (Tallec and Ollivier, 2018, section 3): ``log(u)``, ``u`` uniform over
-        1 to ``longest - 1``. With zero biases all units forget half in a step, and what happened
-        long before has no gradient to learn from.
+        Chrono initialisation (Tallec and Ollivier, 2018, section 3) sets them to ``log(u)`` with
+        ``u`` uniform over 1 to ``longest - 1``. With zero biases all units forget half of their
+        state in a step, and the gradient of earlier steps vanishes.
+
+        Args:
+            longest: Longest time scale, in steps.
+            generator: Generator of the draws.
         """
 
     def step(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        """One step: inputs ``[N, I]`` to outputs ``[N, H]`` and the next state."""
+        """Takes one step: maps inputs ``[N, I]`` to outputs ``[N, H]`` and the next state."""
         outputs, state = self(inputs[None], state)
         return outputs[0], state
 
     def reset(self, state: MemoryState, begins: Tensor) -> MemoryState:
-        """The initial state where ``begins`` (bool ``[N]``) says so, the given one elsewhere."""
+        """Returns the state with the initial one where a trial begins (bool ``[N]``)."""
         first = self.initial_state(len(begins))
         return tuple(
             torch.where(begins.view(-1, *[1] * (old.dim() - 1)), new, old)
@@ -68,7 +72,7 @@ class MemoryCore(nn.Module, ABC):
 
 
 def time_scales(size: int, longest: int, generator: torch.Generator) -> Tensor:
-    """Biases ``[size]`` of gates that forget over 1 to ``longest`` steps."""
+    """Draws biases ``[size]`` of gates that forget over 1 to ``longest`` steps."""
     drawn = torch.rand(size, generator=generator, device=generator.device)
     return torch.log(1.0 + drawn * max(longest - 2, 0))
 
@@ -82,17 +86,17 @@ class GRUCore(MemoryCore):
         self.rnn = nn.GRU(input_size, hidden_size)
 
     def initial_state(self, num: int) -> MemoryState:
-        """Zeros."""
+        """Returns zeros."""
         return (next(self.parameters()).new_zeros(num, self.output_size),)
 
     def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        """Run ``[T, N, I]``."""
+        """Runs over inputs ``[T, N, I]``."""
         outputs, hidden = self.rnn(inputs, state[0][None])
         return outputs, (hidden[0],)
 
     @torch.no_grad()
     def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
-        """Set the biases of the update gate, which keeps the memory."""
+        """Sets the biases of the update gate, which keeps the memory."""
         _, keep, _ = self.rnn.get_parameter("bias_hh_l0").chunk(3)
         keep.copy_(time_scales(self.output_size, longest, generator))
 
@@ -106,18 +110,18 @@ class LSTMCore(MemoryCore):
         self.rnn = nn.LSTM(input_size, hidden_size)
 
     def initial_state(self, num: int) -> MemoryState:
-        """Zeros."""
+        """Returns zeros."""
         zeros = next(self.parameters()).new_zeros(num, self.output_size)
         return (zeros, zeros)
 
     def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        """Run ``[T, N, I]``."""
+        """Runs over inputs ``[T, N, I]``."""
         outputs, (hidden, cell) = self.rnn(inputs, (state[0][None], state[1][None]))
         return outputs, (hidden[0], cell[0])
 
     @torch.no_grad()
     def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
-        """Set the biases of the forget gate; the input gate gets the negative."""
+        """Sets the biases of the forget gate; those of the input gate get the negative values."""
         enter, keep, _, _ = self.rnn.get_parameter("bias_hh_l0").chunk(4)
         keep.copy_(time_scales(self.output_size, longest, generator))
         enter.copy_(-keep)
@@ -129,11 +133,12 @@ MEMORY_CORES: dict[str, str | Callable[[int, int, int], MemoryCore]] = {
     "associative": "meta_rl.memory.associative:AssociativeCore",
     "ntm": "meta_rl.memory.ntm:NTMCore",
 }
-"""Cores by name; add your own: ``core(input_size, hidden_size, key_size)``, or where it is."""
+"""Cores by name. Add your own: a callable ``core(input_size, hidden_size, key_size)``, or its
+``"module:name"``."""
 
 
 def __getattr__(name: str) -> Any:
-    """The cores that have files of their own."""
+    """Imports the cores that have files of their own."""
     for home in MEMORY_CORES.values():
         if isinstance(home, str) and home.endswith(f":{name}"):
             return resolve_name(home)
@@ -143,7 +148,7 @@ def __getattr__(name: str) -> Any:
 def make_memory_core(
     name: str, input_size: int, hidden_size: int, key_size: int | None = None
 ) -> MemoryCore:
-    """The core called ``name``.
+    """Makes the core called ``name``.
 
     Args:
         name: Name in :data:`MEMORY_CORES`.
@@ -153,7 +158,7 @@ def make_memory_core(
             Cores that look nothing up do not use it.
 
     Raises:
-        ValueError: Unknown; lists what exists.
+        ValueError: The core is unknown; the message lists the names that exist.
     """
     if name not in MEMORY_CORES:
         near = difflib.get_close_matches(name, MEMORY_CORES)

@@ -10,9 +10,9 @@ from meta_rl.memory import MemoryCore, MemoryState, time_scales
 
 
 class NTMCore(MemoryCore):
-    """A Neural Turing Machine; the state is :class:`meta_rl.few_shot.ntm.NTMState`.
+    """A core with a Neural Turing Machine; its state is :class:`meta_rl.few_shot.ntm.NTMState`.
 
-    Its memory has 32 slots of 16 numbers. It runs step by step: slower than the other cores.
+    Its memory has 32 slots of 16 numbers. It runs step by step, and is slower than other cores.
     """
 
     slots = 32
@@ -26,11 +26,11 @@ class NTMCore(MemoryCore):
         )
 
     def initial_state(self, num: int) -> MemoryState:
-        """An almost empty memory."""
+        """Returns a state with an almost empty memory."""
         return self.cell.initial_state(num)
 
     def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        """Run ``[T, N, I]``."""
+        """Runs over inputs ``[T, N, I]``."""
         outputs, now = [], NTMState(*state)
         for step in inputs:
             output, now = self.cell(step, now)
@@ -39,7 +39,7 @@ class NTMCore(MemoryCore):
 
     @torch.no_grad()
     def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
-        """Set the biases of the controller's forget gate; the input gate gets the negative."""
+        """Sets the biases of the controller's forget gate; the input gate gets the negative."""
         enter, keep, _, _ = self.cell.controller.get_parameter("bias_hh").chunk(4)
         keep.copy_(time_scales(self.output_size, longest, generator))
         enter.copy_(-keep)

@@ -106,9 +106,9 @@ def test_recall_split() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CopyTasks((3, 2)), "least 3 is above the most 2"),
+        (lambda: CopyTasks((3, 2)), "minimum 3 is above the maximum 2"),
         (lambda: CopyTasks((0, 2)), "lengths"),
-        (lambda: CopyTasks(4), "least and the most"),
+        (lambda: CopyTasks(4), "a minimum and a maximum"),
         (lambda: CopyTasks((1, 2), bits=0), "bits"),
         (lambda: RepeatCopyTasks(repeats=(2, 1)), "repeats"),
         (lambda: RepeatCopyTasks(scale=(0, 1)), "scale"),
