@@ -52,8 +52,9 @@ class TaskAssignment:
         self.played: Tasks = None
         self.trial_start = np.zeros(num_envs, dtype=bool)
         self._given: Tasks = None  # what was set
-        self._coming: Tasks = None  # what resets bring, where _waiting says so
-        self._waiting = np.zeros(num_envs, dtype=bool)
+        self._due = np.zeros(num_envs, dtype=bool)  # where no reset has brought it yet
+        self._ahead: Tasks = None  # what was drawn ahead
+        self._is_ahead = np.zeros(num_envs, dtype=bool)  # where it has not been played yet
         self._episodes = np.zeros(num_envs, dtype=np.int64)  # ended in the current trial
         self._stepped = np.zeros(num_envs, dtype=bool)  # in the current episode
         self._seeds: int | list[int] | None = None
@@ -62,13 +63,12 @@ class TaskAssignment:
     @property
     def pending(self) -> Tasks | None:
         """The tasks that were set and that some sub-environment does not play yet."""
-        return None if self._given is None or not self._waiting.any() else copy_tasks(self._given)
+        return copy_tasks(self._given) if self._due.any() else None
 
     def set(self, tasks: Tasks | None) -> None:
         """Set one task for each sub-environment; ``None`` lets them be drawn again."""
         self._given = None if tasks is None else copy_tasks(tasks)
-        self._coming = self._given
-        self._waiting[:] = tasks is not None
+        self._due[:] = tasks is not None
 
     def seed(self, seed: int | Sequence[int]) -> int | list[int]:
         """Seed the draws: together, or each sub-environment's by its own seed.
@@ -91,8 +91,7 @@ class TaskAssignment:
             raise ValueError(f"seed: expected whole numbers from 0, got {seed!r}")
         self._seeds = int(seeds) if seeds.ndim == 0 else [int(own) for own in seeds]
         self._rngs = None
-        if self._given is None:
-            self._waiting[:] = False  # what was drawn ahead came from other seeds
+        self._is_ahead[:] = False  # what was drawn ahead came from other seeds
         return self._seeds
 
     def step(self) -> None:
@@ -115,19 +114,19 @@ class TaskAssignment:
             there.
         """
         if self._given is not None:
-            return self._waiting & mask, self._coming
+            return self._due & mask, self._given
         due = mask.copy()
         if self.played is not None and not seeded:
             ended = self._episodes + (self._stepped | stepped)
             due &= self.resample & (ended >= self.episodes_per_trial)
-        draw = due & ~self._waiting
+        draw = due & ~self._is_ahead
         if draw.all():
-            self._coming = self._drawn(draw)
+            self._ahead = self._drawn(draw)
         elif draw.any():
-            self._coming = copy_tasks(self.played if self._coming is None else self._coming)
-            put_tasks(self._coming, draw, self._drawn(draw))
-        self._waiting |= draw
-        return due, self._coming
+            self._ahead = copy_tasks(self.played if self._ahead is None else self._ahead)
+            put_tasks(self._ahead, draw, self._drawn(draw))
+        self._is_ahead |= draw
+        return due, self._ahead
 
     def begin(self, mask: np.ndarray, *, seeded: bool = False) -> None:
         """Begin new episodes where ``mask`` says so.
@@ -143,7 +142,8 @@ class TaskAssignment:
         elif new.any():
             self.played = copy_tasks(self.played)  # earlier infos keep theirs
             put_tasks(self.played, new, take_tasks(coming, new))
-        self._waiting &= ~new
+        taken = self._due if self._given is not None else self._is_ahead
+        taken &= ~new
         self._episodes = np.where(new, 0, self._episodes + (mask & self._stepped))
         self._stepped &= ~mask
         self.trial_start = new
