@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -11,14 +12,16 @@ import numpy as np
 from gymnasium import spaces
 
 from meta_rl.adapter import TaskVectorAdapter
+from meta_rl.task_assignment import TaskAssignment
 from meta_rl.task_batch import check_actions
-from meta_rl.tasks import Task, as_task, check_count, copy_tasks, take_tasks
+from meta_rl.tasks import Task, add_task_axis, as_task, check_count, copy_tasks, take_tasks
 
 from .metaworld_arms import Arm, Arms, Episode
 from .metaworld_goals import benchmark_goals, import_metaworld, split_goals
 
 METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}  # 0.0125 s a step
 MAX_HORIZON = 500
+_ALL = np.ones(1, dtype=bool)
 SEEN = 36  # numbers of Meta-World's 39: the others are the goal's place
 
 
@@ -117,20 +120,19 @@ class MetaWorldTask(gym.Env):
         goals = benchmark_goals(benchmark, env_name, check_count("goal_seed", goal_seed, least=0))
         self.env_names, self._bounds = goals.names, goals.bounds
         self.task_split = split_goals(goals)
-        self._chosen_from = self.task_split[split]
+        self._assignment = TaskAssignment(1, self.task_split[split], self.episodes_per_trial)
         self.arms = Arms()
         self._arm: Arm | None = None
         self._episode: Episode | None = None
-        self._task: Task = None
-        self._was_set = False
         self.observation_space = _observation_space(package)
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
         self._steps = 0
 
     @property
     def task(self) -> Task:
-        """The task that is set; ``None`` before the first is chosen."""
-        return None if self._task is None else copy_tasks(self._task)
+        """The task that is played; ``None`` before the first reset."""
+        played = self._assignment.played
+        return None if played is None else copy_tasks(take_tasks(played, 0))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -146,15 +148,17 @@ class MetaWorldTask(gym.Env):
         if unknown:
             raise ValueError(f"unknown reset options {sorted(unknown)}: task exists")
         given = (options or {}).get("task")
-        task, was_set = self._task, self._was_set
-        if given is not None:
-            task, was_set = as_task(self.task_split.space, given), True
-        elif task is None or (seed is not None and not was_set):
-            # Tasks have a stream of their own, as those of the native batches.
-            rng = np.random.default_rng(None if seed is None else [int(seed), 1])
-            task = take_tasks(self._chosen_from.sample_tasks(1, rng), 0)
-        observation = self._begin(task)
-        self._task, self._was_set = task, was_set
+        before = copy.deepcopy(self._assignment)
+        try:
+            if given is not None:
+                self._assignment.set(add_task_axis(as_task(self.task_split.space, given)))
+            if seed is not None:
+                self._assignment.seed(seed)
+            self._assignment.begin(_ALL, seeded=seed is not None)
+            observation = self._begin(self.task)
+        except ValueError:
+            self._assignment = before  # a refused task changes nothing
+            raise
         self._steps = 0
         return observation, {"task": self.task}
 
@@ -181,6 +185,7 @@ class MetaWorldTask(gym.Env):
         checked = check_actions(np.asarray(action)[None], self.action_space, 1)[0]
         observation, reward, _, _, info = self._arm.step(self._episode, checked)
         self._steps += 1
+        self._assignment.step()
         infos = {"reward_task": float(reward), "success": float(info["success"])}
         seen = observation[:SEEN]  # within the space, other than the first
         return seen, float(reward), False, self._steps >= self.horizon, infos

@@ -11,15 +11,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from meta_rl.process_blocks import ProcessBlocks
+from meta_rl.task_assignment import TaskAssignment
 from meta_rl.task_batch import TaskBatch
 from meta_rl.tasks import (
     Tasks,
     TaskSplit,
-    add_task_axis,
     check_count,
-    copy_tasks,
-    put_tasks,
-    repeat_tasks,
     take_tasks,
 )
 
@@ -78,14 +75,14 @@ class TaskVectorAdapter(TaskBatch):
         self.observation_space = self.envs.observation_space
         self.action_space = self.envs.action_space
         self.split = split
-        self._chosen_from = self.task_split[split]
         self.resample_tasks = resample_tasks
-
-        self._tasks: Tasks = None
-        self._set: Tasks = None
-        self._waiting: list[Any] = [None] * self.num_envs  # tasks for each next reset
-        self._episodes = np.zeros(self.num_envs, dtype=np.int64)
-        self.trial_start = np.zeros(self.num_envs, dtype=bool)
+        self._slots_filled = False
+        self._assignment = TaskAssignment(
+            self.num_envs,
+            self.task_split[split],
+            self.episodes_per_trial,
+            resample=resample_tasks,
+        )
 
     @classmethod
     def from_id(
@@ -124,26 +121,12 @@ class TaskVectorAdapter(TaskBatch):
         self.episodes_per_trial = int(getattr(base, "episodes_per_trial", 1))
         self.adaptation_unit = str(getattr(base, "adaptation_unit", "episode"))
 
-    @property
-    def tasks(self) -> Tasks:
-        """The tasks that are played, one per sub-environment; ``None`` before the first reset."""
-        return None if self._tasks is None else copy_tasks(self._tasks)
-
-    @property
-    def pending_tasks(self) -> Tasks | None:
-        """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
-        waiting = self._set is not None and any(task is not None for task in self._waiting)
-        return copy_tasks(self._set) if waiting else None
-
     def set_tasks(self, tasks: Tasks | None) -> None:
         """As :meth:`meta_rl.TaskVectorEnv.set_tasks`."""
-        if tasks is None:
-            self._set = None
-            self._waiting = [None] * self.num_envs
-        else:
-            self._set = self._one_for_each(self._check_tasks(tasks))
-            self._waiting = [take_tasks(self._set, i) for i in range(self.num_envs)]
-        self._hand_over()
+        given = None if tasks is None else self._one_for_each(self._check_tasks(tasks))
+        self._assignment.set(given)
+        if self.tasks is not None:  # before the first reset, that one hands them over
+            self._hand_over_for_automatic_resets()
 
     def reset(
         self,
@@ -157,21 +140,17 @@ class TaskVectorAdapter(TaskBatch):
         mask = self._check_mask(options.pop("reset_mask", None))
         if options:
             raise ValueError(f"unknown reset options {sorted(options)}: reset_mask, task exist")
-        if self._tasks is None and not mask.all():
+        if self.tasks is None and not mask.all():
             raise ValueError("the first reset has to be one of all sub-environments")
         if task is not None:
             self.set_tasks(task)
-        seeds: Any = None if seed is None else self._seed_tasks(seed)
-        if self._set is None:
-            over = self._episodes + 1 >= self.episodes_per_trial
-            anew = seed is not None or self._tasks is None
-            if anew or self.resample_tasks:
-                self._choose(mask & (anew | over))
-        self._hand_over()
+        seeds: Any = None if seed is None else self._assignment.seed(seed)
+        self._hand_over(*self._assignment.prepare(mask, seeded=seed is not None))
         observations, infos = self.envs.reset(seed=seeds, options={"reset_mask": mask})
-        self._took(mask)
+        self._assignment.begin(mask, seeded=seed is not None)
+        self._hand_over_for_automatic_resets()
         everywhere = np.ones(self.num_envs, dtype=bool)
-        return observations, {**infos, "task": copy_tasks(self._tasks), "_task": everywhere}
+        return observations, {**infos, "task": self.tasks, "_task": everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step all sub-environments.
@@ -182,38 +161,23 @@ class TaskVectorAdapter(TaskBatch):
         if isinstance(self.single_action_space, _CHECKED_ACTIONS):
             actions = self._check_actions(actions)
         observations, rewards, terminated, truncated, infos = self.envs.step(actions)
-        self.trial_start = np.zeros(self.num_envs, dtype=bool)
+        self._assignment.step()
         done = terminated | truncated
         if done.any():
-            self._took(done)
+            self._assignment.begin(done)
+            self._hand_over_for_automatic_resets()
         return observations, rewards, terminated, truncated, infos
 
-    def _took(self, began: np.ndarray) -> None:
-        """Account for the sub-environments whose new episode has just begun."""
-        new = began & np.array([task is not None for task in self._waiting])
-        for i in np.flatnonzero(new):
-            if self._tasks is None:
-                self._tasks = copy_tasks(
-                    repeat_tasks(add_task_axis(self._waiting[i]), self.num_envs)
-                )
-            put_tasks(self._tasks, i, self._waiting[i])
-            self._waiting[i] = None
-        self.trial_start = new
-        self._episodes = np.where(new, 0, self._episodes + began)
-        if self.resample_tasks and self._set is None:
-            # An automatic reset asks nobody: the task of the next trial has to lie ready.
-            self._choose(began & (self._episodes + 1 >= self.episodes_per_trial))
-            self._hand_over()
+    def _hand_over_for_automatic_resets(self) -> None:
+        """Lay the tasks of the next resets ready: an automatic reset asks nobody."""
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        self._hand_over(*self._assignment.prepare(everywhere, stepped=True))
 
-    def _choose(self, mask: np.ndarray) -> None:
-        if not mask.any():
-            return
-        tasks = self._draw_tasks(mask, self._chosen_from)
-        for place, i in enumerate(np.flatnonzero(mask)):
-            self._waiting[i] = take_tasks(tasks, place)
-
-    def _hand_over(self) -> None:
-        self.envs.set_attr("next_task", list(self._waiting))
+    def _hand_over(self, new: np.ndarray, tasks: Tasks) -> None:
+        slots = [take_tasks(tasks, i) if new[i] else None for i in range(self.num_envs)]
+        if new.any() or self._slots_filled:
+            self.envs.set_attr("next_task", slots)
+        self._slots_filled = bool(new.any())
 
     def render(self) -> tuple[Any, ...] | None:
         """One frame per sub-environment."""

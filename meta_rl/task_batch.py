@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from meta_rl.tasks import (
-    TaskDistribution,
-    Tasks,
-    TaskSplit,
-    as_tasks,
-    copy_tasks,
-    count_tasks,
-    put_tasks,
-    repeat_tasks,
-)
+from meta_rl.task_assignment import TaskAssignment
+from meta_rl.tasks import Tasks, TaskSplit, as_tasks, copy_tasks, count_tasks, repeat_tasks
 
 
 class TaskBatch(VectorEnv):
@@ -27,29 +18,35 @@ class TaskBatch(VectorEnv):
 
     Attributes:
         task_split: The task distributions.
-        trial_start: Whose latest observation is the first on its task, bool ``[N]``.
         horizon: Steps in an episode, at most.
         episodes_per_trial: Episodes on one task that make a trial.
         adaptation_unit: After what a learner may adapt: ``"episode"`` or ``"step"``.
     """
 
     task_split: TaskSplit
-    trial_start: np.ndarray
     horizon: int
     episodes_per_trial: int
     adaptation_unit: str
-    _task_seeds: int | list[int] | None = None
-    _task_rngs: list[np.random.Generator] | None = None  # made when they are first needed
+    _assignment: TaskAssignment
 
     @property
-    @abstractmethod
+    def _played(self) -> Tasks:
+        return self._assignment.played
+
+    @property
     def tasks(self) -> Tasks:
         """The tasks that are played, one per sub-environment; ``None`` before the first reset."""
+        return None if self._played is None else copy_tasks(self._played)
 
     @property
-    @abstractmethod
     def pending_tasks(self) -> Tasks | None:
         """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
+        return self._assignment.pending
+
+    @property
+    def trial_start(self) -> np.ndarray:
+        """Where the latest observation is the first on a task, bool ``[N]``."""
+        return self._assignment.trial_start
 
     @abstractmethod
     def set_tasks(self, tasks: Tasks | None) -> None:
@@ -73,47 +70,6 @@ class TaskBatch(VectorEnv):
     def _check_actions(self, actions: Any) -> np.ndarray:
         """Actions as an array, checked by :func:`check_actions`."""
         return check_actions(actions, self.single_action_space, self.num_envs)
-
-    def _seed_tasks(self, seed: int | Sequence[int]) -> int | list[int]:
-        """Seed the draws of tasks: together, or each sub-environment's by its own seed.
-
-        Tasks have streams of their own, so that a task given or chosen shifts nothing else.
-
-        Returns:
-            The seed or the seeds, checked.
-
-        Raises:
-            ValueError: A wrong number of seeds, or seeds that are no whole numbers from 0.
-        """
-        seeds = np.asarray(seed)
-        if seeds.shape not in ((), (self.num_envs,)) or seeds.dtype.kind not in "iu":
-            raise ValueError(
-                f"seed: expected a whole number, or {self.num_envs} of them, one for each "
-                f"sub-environment; got {seed!r}"
-            )
-        if np.any(seeds < 0):
-            raise ValueError(f"seed: expected whole numbers from 0, got {seed!r}")
-        self._task_seeds = int(seeds) if seeds.ndim == 0 else [int(own) for own in seeds]
-        self._task_rngs = None
-        return self._task_seeds
-
-    def _draw_tasks(self, mask: np.ndarray, distribution: TaskDistribution) -> Tasks:
-        """Self-chosen tasks for the sub-environments where ``mask``, in their order."""
-        seeds = self._task_seeds
-        if not isinstance(seeds, list):
-            if self._task_rngs is None:
-                entropy = None if seeds is None else [seeds, 1]
-                self._task_rngs = [np.random.default_rng(entropy)]
-            return distribution.sample_tasks(int(mask.sum()), self._task_rngs[0])
-        if self._task_rngs is None:
-            self._task_rngs = [np.random.default_rng([own, 1]) for own in seeds]
-        chosen = np.flatnonzero(mask)
-        tasks = None
-        for place, i in enumerate(chosen):
-            own = distribution.sample_tasks(1, self._task_rngs[i])
-            tasks = repeat_tasks(own, len(chosen)) if tasks is None else tasks
-            put_tasks(tasks, slice(place, place + 1), own)
-        return tasks
 
     def _check_mask(self, mask: Any) -> np.ndarray:
         if mask is None:

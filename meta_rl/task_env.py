@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.streams import Draws, TaskStreams
+from meta_rl.task_assignment import TaskAssignment
 from meta_rl.task_batch import TaskBatch
 from meta_rl.tasks import (
     Task,
@@ -22,7 +23,6 @@ from meta_rl.tasks import (
     add_task_axis,
     check_count,
     copy_tasks,
-    put_tasks,
     take_tasks,
 )
 from meta_rl.window import Window
@@ -80,8 +80,13 @@ class TaskVectorEnv(TaskBatch):
         self.adaptation_unit = self.definition.adaptation_unit
         self.steps_on_threads = self.definition.steps_on_threads
         self.split = split
-        self._chosen_from = self.task_split[split]
         self.resample_tasks = resample_tasks
+        self._assignment = TaskAssignment(
+            self.num_envs,
+            self.task_split[split],
+            self.episodes_per_trial,
+            resample=resample_tasks,
+        )
 
         self.single_observation_space = self.definition.observation_space
         self.single_action_space = self.definition.action_space
@@ -89,25 +94,10 @@ class TaskVectorEnv(TaskBatch):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
         self._everywhere = np.ones(self.num_envs, dtype=bool)
-        self._tasks: Tasks = None
-        self._set: Tasks = None  # what set_tasks was given, for the resets that come
-        self._due = np.zeros(self.num_envs, dtype=bool)  # its entries that no reset has taken yet
         self._streams: TaskStreams | None = None  # where each sub-environment was seeded by itself
         self._state: Any = None
         self._elapsed = np.zeros(self.num_envs, dtype=np.int64)
-        self._episodes = np.zeros(self.num_envs, dtype=np.int64)  # finished in the current trial
         self._done = np.zeros(self.num_envs, dtype=bool)
-        self.trial_start = np.zeros(self.num_envs, dtype=bool)
-
-    @property
-    def tasks(self) -> Tasks:
-        """The tasks that are played, one per sub-environment; ``None`` before the first reset."""
-        return None if self._tasks is None else copy_tasks(self._tasks)
-
-    @property
-    def pending_tasks(self) -> Tasks | None:
-        """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
-        return copy_tasks(self._set) if self._set is not None and self._due.any() else None
 
     def set_tasks(self, tasks: Tasks | None) -> None:
         """Set the tasks from the next reset of each sub-environment on.
@@ -120,13 +110,11 @@ class TaskVectorEnv(TaskBatch):
             ValueError: A task outside its space, or a number that does not divide ``num_envs``.
         """
         if tasks is None:
-            self._set = None
-            self._due[:] = False
+            self._assignment.set(None)
             return
         tasks = self._check_tasks(tasks)
         self.definition.check_tasks(tasks)
-        self._set = self._one_for_each(tasks)
-        self._due[:] = True
+        self._assignment.set(self._one_for_each(tasks))
 
     def reset(
         self,
@@ -154,13 +142,13 @@ class TaskVectorEnv(TaskBatch):
         if options.get("task") is not None:
             self.set_tasks(options["task"])
         if seed is not None:
-            seed = self._seed_tasks(seed)
+            seed = self._assignment.seed(seed)
             self._streams = TaskStreams(seed) if isinstance(seed, list) else None
             if isinstance(seed, int):
                 super().reset(seed=seed)
         self._begin(mask, seeded=seed is not None)
-        observations = self.definition.observation(self._state, self._draws, self._tasks)
-        return observations, {"task": copy_tasks(self._tasks), "_task": self._everywhere}
+        observations = self.definition.observation(self._state, self._draws, self._played)
+        return observations, {"task": copy_tasks(self._played), "_task": self._everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every sub-environment.
@@ -181,7 +169,7 @@ class TaskVectorEnv(TaskBatch):
         waiting = self._done  # with NEXT_STEP: those that this step resets instead
         if self._state is None or (waiting.any() and self.autoreset_mode is AutoresetMode.DISABLED):
             raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
-        definition, rng, tasks = self.definition, self._draws, self._tasks
+        definition, rng, tasks = self.definition, self._draws, self._played
         state = definition.transition(self._state, actions, rng, tasks)
         terms = definition.reward_terms(self._state, actions, state, rng, tasks)
         if waiting.any():
@@ -191,7 +179,7 @@ class TaskVectorEnv(TaskBatch):
         rewards = np.asarray(sum(terms.values()), dtype=np.float64)
         self._state = state
         self._elapsed += 1
-        self.trial_start = np.zeros(self.num_envs, dtype=bool)
+        self._assignment.step()
         terminated = np.asarray(definition.terminal(state, rng, tasks))
         at_horizon = self._elapsed >= definition.horizon
         if definition.horizon_is_terminal:
@@ -202,13 +190,13 @@ class TaskVectorEnv(TaskBatch):
         if waiting.any():
             self._begin(waiting)
             terminated, truncated = terminated & ~waiting, truncated & ~waiting
-        observations = definition.observation(self._state, rng, self._tasks)
+        observations = definition.observation(self._state, rng, self._played)
         self._done = terminated | truncated
         if self._done.any() and self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos |= {"final_obs": observations, "final_info": {**infos}}
             infos |= {"_final_obs": self._done, "_final_info": self._done}
             self._begin(self._done)
-            observations = definition.observation(self._state, rng, self._tasks)
+            observations = definition.observation(self._state, rng, self._played)
         infos |= {
             f"_{key}": self._everywhere for key in infos if not key.startswith(("_", "final"))
         }
@@ -220,7 +208,7 @@ class TaskVectorEnv(TaskBatch):
             raise ValueError("render() needs a render_mode, given when the environment is made")
         if self._state is None:
             raise gym.error.ResetNeeded("render() needs a reset() first: there is nothing to see")
-        return self.definition.render_frames(self._state, self._tasks, self.render_mode)
+        return self.definition.render_frames(self._state, self._played, self.render_mode)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Release what the definition holds (threads, windows)."""
@@ -232,41 +220,17 @@ class TaskVectorEnv(TaskBatch):
 
     def _begin(self, mask: np.ndarray, seeded: bool = False) -> None:
         """Begin new episodes where ``mask`` says so, on the tasks that are theirs from now on."""
-        self._assign_tasks(mask, seeded)
+        self._assignment.begin(mask, seeded=seeded)
         if mask.all():
-            self._state = self.definition.initial(self._draws, self._tasks)
+            self._state = self.definition.initial(self._draws, self._played)
         else:
             rng = self.np_random if self._streams is None else self._streams[mask]
-            first = self.definition.initial(rng, take_tasks(self._tasks, mask))
+            first = self.definition.initial(rng, take_tasks(self._played, mask))
             self._state = type(first)(
                 *(_merged(mask, old, new) for old, new in zip(self._state, first, strict=True))
             )
         self._elapsed = np.where(mask, 0, self._elapsed)
         self._done = self._done & ~mask
-
-    def _assign_tasks(self, mask: np.ndarray, seeded: bool) -> None:
-        self._episodes = self._episodes + (mask & (self._elapsed > 0))
-        taken = mask & self._due
-        choose = mask & (self._set is None)
-        if self._tasks is None:
-            if not mask.all():
-                raise ValueError("the first reset has to be one of all sub-environments")
-        elif not seeded:
-            choose &= self.resample_tasks & (self._episodes >= self.episodes_per_trial)
-        if choose.any():
-            self._write(choose, self._draw_tasks(choose, self._chosen_from))
-        if taken.any():
-            self._write(taken, take_tasks(self._set, taken))
-            self._due = self._due & ~taken
-        self.trial_start = taken | choose
-        self._episodes = np.where(self.trial_start, 0, self._episodes)
-
-    def _write(self, mask: np.ndarray, tasks: Tasks) -> None:
-        if mask.all():
-            self._tasks = copy_tasks(tasks)
-        else:
-            self._tasks = copy_tasks(self._tasks)  # earlier infos keep theirs
-            put_tasks(self._tasks, mask, tasks)
 
 
 class TaskEnv(gym.Env):
@@ -395,7 +359,7 @@ class TaskEnv(gym.Env):
             self._window = self.definition.open_window()
         wait = self._shown + 1.0 / self.metadata["render_fps"] - time.monotonic()
         time.sleep(max(wait, 0.0))
-        self._window.show(self._batch._state, self._batch._tasks)
+        self._window.show(self._batch._state, self._batch._played)
         self._shown = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
