@@ -44,7 +44,7 @@ class _Ant(FallingRobot):
         super().__init__(**{**defaults, **healthy, **robot})
 
     def is_healthy(self, state: RobotState) -> Any:
-        """The torso's height is in its range, and nothing has diverged (no nan, no infinity)."""
+        """Returns whether the torso's height is in its range and the state is finite, ``[N]``."""
         low, high = self.healthy_z_range
         height = self.qpos(state)[:, 2]
         finite = (abs(state.physics) < np.inf).all(axis=1)
@@ -122,7 +122,7 @@ class AntVel(_Ant):
         )
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The goal velocity: half a metre for 1 m/s."""
+        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
         return along_x(0.5 * params)
 
     def reward_terms(
@@ -133,7 +133,7 @@ class AntVel(_Ant):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance from the goal velocity, the control cost, and the pay for not falling."""
+        """Returns distance from the goal velocity, control cost, and reward for not falling."""
         miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
         return {"reward_forward": 1.0 - miss, **self.standing_terms(action, next_state)}
 
@@ -200,11 +200,11 @@ class AntForwardBackward(_Ant):
         self.task_split = two_directions_split()
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse directions other than -1 and +1."""
+        """Refuses directions other than -1 and +1."""
         check_two_directions(tasks)
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The direction."""
+        """Returns the direction as an arrow."""
         return along_x(params)
 
     def reward_terms(
@@ -215,7 +215,7 @@ class AntForwardBackward(_Ant):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity in the task's direction, the control cost, and the pay for not falling."""
+        """Returns velocity in the task's direction, control cost, and reward for not falling."""
         along = self.velocity(state, next_state)[:, 0] * params[:, 0]
         return {"reward_forward": along, **self.standing_terms(action, next_state)}
 
@@ -283,7 +283,7 @@ class AntDir(_Ant):
         self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2020)
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The direction."""
+        """Returns the direction as an arrow."""
         return in_plane(directions(params))
 
     def reward_terms(
@@ -294,7 +294,7 @@ class AntDir(_Ant):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity along the direction, the control cost, and the pay for not falling."""
+        """Returns velocity along the direction, control cost, and reward for not falling."""
         along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
         return {"reward_forward": along, **self.standing_terms(action, next_state)}
 
@@ -378,7 +378,7 @@ class AntGoal(_Ant):
         )
 
     def goal_points(self, params: Tasks) -> Any:
-        """The goal position."""
+        """Returns the goal position."""
         return in_plane(params, height=0.15)
 
     def reward_terms(
@@ -389,6 +389,6 @@ class AntGoal(_Ant):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance from the goal (L1), the control cost, and the pay for not falling."""
+        """Returns L1 distance from the goal, control cost, and reward for not falling."""
         distance = abs(self.qpos(next_state)[:, :2] - params).sum(axis=1)
         return {"reward_goal": -distance, **self.standing_terms(action, next_state)}

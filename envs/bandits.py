@@ -38,17 +38,17 @@ class _Bandit(TaskFuncEnv):
         self.action_space = spaces.Discrete(self.num_arms)
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> BanditState:
-        """No pulls yet."""
+        """Returns a state without pulls."""
         return BanditState(np.zeros(len(params), dtype=np.int64))
 
     def transition(
         self, state: BanditState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> BanditState:
-        """Count the pull."""
+        """Counts the pull."""
         return BanditState(state.pulls + 1)
 
     def observation(self, state: BanditState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Always 0: there is nothing to see."""
+        """Returns 0: there is nothing to see."""
         return np.zeros_like(state.pulls)
 
 
@@ -106,7 +106,7 @@ class BernoulliBandit(_Bandit):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """A draw from the arm that was pulled. Numpy only: it draws."""
+        """Draws the reward of the arm that was pulled, from a numpy generator."""
         pays = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
         return {"reward_pull": (rng.random(len(params)) < pays).astype(np.float64)}
 
@@ -180,7 +180,7 @@ class GaussianBandit(_Bandit):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """A draw from the arm that was pulled. Numpy only: it draws."""
+        """Draws the reward of the arm that was pulled, from a numpy generator."""
         means = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
         return {"reward_pull": means + self.reward_std * rng.standard_normal(len(params))}
 

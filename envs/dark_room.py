@@ -93,17 +93,17 @@ class DarkRoom(_DarkRoom):
         self.task_split = cut_list(self.cell_space, all_cells(self.size))
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> GridState:
-        """The middle."""
+        """Returns states in the middle of the room."""
         return GridState(np.full((len(params), 2), self.size // 2, dtype=np.int64))
 
     def transition(
         self, state: GridState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> GridState:
-        """Move by one cell."""
+        """Moves by one cell."""
         return GridState(moved(state.position, action, self.size))
 
     def observation(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The number of the cell."""
+        """Returns the number of the cell."""
         return self._cell(state.position)
 
     def reward_terms(
@@ -114,16 +114,16 @@ class DarkRoom(_DarkRoom):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """1 on the goal."""
+        """Returns 1 on the goal, otherwise 0."""
         at_goal = same_cell(next_state.position, params)
         return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
 
     def terminal(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
-        """On the goal, where that is asked for."""
+        """Returns whether the agent is on the goal, if ``terminate_at_goal``; otherwise ``False``."""
         return same_cell(state.position, params) & self.terminate_at_goal
 
     def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The room, (0, 0) at the lower left: goal green, agent blue."""
+        """Draws the room with (0, 0) at the lower left: goal green, agent blue."""
         frames = picture.grid_pictures(len(params), self.size, self.size)
         frames = picture.paint_cells(frames, params, picture.GOAL)
         agents = picture.cell_pixels(state.position, self.size)
@@ -207,7 +207,7 @@ class DarkKeyToDoor(_DarkRoom):
         self.task_split = cut_list(space, pairs)
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> KeyState:
-        """Anywhere, without the key. Numpy only: it draws."""
+        """Draws a start in any cell, without the key, from a numpy generator."""
         num = count_tasks(params)
         position = rng.integers(self.size, size=(num, 2))
         return KeyState(position, np.zeros(num, dtype=bool), np.zeros(num, dtype=bool))
@@ -215,14 +215,14 @@ class DarkKeyToDoor(_DarkRoom):
     def transition(
         self, state: KeyState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> KeyState:
-        """Move by one cell; take the key and open the door that are there."""
+        """Moves by one cell, takes the key that is there, and opens the door with it."""
         position = moved(state.position, action, self.size)
         has_key = state.has_key | same_cell(position, params["key"])
         door_open = state.door_open | (has_key & same_cell(position, params["door"]))
         return KeyState(position, has_key, door_open)
 
     def observation(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The number of the cell."""
+        """Returns the number of the cell."""
         return self._cell(state.position)
 
     def reward_terms(
@@ -233,7 +233,7 @@ class DarkKeyToDoor(_DarkRoom):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """1 for the key and 1 for the door, once each."""
+        """Returns 1 for the key and 1 for the door, once each."""
         xp = array_namespace(next_state.has_key)
         return {
             "reward_key": xp.where(next_state.has_key & ~state.has_key, 1.0, 0.0),
@@ -241,11 +241,11 @@ class DarkKeyToDoor(_DarkRoom):
         }
 
     def terminal(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:
-        """At the open door, where that is asked for."""
+        """Returns whether the door is open, if ``terminate_at_door``; otherwise ``False``."""
         return state.door_open & self.terminate_at_door
 
     def render_frames(self, state: KeyState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The room, (0, 0) at the lower left: key orange until taken, door green, agent blue."""
+        """Draws the room from above: key orange until taken, door green, agent blue."""
         frames = picture.grid_pictures(count_tasks(params), self.size, self.size)
         frames = picture.paint_cells(frames, params["door"], picture.GOAL)
         # The key is smaller than a cell, so that a door under it shows.
@@ -257,7 +257,7 @@ class DarkKeyToDoor(_DarkRoom):
 
 
 def cut_list(space: spaces.Space, tasks: Tasks) -> TaskSplit:
-    """Shuffle all tasks once, and cut: four fifths train, the rest halved.
+    """Shuffles all tasks once and cuts the list: four fifths train, the rest is halved.
 
     Args:
         space: Of one task.

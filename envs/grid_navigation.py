@@ -28,7 +28,7 @@ class GridState(NamedTuple):
 
 
 def moved(position: Any, action: Any, size: int) -> Any:
-    """Positions after the actions: walls hold the agent back.
+    """Returns positions after the actions; walls hold the agent back.
 
     Args:
         position: x and y, int ``[N, 2]``.
@@ -39,7 +39,7 @@ def moved(position: Any, action: Any, size: int) -> Any:
 
 
 def steps(moves: np.ndarray, action: Any) -> Any:
-    """What the actions add to x and y, int ``[N, 2]``.
+    """Returns the displacements of the actions along x and y, int ``[N, 2]``.
 
     Args:
         moves: One row for each kind of action.
@@ -50,12 +50,12 @@ def steps(moves: np.ndarray, action: Any) -> Any:
 
 
 def same_cell(position: Any, cell: Any) -> Any:
-    """Where the positions are the cells, bool ``[N]``."""
+    """Returns whether each position equals its cell, bool ``[N]``."""
     return array_namespace(position).all(position == cell, axis=-1)
 
 
 def all_cells(size: int) -> np.ndarray:
-    """All cells as x and y, int64 ``[size * size, 2]``, row by row from the lower left."""
+    """Returns all cells as x and y, int64 ``[size * size, 2]``, row by row from the lower left."""
     cell = np.arange(size * size)
     return np.stack([cell % size, cell // size], axis=1)
 
@@ -127,7 +127,7 @@ class GridNavigation(TaskFuncEnv):
         return np.all(cells <= 1, axis=-1)
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse goals in the starting corner."""
+        """Refuses goals in the starting corner."""
         corner = self._is_corner(tasks)
         if corner.any():
             task = int(np.argmax(corner))
@@ -136,17 +136,17 @@ class GridNavigation(TaskFuncEnv):
             )
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> GridState:
-        """The corner."""
+        """Returns states in the starting corner."""
         return GridState(np.zeros((len(params), 2), dtype=np.int64))
 
     def transition(
         self, state: GridState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> GridState:
-        """Move by one cell."""
+        """Moves by one cell."""
         return GridState(moved(state.position, action, self.size))
 
     def observation(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The position: x and y."""
+        """Returns the position: x and y."""
         xp = array_namespace(state.position)
         return xp.astype(state.position, xp.float32)
 
@@ -158,7 +158,7 @@ class GridNavigation(TaskFuncEnv):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """1 on the goal, -0.1 elsewhere."""
+        """Returns 1 on the goal, and -0.1 elsewhere."""
         at_goal = same_cell(next_state.position, params)
         xp = array_namespace(at_goal)
         return {
@@ -167,7 +167,7 @@ class GridNavigation(TaskFuncEnv):
         }
 
     def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The grid, (0, 0) at the lower left: start grey, goal green, agent blue."""
+        """Draws the grid with (0, 0) at the lower left: start grey, goal green, agent blue."""
         frames = picture.grid_pictures(len(params), self.size, self.size)
         frames = picture.paint_cells(frames, np.zeros(2, dtype=np.int64), picture.START)
         frames = picture.paint_cells(frames, params, picture.GOAL)

@@ -112,7 +112,7 @@ class HalfCheetahVel(_HalfCheetah):
         )
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The goal velocity: half a metre for 1 m/s."""
+        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
         return along_x(0.5 * params)
 
     def reward_terms(
@@ -123,7 +123,7 @@ class HalfCheetahVel(_HalfCheetah):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance from the goal velocity, and the control cost."""
+        """Returns distance from the goal velocity, and control cost."""
         miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
         return {
             "reward_forward": -self.forward_reward_weight * miss,
@@ -238,11 +238,11 @@ class HalfCheetahDir(_HalfCheetah):
         self.task_split = two_directions_split()
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse directions other than -1 and +1."""
+        """Refuses directions other than -1 and +1."""
         check_two_directions(tasks)
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The direction."""
+        """Returns the direction as an arrow."""
         return along_x(params)
 
     def reward_terms(
@@ -253,7 +253,7 @@ class HalfCheetahDir(_HalfCheetah):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity in the task's direction, and the control cost."""
+        """Returns velocity in the task's direction, and control cost."""
         along = self.velocity(state, next_state)[:, 0] * params[:, 0]
         return {
             "reward_forward": self.forward_reward_weight * along,
@@ -355,11 +355,11 @@ class HalfCheetahCripple(_HalfCheetah):
         self.task_split = TaskSplit(train, train, FiniteTasks(space, np.arange(4, 6)))
 
     def marked_motors(self, params: Tasks) -> Any:
-        """The dead one."""
+        """Returns the dead motor."""
         return params
 
     def control(self, action: Any, params: Tasks) -> Any:
-        """The actions, with 0 for the dead motor."""
+        """Returns the actions, with 0 for the dead motor."""
         xp = array_namespace(action)
         joints = xp.arange(action.shape[1], device=device(action))
         return xp.where(joints == params[:, None], 0.0, action)
@@ -372,7 +372,7 @@ class HalfCheetahCripple(_HalfCheetah):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity along x, and the control cost."""
+        """Returns velocity along x, and control cost."""
         forward = self.velocity(state, next_state)[:, 0]
         return {
             "reward_forward": self.forward_reward_weight * forward,

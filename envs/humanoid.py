@@ -101,15 +101,15 @@ class HumanoidDir(FallingRobot):
         self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2024)
 
     def velocity(self, state: RobotState, next_state: RobotState) -> Any:
-        """Displacement of the centre of mass in x and y over dt, ``[N, 2]`` in m/s."""
+        """Returns the displacement of the centre of mass in x and y over dt, ``[N, 2]`` in m/s."""
         return (next_state.sensors[:, :2] - state.sensors[:, :2]) / self.batch.dt
 
     def is_healthy(self, state: RobotState) -> Any:
-        """The torso's height is in its range."""
+        """Returns whether the torso's height is in its range, bool ``[N]``."""
         return is_within(self.qpos(state)[:, 2], self.healthy_z_range)
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The direction."""
+        """Returns the direction as an arrow."""
         return in_plane(directions(params))
 
     def reward_terms(
@@ -120,7 +120,7 @@ class HumanoidDir(FallingRobot):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity along the direction, the control cost, and the pay for not falling."""
+        """Returns velocity along the direction, control cost, and reward for not falling."""
         along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
         terms = self.standing_terms(action, next_state)
         return {"reward_forward": self.forward_reward_weight * along, **terms}

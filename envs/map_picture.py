@@ -26,14 +26,14 @@ PLANE_PIXELS = 160
 
 
 def empty_planes(num: int) -> np.ndarray:
-    """Pictures of an empty square plane in a frame, ``[N, PLANE_PIXELS, PLANE_PIXELS, 3]``."""
+    """Returns framed pictures of an empty plane, ``[N, PLANE_PIXELS, PLANE_PIXELS, 3]``."""
     picture = np.full((PLANE_PIXELS, PLANE_PIXELS, 3), LINES, dtype=np.uint8)
     picture[1:-1, 1:-1] = FLOOR
     return np.repeat(picture[None], num, axis=0)
 
 
 def plane_pixels(points: Any, centre: tuple[float, float], half_width: float) -> np.ndarray:
-    """Where points of a square plane lie in its picture.
+    """Returns the pixels of points of a square plane in its picture.
 
     Args:
         points: x and y, ``[..., 2]``; points outside the plane are moved to its border.
@@ -49,7 +49,7 @@ def plane_pixels(points: Any, centre: tuple[float, float], half_width: float) ->
 
 
 def paint_discs(pictures: np.ndarray, pixels: Any, radius: float, colour: Colour) -> np.ndarray:
-    """Paint a disc into each picture.
+    """Paints a disc into each picture.
 
     Args:
         pictures: ``[N, height, width, 3]``.
@@ -66,7 +66,7 @@ def paint_discs(pictures: np.ndarray, pixels: Any, radius: float, colour: Colour
 
 
 def grid_pictures(num: int, width: int, height: int) -> np.ndarray:
-    """Pictures of an empty grid: ``width`` times ``height`` cells of ``CELL_PIXELS`` pixels."""
+    """Returns pictures of an empty grid of ``width`` x ``height`` cells of ``CELL_PIXELS``."""
     picture = np.full((height * CELL_PIXELS, width * CELL_PIXELS, 3), FLOOR, dtype=np.uint8)
     picture[::CELL_PIXELS] = LINES
     picture[:, ::CELL_PIXELS] = LINES
@@ -75,7 +75,7 @@ def grid_pictures(num: int, width: int, height: int) -> np.ndarray:
 
 
 def cell_pixels(cells: Any, height: int) -> np.ndarray:
-    """Row and column of the middle of grid cells, ``[..., 2]``.
+    """Returns row and column of the middle of grid cells, ``[..., 2]``.
 
     Args:
         cells: x and y of the cells, int ``[..., 2]``; (0, 0) is at the lower left.
@@ -87,7 +87,7 @@ def cell_pixels(cells: Any, height: int) -> np.ndarray:
 
 
 def paint_cells(pictures: np.ndarray, cells: Any, colour: Colour) -> np.ndarray:
-    """Fill one cell of each grid picture, up to its lines.
+    """Fills one cell of each grid picture, up to its lines.
 
     Args:
         pictures: Of :func:`grid_pictures`.

@@ -135,7 +135,7 @@ class MetaWorldTask(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a new episode; as :meth:`meta_rl.TaskEnv.reset`.
+        """Begins a new episode, as :meth:`meta_rl.TaskEnv.reset` does.
 
         Raises:
             ValueError: A task outside its space, outside its environment's bounds, or one that
@@ -159,7 +159,7 @@ class MetaWorldTask(gym.Env):
         return observation, {"task": self.task}
 
     def _begin(self, task: Task) -> np.ndarray:
-        """Put Meta-World's environment at the beginning of the task."""
+        """Puts Meta-World's environment at the beginning of the task."""
         index = int(task["env"])
         low, high = self._bounds[index]
         goal, rest = np.split(task["goal"], [len(low)])
@@ -175,7 +175,7 @@ class MetaWorldTask(gym.Env):
         return np.clip(self._episode.observation[:SEEN], space.low, space.high)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take one step, as in :class:`gymnasium.Env`; NaN and infinity are refused."""
+        """Takes one step, as in :class:`gymnasium.Env`; NaN and infinity are refused."""
         if self._arm is None or self._episode is None or self._steps >= self.horizon:
             raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
         checked = check_actions(np.asarray(action)[None], self.action_space, 1)[0]
@@ -186,7 +186,7 @@ class MetaWorldTask(gym.Env):
         return seen, float(reward), False, self._steps >= self.horizon, infos
 
     def render(self) -> Any:
-        """The current frame, uint8 ``[height, width, 3]``; the goal is a red or green dot."""
+        """Returns the current frame, uint8 ``[height, width, 3]``, with the goal as a dot."""
         if self.render_mode is None:
             return None
         if self._arm is None or self._episode is None:
@@ -194,7 +194,7 @@ class MetaWorldTask(gym.Env):
         return self._arm.render(self._episode)
 
     def close(self) -> None:
-        """Release the simulators."""
+        """Releases the simulators."""
         self._arm = self._episode = None
         self.arms.close()
 
@@ -215,7 +215,7 @@ def make_batch(
     resample_tasks: bool = False,
     **kwargs: Any,
 ) -> TaskVectorAdapter:
-    """A batch: :class:`meta_rl.adapter.TaskVectorAdapter` over processes.
+    """Makes a :class:`meta_rl.adapter.TaskVectorAdapter` over processes.
 
     Args:
         num_envs: Sub-environments, N.

@@ -61,7 +61,7 @@ class Arm:
         self._beginning = functools.lru_cache(MAX_BEGINNINGS)(self._simulated_beginning)
 
     def begin(self, goal: np.ndarray) -> Episode:
-        """A new episode.
+        """Begins a new episode.
 
         Args:
             goal: Meta-World's ``rand_vec``, in the bounds of the environment.
@@ -73,13 +73,13 @@ class Arm:
         return replace(first, env=_twin(first.env), physics=first.physics.copy())
 
     def step(self, episode: Episode, action: np.ndarray) -> tuple[Any, ...]:
-        """What Meta-World's ``step`` gives."""
+        """Takes a step and returns what Meta-World's ``step`` returns."""
         self._take_turns(episode)
         result: tuple[Any, ...] = episode.env.step(action)
         return result
 
     def render(self, episode: Episode) -> Any:
-        """The current frame, uint8 ``[height, width, 3]``."""
+        """Returns the current frame, uint8 ``[height, width, 3]``."""
         self._take_turns(episode)
         mujoco.mj_getState(self.model, self.data, episode.physics, STATE)
         mujoco.mj_forward(self.model, self.data)  # may write where the solver starts from
@@ -89,11 +89,11 @@ class Arm:
             return episode.env.render()
 
     def close(self) -> None:
-        """Release the cameras."""
+        """Releases the cameras."""
         self._env.close()
 
     def _simulated_beginning(self, goal: tuple[float, ...]) -> Episode:
-        """What Meta-World's ``reset`` gives, of an environment that is new."""
+        """Simulates the reset of a new environment of Meta-World, and returns its episode."""
         self._take_turns(self._new)
         mujoco.mj_resetData(self.model, self.data)
         mujoco.mj_setState(self.model, self.data, self._new.physics, STATE)
@@ -134,14 +134,14 @@ class Arms:
         return len(self._made)
 
     def find(self, name: str, render_mode: str | None) -> Arm:
-        """The arm of that name."""
+        """Returns the arm of that name; makes it at its first use."""
         key = name, render_mode
         if key not in self._made:
             self._made[key] = Arm(name, render_mode)
         return self._made[key]
 
     def close(self) -> None:
-        """Release them."""
+        """Releases all simulators."""
         for arm in self._made.values():
             arm.close()
         self._made = {}
@@ -167,7 +167,7 @@ class _Asked:
 
 
 def _twin(env: Any) -> Any:
-    """Another object with the same simulator, whose attributes may be set; none is changed."""
+    """Returns a shallow copy that shares the simulator; setting its attributes changes no other."""
     twin = object.__new__(type(env))
     twin.__dict__.update(env.__dict__)
     return twin
@@ -175,7 +175,7 @@ def _twin(env: Any) -> Any:
 
 @functools.cache
 def _working_backend() -> str:
-    """The name of MuJoCo's backend that draws on this machine, which may have no screen."""
+    """Returns the name of MuJoCo's backend that draws on this machine, which may have no screen."""
     context = make_gl_context(64, 64)
     context.free()
     return type(context).__module__.rpartition(".")[2]

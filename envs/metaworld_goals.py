@@ -37,7 +37,7 @@ class Goals(NamedTuple):
 
 
 def import_metaworld() -> ModuleType:
-    """The package, at the versions that are known to work together.
+    """Imports the package, at the versions that are known to work together.
 
     Raises:
         ImportError: It is missing, or MuJoCo is another than the one it was made for.
@@ -58,7 +58,7 @@ def import_metaworld() -> ModuleType:
 
 @functools.cache
 def benchmark_goals(benchmark: str, env_name: str | None, goal_seed: int) -> Goals:
-    """Meta-World's own lists of goals.
+    """Returns Meta-World's own lists of goals.
 
     Args:
         benchmark: ``"ML1"``, ``"ML10"``, ``"ML25"`` or ``"ML45"``.
@@ -108,7 +108,7 @@ def _decoded(tasks: list[Any], names: tuple[str, ...]) -> list[tuple[int, np.nda
 
 
 def split_goals(goals: Goals) -> TaskSplit:
-    """The task split: the last training goals of each environment are for validation."""
+    """Splits the tasks; the last training goals of each environment are for validation."""
     size = max(bounds.shape[1] for bounds in goals.bounds)
     padded = np.stack([np.pad(b, ((0, 0), (0, size - b.shape[1]))) for b in goals.bounds])
     space = spaces.Dict(

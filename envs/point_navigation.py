@@ -50,25 +50,25 @@ class PlanarPoint(TaskFuncEnv):
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
     def goals(self, params: Tasks) -> Any:
-        """Where the points shall go, ``[N, 2]``: by default the task."""
+        """Returns the goals of the points, ``[N, 2]``; by default they are the tasks."""
         return params
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> PointState:
-        """The origin."""
+        """Returns states at the origin."""
         return PointState(np.zeros((len(params), 2)))
 
     def transition(
         self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> PointState:
-        """Move by ``MAX_STEP`` times the action, clipped to [-1, 1]."""
+        """Moves by ``MAX_STEP`` times the action, clipped to [-1, 1]."""
         return PointState(state.position + MAX_STEP * action.clip(-1.0, 1.0))
 
     def observation(self, state: PointState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The position."""
+        """Returns the position."""
         return array_namespace(state.position).asarray(state.position, copy=True)
 
     def distance(self, state: PointState, params: Tasks) -> Any:
-        """Euclidean distance to the goal, ``[N]``."""
+        """Returns the Euclidean distance to the goal, ``[N]``."""
         xp = array_namespace(state.position)
         return xp.linalg.vector_norm(state.position - self.goals(params), axis=-1)
 
@@ -80,15 +80,15 @@ class PlanarPoint(TaskFuncEnv):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """The negative distance after the move."""
+        """Returns the negative distance after the move."""
         return {"reward_distance": -self.distance(next_state, params)}
 
     def goal_radius_drawn(self) -> float:
-        """Radius of the goal's zone in the picture, in units of the plane; 0 where it has none."""
+        """Returns the drawn radius of the goal's zone, in units of the plane; 0 for no zone."""
         return 0.0
 
     def render_frames(self, state: PointState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The plane from above: origin grey, goal green (its zone paler), point blue."""
+        """Draws the plane from above: origin grey, goal green (its zone paler), point blue."""
         pixels = partial(
             picture.plane_pixels, centre=self.picture_centre, half_width=self.picture_half_width
         )
@@ -105,7 +105,7 @@ class PlanarPoint(TaskFuncEnv):
 
 
 def square_ring(num: int, rng: np.random.Generator, inner: float, outer: float) -> np.ndarray:
-    """Uniform draws from between two squares around the origin, ``[num, 2]``.
+    """Draws points uniformly between two squares around the origin, ``[num, 2]``.
 
     Args:
         num: How many.
@@ -125,7 +125,7 @@ def _square(num: int, rng: np.random.Generator, half: float) -> np.ndarray:
 
 
 def check_positive(name: str, value: float) -> float:
-    """``value`` as a ``float``.
+    """Returns ``value`` as a ``float``.
 
     Raises:
         ValueError: It is not a finite number above 0.
@@ -209,7 +209,7 @@ class PointNavigation(PlanarPoint):
         )
 
     def terminal(self, state: PointState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Whether the point is at the goal."""
+        """Returns whether the point is at the goal."""
         xp = array_namespace(state.position)
         return xp.all(xp.abs(state.position - params) < self.goal_tolerance, axis=-1)
 
@@ -273,5 +273,5 @@ class PointRobot(PlanarPoint):
         )
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> PointState:
-        """Anywhere in the square. Numpy only: it draws."""
+        """Draws a start anywhere in the square, from a numpy generator."""
         return PointState(rng.uniform(-1.0, 1.0, (len(params), 2)))

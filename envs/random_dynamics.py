@@ -49,7 +49,7 @@ class _RandomDynamics(FallingRobot):
         )
 
     def models(self, params: Tasks) -> list[Any]:
-        """The model of each task; compiled again only where a task has changed."""
+        """Returns the model of each task, which is compiled anew only where a task has changed."""
         if self.physically_consistent:
             params = {**params, "body_inertia": params["body_mass"][:, :, None]}
         return self._models.scaled(params)
@@ -62,7 +62,7 @@ class _RandomDynamics(FallingRobot):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity along x, the control cost, and the pay for not falling."""
+        """Returns velocity along x, control cost, and reward for not falling."""
         forward = self.forward_reward_weight * self.velocity(state, next_state)[:, 0]
         return {"reward_forward": forward, **self.standing_terms(action, next_state)}
 
@@ -230,7 +230,7 @@ def _multipliers(
     num_tasks: int,
     rng: np.random.Generator,
 ) -> Tasks:
-    """Powers of the bases, with exponents between ``least`` and ``most`` either way."""
+    """Returns powers of the bases, with exponents between ``least`` and ``most`` either way."""
     tasks = {}
     for name, shape in shapes.items():
         exponents = rng.uniform(least, most, (num_tasks, *shape))

@@ -113,7 +113,7 @@ class ReacherGoal(Robot):
         )
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
-        """Noise as in Reacher-v5; the model's target is put on the goal, for pictures."""
+        """Draws noise as in Reacher-v5, and puts the model's target on the goal, for pictures."""
         num = len(params)
         qpos = self.batch.init_qpos + rng.uniform(-0.1, 0.1, (num, 4))
         qvel = rng.uniform(-0.005, 0.005, (num, 4))
@@ -122,7 +122,7 @@ class ReacherGoal(Robot):
         return self.state(qpos, qvel)
 
     def fingertip(self, state: RobotState) -> Any:
-        """Position of the fingertip, ``[N, 2]`` in m."""
+        """Returns the position of the fingertip, ``[N, 2]`` in m."""
         qpos = self.qpos(state)
         xp = array_namespace(qpos)
         shoulder, elbow = qpos[:, 0], qpos[:, 0] + qpos[:, 1]
@@ -131,7 +131,7 @@ class ReacherGoal(Robot):
         return xp.stack([x, y], axis=1)
 
     def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Angles, their velocities and the fingertip; nothing of the goal."""
+        """Returns angles, their velocities and the fingertip, but nothing about the goal."""
         angles = self.qpos(state)[:, :2]
         xp = array_namespace(angles)
         parts = [xp.cos(angles), xp.sin(angles), self.qvel(state)[:, :2], self.fingertip(state)]
@@ -145,7 +145,7 @@ class ReacherGoal(Robot):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance of the fingertip from the goal, and the control cost."""
+        """Returns distance of the fingertip from the goal, and control cost."""
         distance = ((self.fingertip(next_state) - params) ** 2).sum(axis=1) ** 0.5
         near = -distance
         if self.goal_tolerance is not None:
@@ -158,5 +158,5 @@ class ReacherGoal(Robot):
     def transition_info(
         self, state: RobotState, action: Any, next_state: RobotState, params: Tasks
     ) -> dict[str, Any]:
-        """``distance`` of the fingertip from the goal in m, ``[N]``."""
+        """Returns ``distance`` of the fingertip from the goal in m, ``[N]``."""
         return {"distance": ((self.fingertip(next_state) - params) ** 2).sum(axis=1) ** 0.5}

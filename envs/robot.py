@@ -100,7 +100,7 @@ class Robot(TaskFuncEnv):
         self._camera: RobotCamera | None = None
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
-        """The model's own first state, and noise as Gymnasium draws it."""
+        """Returns the model's own first state with noise as Gymnasium draws it."""
         model, scale = self.batch.model, self.reset_noise_scale
         num = count_tasks(params)
         qpos = self.batch.init_qpos + rng.uniform(-scale, scale, (num, model.nq))
@@ -111,42 +111,42 @@ class Robot(TaskFuncEnv):
         return self.state(qpos, qvel)
 
     def state(self, qpos: np.ndarray, qvel: np.ndarray) -> RobotState:
-        """States at time 0 with positions ``[N, nq]`` and velocities ``[N, nv]``."""
+        """Returns states at time 0 with positions ``[N, nq]`` and velocities ``[N, nv]``."""
         physics = self.batch.physics(qpos, qvel)
         return RobotState(physics, self.batch.sense(physics))
 
     def transition(
         self, state: RobotState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> RobotState:
-        """``frame_skip`` steps of MuJoCo, natively for the whole batch."""
+        """Takes ``frame_skip`` steps of MuJoCo, natively for the whole batch."""
         control, models = self.control(action, params), self.models(params)
         physics = self.batch.step(state.physics, control, models)
         return RobotState(physics, self.batch.sense(physics))
 
     def control(self, action: Any, params: Tasks) -> Any:
-        """What the actuators are given, ``[N, nu]``: the actions themselves by default."""
+        """Returns the actuators' input, ``[N, nu]``; by default it is the action itself."""
         return action
 
     def models(self, params: Tasks) -> list[Any] | None:
-        """One ``MjModel`` per sub-environment, where the dynamics depend on the task."""
+        """Returns one ``MjModel`` per sub-environment, where the dynamics depend on the task."""
         return None
 
     def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Positions (without the excluded ones) and clipped velocities, ``[N, ...]``."""
+        """Returns positions (without the excluded ones) and clipped velocities, ``[N, ...]``."""
         xp = array_namespace(state.physics)
         velocities = self.qvel(state).clip(-self.velocity_limit, self.velocity_limit)
         return xp.concat([self.qpos(state)[:, self._skipped :], velocities], axis=1)
 
     def qpos(self, state: RobotState) -> Any:
-        """Positions of the joints, ``[N, nq]``."""
+        """Returns positions of the joints, ``[N, nq]``."""
         return self.batch.qpos(state.physics)
 
     def qvel(self, state: RobotState) -> Any:
-        """Velocities of the joints, ``[N, nv]``."""
+        """Returns velocities of the joints, ``[N, nv]``."""
         return self.batch.qvel(state.physics)
 
     def velocity(self, state: RobotState, next_state: RobotState) -> Any:
-        """Displacement of the root over dt, ``[N, d]`` in m/s; the x axis comes first."""
+        """Returns the displacement of the root over dt, ``[N, d]`` in m/s; x comes first."""
         axes = self.num_excluded_positions
         moved = self.qpos(next_state)[:, :axes] - self.qpos(state)[:, :axes]
         return moved / self.batch.dt
@@ -154,7 +154,7 @@ class Robot(TaskFuncEnv):
     def transition_info(
         self, state: RobotState, action: Any, next_state: RobotState, params: Tasks
     ) -> dict[str, Any]:
-        """``x_position`` in m and ``x_velocity`` in m/s, ``[N]`` each, as in Gymnasium."""
+        """Returns ``x_position`` in m and ``x_velocity`` in m/s, ``[N]`` each, as in Gymnasium."""
         xp = array_namespace(next_state.physics)
         return {
             "x_position": xp.asarray(self.qpos(next_state)[:, 0], copy=True),
@@ -162,19 +162,19 @@ class Robot(TaskFuncEnv):
         }
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """What to draw above the robots, ``[N, 3]`` in m; ``None`` draws nothing."""
+        """Returns arrows to draw above the robots, ``[N, 3]`` in m; ``None`` draws nothing."""
         return None
 
     def goal_points(self, params: Tasks) -> Any:
-        """Where to draw a ball, ``[N, 3]`` in m; ``None`` draws nothing."""
+        """Returns positions to draw a ball at, ``[N, 3]`` in m; ``None`` draws nothing."""
         return None
 
     def marked_motors(self, params: Tasks) -> Any:
-        """Motors whose joints get a small ball, int ``[N]``; ``None`` draws nothing."""
+        """Returns motors to draw a small ball at, int ``[N]``; ``None`` draws nothing."""
         return None
 
     def render_frames(self, state: RobotState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """One frame per sub-environment, uint8 ``[height, width, 3]``, with the goal in it.
+        """Draws one frame per sub-environment, uint8 ``[height, width, 3]``, with the goal in it.
 
         Raises:
             RuntimeError: No OpenGL backend works here.
@@ -185,7 +185,7 @@ class Robot(TaskFuncEnv):
         return tuple(self._camera.draw(*scene) for scene in self._scenes(state, params))
 
     def open_window(self) -> RobotWindow:
-        """A window with the robot and its goal, in which the mouse turns the camera.
+        """Opens a window with the robot and its goal, in which the mouse turns the camera.
 
         Raises:
             RuntimeError: There is no screen.
@@ -200,7 +200,7 @@ class Robot(TaskFuncEnv):
         return zip(qpos, *(nothing if m is None else m for m in markers), strict=True)
 
     def close(self) -> None:
-        """End the threads, and release what draws."""
+        """Ends the threads, and releases the renderer."""
         self.batch.close()
         if self._camera is not None:
             self._camera.close()
@@ -238,15 +238,15 @@ class FallingRobot(Robot):
         self.terminate_when_unhealthy = terminate_when_unhealthy
 
     def is_healthy(self, state: RobotState) -> Any:
-        """Which robots have not fallen, bool ``[N]``."""
+        """Returns which robots have not fallen, bool ``[N]``."""
         raise NotImplementedError
 
     def terminal(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Unhealthy states end the episode, unless they are told not to."""
+        """Returns whether the state ends the episode: it is unhealthy, and that is to end it."""
         return self.terminate_when_unhealthy & ~self.is_healthy(state)
 
     def standing_terms(self, action: Any, next_state: RobotState) -> dict[str, Any]:
-        """``reward_ctrl`` and ``reward_survive``, the same for every task, ``[N]`` each."""
+        """Returns ``reward_ctrl`` and ``reward_survive``, which do not depend on the task, ``[N]``."""
         return {
             "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
             "reward_survive": self.healthy_reward * self.is_healthy(next_state),
@@ -254,37 +254,37 @@ class FallingRobot(Robot):
 
 
 def control_cost(weight: float, action: Any) -> Any:
-    """``-weight ‖a‖²``, ``[N]``; actions are not clipped first, as in Gymnasium."""
+    """Returns ``-weight ‖a‖²``, ``[N]``; actions are not clipped first, as in Gymnasium."""
     xp = array_namespace(action)
     action = xp.astype(action, xp.float64)
     return -weight * xp.sum(action * action, axis=1)
 
 
 def is_within(values: Any, limits: Range) -> Any:
-    """Whether values lie strictly between the limits, bool ``[N]``; nan does not."""
+    """Returns whether values lie strictly between the limits, bool ``[N]``; nan does not."""
     return (limits[0] < values) & (values < limits[1])
 
 
 def directions(angles: Any) -> Any:
-    """Unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians; 0 is the x axis, π/2 is y."""
+    """Returns unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians; 0 is the x axis, π/2 is y."""
     xp = array_namespace(angles)
     return xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
 
 
 def along_x(lengths: Any) -> Any:
-    """Vectors ``[N, 3]`` along the x axis, of lengths ``[N, 1]``."""
+    """Returns vectors ``[N, 3]`` along the x axis, of lengths ``[N, 1]``."""
     xp = array_namespace(lengths)
     return xp.concat([lengths, xp.zeros_like(lengths), xp.zeros_like(lengths)], axis=1)
 
 
 def in_plane(vectors: Any, height: float = 0.0) -> Any:
-    """Vectors ``[N, 3]`` of vectors in the plane, ``[N, 2]``, at a height in m."""
+    """Returns vectors ``[N, 3]`` of vectors in the plane, ``[N, 2]``, at a height in m."""
     xp = array_namespace(vectors)
     return xp.concat([vectors, xp.full_like(vectors[:, :1], height)], axis=1)
 
 
 def check_weight(name: str, value: float) -> float:
-    """``value`` as a float.
+    """Returns ``value`` as a float.
 
     Raises:
         ValueError: It is negative or not finite.
@@ -295,7 +295,7 @@ def check_weight(name: str, value: float) -> float:
 
 
 def check_range(name: str, value: Range) -> Range:
-    """``value`` as two increasing floats.
+    """Returns ``value`` as two increasing floats.
 
     Raises:
         ValueError: It is not.
@@ -317,7 +317,7 @@ def listed_split(
     seed: int,
     ood: TaskDistribution | None = None,
 ) -> TaskSplit:
-    """Frozen, seeded lists of tasks; validation is a list as long as the test list.
+    """Makes frozen, seeded lists of tasks; validation is a list as long as the test list.
 
     Args:
         tasks: What the lists are drawn from.
@@ -338,7 +338,7 @@ def listed_split(
 def velocity_split(
     goal_velocity_range: Range, *, num_train: int | None, num_test: int, seed: int
 ) -> TaskSplit:
-    """Velocities in m/s, ``Box(low, high + (high - low) / 3, (1,))``.
+    """Returns a split of velocities in m/s, ``Box(low, high + (high - low) / 3, (1,))``.
 
     They are uniform within the range; ``ood`` is uniform above it, over a third of its width.
     """
@@ -355,20 +355,20 @@ def velocity_split(
 
 
 def angle_split(*, num_train: int | None, num_test: int, seed: int) -> TaskSplit:
-    """Directions as angles in radians, ``Box(0, 2π, (1,))``, uniform."""
+    """Returns a split of uniform directions as angles in radians, ``Box(0, 2π, (1,))``."""
     space = spaces.Box(0.0, 2 * np.pi, (1,), np.float64)
     tasks = SampledTasks(space, partial(_uniform, 0.0, 2 * np.pi))
     return listed_split(tasks, num_train=num_train, num_test=num_test, seed=seed)
 
 
 def two_directions_split() -> TaskSplit:
-    """Backward (-1) and forward (+1), ``Box(-1, 1, (1,))``: every part is both."""
+    """Returns a split each part of which is backward (-1) and forward (+1), ``Box(-1, 1, (1,))``."""
     both = FiniteTasks(spaces.Box(-1.0, 1.0, (1,), np.float64), [[-1.0], [1.0]])
     return TaskSplit(train=both, validation=both, test=both)
 
 
 def check_two_directions(tasks: Tasks) -> None:
-    """Refuse directions other than -1 and +1.
+    """Refuses directions other than -1 and +1.
 
     Raises:
         ValueError: Names the first.
@@ -380,7 +380,7 @@ def check_two_directions(tasks: Tasks) -> None:
 
 
 def uniform_on_ring(inner: float, outer: float) -> Callable[..., np.ndarray]:
-    """A sampler of points that are uniform between two circles, ``[num_tasks, 2]``."""
+    """Returns a sampler of points that are uniform between two circles, ``[num_tasks, 2]``."""
     return partial(_on_ring, inner, outer)
 
 

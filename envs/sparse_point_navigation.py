@@ -95,7 +95,7 @@ class SparsePointNavigation(PlanarPoint):
         )
 
     def sparse_reward(self, distance: Any) -> Any:
-        """1 minus the distance within the radius, otherwise 0; ``[N]``."""
+        """Returns 1 minus the distance within the radius, otherwise 0, ``[N]``."""
         xp = array_namespace(distance)
         return xp.where(distance <= self.goal_radius, 1.0 - distance, 0.0)
 
@@ -107,7 +107,7 @@ class SparsePointNavigation(PlanarPoint):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """By the distance after the move, as the argument ``reward`` says."""
+        """Returns the sparse or the dense reward after the move, as ``reward`` says."""
         distance = self.distance(next_state, params)
         if self.reward_kind == "dense":
             return {"reward_distance": -distance}
@@ -116,17 +116,17 @@ class SparsePointNavigation(PlanarPoint):
     def transition_info(
         self, state: PointState, action: Any, next_state: PointState, params: Tasks
     ) -> dict[str, Any]:
-        """Both rewards, whichever is paid."""
+        """Returns both rewards, whichever is paid."""
         distance = self.distance(next_state, params)
         return {"sparse_reward": self.sparse_reward(distance), "dense_reward": -distance}
 
     def goal_radius_drawn(self) -> float:
-        """The zone that pays."""
+        """Returns the radius of the zone that pays."""
         return self.goal_radius
 
 
 def on_circle(angles: Any) -> np.ndarray:
-    """Points at distance 1 from the origin, ``[N, 2]``, at the angles ``[N]`` (radians)."""
+    """Returns points at distance 1 from the origin, ``[N, 2]``, at angles ``[N]`` in radians."""
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 

@@ -114,13 +114,13 @@ class TMaze(TaskFuncEnv):
         self.task_split = TaskSplit(train=sides, validation=sides, test=sides)
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse 0, which is no side."""
+        """Refuses 0, which is no side."""
         if (tasks == 0).any():
             task = int(np.argmax(tasks[:, 0] == 0))
             raise ValueError(f"task {task}: the side has to be -1 or 1, got 0")
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> MazeState:
-        """The start, where the cue is shown if it is there."""
+        """Returns states at the start, which shows the cue if the cue is there."""
         num = len(params)
         position = np.zeros((num, 2), dtype=np.int64)
         position[:, 0] = self.oracle_length
@@ -130,7 +130,7 @@ class TMaze(TaskFuncEnv):
     def transition(
         self, state: MazeState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> MazeState:
-        """Move by one cell where there is one: the corridor, and both sides of the junction."""
+        """Moves by one cell within the corridor and both sides of its junction."""
         xp = array_namespace(state.position)
         target = state.position + steps(MOVES, action)
         x, y = target[:, 0], target[:, 1]
@@ -141,7 +141,7 @@ class TMaze(TaskFuncEnv):
         return MazeState(position, state.steps + 1, shown, state.cue_gone | shown)
 
     def observation(self, state: MazeState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The x (or whether it is the junction's), the y and the cue."""
+        """Returns x (or whether it is the junction's), y and the cue."""
         x, y = state.position[:, 0], state.position[:, 1]
         xp = array_namespace(state.position)
         where = xp.astype(x == self.junction, x.dtype) if self.ambiguous_position else x
@@ -156,7 +156,7 @@ class TMaze(TaskFuncEnv):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """For the right side at the end, and for lagging behind before."""
+        """Returns the reward for the right side at the end, and the penalty for lagging behind."""
         last = next_state.steps >= self.horizon
         at_goal = next_state.position[:, 1] == params[:, 0]
         behind = next_state.position[:, 0] < next_state.steps - self.oracle_length
@@ -167,7 +167,7 @@ class TMaze(TaskFuncEnv):
         }
 
     def render_frames(self, state: MazeState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The maze: walls dark, cue's cell pale, goal green, agent blue (orange while cued)."""
+        """Draws the maze: walls dark, cue's cell pale, goal green, agent blue or, if cued, orange."""
         frames = picture.grid_pictures(len(params), self.junction + 1, 3)
         for x in range(self.junction):
             for y in (0, 2):

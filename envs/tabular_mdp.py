@@ -106,27 +106,27 @@ class TabularMDP(TaskFuncEnv):
         }
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse transition rows that are no probability distributions."""
+        """Refuses transition rows that are no probability distributions."""
         wrong = np.abs(tasks["transitions"].sum(axis=-1) - 1.0).max(axis=(1, 2)) > 1e-6
         if wrong.any():
             task = int(np.argmax(wrong))
             raise ValueError(f"task {task}: rows of 'transitions' do not sum to 1")
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> TabularState:
-        """State 0."""
+        """Returns state 0 for each sub-environment."""
         return TabularState(np.zeros(len(params["rewards"]), dtype=np.int64))
 
     def transition(
         self, state: TabularState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> TabularState:
-        """A draw from the row of (state, action), by inversion. Numpy only: it draws."""
+        """Draws from the row of (state, action) by inversion, with a numpy generator."""
         rows = params["transitions"][np.arange(len(action)), state.cell, action]
         draws = rng.random((len(action), 1))
         # The last sum may fall short of 1 by rounding: leave it out, so that no draw passes it.
         return TabularState((draws >= rows.cumsum(axis=1)[:, :-1]).sum(axis=1))
 
     def observation(self, state: TabularState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The state itself."""
+        """Returns the state itself."""
         return state.cell.copy()
 
     def reward_terms(
@@ -137,7 +137,7 @@ class TabularMDP(TaskFuncEnv):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """The mean reward of the state that was left, and noise. Numpy only: it draws."""
+        """Returns the mean reward of the state that was left, and noise from a numpy generator."""
         num = len(action)
         return {
             "reward_mean": params["rewards"][np.arange(num), state.cell, action],

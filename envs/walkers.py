@@ -33,7 +33,7 @@ class Walker2d(FallingRobot):
         self.healthy_angle_range = check_range("healthy_angle_range", healthy_angle_range)
 
     def is_healthy(self, state: RobotState) -> Any:
-        """The torso's height and angle are in their ranges."""
+        """Returns whether the torso's height and angle are in their ranges, bool ``[N]``."""
         qpos = self.qpos(state)
         upright = is_within(qpos[:, 2], self.healthy_angle_range)
         return is_within(qpos[:, 1], self.healthy_z_range) & upright
@@ -62,7 +62,7 @@ class Hopper(FallingRobot):
         self.healthy_state_range = check_range("healthy_state_range", healthy_state_range)
 
     def is_healthy(self, state: RobotState) -> Any:
-        """The torso's height and angle, and all other positions and velocities, are in range."""
+        """Returns whether the torso, and all positions and velocities, are in range, bool ``[N]``."""
         qpos = self.qpos(state)
         upright = is_within(qpos[:, 2], self.healthy_angle_range)
         angles = is_within(qpos[:, 2:], self.healthy_state_range).all(axis=1)
@@ -90,7 +90,7 @@ class _GoalVelocity(FallingRobot):
         )
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The goal velocity: half a metre for 1 m/s."""
+        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
         return along_x(0.5 * params)
 
     def reward_terms(
@@ -101,7 +101,7 @@ class _GoalVelocity(FallingRobot):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance from the goal velocity, the control cost, and the pay for not falling."""
+        """Returns distance from the goal velocity, control cost, and reward for not falling."""
         miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
         terms = self.standing_terms(action, next_state)
         return {"reward_forward": -self.forward_reward_weight * miss, **terms}

@@ -83,7 +83,7 @@ class WindNavigation(PlanarPoint):
         )
 
     def goals(self, params: Tasks) -> Any:
-        """Always the same."""
+        """Returns the goal, which is the same for all tasks."""
         xp = array_namespace(params)
         goal = xp.asarray(GOAL, dtype=params.dtype, device=device(params))
         return xp.broadcast_to(goal, params.shape)
@@ -91,7 +91,7 @@ class WindNavigation(PlanarPoint):
     def transition(
         self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> PointState:
-        """Move, and be moved."""
+        """Moves by the action and by the wind."""
         moved = super().transition(state, action, rng, params)
         return PointState(moved.position + params)
 
@@ -103,12 +103,12 @@ class WindNavigation(PlanarPoint):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """1 at the goal."""
+        """Returns 1 at the goal, otherwise 0."""
         at_goal = self.distance(next_state, params) <= self.goal_radius
         return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
 
     def goal_radius_drawn(self) -> float:
-        """The zone that pays."""
+        """Returns the radius of the zone that pays."""
         return self.goal_radius
 
 
