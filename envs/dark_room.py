@@ -1,4 +1,4 @@
-"""Dark rooms: grids in which the agent sees its own cell alone."""
+"""Dark rooms: grids in which the agent only sees its own cell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRAIN_SHARE = 0.8
 
 
 class _DarkRoom(TaskFuncEnv):
-    """What dark rooms share: the grid, and an observation that is the number of the cell."""
+    """Base class of dark rooms: the grid, and an observation that is the number of the cell."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}
 
@@ -37,14 +37,14 @@ class _DarkRoom(TaskFuncEnv):
 
 
 class DarkRoom(_DarkRoom):
-    """Dark room.
+    """Square room with a goal that the agent does not see (dark room).
 
     ## Description
-    An agent in a square room looks for a goal that it does not see, and that pays as long as it
-    stays. Source: Laskin et al., "In-context Reinforcement Learning with Algorithm Distillation",
-    2022, section 4.1. The authors published no code; in some of others' the goal ends the episode.
-    Here nothing does by default, as in the paper; for its hard variant, which pays once, take
-    ``size=17, terminate_at_goal=True``.
+    An agent in a square room looks for a goal that it does not see, and is paid at every step that
+    it stays there. Source: Laskin et al., "In-context Reinforcement Learning with Algorithm
+    Distillation", 2022, section 4.1. The authors published no code; in some other implementations
+    the goal ends the episode. Here, as in the paper, it does not by default; for the paper's hard
+    variant, which pays once, use ``size=17, terminate_at_goal=True``.
 
     ## Action Space
     ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
@@ -53,29 +53,31 @@ class DarkRoom(_DarkRoom):
     ``Discrete(size * size)``: the agent's cell, ``y * size + x``.
 
     ## Rewards
-    1 where the agent is on the goal after the move, at every step: info ``reward_goal``.
+    The reward is 1 at every step after which the agent is on the goal: info ``reward_goal``.
 
     ## Starting State
-    The middle of the room.
+    The agent starts in the middle of the room.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; *terminated* on the goal with ``terminate_at_goal``.
+    The episode is *truncated* after ``horizon`` steps; *terminated* on the goal with
+    ``terminate_at_goal``.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``size`` | 9 | cells along each side |
-    | ``horizon`` | 20 | steps in an episode |
-    | ``episodes_per_trial`` | 10 | episodes on one task |
-    | ``terminate_at_goal`` | ``False`` | end the episode where a step ends on the goal |
+    | ``size`` | 9 | number of cells along each side |
+    | ``horizon`` | 20 | number of steps in an episode |
+    | ``episodes_per_trial`` | 10 | number of episodes on one task |
+    | ``terminate_at_goal`` | ``False`` | whether reaching the goal ends the episode |
 
     ## Task distribution
-    ``Box(0, size - 1, (2,))``, integers: the goal's x and y, any cell. The cells are shuffled once
-    (seeded) and cut: four fifths train, and the rest is halved into validation and test (65, 8 and
-    8 of 81). The paper says that training and evaluation goals differ, but not which they are.
+    ``Box(0, size - 1, (2,))``, integers: the goal's x and y, any cell. The list of cells is
+    shuffled once (seeded): four fifths are for training, and the rest is halved into validation and
+    test (65, 8 and 8 of 81). The paper says that training and evaluation goals differ, but not
+    which they are.
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -119,7 +121,7 @@ class DarkRoom(_DarkRoom):
         return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
 
     def terminal(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Returns whether the agent is on the goal, if ``terminate_at_goal``; otherwise ``False``."""
+        """Returns whether the agent is on the goal and ``terminate_at_goal`` is set."""
         return same_cell(state.position, params) & self.terminate_at_goal
 
     def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
@@ -131,10 +133,10 @@ class DarkRoom(_DarkRoom):
 
 
 class KeyState(NamedTuple):
-    """Where each agent is, and what it has done.
+    """Position of each agent, and its progress in the episode.
 
     Attributes:
-        position: x and y, int64 ``[N, 2]``; (0, 0) is the lower left cell.
+        position: Cell (x, y), int64 ``[N, 2]``; (0, 0) is the lower left cell.
         has_key: Whether it has found the key, bool ``[N]``.
         door_open: Whether it has been at the door with the key, bool ``[N]``.
     """
@@ -145,14 +147,15 @@ class KeyState(NamedTuple):
 
 
 class DarkKeyToDoor(_DarkRoom):
-    """Dark key-to-door.
+    """Dark room with a key and a door that the agent has to find in this order.
 
     ## Description
-    As in ``DarkRoom``, but the agent has to find a key first and a door then, and sees neither of
-    them, nor whether it holds the key. Source: Laskin et al., "In-context Reinforcement Learning
-    with Algorithm Distillation", 2022, section 4.1. Others' code differs: in some the door pays at
-    every step spent there, in some it ends the episode (``terminate_at_door``), in AMAGO's the
-    agent sees whether it holds the key. Here, as in the paper's text, each pays once.
+    The room is that of ``DarkRoom``, but the agent has to find a key first and then a door. It sees
+    neither of them, nor whether it holds the key. Source: Laskin et al., "In-context Reinforcement
+    Learning with Algorithm Distillation", 2022, section 4.1. Other implementations differ: in some
+    the door pays at every step spent there, in some it ends the episode (``terminate_at_door``),
+    and in AMAGO's the agent sees whether it holds the key. Here, as in the paper's text, key and
+    door pay once each.
 
     ## Action Space
     ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
@@ -161,31 +164,32 @@ class DarkKeyToDoor(_DarkRoom):
     ``Discrete(size * size)``: the agent's cell, ``y * size + x``.
 
     ## Rewards
-    1 at the first step that ends on the key: info ``reward_key``. 1 at the first step that ends at
-    the door with the key (the same step, where both are in one cell): info ``reward_door``.
+    The first step that ends on the key pays 1: info ``reward_key``. The first step that ends at the
+    door with the key pays 1 (the same step if both are in one cell): info ``reward_door``.
 
     ## Starting State
-    Any cell, uniformly, at every episode; without the key, also where the key lies (to stay there
-    takes it).
+    Every episode starts in a uniformly random cell, without the key. In the cell of the key, the
+    action "stay" takes it.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; *terminated* at the open door with ``terminate_at_door``.
+    The episode is *truncated* after ``horizon`` steps; *terminated* at the open door with
+    ``terminate_at_door``.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``size`` | 9 | cells along each side |
-    | ``horizon`` | 50 | steps in an episode |
-    | ``episodes_per_trial`` | 10 | episodes on one task |
-    | ``terminate_at_door`` | ``False`` | end the episode when the door opens |
+    | ``size`` | 9 | number of cells along each side |
+    | ``horizon`` | 50 | number of steps in an episode |
+    | ``episodes_per_trial`` | 10 | number of episodes on one task |
+    | ``terminate_at_door`` | ``False`` | whether opening the door ends the episode |
 
     ## Task distribution
     A ``Dict`` of ``key`` and ``door``, each ``Box(0, size - 1, (2,))``, integers: their x and y,
-    any two cells. All pairs are shuffled once (seeded) and cut: four fifths train, and the rest is
-    halved into validation and test (5,249, 656 and 656 of 6,561).
+    any two cells. The list of pairs is shuffled once (seeded): four fifths are for training, and
+    the rest is halved into validation and test (5,249, 656 and 656 of 6,561).
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -241,7 +245,7 @@ class DarkKeyToDoor(_DarkRoom):
         }
 
     def terminal(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Returns whether the door is open, if ``terminate_at_door``; otherwise ``False``."""
+        """Returns whether the door is open and ``terminate_at_door`` is set."""
         return state.door_open & self.terminate_at_door
 
     def render_frames(self, state: KeyState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
@@ -260,8 +264,8 @@ def cut_list(space: spaces.Space, tasks: Tasks) -> TaskSplit:
     """Shuffles all tasks once and cuts the list: four fifths train, the rest is halved.
 
     Args:
-        space: Of one task.
-        tasks: All of them, at least 4.
+        space: Space of one task.
+        tasks: All tasks, at least 4.
     """
     num = count_tasks(tasks)
     order = np.random.default_rng(SEED).permutation(num)

@@ -14,14 +14,14 @@ from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
 from . import map_picture as picture
 
 MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
-"""What the actions add to x and y: stay, up, right, down, left."""
+"""Displacements of the actions in x and y: stay, up, right, down, left."""
 
 
 class GridState(NamedTuple):
-    """Where each agent is.
+    """Position of each agent.
 
     Attributes:
-        position: x and y, int64 ``[N, 2]``; (0, 0) is the lower left cell.
+        position: Cell (x, y), int64 ``[N, 2]``; (0, 0) is the lower left cell.
     """
 
     position: np.ndarray
@@ -31,9 +31,9 @@ def moved(position: Any, action: Any, size: int) -> Any:
     """Returns positions after the actions; walls hold the agent back.
 
     Args:
-        position: x and y, int ``[N, 2]``.
+        position: Cell (x, y), int ``[N, 2]``.
         action: Index into ``MOVES``, ``[N]``.
-        size: Cells along each side of the grid.
+        size: Number of cells along each side of the grid.
     """
     return (position + steps(MOVES, action)).clip(0, size - 1)
 
@@ -42,7 +42,7 @@ def steps(moves: np.ndarray, action: Any) -> Any:
     """Returns the displacements of the actions along x and y, int ``[N, 2]``.
 
     Args:
-        moves: One row for each kind of action.
+        moves: Displacements, one row for each kind of action.
         action: Index of a row, ``[N]``.
     """
     xp = array_namespace(action)
@@ -64,9 +64,9 @@ class GridNavigation(TaskFuncEnv):
     """Grid navigation of the VariBAD paper (GridNavi).
 
     ## Description
-    An agent starts in the corner of a grid and looks for a goal that it does not see: the task. The
-    best agent searches cell by cell in the first episode, and goes straight to the goal once it has
-    been there. Small enough for an exact Bayes-optimal policy: see
+    An agent starts in the corner of a grid and looks for the goal, the task, which it does not see.
+    The best agent searches cell by cell in the first episode, and goes straight to the goal once it
+    has been there. The problem is small enough for an exact Bayes-optimal policy: see
     ``meta_rl.agents.grid_search``. Source: Zintgraf et al., "VariBAD: A Very Good Method for
     Bayes-Adaptive Deep RL via Meta-Learning", 2020, section 5.1, and the authors' code
     (``environments/navigation/gridworld.py`` of https://github.com/lmzintgraf/varibad).
@@ -78,22 +78,22 @@ class GridNavigation(TaskFuncEnv):
     ``Box(0, size - 1, (2,))``: x and y of the agent.
 
     ## Rewards
-    1 where the agent is on the goal after the move (at every step, also when it stays there): info
-    ``reward_goal``; -0.1 elsewhere: info ``reward_step``.
+    The reward is 1 at every step after which the agent is on the goal, also when it stays there:
+    info ``reward_goal``. It is -0.1 elsewhere: info ``reward_step``.
 
     ## Starting State
-    (0, 0).
+    The agent starts in the cell (0, 0).
 
     ## Episode End
-    *Terminated* after ``horizon`` steps: the horizon is part of the problem. (VariBAD sets ``done``
-    there, and nowhere else.)
+    The episode is *terminated* after ``horizon`` steps: the horizon is part of the problem.
+    (VariBAD sets ``done`` there, and nowhere else.)
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``size`` | 5 | cells along each side, at least 3 |
-    | ``horizon`` | 15 | steps in an episode |
-    | ``episodes_per_trial`` | 4 | episodes on one task |
+    | ``size`` | 5 | number of cells along each side, at least 3 |
+    | ``horizon`` | 15 | number of steps in an episode |
+    | ``episodes_per_trial`` | 4 | number of episodes on one task |
 
     ## Task distribution
     ``Box(0, size - 1, (2,))``, integers: the goal, uniform over all cells but the four of the
@@ -101,7 +101,7 @@ class GridNavigation(TaskFuncEnv):
     agent has to learn to search, not to generalise.
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.

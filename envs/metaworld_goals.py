@@ -1,4 +1,4 @@
-"""Meta-World's own lists of goals, as tasks that are data."""
+"""Meta-World's own lists of goals, as tasks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NUM_VALIDATION = 10  # of the 50 training goals of each environment
 
 
 class Goals(NamedTuple):
-    """What a benchmark consists of.
+    """Environments and goals of a benchmark.
 
     Attributes:
-        names: Of the environments; a task's ``env`` is an index into them.
+        names: Names of the environments; a task's ``env`` is an index into them.
         bounds: Lowest and highest goal of each environment, float64 ``[2, 3 or 6]``.
         train: Environment and goal of every training task, in Meta-World's order.
-        test: The same of the test tasks.
+        test: Environment and goal of every test task.
     """
 
     names: tuple[str, ...]
@@ -40,7 +40,7 @@ def import_metaworld() -> ModuleType:
     """Imports the package, at the versions that are known to work together.
 
     Raises:
-        ImportError: It is missing, or MuJoCo is another than the one it was made for.
+        ImportError: The package is missing, or MuJoCo's version is not the one that it pins.
     """
     install = (
         f"Meta-World {VERSION} needs mujoco=={MUJOCO_VERSION}. In a Python environment of its own: "
@@ -61,12 +61,12 @@ def benchmark_goals(benchmark: str, env_name: str | None, goal_seed: int) -> Goa
     """Returns Meta-World's own lists of goals.
 
     Args:
-        benchmark: ``"ML1"``, ``"ML10"``, ``"ML25"`` or ``"ML45"``.
-        env_name: The environment of ML1; ``None`` is ``"reach-v3"``.
-        goal_seed: What Meta-World draws them with.
+        benchmark: Name of the benchmark: ``"ML1"``, ``"ML10"``, ``"ML25"`` or ``"ML45"``.
+        env_name: Environment of ML1 (default: ``"reach-v3"``).
+        goal_seed: Seed that Meta-World draws the goals with.
 
     Raises:
-        ValueError: An unknown benchmark or environment.
+        ValueError: The benchmark or the environment is unknown.
     """
     package = import_metaworld()
     if benchmark not in BENCHMARKS:

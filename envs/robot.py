@@ -1,4 +1,4 @@
-"""What the robot families share: MuJoCo states, first states with noise, task splits."""
+"""Base classes of the robot families: MuJoCo states, first states with noise, task splits."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class RobotState(NamedTuple):
     """The state of ``N`` robots.
 
     Attributes:
-        physics: MuJoCo's full physics state (time, ``qpos``, ``qvel``), ``[N, nstate]``.
-        sensors: What the family's sensors measure in this state, ``[N, nsensordata]``.
+        physics: Full physics state of MuJoCo (time, ``qpos``, ``qvel``), ``[N, nstate]``.
+        sensors: Measurements of the family's sensors in this state, ``[N, nsensordata]``.
     """
 
     physics: np.ndarray
@@ -40,22 +40,22 @@ class RobotState(NamedTuple):
 
 
 class Robot(TaskFuncEnv):
-    """A robot of Gymnasium's, on a batch of tasks. Families add tasks, reward and end.
+    """Base class of Gymnasium's robots on a batch of tasks; families add tasks, reward and end.
 
     Args:
-        xml_file: As in Gymnasium: a file that it ships, or a path.
-        frame_skip: Calls of ``mj_step`` in one step of the environment.
-        horizon: Steps in an episode.
-        reset_noise_scale: Of the noise on the model's own first state.
-        exclude_current_positions_from_observation: Leave out the coordinates of the root that the
-            physics do not depend on.
-        nthread: Threads that step the batch; all cores by default.
-        width: Of a rendered frame or a window, in pixels.
-        height: Of a rendered frame or a window, in pixels.
-        sensors: Compiled into the model for :attr:`RobotState.sensors`.
+        xml_file: Model file that Gymnasium ships, or a path.
+        frame_skip: Number of calls of ``mj_step`` in one step of the environment.
+        horizon: Number of steps in an episode (default: 200).
+        reset_noise_scale: Scale of the noise on the model's own first state, from 0 on.
+        exclude_current_positions_from_observation: Whether to leave out the coordinates of the root
+            that the physics do not depend on.
+        nthread: Number of threads that step the batch (default: all cores).
+        width: Width of a rendered frame or a window, in pixels.
+        height: Height of a rendered frame or a window, in pixels.
+        sensors: Sensors that are compiled into the model for :attr:`RobotState.sensors`.
 
     Raises:
-        ValueError: An argument outside its range; says which.
+        ValueError: An argument is outside its range; the message says which.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
@@ -93,7 +93,7 @@ class Robot(TaskFuncEnv):
         self.observation_space = _unbounded(model.nq + model.nv - self._skipped)
         low, high = model.actuator_ctrlrange.astype(np.float32).T
         self.action_space = spaces.Box(low, high, dtype=np.float32)
-        # The class cannot know it: frame_skip is an argument.
+        # The frame rate depends on frame_skip, which is an argument: the class cannot hold it.
         vars(self)["metadata"] = {**self.metadata, "render_fps": round(1 / self.batch.dt)}
         self.width = check_count("width", width)
         self.height = check_count("height", height)
@@ -177,7 +177,7 @@ class Robot(TaskFuncEnv):
         """Draws one frame per sub-environment, uint8 ``[height, width, 3]``, with the goal in it.
 
         Raises:
-            RuntimeError: No OpenGL backend works here.
+            RuntimeError: No OpenGL backend works on this machine.
         """
         if self._camera is None:
             size = self.width, self.height
@@ -207,19 +207,19 @@ class Robot(TaskFuncEnv):
             self._camera = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # OpenGL cannot be pickled or copied: a copy starts its own.
+        # OpenGL cannot be pickled or copied: a copy makes its own camera.
         return {**self.__dict__, "_camera": None}
 
 
 class FallingRobot(Robot):
-    """A robot that may fall: it is paid for being healthy, and its episode may end when it is not.
+    """Base class of robots that may fall, are rewarded for being healthy, and may end the episode.
 
     Args:
-        healthy_reward: For every step that ends in a healthy state.
+        healthy_reward: Reward for every step that ends in a healthy state, from 0 on.
         terminate_when_unhealthy: Whether an unhealthy state ends the episode.
-        healthy_z_range: Of the root's height in m.
-        ctrl_cost_weight: Of the squared actions.
-        **robot: As in :class:`Robot`.
+        healthy_z_range: Range of healthy heights of the root, in m.
+        ctrl_cost_weight: Weight of the squared actions, from 0 on.
+        **robot: Arguments of :class:`Robot`.
     """
 
     def __init__(
@@ -242,11 +242,11 @@ class FallingRobot(Robot):
         raise NotImplementedError
 
     def terminal(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Returns whether the state ends the episode: it is unhealthy, and that is to end it."""
+        """Returns whether the robot is unhealthy and ``terminate_when_unhealthy`` is set."""
         return self.terminate_when_unhealthy & ~self.is_healthy(state)
 
     def standing_terms(self, action: Any, next_state: RobotState) -> dict[str, Any]:
-        """Returns ``reward_ctrl`` and ``reward_survive``, which do not depend on the task, ``[N]``."""
+        """Returns the terms that do not depend on the task: ``reward_ctrl``, ``reward_survive``."""
         return {
             "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
             "reward_survive": self.healthy_reward * self.is_healthy(next_state),
@@ -266,7 +266,7 @@ def is_within(values: Any, limits: Range) -> Any:
 
 
 def directions(angles: Any) -> Any:
-    """Returns unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians; 0 is the x axis, π/2 is y."""
+    """Returns unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians, from x (0) to y (π/2)."""
     xp = array_namespace(angles)
     return xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
 
@@ -278,7 +278,7 @@ def along_x(lengths: Any) -> Any:
 
 
 def in_plane(vectors: Any, height: float = 0.0) -> Any:
-    """Returns vectors ``[N, 3]`` of vectors in the plane, ``[N, 2]``, at a height in m."""
+    """Appends a height in m to vectors in the plane, ``[N, 2]``: ``[N, 3]``."""
     xp = array_namespace(vectors)
     return xp.concat([vectors, xp.full_like(vectors[:, :1], height)], axis=1)
 
@@ -298,7 +298,7 @@ def check_range(name: str, value: Range) -> Range:
     """Returns ``value`` as two increasing floats.
 
     Raises:
-        ValueError: It is not.
+        ValueError: It is not two increasing numbers.
     """
     try:
         low, high = (float(end) for end in value)
@@ -320,11 +320,11 @@ def listed_split(
     """Makes frozen, seeded lists of tasks; validation is a list as long as the test list.
 
     Args:
-        tasks: What the lists are drawn from.
+        tasks: Distribution that the lists are drawn from.
         num_train: Length of the training list; ``None`` trains on the distribution itself.
         num_test: Length of the test list.
-        seed: Fixes the three lists.
-        ood: Passed on.
+        seed: Seed of the three lists.
+        ood: Distribution out of the training range, for the split (default: none).
     """
     train, validation, test = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
     return TaskSplit(
@@ -362,7 +362,7 @@ def angle_split(*, num_train: int | None, num_test: int, seed: int) -> TaskSplit
 
 
 def two_directions_split() -> TaskSplit:
-    """Returns a split each part of which is backward (-1) and forward (+1), ``Box(-1, 1, (1,))``."""
+    """Returns a split whose parts all are backward (-1) and forward (+1), ``Box(-1, 1, (1,))``."""
     both = FiniteTasks(spaces.Box(-1.0, 1.0, (1,), np.float64), [[-1.0], [1.0]])
     return TaskSplit(train=both, validation=both, test=both)
 
@@ -371,7 +371,7 @@ def check_two_directions(tasks: Tasks) -> None:
     """Refuses directions other than -1 and +1.
 
     Raises:
-        ValueError: Names the first.
+        ValueError: A direction is another; the message names the first.
     """
     wrong = np.abs(tasks[:, 0]) != 1.0
     if wrong.any():
