@@ -310,9 +310,8 @@ class PEARL(LatentInference, TaskCollection):
         Raises:
             ValueError: It acts on another z than 0, or has other sizes; nothing is changed then.
         """
-        begins_at_zero = (
-            type(other).first_belief is PEARL.first_belief
-        )  # else the task
+        # A subclass with another first belief tells the agent the task.
+        begins_at_zero = type(other).first_belief is PEARL.first_belief
         if not isinstance(other.policy.encoder, GivenLatent) or not begins_at_zero:
             raise ValueError(f"an agent without context is wanted, got {type(other).__name__}")
         if self.family != other.family:
