@@ -38,7 +38,7 @@ class TaskConditionedOracle:
     to evaluate it on held-out tasks.
 
     Args:
-        model: The trained agent.
+        model: Trained agent of Stable-Baselines3.
         task_space: Space of tasks, ``task_split.space`` of the environment.
         observation_space: Space of a single environment's observations without the task, where it
             is not a ``Box``.

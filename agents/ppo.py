@@ -23,10 +23,10 @@ class MemorylessActorCritic(ActorCritic):
 
     Args:
         observation_space: Flat ``Box`` of :class:`meta_rl.previous_step.AppendPreviousStep`.
-        action_space: ``Discrete`` or ``Box``.
+        action_space: ``Discrete`` or ``Box`` space of actions.
         hidden_sizes: Sizes of the tanh layers, which policy and value function share.
         generator: Generator that draws the first weights and, later, the actions.
-        log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
+        log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
     """
 
     def __init__(

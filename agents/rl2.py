@@ -22,14 +22,14 @@ class RecurrentActorCritic(ActorCritic):
 
     Args:
         observation_space: Flat ``Box`` of :class:`meta_rl.previous_step.AppendPreviousStep`.
-        action_space: ``Discrete`` or ``Box``.
+        action_space: ``Discrete`` or ``Box`` space of actions.
         core: Name in :data:`meta_rl.memory.MEMORY_CORES`.
         hidden_size: Size of the memory.
         embedding: Sizes of the ReLU layers before the memory (default: no layers).
         generator: Generator that draws the first weights and, later, the actions.
         memory_span: Number of steps over which the memory should be able to learn from the start
             (see :meth:`meta_rl.memory.MemoryCore.set_time_scales`); ``None`` for zero biases.
-        log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
+        log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class RecurrentActorCritic(ActorCritic):
 class RL2(OnPolicyAgent):
     """Agent that runs RL² (Duan et al., 2016; Wang et al., 2016) with PPO.
 
-    A recurrent policy sees the previous action, reward and done flag beside the observation, and
-    keeps its memory over all episodes of a trial, that is, of one task. Ordinary reinforcement
+    A recurrent policy sees the previous action, reward and done flag together with the observation,
+    and keeps its memory over all episodes of a trial, that is, of one task. Ordinary reinforcement
     learning of such a policy on a distribution of tasks makes the recurrence itself a learning
-    algorithm: adapting is acting, and :meth:`adapt` is the identity.
+    algorithm. The agent adapts by acting, and :meth:`adapt` is the identity.
 
     The agent maximises the return of the whole trial: the advantage estimate continues across the
     ends of episodes and stops at the end of the trial, whose last step is not bootstrapped.

@@ -267,7 +267,7 @@ class OnPolicyAgent(MetaAlgorithm):
 
         Args:
             rollout: Trials, ``[T, N]``.
-            values: The critic's values of the states, ``[T, N]``.
+            values: Values of the states by the critic, ``[T, N]``.
 
         Returns:
             The values, and bool steps that end the sum, ``[T, N]`` each.
