@@ -109,7 +109,7 @@ class TaskReplay:
             )
         ends = self.context_start + self.context_length
         if to_context and (ends[tasks] != self.written[tasks]).any():
-            raise ValueError("a context can only grow before other transitions of its task are added")
+            raise ValueError("a context can grow only before other transitions of its task come")
         first = self.written[tasks] + earlier * steps
         place = (first[:, None] + np.arange(steps)) % self.capacity + tasks[:, None] * self.capacity
         flat = torch.from_numpy(place.reshape(-1)).to(self.device)
