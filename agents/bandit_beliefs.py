@@ -1,4 +1,4 @@
-"""What bandit learners believe about the arms: counts of pulls and rewards, and conjugate priors.
+"""Beliefs of bandit learners about the arms: counts of pulls and rewards, and conjugate priors.
 
 Shapes: N tasks, A arms, T pulls in a rollout.
 """
@@ -15,11 +15,11 @@ from meta_rl.streams import TaskStreams
 
 
 class BanditState(NamedTuple):
-    """What a learner has seen of each task.
+    """Data that a learner has seen of each task.
 
     Attributes:
-        pulls: Pulls of each arm, int64 ``[N, A]``.
-        reward_sums: Sum of their rewards, float64 ``[N, A]``.
+        pulls: Number of pulls of each arm, int64 ``[N, A]``.
+        reward_sums: Sum of the rewards of each arm, float64 ``[N, A]``.
     """
 
     pulls: np.ndarray
@@ -27,43 +27,43 @@ class BanditState(NamedTuple):
 
 
 class ArmBelief(Protocol):
-    """A belief about the mean reward of each arm, arms independent of each other."""
+    """Interface of a belief about the mean reward of each arm, with independent arms."""
 
     @property
     def reward_scale(self) -> float:
-        """Spread of a reward around its mean, in rewards: what confidence bounds scale with."""
+        """The standard deviation of a reward around its mean, which scales confidence bounds."""
 
     def check_rewards(self, rewards: np.ndarray) -> None:
-        """Refuse rewards ``[...]`` that cannot be.
+        """Refuses rewards ``[...]`` that are not possible.
 
         Raises:
-            ValueError: Says which are possible.
+            ValueError: A reward is not possible; the message says which are.
         """
 
     def observations(self, state: BanditState) -> np.ndarray:
-        """How many rewards the belief is worth, the prior's included, ``[N, A]``, above 0."""
+        """Returns the number of rewards that the belief is worth, ``[N, A]``, with the prior's."""
 
     def mean(self, state: BanditState) -> np.ndarray:
-        """Expected mean reward, ``[N, A]``."""
+        """Returns the expected mean reward of each arm, ``[N, A]``."""
 
     def sample(
         self, state: BanditState, rng: np.random.Generator, num_samples: int = 1
     ) -> np.ndarray:
-        """Independent draws of the mean rewards, ``[num_samples, N, A]``."""
+        """Draws the mean rewards independently, ``[num_samples, N, A]``."""
 
     def log_density(self, means: np.ndarray, state: BanditState) -> np.ndarray:
-        """Log-density of mean rewards ``[..., N, A]``, up to a constant for each arm."""
+        """Returns the log-density of means ``[..., N, A]``, up to a constant for each arm."""
 
 
 @dataclass(frozen=True)
 class BetaBelief:
-    """Bernoulli arms: Beta(successes + wins, failures + losses).
+    """Belief about Bernoulli arms: Beta(successes + wins, failures + losses).
 
-    The default is the truth for probabilities drawn uniformly from [0, 1].
+    The default is correct for probabilities that are drawn uniformly from [0, 1].
 
     Attributes:
-        successes: Pulls that paid, counted before the first one; above 0.
-        failures: Pulls that did not; above 0.
+        successes: Pseudo-count of pulls that paid, above 0.
+        failures: Pseudo-count of pulls that did not pay, above 0.
     """
 
     successes: float = 1.0
@@ -77,39 +77,39 @@ class BetaBelief:
 
     @property
     def reward_scale(self) -> float:
-        """1: the paper's UCB1 takes rewards in [0, 1] as they are."""
+        """The scale 1: the paper's UCB1 does not scale rewards in [0, 1]."""
         return 1.0
 
     def check_rewards(self, rewards: np.ndarray) -> None:
-        """Rewards are 0 or 1.
+        """Refuses rewards other than 0 and 1.
 
         Raises:
-            ValueError: Others.
+            ValueError: A reward is not possible.
         """
         if not np.isin(rewards, (0.0, 1.0)).all():
             raise ValueError("rewards of a Bernoulli bandit must be 0 or 1")
 
     def observations(self, state: BanditState) -> np.ndarray:
-        """Pulls, with those counted before the first one, ``[N, A]``."""
+        """Returns the pulls with the prior's pseudo-counts, ``[N, A]``."""
         return self.successes + self.failures + state.pulls
 
     def mean(self, state: BanditState) -> np.ndarray:
-        """``(successes + wins) / observations``, ``[N, A]``."""
+        """Returns ``(successes + wins) / observations``, ``[N, A]``."""
         means: np.ndarray = (self.successes + state.reward_sums) / self.observations(state)
         return means
 
     def sample(
         self, state: BanditState, rng: np.random.Generator, num_samples: int = 1
     ) -> np.ndarray:
-        """Draws of the probabilities, ``[num_samples, N, A]``."""
+        """Draws the probabilities, ``[num_samples, N, A]``."""
         wins, losses = self._parameters(state)
-        # A task's numbers must not depend on the refused tries of the tasks before it.
+        # A task's draws must not depend on the rejected draws of the tasks before it.
         streams = TaskStreams(rng.integers(2**63, size=len(wins)))
         size = (len(wins), num_samples, wins.shape[1])
         return streams.beta(wins[:, None], losses[:, None], size).swapaxes(0, 1)
 
     def log_density(self, means: np.ndarray, state: BanditState) -> np.ndarray:
-        """Of a Beta distribution, without its normaliser, ``[..., N, A]``."""
+        """Returns the log-density of a Beta distribution, up to a constant, ``[..., N, A]``."""
         wins, losses = self._parameters(state)
         smallest = np.finfo(np.float64).tiny  # draws may round to 0 or 1
         log_density: np.ndarray = (wins - 1.0) * np.log(np.maximum(means, smallest))
@@ -123,13 +123,13 @@ class BetaBelief:
 
 @dataclass(frozen=True)
 class NormalBelief:
-    """Arms with normal rewards of known spread, and normal mean rewards.
+    """Belief about arms with normal rewards of known spread, and normal mean rewards.
 
-    The defaults are the truth for ``GaussianBandit`` with its own defaults.
+    The defaults are correct for ``GaussianBandit`` with its own defaults.
 
     Attributes:
         prior_mean: Mean of the mean rewards.
-        prior_std: Their standard deviation, above 0.
+        prior_std: Standard deviation of the mean rewards, above 0.
         reward_std: Standard deviation of a reward around its arm's mean, above 0.
     """
 
@@ -145,24 +145,24 @@ class NormalBelief:
 
     @property
     def reward_scale(self) -> float:
-        """``reward_std``."""
+        """The standard deviation of a reward, ``reward_std``."""
         return self.reward_std
 
     def check_rewards(self, rewards: np.ndarray) -> None:
-        """Rewards are finite.
+        """Refuses rewards that are not finite.
 
         Raises:
-            ValueError: Others.
+            ValueError: A reward is not possible.
         """
         if not np.isfinite(rewards).all():
             raise ValueError("rewards must be finite")
 
     def observations(self, state: BanditState) -> np.ndarray:
-        """Pulls, and ``(reward_std / prior_std) ** 2`` for the prior, ``[N, A]``."""
+        """Returns the pulls plus ``(reward_std / prior_std) ** 2`` for the prior, ``[N, A]``."""
         return (self.reward_std / self.prior_std) ** 2 + state.pulls
 
     def mean(self, state: BanditState) -> np.ndarray:
-        """Posterior mean, ``[N, A]``."""
+        """Returns the posterior mean of each arm, ``[N, A]``."""
         worth = (self.reward_std / self.prior_std) ** 2
         means: np.ndarray = (worth * self.prior_mean + state.reward_sums) / (worth + state.pulls)
         return means
@@ -170,12 +170,12 @@ class NormalBelief:
     def sample(
         self, state: BanditState, rng: np.random.Generator, num_samples: int = 1
     ) -> np.ndarray:
-        """Draws of the mean rewards, ``[num_samples, N, A]``."""
+        """Draws the mean rewards, ``[num_samples, N, A]``."""
         noise = rng.standard_normal((num_samples, *state.pulls.shape))
         return self.mean(state) + noise * self._std(state)
 
     def log_density(self, means: np.ndarray, state: BanditState) -> np.ndarray:
-        """Of a normal distribution, without its normaliser, ``[..., N, A]``."""
+        """Returns the log-density of a normal distribution, up to a constant, ``[..., N, A]``."""
         log_density: np.ndarray = -0.5 * ((means - self.mean(state)) / self._std(state)) ** 2
         return log_density
 
@@ -185,19 +185,19 @@ class NormalBelief:
 
 
 def initial_state(num_tasks: int, num_arms: int) -> BanditState:
-    """Nothing seen."""
+    """Returns the state of a learner that has seen no pull."""
     shape = (num_tasks, num_arms)
     return BanditState(np.zeros(shape, dtype=np.int64), np.zeros(shape))
 
 
 def updated(state: BanditState, rollout: Rollout, belief: ArmBelief) -> BanditState:
-    """The state after the pulls of a rollout; the one given is left as it is.
+    """Returns the state after the pulls of a rollout; the given state is not changed.
 
     Args:
-        state: Seen before.
-        rollout: ``actions`` and ``rewards`` ``[T, N]``. Pulls whose ``mask`` is ``False`` are left
-            out, whatever they hold.
-        belief: Knows which rewards are possible.
+        state: State before the rollout.
+        rollout: Rollout with ``actions`` and ``rewards`` ``[T, N]``. Pulls whose ``mask`` is
+            ``False`` are ignored, whatever they hold.
+        belief: Belief that checks which rewards are possible.
 
     Raises:
         ValueError: A shape, an action or a reward is not possible.

@@ -1,8 +1,8 @@
 """Classical learners for bandits.
 
-The baselines of Duan et al., "RL²: Fast Reinforcement Learning via Slow Reinforcement Learning"
-(2016), section 3.1, two learners that plan exactly, and the oracle that bounds them all. Each
-keeps the pulls and rewards of every arm, which :meth:`adapt` counts and :meth:`predict` reads.
+They are the baselines of Duan et al., "RL²: Fast Reinforcement Learning via Slow Reinforcement
+Learning" (2016), section 3.1, two learners that plan exactly, and the oracle that bounds them all.
+Each keeps the pulls and rewards of every arm, which :meth:`adapt` counts and :meth:`predict` reads.
 
 The paper prints no formulas. Definitions here follow its authors' evaluation script: every arm
 starts from one success and one failure, Beta(1, 1), and so do the counts of UCB1 and ε-greedy.
@@ -44,17 +44,17 @@ TUNED = {
 }
 """Best epsilon and c of 0, 0.1, ..., 1 for Bernoulli arms, by ``benchmarks/classical_bandits.py``.
 
-Up to 100 pulls no exploration at random pays: the best ε-greedy learner is the greedy one.
+Up to 100 pulls random exploration does not pay: the best ε-greedy learner is the greedy one.
 """
 
 
 class _BanditLearner(ABC):
-    """Counts what each arm paid, and pulls the arm of the highest score.
+    """Base class of learners that count each arm's rewards and pull the arm of highest score.
 
     Args:
         num_arms: Number of arms, A.
-        rng: Breaks ties, and draws what else is random.
-        belief: About the arms' mean rewards; by default that Bernoulli arms are uniform.
+        rng: Generator that breaks ties and makes all other draws.
+        belief: Belief about the arms' mean rewards (default: uniform, for Bernoulli arms).
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class _BanditLearner(ABC):
 
     @abstractmethod
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
-        """What each arm is worth pulling, ``[N, A]``."""
+        """Returns the score of each arm, ``[N, A]``; the highest is pulled."""
 
     def adapt(self, rollout: Rollout, state: BanditState | None = None) -> BanditState:
-        """Count the pulls of a rollout.
+        """Counts the pulls of a rollout.
 
         Args:
-            rollout: ``actions`` and ``rewards`` ``[T, N]``, any T.
-            state: Seen before; ``None`` for nothing.
+            rollout: Rollout with ``actions`` and ``rewards`` ``[T, N]``, of any length.
+            state: State before the rollout; ``None`` before the first pull.
 
         Raises:
             ValueError: A shape, an action or a reward is not possible.
@@ -89,13 +89,13 @@ class _BanditLearner(ABC):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, BanditState]:
-        """Choose an arm for each task.
+        """Chooses an arm for each task.
 
         Args:
-            observation: ``[N]``; there is nothing to see in it but the number of tasks.
-            state: From :meth:`adapt`; ``None`` for nothing seen.
-            episode_start: Not used: the arms stay what they are in further episodes.
-            deterministic: Take the first of equally good arms, and do not explore at random.
+            observation: Observations ``[N]``; only their number is used.
+            state: State from :meth:`adapt`; ``None`` before the first pull.
+            episode_start: Not used: the arms are the same in further episodes.
+            deterministic: Whether to take the first of equally good arms without exploration.
 
         Returns:
             Arms, int64 ``[N]``, and the state as it was.
@@ -116,26 +116,26 @@ class _BanditLearner(ABC):
         return self._explore(self._best(scores)), state
 
     def _best(self, scores: np.ndarray) -> np.ndarray:
-        """One of the arms of highest score, ties broken at random."""
+        """Returns one of the arms of highest score, ties broken at random."""
         ties = scores >= scores.max(axis=1, keepdims=True) - 1e-9
         drawn: np.ndarray = (ties * self.rng.uniform(0.5, 1.0, scores.shape)).argmax(axis=1)
         return drawn
 
     def _explore(self, actions: np.ndarray) -> np.ndarray:
-        """Replace some of the actions ``[N]``; none, unless a learner says otherwise."""
+        """Replaces some of the actions ``[N]`` to explore; the default replaces none."""
         return actions
 
 
 class EpsilonGreedy(_BanditLearner):
-    """The arm of highest expected reward; with probability ε, any arm.
+    """Learner that pulls the arm of highest expected reward; with probability ε, any arm.
 
     The RL² paper tunes ε over {0, 0.1, ..., 1} for each setting.
 
     Args:
         num_arms: Number of arms, A.
-        rng: Draws exploration and breaks ties.
+        rng: Generator that draws exploration and breaks ties.
         epsilon: Probability of a uniformly random arm, in [0, 1].
-        belief: About the arms; by default that Bernoulli arms are uniform.
+        belief: Belief about the arms (default: uniform, for Bernoulli arms).
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class EpsilonGreedy(_BanditLearner):
         self.epsilon = float(epsilon)
 
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
-        """Posterior means, ``[N, A]``."""
+        """Returns posterior means, ``[N, A]``."""
         return self.belief.mean(state)
 
     def _explore(self, actions: np.ndarray) -> np.ndarray:
@@ -163,12 +163,12 @@ class EpsilonGreedy(_BanditLearner):
 
 
 class Greedy(EpsilonGreedy):
-    """The arm of highest expected reward, ties broken at random.
+    """Learner that pulls the arm of highest expected reward, ties broken at random.
 
     Args:
         num_arms: Number of arms, A.
-        rng: Breaks ties.
-        belief: About the arms; by default that Bernoulli arms are uniform.
+        rng: Generator that breaks ties.
+        belief: Belief about the arms (default: uniform, for Bernoulli arms).
     """
 
     def __init__(
@@ -178,12 +178,12 @@ class Greedy(EpsilonGreedy):
 
 
 class RandomArms(EpsilonGreedy):
-    """Uniformly random arms, even where ``deterministic`` is asked for: the lower bound.
+    """Agent that pulls uniformly random arms, even if ``deterministic``: the lower bound.
 
     Args:
         num_arms: Number of arms, A.
-        rng: Draws the arms.
-        belief: Only says which rewards are possible.
+        rng: Generator that draws the arms.
+        belief: Belief that only checks which rewards are possible.
     """
 
     def __init__(
@@ -198,23 +198,23 @@ class RandomArms(EpsilonGreedy):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, BanditState]:
-        """Draw arms ``[N]``."""
+        """Draws arms ``[N]``."""
         return super().predict(observation, state, episode_start)
 
 
 class UCB1(_BanditLearner):
-    """Optimism: the expected reward plus ``c * scale * sqrt(2 ln t / observations)``.
+    """Optimistic learner: its score is the mean plus ``c * scale * sqrt(2 ln t / observations)``.
 
-    t is the number of pulls made in the trial, observations those of the arm with the prior's
-    counts (2 for Beta(1, 1)), scale the spread of a reward (1 for Bernoulli arms). ``c = 1`` with
-    no prior is UCB1 of Auer et al., 2002. The RL² paper tunes c over {0, 0.1, ..., 1} for each
+    The number t counts the pulls of the trial, observations the pulls of the arm with the prior's
+    counts (2 for Beta(1, 1)); scale is the spread of a reward (1 for Bernoulli arms). ``c = 1``
+    with no prior is UCB1 of Auer et al., 2002. The RL² paper tunes c over {0, 0.1, ..., 1} for each
     setting, and starts from Beta(1, 1).
 
     Args:
         num_arms: Number of arms, A.
-        rng: Breaks ties.
-        c: Size of the bonus, not negative.
-        belief: About the arms; by default that Bernoulli arms are uniform.
+        rng: Generator that breaks ties.
+        c: Factor of the bonus, from 0 on.
+        belief: Belief about the arms (default: uniform, for Bernoulli arms).
     """
 
     def __init__(
@@ -231,26 +231,26 @@ class UCB1(_BanditLearner):
         self.c = float(c)
 
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
-        """Upper confidence bounds, ``[N, A]``."""
+        """Returns upper confidence bounds, ``[N, A]``."""
         log_t = np.log(np.maximum(1, state.pulls.sum(axis=1, keepdims=True)))
         width = np.sqrt(2.0 * log_t / self.belief.observations(state))
         return self.belief.mean(state) + self.c * self.belief.reward_scale * width
 
 
 class OptimisticThompson(_BanditLearner):
-    """Thompson sampling with the most likely of several draws of the mean rewards.
+    """Learner that uses the most likely of several posterior draws of the mean rewards.
 
-    Draws all arms ``num_samples`` times and keeps the joint draw of highest posterior density: the
-    "optimistic Thompson sampling" of the RL² paper's evaluation script, which tunes the number of
-    draws over {1, ..., 20}; 20 is best for most settings. It moves Thompson sampling towards the
-    posterior mode. (May et al., "Optimistic Bayesian sampling in contextual-bandit problems", 2012,
-    is another algorithm.)
+    It draws all arms ``num_samples`` times and keeps the joint draw of highest posterior density.
+    This is the "optimistic Thompson sampling" of the RL² paper's evaluation script, which tunes the
+    number of draws over {1, ..., 20}; 20 is best for most settings. It moves Thompson sampling
+    towards the posterior mode. (May et al., "Optimistic Bayesian sampling in contextual-bandit
+    problems", 2012, is another algorithm.)
 
     Args:
         num_arms: Number of arms, A.
-        rng: Draws mean rewards.
-        num_samples: Draws of each arm, at least 1.
-        belief: About the arms; by default that Bernoulli arms are uniform.
+        rng: Generator that draws mean rewards.
+        num_samples: Number of draws of each arm, at least 1.
+        belief: Belief about the arms (default: uniform, for Bernoulli arms).
     """
 
     def __init__(
@@ -265,7 +265,7 @@ class OptimisticThompson(_BanditLearner):
         self.num_samples = check_count("num_samples", num_samples)
 
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
-        """The draw ``[N, A]``; posterior means where ``deterministic``."""
+        """Returns the best joint draw ``[N, A]``, or posterior means where ``deterministic``."""
         if deterministic:
             return self.belief.mean(state)
         draws = self.belief.sample(state, self.rng, self.num_samples)
@@ -276,12 +276,12 @@ class OptimisticThompson(_BanditLearner):
 
 
 class ThompsonSampling(OptimisticThompson):
-    """The best arm of one draw of the mean rewards (Thompson, 1933).
+    """Learner that pulls the best arm of one draw of the mean rewards (Thompson, 1933).
 
     Args:
         num_arms: Number of arms, A.
-        rng: Draws mean rewards.
-        belief: About the arms; by default that Bernoulli arms are uniform.
+        rng: Generator that draws mean rewards.
+        belief: Belief about the arms (default: uniform, for Bernoulli arms).
     """
 
     def __init__(
@@ -291,7 +291,7 @@ class ThompsonSampling(OptimisticThompson):
 
 
 class _BernoulliPlanner(_BanditLearner):
-    """A learner that plans for Bernoulli arms, uniform before the first pull."""
+    """Base class of learners that plan for Bernoulli arms, from a uniform belief."""
 
     def __init__(self, num_arms: int, horizon: int, *, rng: np.random.Generator) -> None:
         super().__init__(num_arms, rng=rng, belief=BetaBelief())
@@ -299,15 +299,15 @@ class _BernoulliPlanner(_BanditLearner):
 
 
 class GittinsIndex(_BernoulliPlanner):
-    """The arm of highest Gittins index for the pulls that are left, undiscounted.
+    """Learner that pulls the arm of highest undiscounted Gittins index for the remaining pulls.
 
-    See :func:`~meta_rl.agents.gittins.finite_horizon_gittins`. Once the trial's pulls are spent, it
-    goes on greedily.
+    See :func:`~meta_rl.agents.gittins.finite_horizon_gittins`. After the trial's last pull it
+    continues greedily.
 
     Args:
         num_arms: Number of arms, A.
-        horizon: Pulls in a trial, 1 to 500.
-        rng: Breaks ties.
+        horizon: Number of pulls in a trial, 1 to 500.
+        rng: Generator that breaks ties.
 
     Raises:
         ValueError: The horizon is out of range.
@@ -319,7 +319,7 @@ class GittinsIndex(_BernoulliPlanner):
             raise ValueError(f"horizon must be at most {MAX_HORIZON}, got {horizon}")
 
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
-        """Gittins indices, ``[N, A]``."""
+        """Returns Gittins indices, ``[N, A]``."""
         means = self.belief.mean(state)
         left = self.horizon - state.pulls.sum(axis=1)
         in_time = left > 0
@@ -327,21 +327,21 @@ class GittinsIndex(_BernoulliPlanner):
             return means
         wins = state.reward_sums[in_time].astype(np.int64)
         losses = state.pulls[in_time] - wins
-        table = finite_horizon_gittins(self.horizon)  # only now: the first call takes its time
+        table = finite_horizon_gittins(self.horizon)  # not earlier: the first call is slow
         means[in_time] = table.index(wins, losses, left[in_time, None])
         return means
 
 
 class BayesOptimal(_BernoulliPlanner):
-    """The policy of highest expected total reward: no learner is better on average.
+    """Learner with the highest expected total reward of all: no learner is better on average.
 
-    See :class:`~meta_rl.agents.gittins.BayesOptimalPlan`. Once the trial's pulls are spent, it goes
-    on greedily.
+    See :class:`~meta_rl.agents.gittins.BayesOptimalPlan`. After the trial's last pull it continues
+    greedily.
 
     Args:
         num_arms: Number of arms, A.
-        horizon: Pulls in a trial, H.
-        rng: Breaks ties.
+        horizon: Number of pulls in a trial, H.
+        rng: Generator that breaks ties.
 
     Raises:
         ValueError: There are too many joint beliefs to plan with.
@@ -353,27 +353,27 @@ class BayesOptimal(_BernoulliPlanner):
 
     @property
     def value(self) -> float:
-        """Expected total reward of a trial of ``horizon`` pulls."""
+        """The expected total reward of a trial of ``horizon`` pulls."""
         return self.plan.value
 
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
-        """Action values, ``[N, A]``."""
+        """Returns action values, ``[N, A]``."""
         wins = state.reward_sums.astype(np.int64)
         return self.plan.action_values(wins, state.pulls - wins)
 
 
 class BestArmState(NamedTuple):
-    """What the oracle was told.
+    """Knowledge of the oracle about each task.
 
     Attributes:
-        arms: The best arm of each task, int64 ``[N]``.
+        arms: Best arm of each task, int64 ``[N]``.
     """
 
     arms: np.ndarray
 
 
 class BestArm:
-    """Oracle: always the best arm, the upper bound.
+    """Oracle that always pulls the best arm: the upper bound.
 
     Args:
         num_arms: Number of arms, A.
@@ -383,13 +383,13 @@ class BestArm:
         self.num_arms = check_count("num_arms", num_arms)
 
     def adapt_to_tasks(self, tasks: Any) -> BestArmState:
-        """Look up the best arms.
+        """Looks up the best arms.
 
         Args:
             tasks: Mean rewards, ``[N, A]``.
 
         Raises:
-            ValueError: They have another number of arms.
+            ValueError: The tasks have another number of arms.
         """
         means = np.asarray(tasks)
         if means.ndim != 2 or means.shape[1] != self.num_arms:
@@ -397,12 +397,12 @@ class BestArm:
         return BestArmState(means.argmax(axis=1))
 
     def adapt(self, rollout: Rollout, state: BestArmState | None = None) -> BestArmState:
-        """Return the state as it is: there is nothing left to learn.
+        """Returns the state as it is: there is nothing left to learn.
 
         Raises:
-            ValueError: There is no state: the oracle was not told the tasks.
+            ValueError: There is no state, so that the oracle does not know the tasks.
         """
-        return _told(state)
+        return _require_state(state)
 
     def predict(
         self,
@@ -411,12 +411,12 @@ class BestArm:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, BestArmState]:
-        """The best arms ``[N]``.
+        """Returns the best arms ``[N]``.
 
         Raises:
             ValueError: There is no state, or the observation does not fit.
         """
-        state, num_tasks = _told(state), _num_tasks(observation)
+        state, num_tasks = _require_state(state), _num_tasks(observation)
         if len(state.arms) != num_tasks:
             raise ValueError(f"state holds {len(state.arms)} tasks, but observation {num_tasks}")
         return state.arms, state
@@ -425,28 +425,28 @@ class BestArm:
 def bandit_learners(
     num_arms: int, horizon: int, rng: np.random.Generator, family: str = "bernoulli"
 ) -> dict[str, Any]:
-    """The standard set of learners by name.
+    """Returns the standard set of learners by name.
 
-    Random, greedy, epsilon-greedy, ucb1, thompson, optimistic-thompson, best-arm; for Bernoulli
-    bandits gittins as well (up to 500 pulls), and bayes-optimal where it can be computed (16 pulls
-    with any number of arms, 2 arms with up to 50 pulls). ε and c are those of :data:`TUNED` for the
-    nearest setting, by ratios of pulls and of arms.
+    The names are random, greedy, epsilon-greedy, ucb1, thompson, optimistic-thompson, best-arm; for
+    Bernoulli bandits also gittins (up to 500 pulls), and bayes-optimal where it can be computed (16
+    pulls with any number of arms, 2 arms with up to 50 pulls). ε and c are those of :data:`TUNED`
+    for the nearest setting, by ratios of pulls and of arms.
 
     Args:
         num_arms: Number of arms, A.
-        horizon: Pulls in a trial.
-        rng: Gives each learner a generator of its own.
-        family: ``"bernoulli"``, or ``"gaussian"`` with means and noise N(0, 1).
+        horizon: Number of pulls in a trial.
+        rng: Generator from which each learner's own generator is spawned.
+        family: Name of the family: ``"bernoulli"``, or ``"gaussian"`` with means and noise N(0, 1).
 
     Raises:
-        ValueError: Another family.
+        ValueError: The family is unknown.
     """
     families: dict[str, ArmBelief] = {"bernoulli": BetaBelief(), "gaussian": NormalBelief()}
     if family not in families:
         raise ValueError(f"family must be one of {sorted(families)}, got {family!r}")
     num_arms, horizon = check_count("num_arms", num_arms), check_count("horizon", horizon)
     belief = families[family]
-    epsilon, c = TUNED[min(TUNED, key=lambda sizes: _distance(sizes, (horizon, num_arms)))]
+    epsilon, c = TUNED[min(TUNED, key=lambda sizes: _log_distance(sizes, (horizon, num_arms)))]
     rngs = iter(rng.spawn(8))
     learners: dict[str, Any] = {
         "random": RandomArms(num_arms, rng=next(rngs), belief=belief),
@@ -464,7 +464,7 @@ def bandit_learners(
     return learners
 
 
-def _distance(sizes: tuple[int, int], wanted: tuple[int, int]) -> float:
+def _log_distance(sizes: tuple[int, int], wanted: tuple[int, int]) -> float:
     return float(np.abs(np.log(np.array(sizes) / np.array(wanted))).sum())
 
 
@@ -474,7 +474,7 @@ def _num_tasks(observation: Any) -> int:
     return len(observation)
 
 
-def _told(state: BestArmState | None) -> BestArmState:
+def _require_state(state: BestArmState | None) -> BestArmState:
     if state is None:
         raise ValueError("an oracle is told the tasks: pass the state of adapt_to_tasks(tasks)")
     return state

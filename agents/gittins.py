@@ -1,10 +1,10 @@
-"""Exact planning in Bernoulli bandits whose arms are believed to be Beta(1, 1) at first.
+"""Exact planning in Bernoulli bandits whose arms start from the belief Beta(1, 1).
 
-Two optima. :func:`finite_horizon_gittins` gives each arm an index of its own: the Gittins index for
-a finite number of pulls without discounting (Bradt, Johnson and Karlin, 1956; Kaufmann, "On
-Bayesian index policies for sequential resource allocation", 2018, section 2). Pulling the arm of
-highest index is nearly optimal. :func:`bayes_optimal_plan` is the optimum itself, by dynamic
-programming over the joint beliefs about all arms, for the few sizes where they can be listed.
+There are two planners. :func:`finite_horizon_gittins` computes an index of each arm: the Gittins
+index for a finite number of pulls without discounting (Bradt, Johnson and Karlin, 1956; Kaufmann,
+"On Bayesian index policies for sequential resource allocation", 2018, section 2). Pulling the arm
+of highest index is nearly optimal. :func:`bayes_optimal_plan` computes the optimum itself, by
+dynamic programming over the joint beliefs about all arms, for sizes where they can be listed.
 
 Both are exact up to rounding; neither is random. Shapes: A arms, H pulls in a trial, m pulls left.
 """
@@ -19,19 +19,19 @@ import numpy as np
 from meta_rl.tasks import check_count
 
 MAX_HORIZON = 500
-"""Longest trial that has a table of Gittins indices: 84 MB and about 10 seconds."""
+"""Longest trial with a table of Gittins indices, in pulls: 84 MB and about 10 seconds."""
 MAX_JOINT_STATES = 150_000
-"""Most joint beliefs that :func:`bayes_optimal_plan` lists: a few seconds."""
+"""Largest number of joint beliefs that :func:`bayes_optimal_plan` lists: a few seconds."""
 
 _HASH_SEED = 1956
 
 
 class GittinsTable:
-    """Indices of all beliefs that a trial can meet.
+    """Table of the Gittins indices of all beliefs that a trial can reach.
 
     Args:
-        horizon: Pulls in the trial, H.
-        by_remaining: For each m in ``0 .. H`` the indices of the beliefs with at most ``H - m``
+        horizon: Number of pulls in the trial, H.
+        by_remaining: Indices, for each m in ``0 .. H``, of the beliefs with at most ``H - m``
             pulls, in the order of :func:`triangle_position`.
     """
 
@@ -41,18 +41,19 @@ class GittinsTable:
         self._indices = np.concatenate(by_remaining)
 
     def index(self, successes: Any, failures: Any, remaining: Any) -> np.ndarray:
-        """Gittins index of the belief Beta(1 + successes, 1 + failures).
+        """Returns the Gittins index of the belief Beta(1 + successes, 1 + failures).
 
-        The reward per pull at which it makes no difference whether the remaining pulls are spent on
-        a sure arm at once, or on this one for as long as it looks better.
+        The index is the reward per pull of a sure arm at which two choices are equally good: to
+        spend all remaining pulls on the sure arm, or to pull this arm for as long as it looks
+        better.
 
         Args:
-            successes: Pulls that paid, integers.
-            failures: Pulls that did not, integers; the three are broadcast.
-            remaining: Pulls left, m, in ``1 .. H - successes - failures``.
+            successes: Number of pulls that paid, integers.
+            failures: Number of pulls that did not pay, integers; the three are broadcast.
+            remaining: Number of remaining pulls, m, in ``1 .. H - successes - failures``.
 
         Returns:
-            float64, in (0, 1), of the broadcast shape.
+            Indices in (0, 1), float64, of the broadcast shape.
 
         Raises:
             ValueError: A count is negative, or the trial is too short for such a belief.
@@ -69,27 +70,27 @@ class GittinsTable:
 
 
 def triangle_position(successes: Any, failures: Any) -> Any:
-    """Number of the belief when all are listed by pulls, then by successes: 0, 1, 2, ..."""
+    """Returns a belief's position, from 0 on, in the order of pulls and then of successes."""
     pulls = successes + failures
     return pulls * (pulls + 1) // 2 + successes
 
 
 @lru_cache(maxsize=4)
 def finite_horizon_gittins(horizon: int) -> GittinsTable:
-    """Gittins indices of a trial of ``horizon`` pulls; computed once for each horizon.
+    """Computes the Gittins indices of a trial of ``horizon`` pulls, once for each horizon.
 
     For a sure reward of lambda per pull, continuing with m pulls left is worth
 
         C_m(s, f) = p - lambda + p V_{m-1}(s + 1, f) + (1 - p) V_{m-1}(s, f + 1)
 
     more than retiring, with ``p = (s + 1) / (s + f + 2)``, ``V_m = max(0, C_m)`` and ``V_0 = 0``.
-    The index is the lambda at which ``C_m = 0``. C is solved by backward induction for all lambdas
-    of a grid and interpolated between the two where its sign changes. It is convex in lambda: the
-    interpolated index is never too low, beyond rounding to float32. It is too high by less than
-    1e-4 for ``horizon <= 100``, and from 200 on by less than 3e-3, by 1e-4 on average.
+    The index is the lambda at which ``C_m = 0``. C is computed by backward induction for all
+    lambdas of a grid, and interpolated between the two where its sign changes. C is convex in
+    lambda: except for rounding to float32, the interpolated index is never too low. It is too high
+    by less than 1e-4 for ``horizon <= 100``, and from 200 on by less than 3e-3, by 1e-4 on average.
 
     Args:
-        horizon: Pulls in the trial, 1 to :data:`MAX_HORIZON`.
+        horizon: Number of pulls in the trial, 1 to :data:`MAX_HORIZON`.
 
     Raises:
         ValueError: The horizon is out of range.
@@ -99,7 +100,7 @@ def finite_horizon_gittins(horizon: int) -> GittinsTable:
         raise ValueError(f"horizon must be at most {MAX_HORIZON}, got {horizon}")
     grid = _retirement_rewards(horizon)
     counts = np.arange(horizon + 1)
-    # V by successes, failures and lambda; each m overwrites m - 1, of which it needs one more.
+    # V by successes, failures and lambda; each m overwrites the values of m - 1 that it has read.
     values = np.zeros((horizon + 1, horizon + 1, len(grid)), dtype=np.float32)
     above = np.ones((horizon + 1, horizon + 1), dtype=np.int64)  # first grid point with C <= 0
     by_remaining = [np.empty(0, dtype=np.float32)]
@@ -121,9 +122,9 @@ def finite_horizon_gittins(horizon: int) -> GittinsTable:
 
 
 def _retirement_rewards(horizon: int) -> np.ndarray:
-    """The grid of lambdas: as fine as time and memory allow, and finest near 1.
+    """Returns the grid of lambdas, as fine as time and memory allow, and finest near 1.
 
-    Where there are many arms, those that compete for the pulls all pay nearly 1.
+    With many arms, the arms that compete for the pulls all pay nearly 1.
     """
     num = int(np.clip(2.1e9 / horizon**3, 192, 2048))
     grid: np.ndarray = np.sin(0.5 * np.pi * np.linspace(0.0, 1.0, num)).astype(np.float32)
@@ -131,9 +132,9 @@ def _retirement_rewards(horizon: int) -> np.ndarray:
 
 
 def _roots(continuing: np.ndarray, grid: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """Where each row of ``[F, L]``, falling along the grid, is 0; ``above`` is brought up to date.
+    """Returns where each falling row of ``[F, L]`` crosses 0, and updates ``above`` in place.
 
-    Indices grow with the pulls left, so that the search goes on from where it was.
+    Indices grow with the remaining pulls, so that each search starts where the last one ended.
     """
     rows = np.arange(len(continuing))
     while (short := continuing[rows, above] > 0.0).any():
@@ -145,10 +146,10 @@ def _roots(continuing: np.ndarray, grid: np.ndarray, above: np.ndarray) -> np.nd
 
 @lru_cache(maxsize=64)
 def num_joint_states(num_arms: int, horizon: int) -> int:
-    """How many joint beliefs can call for a decision, arms that changed places counted once.
+    """Counts the joint beliefs that call for a decision, up to the order of the arms.
 
     A joint belief after n pulls is a multiset of at most A arms, each with m >= 1 pulls and 0 to m
-    successes, m summing to n; decisions are made at ``n = 0 .. H - 1``.
+    successes, where the m sum to n; decisions are made at ``n = 0 .. H - 1``.
     """
     ways = np.zeros((min(num_arms, horizon) + 1, horizon))  # exact below 2 ** 53
     ways[0, 0] = 1
@@ -160,18 +161,18 @@ def num_joint_states(num_arms: int, horizon: int) -> int:
 
 
 class BayesOptimalPlan:
-    """Value of every joint belief of a Bernoulli bandit, under optimal pulls.
+    """Plan that holds the value of every joint belief of a Bernoulli bandit under optimal pulls.
 
-    A joint belief is known by the sum of 64-bit random numbers, one for each belief about an arm
-    that was pulled: it does not depend on the order of the arms (Zobrist, 1970).
+    The key of a joint belief is the sum of 64-bit random numbers, one for each belief about an arm
+    that was pulled. It does not depend on the order of the arms (Zobrist, 1970).
 
     Args:
         num_arms: Number of arms, A.
-        horizon: Pulls in a trial, H.
+        horizon: Number of pulls in a trial, H.
 
     Attributes:
-        value: Expected total reward of a trial, in pulls.
-        num_states: Joint beliefs listed.
+        value: Expected total reward of a trial.
+        num_states: Number of joint beliefs in the list.
 
     Raises:
         ValueError: There are more than :data:`MAX_JOINT_STATES` joint beliefs.
@@ -204,16 +205,16 @@ class BayesOptimalPlan:
         self.value = float(self.action_values(start, start).max())
 
     def action_values(self, successes: np.ndarray, failures: np.ndarray) -> np.ndarray:
-        """Expected reward from here on of pulling each arm and being optimal afterwards.
+        """Returns the expected further reward of pulling each arm and acting optimally afterwards.
 
         After the last pull of the trial nothing follows: the values are the posterior means.
 
         Args:
-            successes: Pulls that paid, integers ``[N, A]``.
-            failures: Pulls that did not, ``[N, A]``.
+            successes: Number of pulls that paid, integers ``[N, A]``.
+            failures: Number of pulls that did not pay, integers ``[N, A]``.
 
         Returns:
-            ``[N, A]``.
+            Action values, ``[N, A]``.
         """
         p = (successes + 1) / (successes + failures + 2)
         own = self._key(np.stack([successes, failures], axis=-1))
@@ -225,21 +226,21 @@ class BayesOptimalPlan:
 
     def _key(self, counts: np.ndarray) -> np.ndarray:
         position = triangle_position(counts[..., 0], counts[..., 1])
-        # A trial that goes on beyond its horizon has beliefs without a number: any will do there.
+        # Beliefs beyond the horizon have no number of their own, and their key is not used.
         keys: np.ndarray = self._hashes[np.minimum(position, len(self._hashes) - 1)]
         return keys
 
     def _lookup(self, keys: np.ndarray) -> np.ndarray:
-        """Values of joint beliefs; 0 for those after the last pull, which are not listed."""
+        """Returns values of joint beliefs; 0 after the last pull, where no belief is listed."""
         if not len(self._keys):
             return np.zeros(keys.shape)
         place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.where(self._keys[place] == keys, self._values[place], 0.0)
 
     def _joint_beliefs(self) -> list[np.ndarray]:
-        """Successes and failures ``[S, W, 2]`` of the joint beliefs after 0 .. H - 1 pulls.
+        """Lists successes and failures ``[S, W, 2]`` of the joint beliefs after 0 .. H - 1 pulls.
 
-        W = min(A, H) arms are enough: of arms that were never pulled one is like the other.
+        W = min(A, H) arms are enough, since arms that were never pulled are interchangeable.
         """
         width = min(self.num_arms, self.horizon)
         levels = [np.zeros((1, width, 2), dtype=np.int64)]
@@ -256,8 +257,8 @@ class BayesOptimalPlan:
 
 
 def can_be_planned(num_arms: int, horizon: int) -> bool:
-    """Whether :class:`BayesOptimalPlan` has few enough joint beliefs."""
-    # Two arms have the fewest, about H^4 / 48 of them: do not count what is far too much.
+    """Returns whether :class:`BayesOptimalPlan` has few enough joint beliefs."""
+    # Two arms have the fewest beliefs, about H^4 / 48: the count is skipped where it is too large.
     if num_arms == 1:
         return horizon <= MAX_HORIZON
     return horizon <= 64 and num_joint_states(num_arms, horizon) <= MAX_JOINT_STATES
@@ -265,5 +266,5 @@ def can_be_planned(num_arms: int, horizon: int) -> bool:
 
 @lru_cache(maxsize=8)
 def bayes_optimal_plan(num_arms: int, horizon: int) -> BayesOptimalPlan:
-    """The plan for a number of arms and pulls; computed once for each."""
+    """Returns the plan for a number of arms and pulls, which is computed once for each."""
     return BayesOptimalPlan(num_arms, horizon)

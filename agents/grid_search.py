@@ -1,17 +1,17 @@
-"""The exact Bayes-optimal policy of grid navigation: where to search, and in which order.
+"""The exact Bayes-optimal policy of grid navigation.
 
-GridNavi (Zintgraf et al., "VariBAD", 2020) hides a goal in one of the cells of a grid. Until it is
-found, all that an agent learns is "not here": what it does next can depend on nothing else, so that
-a policy is a fixed path through the grid, restarted at the corner in every episode. Once it is
-found, the rest of the trial is plain: stay until the episode ends, then take a shortest path in
-every later episode. The Bayes-optimal return is therefore the best of all paths, where finding the
-goal g for the first time at step s of episode e is worth
+GridNavi (Zintgraf et al., "VariBAD", 2020) hides a goal in one of the cells of a grid. Until an
+agent finds it, it only learns that the visited cells are not the goal. A policy is therefore a
+fixed path through the grid, which restarts at the corner in every episode. Once the goal is found,
+the best agent stays there until the episode ends, and takes a shortest path in every later episode.
+The Bayes-optimal return is thus that of the best path, where finding the goal g for the first time
+at step s of episode e is worth
 
     (H - s + 1) + (E - 1 - e) (H - d(g) + 1)
 
-steps on the goal (d is the distance from the corner). :func:`bayes_optimal_search` finds it by
-forward dynamic programming over (cell, set of searched cells), one layer per step, and leaves out
-states that cannot beat a path which a narrower search found first (branch and bound): exact.
+steps on the goal (d is the distance from the corner). :func:`bayes_optimal_search` finds this path
+by forward dynamic programming over (cell, set of searched cells), one layer per step. It leaves out
+states that cannot beat the path of an earlier, narrower search (branch and bound), and is exact.
 
 Shapes: N tasks, E episodes of a trial, H steps of an episode, C states of a layer.
 """
@@ -31,23 +31,23 @@ from meta_rl.tasks import check_count
 from .navigation import GRID_MOVES, grid_action
 
 MAX_GOALS = 62
-"""Sets of goals are bits of an int64."""
+"""Largest number of goals: a set of goals is the bits of an int64."""
 
 MAX_STATES = 2_000_000
-"""States of a layer, beyond which memory is not worth the try."""
+"""Largest number of states in a layer; beyond it the search takes too much memory."""
 
 GOAL_REWARD = 1.0
 STEP_REWARD = -0.1
 
 
 class SearchPlan(NamedTuple):
-    """A path to follow until the goal is found, and what it earns.
+    """A path to follow until the goal is found, and its expected return.
 
     Attributes:
-        actions: int64 ``[E, H]``.
-        cells: x and y after each action, int64 ``[E, H, 2]``.
+        actions: Actions of the path, int64 ``[E, H]``.
+        cells: Positions (x, y) after each action, int64 ``[E, H, 2]``.
         steps_on_goal: Expected number of steps on the goal in a trial.
-        expected_return: Of a trial.
+        expected_return: Expected return of a trial.
     """
 
     actions: np.ndarray
@@ -57,13 +57,13 @@ class SearchPlan(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """States of one step: all that is known of the search so far.
+    """States of the search at one step.
 
     Attributes:
-        cell: Where the agent is, int64 ``[C]``.
-        searched: Goals that it has been at, as bits, int64 ``[C]``.
-        value: What these are worth, summed over goals, int64 ``[C]``.
-        parent: Index in the layer before, int64 ``[C]``.
+        cell: Number of the agent's cell, int64 ``[C]``.
+        searched: Set of goals that the agent has visited, as bits, int64 ``[C]``.
+        value: Steps on the goal so far, summed over these goals, int64 ``[C]``.
+        parent: Index of the state before, in the layer before, int64 ``[C]``.
     """
 
     cell: np.ndarray
@@ -73,7 +73,7 @@ class _Layer(NamedTuple):
 
 
 class _Search:
-    """Tables of one grid, and the search itself."""
+    """The search of one grid, with its tables."""
 
     def __init__(self, size: int, horizon: int, num_episodes: int) -> None:
         self.horizon, self.num_episodes = horizon, num_episodes
@@ -84,24 +84,24 @@ class _Search:
         self.num_goals = int(is_goal.sum())
         self.bit = np.where(is_goal, 1 << np.maximum(np.cumsum(is_goal) - 1, 0), 0)
         self.everywhere = int(self.bit.sum())
-        # Steps on the goal in an episode in which it is known.
+        # Steps on the goal in an episode at whose start it is known.
         self.later = np.where(is_goal, np.maximum(horizon - distance + 1, 0), 0)
-        # Goals at each distance as bits, nearest first, and what they pay in a later episode.
+        # Goals at each distance as bits, nearest first, with their steps in a later episode.
         self.rings = [
             (int(self.bit[is_goal & (distance == d)].sum()), max(horizon - d + 1, 0))
             for d in range(2, 2 * size - 1)
         ]
-        # To stay, or to run into a wall, never helps the search: whatever it finds later could be
+        # Staying, or running into a wall, never helps the search: all that it finds later could be
         # found a step earlier.
         target = self.xy[None] + GRID_MOVES[1:, None]
         inside = ((target >= 0) & (target < size)).all(axis=2)
         self.neighbours = np.where(inside, target[..., 1] * size + target[..., 0], -1)
 
     def bound(self, episode: int, step: int, searched: np.ndarray) -> np.ndarray:
-        """At most this is still to be gained after a step, ``[C]``.
+        """Returns an upper bound on what can still be gained after a step, ``[C]``.
 
-        As if every following step of this episode, and of the next (from its second on), found
-        another goal, and the nearest ones first, whose later episodes pay most.
+        The bound assumes that every following step of this episode, and of the next (from its
+        second step on), finds another goal, and the nearest goals first, which pay most later.
         """
         rest = self.everywhere & ~searched
         missing = np.bitwise_count(rest).astype(np.int64)
@@ -111,7 +111,7 @@ class _Search:
         if episodes_after:
             next_found = np.minimum(missing - left, self.horizon - 1)
             total = total + _falling_sum(self.horizon - 1, next_found)
-            # What is found even later pays less than 1 + (H - 1) steps in its own episode.
+            # A goal that is found even later pays less than 1 + (H - 1) steps in its own episode.
             total = total + (missing - left - next_found) * (self.horizon - 1)
         for ring, pays in self.rings:
             count = np.bitwise_count(rest & ring).astype(np.int64)
@@ -122,7 +122,7 @@ class _Search:
         return total
 
     def expand(self, layer: _Layer, episode: int, step: int) -> _Layer:
-        """All states after one more step, the best way to each."""
+        """Returns all states after one more step, with the best path to each."""
         if len(layer.cell) > MAX_STATES:
             raise ValueError(
                 f"this grid is too large for an exact search: over {MAX_STATES:,} states at step "
@@ -150,12 +150,11 @@ class _Search:
         return _Layer(*(field[np.append(True, changes)] for field in states))
 
     def run(self, at_least: int, width: int | None) -> tuple[int, list[int]]:
-        """The best total over all goals, and the path of cells that has it.
+        """Returns the best total over all goals, and the path of cells that has it.
 
         Args:
-            at_least: A total that is known to be possible; states that cannot reach it are left
-                out.
-            width: Keep so many of the most promising states of a layer; ``None`` keeps all.
+            at_least: Total that is known to be possible; states that cannot reach it are left out.
+            width: Number of the most promising states of a layer to keep; ``None`` keeps all.
         """
         zero = np.zeros(1, dtype=np.int64)
         layers = [_Layer(zero, zero, zero, zero)]
@@ -179,26 +178,26 @@ class _Search:
 
 
 def _falling_sum(first: int, count: np.ndarray) -> np.ndarray:
-    """``first + (first - 1) + ...``, ``count`` numbers."""
+    """Returns the sum of ``count`` numbers: ``first + (first - 1) + ...``."""
     return count * first - count * (count - 1) // 2
 
 
 @lru_cache(maxsize=8)
 def bayes_optimal_search(size: int = 5, horizon: int = 15, num_episodes: int = 4) -> SearchPlan:
-    """The Bayes-optimal policy and return of grid navigation, exactly.
+    """Computes the exact Bayes-optimal policy and return of grid navigation.
 
-    The goal is uniform over all cells but the four of the starting corner. For the published 5 × 5
-    grid with 4 episodes of 15 steps: 825 / 21 expected steps on the goal, and an expected return of
+    The goal is uniform over all cells but the four of the starting corner. The published 5 × 5 grid
+    with 4 episodes of 15 steps has 825 / 21 expected steps on the goal, and an expected return of
     1.1 · 825 / 21 - 6 ≈ 37.21.
 
     Args:
-        size: Cells along each side, 3 to 8.
-        horizon: Steps of an episode, H.
-        num_episodes: Of a trial, E.
+        size: Number of cells along each side, 3 to 8.
+        horizon: Number of steps in an episode, H.
+        num_episodes: Number of episodes in a trial, E.
 
     Raises:
-        ValueError: A size outside the above, a count below one, or a problem with too many states
-            (7 × 7 cells and 20 steps, for example; 6 × 6 takes less than a second).
+        ValueError: The size is out of range, a count is below one, or there are too many states (7
+            × 7 cells and 20 steps, for example; 6 × 6 takes less than a second).
     """
     if check_count("size", size, least=3) ** 2 - 4 > MAX_GOALS:
         raise ValueError(f"size has to be at most 8, got {size}")
@@ -219,12 +218,12 @@ def bayes_optimal_search(size: int = 5, horizon: int = 15, num_episodes: int = 4
 
 
 class SearchState(NamedTuple):
-    """What the search of each task has come to.
+    """State of the search of each task.
 
     Attributes:
-        steps: Steps taken in the trial, int64 ``[N]``.
-        cell: Where the agent is after its last action, int64 ``[N, 2]``.
-        goal: Where the goal is, int64 ``[N, 2]``; -1 until it is found.
+        steps: Number of steps taken in the trial, int64 ``[N]``.
+        cell: Position of the agent after its last action, int64 ``[N, 2]``.
+        goal: Position of the goal, int64 ``[N, 2]``; -1 until it is found.
     """
 
     steps: np.ndarray
@@ -233,16 +232,16 @@ class SearchState(NamedTuple):
 
 
 class BayesOptimalSearch:
-    """Bayes-optimal grid navigation: follows the best search path, then knows the goal.
+    """Bayes-optimal agent of grid navigation, which follows the best path until it finds the goal.
 
-    It sees rewards within an episode through :class:`meta_rl.previous_step.AppendPreviousStep`, by
-    which the evaluator wraps the environment for it.
+    It sees rewards within an episode through :class:`meta_rl.previous_step.AppendPreviousStep`,
+    with which the evaluator wraps the environment.
 
     Args:
-        size: Cells along each side.
-        horizon: Steps of an episode, H.
-        num_episodes: Of a trial, E. In further episodes the agent repeats the path of the last one
-            where it has not found the goal.
+        size: Number of cells along each side.
+        horizon: Number of steps in an episode, H.
+        num_episodes: Number of episodes in a trial, E. In further episodes an agent that has not
+            found the goal repeats the path of the last one.
     """
 
     def __init__(self, size: int = 5, horizon: int = 15, num_episodes: int = 4) -> None:
@@ -251,11 +250,11 @@ class BayesOptimalSearch:
 
     @staticmethod
     def wrap_env(env: VectorEnv) -> VectorEnv:
-        """Let observations carry the previous reward."""
+        """Wraps the environment so that observations carry the previous reward."""
         return AppendPreviousStep(env)
 
     def adapt(self, rollout: Rollout, state: SearchState | None = None) -> SearchState | None:
-        """Return the state as it is: :meth:`predict` has seen every reward, or is about to."""
+        """Returns the state as it is: :meth:`predict` has seen every reward, or is about to."""
         return state
 
     def predict(
@@ -265,13 +264,13 @@ class BayesOptimalSearch:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, SearchState]:
-        """Bayes-optimal actions ``[N]``.
+        """Returns Bayes-optimal actions ``[N]``.
 
         Args:
-            observation: Of ``AppendPreviousStep``: ``[N, 2 + 5 + 3]``.
-            state: ``None`` at the start of a trial.
-            episode_start: Which episodes begin, bool ``[N]``.
-            deterministic: Ignored: it always is.
+            observation: Observations of ``AppendPreviousStep``, ``[N, 2 + 5 + 3]``.
+            state: State from the previous call; ``None`` at the start of a trial.
+            episode_start: Tasks where an episode begins, bool ``[N]``.
+            deterministic: Not used: the policy is deterministic.
 
         Raises:
             ValueError: The observation has another shape.
@@ -286,7 +285,7 @@ class BayesOptimalSearch:
         if state is None:
             unknown = np.full((num, 2), -1, dtype=np.int64)
             state = SearchState(np.zeros(num, dtype=np.int64), np.zeros_like(unknown), unknown)
-        # The reward is that of the last action, also where a new episode has begun since.
+        # The reward belongs to the last action, even if a new episode has begun since.
         found = (observation[:, -3] > 0) & (state.goal[:, 0] < 0) & (state.steps > 0)
         goal = np.where(found[:, None], state.cell, state.goal)
         starts = np.zeros(num, dtype=bool) if episode_start is None else np.asarray(episode_start)

@@ -28,59 +28,61 @@ from meta_rl.trust_region import Trial, trust_region_step
 
 
 class MAMLTRPO(PolicyGradientAgent):
-    """Model-agnostic meta-learning of a policy's initial parameters.
+    """Agent that meta-learns a policy's initial parameters (MAML, with TRPO as outer update).
 
     Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
     2017, algorithm 3. The objective is the mean over tasks of the return *after* adaptation; the
     outer update is a TRPO step on its importance-weighted surrogate, under a bound on the mean
     divergence of the adapted policies from those that sampled. A second bound is on the policy
-    before adaptation. Without it the initial policy can run away while the adapted ones hardly
-    change: once it always takes the same action, the episodes of a task tell nothing any more.
+    before adaptation. Without it the initial policy can collapse while the adapted policies hardly
+    change: once it always takes the same action, its episodes no longer tell tasks apart.
 
-    Its gradient is exact, through the inner loop (``first_order`` leaves the second derivatives
-    out). So are the products with the Hessian of the divergence: at the old parameters the gradient
-    of the divergence with respect to the adapted ones vanishes, hence ``H v = Jᵀ F J v`` with the
-    inner loop's Jacobian J and the Fisher matrix F of the adapted policy. They are computed on
-    ``curvature_fraction`` of the steps, as TRPO proposes; the line search uses all of them.
+    The meta-gradient is exact: it goes through the inner loop (``first_order`` leaves the second
+    derivatives out). The products with the Hessian of the divergence are exact too: at the old
+    parameters the gradient of the divergence with respect to the adapted ones vanishes, hence
+    ``H v = Jᵀ F J v`` with the inner loop's Jacobian J and the Fisher matrix F of the adapted
+    policy. They are computed on ``curvature_fraction`` of the steps, as TRPO proposes; the line
+    search uses all steps.
 
     Args:
-        policy: ``"MlpPolicy"``: :class:`meta_rl.task_policy.TaskPolicy`.
+        policy: Policy class, or ``"MlpPolicy"`` for :class:`meta_rl.task_policy.TaskPolicy`.
         env: An environment id, or a batch of task environments.
-        meta_batch_size: Tasks at a time, M, where ``env`` is an id.
-        envs_per_task: Episodes of each task for a gradient step, B.
+        meta_batch_size: Number of tasks at a time, M, where ``env`` is an id.
+        envs_per_task: Number of episodes of each task for a gradient step, B.
         inner_lr: Step size α of the inner loop.
-        num_inner_steps: Inner steps that are trained through; 0 trains one policy for all tasks
-            (the pre-trained baseline), which still adapts by gradient steps afterwards.
-        later_inner_lr: Step size of the steps after those; half of ``inner_lr`` by default.
-        inner_loss: ``"log_likelihood"`` or ``"likelihood_ratio"``.
-        first_order: Treat inner gradients as constants.
-        exploration_coefficient: Of E-MAML's term, which credits what was sampled before adaptation
-            with the return after it (Stadie et al., "Some Considerations on Learning to Explore via
-            Meta-Reinforcement Learning", 2018, section 4.1); 0 for none.
+        num_inner_steps: Number of inner steps that are trained through; 0 trains one policy for all
+            tasks (the pre-trained baseline), which still adapts by gradient steps afterwards.
+        later_inner_lr: Step size of later inner steps (default: half of ``inner_lr``).
+        inner_loss: Loss of the inner loop, ``"log_likelihood"`` or ``"likelihood_ratio"``.
+        first_order: Whether inner gradients are treated as constants.
+        exploration_coefficient: Weight, from 0 on, of E-MAML's term, which credits the episodes
+            before adaptation with the return after it (Stadie et al., "Some Considerations on
+            Learning to Explore via Meta-Reinforcement Learning", 2018, section 4.1).
         max_kl: Bound δ on the mean KL divergence of the adapted policies, in nats, above 0.
         max_initial_kl: Bound on the mean KL divergence of the initial policy, in nats, above 0, on
-            the steps that it sampled for the first inner step; ``math.inf`` for none. The line
-            search shortens an update until it keeps this bound too. An agent without inner steps
-            has ``max_kl`` alone.
-        cg_iterations: Of conjugate gradients.
-        cg_damping: Added to the diagonal of the Hessian.
-        max_backtracks: Of the line search.
-        backtrack_factor: What a try of the line search is shorter than the one before.
-        curvature_fraction: Part of the steps that Hessian-vector products are computed on.
-        task_chunk: Tasks that are differentiated at a time; by default chosen by their size.
-        discount: Of rewards.
-        gae_lambda: Of the advantage estimate.
-        env_kwargs: For the environment, where ``env`` is an id.
-        policy_kwargs: ``hidden_sizes``, ``activation``, ``log_std_init``, ``output_scale``.
-        stats_window_size: Episodes in the logged means.
+            the steps that it sampled for the first inner step; ``math.inf`` for no bound. The line
+            search shortens an update until it keeps this bound too. Without inner steps, only
+            ``max_kl`` applies.
+        cg_iterations: Number of iterations of conjugate gradients.
+        cg_damping: Number, from 0 on, that is added to the diagonal of the Hessian.
+        max_backtracks: Largest number of times that the line search shrinks a step.
+        backtrack_factor: Factor, 0 to 1, by which each retry of the line search shrinks the step.
+        curvature_fraction: Fraction of the steps, 0 to 1, for Hessian-vector products.
+        task_chunk: Number of tasks that are differentiated at a time (default: chosen by size).
+        discount: Discount of the rewards, 0 to 1.
+        gae_lambda: Decay of the advantage estimate, 0 to 1.
+        env_kwargs: Arguments of the environment, where ``env`` is an id.
+        policy_kwargs: Arguments of the policy: ``hidden_sizes``, ``activation``, ``log_std_init``,
+            ``output_scale``.
+        stats_window_size: Number of episodes in the logged means.
         tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 none, 1 the training log.
-        seed: Of all randomness.
-        device: Of the networks.
+        verbose: 0 for no output, 1 for the training log.
+        seed: Seed of all randomness.
+        device: Device of the networks.
 
     Raises:
-        ValueError: Unknown names, counts below one, numbers outside their ranges, or no environment
-            (only :meth:`load` does without).
+        ValueError: A name is unknown, a count is below one, a number is outside its range, or there
+            is no environment (only :meth:`load` does without).
 
     Example:
         >>> from meta_rl.agents.maml_trpo import MAMLTRPO
@@ -162,7 +164,7 @@ class MAMLTRPO(PolicyGradientAgent):
             self._setup_model()
 
     def train(self) -> None:
-        """A trust-region step on the returns after adaptation."""
+        """Takes a trust-region step on the returns after adaptation."""
         params = self.policy.parameters_by_name()
         credit = self._credit()
         gradients, objectives = self.meta_gradients(params, credit)
@@ -198,26 +200,30 @@ class MAMLTRPO(PolicyGradientAgent):
 
     @torch.no_grad()
     def _install(self, params: Params) -> None:
-        """Make the outer update's result the policy's own parameters."""
+        """Copies the outer update's result into the policy's own parameters."""
         for name, parameter in self.policy.named_parameters():
             parameter.copy_(params[name])
 
     def meta_gradients(self, params: Params, credit: Tensor) -> tuple[Params, Tensor]:
-        """Each task's objective, ``[M]``, and its gradient in the initial parameters, [M, …].
+        """Returns each task's gradient with respect to the initial parameters, and its objective.
 
-        By the chain rule: that of the surrogate in the adapted parameters, then ``v -> Jᵀ v`` for
-        every inner step from the last to the first, J being symmetric.
+        The chain rule starts from the gradient of the surrogate with respect to the adapted
+        parameters, and applies ``v -> Jᵀ v`` for every inner step from the last to the first; J is
+        symmetric.
+
+        Returns:
+            Gradients ``[M, ...]`` and objectives ``[M]``.
         """
         supports, query = self.supports_and_query()
-        *before, fast = self._parameters_on_the_way(params)
+        *before, fast = self._inner_loop_parameters(params)
         chunk_size = self.task_chunk or tasks_at_a_time(query.mask)
         gradients, objectives = task_gradients(self.surrogate, fast, query, chunk_size=chunk_size)
         if not self.first_order:
             for values, support in zip(before[::-1], supports[::-1], strict=True):
-                bent = hessian_vector_product(
+                hessian_products = hessian_vector_product(
                     self.inner_loss, values, support, gradients, chunk_size=chunk_size
                 )
-                gradients = self._less_bent(gradients, bent)
+                gradients = self._minus_hessian_term(gradients, hessian_products)
         if self.exploration_coefficient and supports:
             explored, terms = task_gradients(
                 self.exploration, before[0], (supports[0], credit), chunk_size=chunk_size
@@ -227,21 +233,21 @@ class MAMLTRPO(PolicyGradientAgent):
         return gradients, objectives
 
     def exploration(self, params: Params, data: tuple[Batch, Tensor]) -> Tensor:
-        """E-MAML's term: what was sampled first is credited with the return at last."""
+        """Computes E-MAML's term, which credits the first episodes with the final return."""
         first, credit = data
         log_probs = self.policy.log_prob(self.policy.outputs(params, first.obs), first.actions)
         return self.exploration_coefficient * credit * first.mean(log_probs)
 
-    def _parameters_on_the_way(self, params: Params) -> list[Params]:
-        """Of every task, before each inner step and after all, ``[M, ...]``."""
+    def _inner_loop_parameters(self, params: Params) -> list[Params]:
+        """Lists the tasks' parameters before each inner step and after the last, ``[M, ...]``."""
         return [of_every_task(params, len(self._query.mask)), *self._path]
 
     def curvature(self, params: Params) -> Callable[[Params], Params]:
-        """Products with the Hessian of the mean divergence of the adapted policies."""
-        # The same steps for every product, and another draw for every update.
+        """Returns the product with the Hessian of the adapted policies' mean divergence."""
+        # All products of an update use the same steps, which are drawn anew for the next update.
         supports, query = self.part_of_steps(self.curvature_fraction)
         chunk_size = self.task_chunk or tasks_at_a_time(query.mask)
-        *before, fast = self._parameters_on_the_way(params)
+        *before, fast = self._inner_loop_parameters(params)
         jacobians = [
             self._inner_jacobian(values, support, chunk_size)
             for values, support in zip(before, supports, strict=True)
@@ -250,8 +256,8 @@ class MAMLTRPO(PolicyGradientAgent):
 
         def product(vector: Params) -> Params:
             products = {name: value.expand_as(fast[name]) for name, value in vector.items()}
-            for along in (*jacobians, fisher, *reversed(jacobians)):
-                products = along(products)
+            for multiply in (*jacobians, fisher, *reversed(jacobians)):
+                products = multiply(products)
             means = {name: value.mean(dim=0) for name, value in products.items()}
             if not bool(is_finite(means)):
                 check_finite("a Hessian-vector product", products, self.place_in_training)
@@ -262,22 +268,23 @@ class MAMLTRPO(PolicyGradientAgent):
     def _inner_jacobian(
         self, params: Params, support: Batch, chunk_size: int | None
     ) -> Callable[[Params], Params]:
-        """``v -> (I - α ∇²L) v``: the Jacobian of one inner step, which is symmetric."""
+        """Returns ``v -> (I - α ∇²L) v``, the symmetric Jacobian of one inner step."""
         if self.first_order:
             return lambda vector: vector
-        bend = hessian_vector_products(self.inner_loss, params, support, chunk_size=chunk_size)
+        hessian_product = hessian_vector_products(
+            self.inner_loss, params, support, chunk_size=chunk_size
+        )
+        return lambda vector: self._minus_hessian_term(vector, hessian_product(vector))
 
-        return lambda vector: self._less_bent(vector, bend(vector))
-
-    def _less_bent(self, vector: Params, bent: Params) -> Params:
-        return {name: value - self.inner_lr * bent[name] for name, value in vector.items()}
+    def _minus_hessian_term(self, vector: Params, products: Params) -> Params:
+        return {name: value - self.inner_lr * products[name] for name, value in vector.items()}
 
     @torch.no_grad()
     def evaluate(self, params: Params, credit: Tensor) -> tuple[float, float, float]:
-        """The mean objective with these initial parameters, and two mean divergences.
+        """Returns the mean objective with these initial parameters, and two mean divergences.
 
-        They are those of the policies after adaptation, on the query steps, and of the policy
-        before it, on the steps of the first inner step's support.
+        The first divergence is that of the policies after adaptation, on the query steps; the
+        second is that of the policy before it, on the steps of the first support set.
         """
         supports, query = self.supports_and_query()
         start = fast = of_every_task(params, len(query.mask))

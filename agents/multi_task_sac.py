@@ -1,4 +1,4 @@
-"""Baselines of PEARL: soft actor-critic on many tasks, without context or with the task known."""
+"""Baselines of PEARL: soft actor-critic on many tasks, without context or told the task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .pearl.inference import LatentState
 
 
 class MultiTaskSAC(PEARL):
-    """PEARL without context: z is always 0, and one policy has to do for all tasks.
+    """Baseline that is PEARL without context: z is always 0, and all tasks share one policy.
 
     Data collection, replay, losses and arguments are those of :class:`meta_rl.agents.pearl.PEARL`.
     """
@@ -27,13 +27,14 @@ class MultiTaskSAC(PEARL):
 
 
 class OracleSAC(MultiTaskSAC):
-    """Soft actor-critic that is told the task.
+    """Baseline that is soft actor-critic with the task as part of its input.
 
-    It could do all that PEARL does after adaptation, but is not an upper bound as such: early in
+    It can represent PEARL's behaviour after adaptation, but it need not be an upper bound: early in
     training on Walker2dRandParams it earns less than PEARL.
 
-    z is the task, flattened as Gymnasium flattens its space, less the mean of the training tasks
+    z is the task, flattened as Gymnasium flattens its space, minus the mean of the training tasks
     and divided by their standard deviation.
+
     """
 
     def _freeze_tasks(self) -> None:
@@ -57,11 +58,11 @@ class OracleSAC(MultiTaskSAC):
         return ((self._flat(tasks) - self._mean) / self._scale).astype(np.float32)
 
     def first_belief(self, tasks: Tensor) -> Belief:
-        """The tasks themselves."""
+        """Returns a belief that holds the tasks themselves."""
         return self._features[tasks], torch.ones(len(tasks), device=self.device)
 
     def adapt_to_tasks(self, tasks: Tasks) -> LatentState:
-        """The state of an agent that is told the tasks ``[N, ...]``."""
+        """Returns the state of an agent that is told the tasks ``[N, ...]``."""
         features = self._standardised(tasks)
         num = len(features)
         belief = (features, np.ones(num, dtype=np.float32))

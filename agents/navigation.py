@@ -1,9 +1,9 @@
-"""Oracles of the navigation families: they are told the task, and what they earn is the optimum.
+"""Oracles of the navigation families, which are told the task and earn the optimal return.
 
-A learner that has to find out what the task is cannot do better. What an oracle's episode earns is
-known in closed form: :func:`dense_optimum`, :func:`sparse_optimum` and :func:`time_within` for
-points, ``GridOracle.optimal_steps_on_goal`` for grids. The Bayes-optimal policy of grid navigation,
-which is not told, is in :mod:`meta_rl.agents.grid_search`.
+A learner that has to infer the task cannot do better. The return of an oracle's episode has a
+closed form: :func:`dense_optimum`, :func:`sparse_optimum` and :func:`time_within` for points,
+``GridOracle.optimal_steps_on_goal`` for grids. The Bayes-optimal policy of grid navigation, which
+is not told the task, is in :mod:`meta_rl.agents.grid_search`.
 
 Shapes: N tasks, T steps of an episode.
 """
@@ -18,28 +18,28 @@ import numpy as np
 from meta_rl.rollout import Rollout
 
 GRID_MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
-"""What the actions of the grid families add to x and y: stay, up, right, down, left."""
+"""Displacements of the grid families' actions in x and y: stay, up, right, down, left."""
 
 MAX_STEP = 0.1
-"""How far an action of 1 moves a point along its axis."""
+"""Distance that an action of 1 moves a point along its axis."""
 
 
 class _Oracle(ABC):
-    """What oracles share: a state that comes from the tasks alone."""
+    """Base class of oracles, whose state depends on the tasks alone."""
 
     @abstractmethod
     def adapt_to_tasks(self, tasks: Any) -> Any:
-        """What to know of the tasks; leaves have a leading task axis."""
+        """Returns what the oracle knows about the tasks; leaves have a leading task axis."""
 
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
-        """Return the state as it is: there is nothing left to learn.
+        """Returns the state as it is: there is nothing left to learn.
 
         Raises:
-            ValueError: There is no state: the oracle was not told the tasks.
+            ValueError: There is no state, so that the oracle does not know the tasks.
         """
-        return self._told(state)
+        return self._require_state(state)
 
-    def _told(self, state: Any) -> Any:
+    def _require_state(self, state: Any) -> Any:
         if state is None:
             raise ValueError(
                 f"{type(self).__name__} needs to be told the tasks: state = adapt_to_tasks(tasks)"
@@ -48,11 +48,11 @@ class _Oracle(ABC):
 
 
 class PointTask(NamedTuple):
-    """What an oracle knows of a point's task.
+    """Task of a point, as an oracle knows it.
 
     Attributes:
-        goal: x and y, ``[N, 2]``.
-        wind: What moves the point at every step on top of its action, ``[N, 2]``.
+        goal: Position (x, y) of the goal, ``[N, 2]``.
+        wind: Displacement that is added to the action at every step, ``[N, 2]``.
     """
 
     goal: np.ndarray
@@ -60,17 +60,17 @@ class PointTask(NamedTuple):
 
 
 class PointOracle(_Oracle):
-    """Straight to the goal, as fast as both axes allow, and then stays.
+    """Oracle that moves to the goal as fast as both axes allow, and then stays.
 
-    For ``PointNavigation``, ``PointRobot`` and ``SparsePointNavigation``.
+    It is for ``PointNavigation``, ``PointRobot`` and ``SparsePointNavigation``.
 
-    Both axes move independently and the way left along each of them is the shortest possible after
-    every step, and hence so is the distance: no policy earns more, whether the reward falls with
-    the distance at every step or only near the goal.
+    Both axes move independently. After every step the remaining distance along each axis is the
+    shortest possible, and so is the Euclidean distance: no policy earns more, whether the reward
+    falls with the distance everywhere or only near the goal.
     """
 
     def adapt_to_tasks(self, tasks: np.ndarray) -> PointTask:
-        """The goals are the tasks, ``[N, 2]``."""
+        """Returns the goals, which are the tasks, ``[N, 2]``, and no wind."""
         goal = np.asarray(tasks, dtype=np.float64)
         return PointTask(goal, np.zeros_like(goal))
 
@@ -81,42 +81,42 @@ class PointOracle(_Oracle):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, PointTask]:
-        """The clipped way to the goal, float32 ``[N, 2]``.
+        """Returns the displacement to the goal, clipped to actions, float32 ``[N, 2]``.
 
         Raises:
             ValueError: There is no state.
         """
-        state = self._told(state)
-        way = (state.goal - np.asarray(observation, dtype=np.float64) - state.wind) / MAX_STEP
-        return np.clip(way, -1.0, 1.0).astype(np.float32), state
+        state = self._require_state(state)
+        move = (state.goal - np.asarray(observation, dtype=np.float64) - state.wind) / MAX_STEP
+        return np.clip(move, -1.0, 1.0).astype(np.float32), state
 
 
 class WindOracle(PointOracle):
-    """Straight to the fixed goal of ``WindNavigation`` against the known wind; holds its place.
+    """Oracle that moves to the fixed goal of ``WindNavigation`` in the known wind, and stays.
 
     Args:
-        goal: Where it is.
+        goal: Position (x, y) of the goal.
     """
 
     def __init__(self, goal: tuple[float, float] = (0.0, 1.0)) -> None:
         self.goal = goal
 
     def adapt_to_tasks(self, tasks: np.ndarray) -> PointTask:
-        """The winds are the tasks, ``[N, 2]``."""
+        """Returns the fixed goal and the winds, which are the tasks, ``[N, 2]``."""
         wind = np.asarray(tasks, dtype=np.float64)
         return PointTask(np.broadcast_to(np.asarray(self.goal), wind.shape), wind)
 
 
 def shortest_ways(start: Any, task: PointTask, num_steps: int) -> np.ndarray:
-    """The least that can be left of the way after 1, ..., T steps, along each axis: ``[N, T, 2]``.
+    """Returns the least remaining distance along each axis after 1, ..., T steps, ``[N, T, 2]``.
 
-    It shrinks by the point's own step and by the wind's share in its direction:
-    ``max(|w| - t (MAX_STEP + sign(w) wind), 0)`` for a way w (winds no stronger than ``MAX_STEP``).
+    It shrinks by the point's own step and by the wind along it: ``max(|w| - t (MAX_STEP + sign(w)
+    wind), 0)`` for a displacement w to the goal (winds are no stronger than ``MAX_STEP``).
 
     Args:
-        start: x and y, ``[N, 2]`` or ``[2]``.
+        start: Start position (x, y), ``[N, 2]`` or ``[2]``.
         task: Goals and winds.
-        num_steps: T.
+        num_steps: Number of steps, T.
     """
     way = task.goal - np.asarray(start)
     speed = MAX_STEP + np.sign(way) * task.wind
@@ -125,12 +125,12 @@ def shortest_ways(start: Any, task: PointTask, num_steps: int) -> np.ndarray:
 
 
 def dense_optimum(ways: np.ndarray, tolerance: float | None = None) -> np.ndarray:
-    """Best return of an episode in which each step costs the distance, ``[N]``.
+    """Returns the best return of an episode in which each step costs the distance, ``[N]``.
 
     Args:
-        ways: Of :func:`shortest_ways` from the start, ``[N, T, 2]``.
-        tolerance: The episode ends with the first step after which both ways are shorter than
-            this; ``None`` where nothing ends it early.
+        ways: Remaining distances from :func:`shortest_ways`, ``[N, T, 2]``.
+        tolerance: Distance along both axes below which the episode ends; ``None`` where nothing
+            ends it early.
     """
     distances = np.linalg.vector_norm(ways, axis=-1)
     if tolerance is None:
@@ -141,23 +141,23 @@ def dense_optimum(ways: np.ndarray, tolerance: float | None = None) -> np.ndarra
 
 
 def sparse_optimum(ways: np.ndarray, radius: float) -> np.ndarray:
-    """Best return of an episode that pays 1 minus the distance within a radius, ``[N]``."""
+    """Returns the best return where a step within a radius pays 1 minus the distance, ``[N]``."""
     distances = np.linalg.vector_norm(ways, axis=-1)
     return np.where(distances <= radius, 1.0 - distances, 0.0).sum(axis=1)
 
 
 def time_within(ways: np.ndarray, radius: float) -> np.ndarray:
-    """Best return of an episode that pays 1 per step within a radius, ``[N]``."""
+    """Returns the best return of an episode that pays 1 per step within a radius, ``[N]``."""
     distances = np.linalg.vector_norm(ways, axis=-1)
     return (distances <= radius).sum(axis=1).astype(np.float64)
 
 
 def grid_action(cell: Any, goal: Any) -> np.ndarray:
-    """The next action of a shortest path, first along x: int64 ``[N]``.
+    """Returns the next action of a shortest path, first along x: int64 ``[N]``.
 
     Args:
-        cell: Where the agent is, int ``[N, 2]``.
-        goal: Where it goes, int ``[N, 2]``.
+        cell: Position of the agent, int ``[N, 2]``.
+        goal: Position of the goal, int ``[N, 2]``.
     """
     way = np.asarray(goal) - np.asarray(cell)
     x, y = way[:, 0], way[:, 1]
@@ -167,12 +167,12 @@ def grid_action(cell: Any, goal: Any) -> np.ndarray:
 
 
 class GridTask(NamedTuple):
-    """What an oracle knows of a grid's task, and whether it holds the key.
+    """Task of a grid, as an oracle knows it, and whether the agent holds the key.
 
     Attributes:
-        goal: Where to end, int64 ``[N, 2]``; with keys, the door.
-        key: Where to go first, int64 ``[N, 2]``.
-        has_key: Whether it has been there in this episode, bool ``[N]``.
+        goal: Position of the goal or, with keys, of the door, int64 ``[N, 2]``.
+        key: Position of the key, int64 ``[N, 2]``.
+        has_key: Whether the agent has been at the key in this episode, bool ``[N]``.
     """
 
     goal: np.ndarray
@@ -181,10 +181,10 @@ class GridTask(NamedTuple):
 
 
 class GridOracle(_Oracle):
-    """A shortest path to the goal, and then stays: ``GridNavigation`` and ``DarkRoom``.
+    """Oracle of ``GridNavigation`` and ``DarkRoom``: takes a shortest path and stays on the goal.
 
     Args:
-        size: Cells along each side.
+        size: Number of cells along each side.
         cell_numbers: Whether observations are numbers of cells (``y * size + x``) and not (x, y).
     """
 
@@ -193,7 +193,7 @@ class GridOracle(_Oracle):
         self.cell_numbers = cell_numbers
 
     def adapt_to_tasks(self, tasks: Any) -> GridTask:
-        """The goals are the tasks, ``[N, 2]``; no key is needed."""
+        """Returns the goals, which are the tasks, ``[N, 2]``; no key is needed."""
         goal = np.asarray(tasks, dtype=np.int64)
         return GridTask(goal, goal, np.ones(len(goal), dtype=bool))
 
@@ -210,44 +210,44 @@ class GridOracle(_Oracle):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, GridTask]:
-        """The next action of a shortest path, int64 ``[N]``.
+        """Returns the next action of a shortest path, int64 ``[N]``.
 
         Raises:
             ValueError: There is no state.
         """
-        state = self._told(state)
+        state = self._require_state(state)
         target = np.where(state.has_key[:, None], state.goal, state.key)
         return grid_action(self._cells(observation), target), state
 
     @staticmethod
     def optimal_steps_on_goal(tasks: Any, start: tuple[int, int], horizon: int) -> np.ndarray:
-        """Steps that end on the goal in the best episode, ``[N]``.
+        """Returns the number of steps that end on the goal in the best episode, ``[N]``.
 
         A goal at distance d is first entered by step ``max(d, 1)``.
 
         Args:
             tasks: Goals, ``[N, 2]``.
-            start: Of the episode.
-            horizon: Steps of the episode.
+            start: Start position (x, y) of the episode.
+            horizon: Number of steps in the episode.
         """
         distance = np.abs(np.asarray(tasks) - np.asarray(start)).sum(axis=1)
         return np.maximum(horizon + 1 - np.maximum(distance, 1), 0).astype(np.float64)
 
 
 class KeyToDoorOracle(GridOracle):
-    """A shortest path to the key, and then to the door: ``DarkKeyToDoor``.
+    """Oracle of ``DarkKeyToDoor``: takes a shortest path to the key, and then to the door.
 
-    It earns 2 where the horizon allows: never more than ``4 (size - 1)`` steps are needed.
+    It earns 2 where the horizon allows; ``4 (size - 1)`` steps are always enough.
 
     Args:
-        size: Cells along each side.
+        size: Number of cells along each side.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__(size, cell_numbers=True)
 
     def adapt_to_tasks(self, tasks: Any) -> GridTask:
-        """Where the keys and the doors are."""
+        """Returns the cells of the keys and of the doors."""
         door = np.asarray(tasks["door"], dtype=np.int64)
         key = np.asarray(tasks["key"], dtype=np.int64)
         return GridTask(door, key, np.zeros(len(door), dtype=bool))
@@ -259,13 +259,13 @@ class KeyToDoorOracle(GridOracle):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, GridTask]:
-        """The next action of a shortest path, int64 ``[N]``.
+        """Returns the next action of a shortest path, int64 ``[N]``.
 
         Raises:
             ValueError: There is no state.
         """
-        state = self._told(state)
-        # The key is taken by a step that ends on it, not by starting there.
+        state = self._require_state(state)
+        # A step that ends on the key takes it; starting there does not.
         at_key = (self._cells(observation) == state.key).all(axis=1)
         has_key = state.has_key | at_key
         if episode_start is not None:
@@ -274,20 +274,22 @@ class KeyToDoorOracle(GridOracle):
 
 
 class SideTask(NamedTuple):
-    """What an oracle knows of a T-maze.
+    """Task of a T-maze, as an oracle knows it.
 
     Attributes:
-        side: +1 (up) or -1 (down), int64 ``[N]``.
+        side: Side of the goal, +1 (up) or -1 (down), int64 ``[N]``.
     """
 
     side: np.ndarray
 
 
 class TMazeOracle(_Oracle):
-    """Right to the junction, then to the goal's side: ``TMaze``. It earns ``goal_reward``.
+    """Oracle of ``TMaze``: goes right to the junction, then to the goal's side.
+
+    It earns ``goal_reward``.
 
     Args:
-        junction: x of the junction; with ambiguous positions, 1.
+        junction: Position x of the junction; 1 with ambiguous positions.
     """
 
     RIGHT, UP, DOWN = 0, 1, 3
@@ -296,7 +298,7 @@ class TMazeOracle(_Oracle):
         self.junction = junction
 
     def adapt_to_tasks(self, tasks: Any) -> SideTask:
-        """The sides are the tasks, ``[N, 1]``."""
+        """Returns the sides, which are the tasks, ``[N, 1]``."""
         return SideTask(np.asarray(tasks, dtype=np.int64)[:, 0])
 
     def predict(
@@ -306,19 +308,19 @@ class TMazeOracle(_Oracle):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, SideTask]:
-        """The next action of the path, int64 ``[N]``.
+        """Returns the next action of the path, int64 ``[N]``.
 
         Raises:
             ValueError: There is no state.
         """
-        state = self._told(state)
+        state = self._require_state(state)
         at_junction = np.asarray(observation)[:, 0] >= self.junction
         turn = np.where(state.side > 0, self.UP, self.DOWN)
         return np.where(at_junction, turn, self.RIGHT), state
 
 
 def navigation_oracles() -> dict[str, Any]:
-    """The oracle of every navigation family with its default arguments, by the family's name."""
+    """Returns each navigation family's oracle, for its default arguments, by the family's name."""
     return {
         "PointNavigation": PointOracle(),
         "PointRobot": PointOracle(),

@@ -1,4 +1,4 @@
-"""An ordinary agent that is told the task."""
+"""An oracle: an ordinary agent that is told the task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meta_rl.tasks import Tasks
 
 
 class Predictor(Protocol):
-    """An agent of Stable-Baselines3."""
+    """Interface of an agent of Stable-Baselines3."""
 
     observation_space: spaces.Space
 
@@ -24,23 +24,24 @@ class Predictor(Protocol):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> Any:
-        """Actions, and a state that is not used."""
+        """Returns actions, and a state that is not used."""
 
 
 class TaskConditionedOracle:
-    """One policy that is told the task, beside learners that have to find it out.
+    """Oracle: a policy that is told the task, where learners have to infer it.
 
-    It could do all that a learner does after adaptation. It is an upper bound only if it is trained
-    well enough: PPO with 3 million steps that is told the goal of HalfCheetahVel earns -82 an
-    episode, a published PEARL -37.
+    It can represent the behaviour of any learner after adaptation. It is an upper bound only if it
+    is trained well enough: PPO with 3 million steps that is told the goal of HalfCheetahVel earns
+    -82 an episode, a published PEARL -37.
 
     Train any agent of Stable-Baselines3 on ``meta_rl.sb3_env(..., append_task=True)``, and wrap it
     to evaluate it on held-out tasks.
 
     Args:
-        model: The trained agent.
-        task_space: ``task_split.space`` of the environment.
-        observation_space: Of a single environment without the task, where it is not a ``Box``.
+        model: Trained agent of Stable-Baselines3.
+        task_space: Space of tasks, ``task_split.space`` of the environment.
+        observation_space: Space of a single environment's observations without the task, where it
+            is not a ``Box``.
 
     Raises:
         ValueError: The agent was not trained with the task in its observation.
@@ -69,11 +70,11 @@ class TaskConditionedOracle:
             )
 
     def adapt_to_tasks(self, tasks: Tasks) -> np.ndarray:
-        """What the evaluator tells the agent: the tasks, flat, ``[N, K]``."""
+        """Returns the tasks as flat vectors, ``[N, K]``, which are the agent's state."""
         return self.encoder.encoded(tasks)
 
     def adapt(self, rollout: Rollout, state: np.ndarray) -> np.ndarray:
-        """Nothing is left to learn."""
+        """Returns the state as it is: there is nothing left to learn."""
         return state
 
     def predict(
@@ -83,16 +84,16 @@ class TaskConditionedOracle:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Act, seeing the task.
+        """Acts on the observation and the task.
 
         Args:
-            observation: ``[N, ...]``.
-            state: From :meth:`adapt_to_tasks`.
+            observation: Observations ``[N, ...]``.
+            state: State from :meth:`adapt_to_tasks`.
             episode_start: Not used.
-            deterministic: Take the most likely action.
+            deterministic: Whether to take the most likely action.
 
         Raises:
-            ValueError: The tasks were not told, or observations that the agent was not trained on.
+            ValueError: There is no state, or the agent was trained on other observations.
         """
         if state is None:
             raise ValueError("an oracle has to be told the tasks: state = adapt_to_tasks(tasks)")

@@ -16,17 +16,17 @@ from meta_rl.rollout import Rollout
 
 
 class MemorylessActorCritic(ActorCritic):
-    """A policy and a value function that read the present observation, and nothing else.
+    """A policy and a value function that read only the present observation.
 
-    The previous action, reward and done flag, and the mark of a new trial, are cut off: they would
-    tell something of the task.
+    The previous action, reward and done flag, and the mark of a new trial, are cut off, since they
+    carry information about the task.
 
     Args:
         observation_space: Flat ``Box`` of :class:`meta_rl.previous_step.AppendPreviousStep`.
-        action_space: ``Discrete`` or ``Box``.
+        action_space: ``Discrete`` or ``Box`` space of actions.
         hidden_sizes: Sizes of the tanh layers, which policy and value function share.
         generator: Generator that draws the first weights and, later, the actions.
-        log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
+        log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
     """
 
     def __init__(
@@ -48,28 +48,28 @@ class MemorylessActorCritic(ActorCritic):
         self.make_heads(sizes[-1])
 
     def initial_state(self, num: int) -> ActorState:
-        """Nothing is carried from step to step."""
+        """Returns an empty state: nothing is carried from step to step."""
         return ()
 
     def step(self, obs: Tensor, state: ActorState) -> tuple[Tensor, ActorState]:
-        """Features ``[N, H]`` of the observations themselves."""
+        """Returns features ``[N, H]`` of the observations themselves."""
         return self.features(obs, state), state
 
     def features(self, obs: Tensor, state: ActorState) -> Tensor:
-        """Features ``[T, N, H]`` of the observations themselves."""
+        """Returns features ``[T, N, H]`` of the observations themselves."""
         return self.layers(obs[..., : self.observation_size])
 
 
 class PPO(OnPolicyAgent):
-    """Proximal policy optimisation (Schulman et al., 2017) of one policy for all tasks.
+    """Agent that trains one policy for all tasks by PPO (Schulman et al., 2017).
 
-    The policy has no memory and does not see rewards, so that it cannot adapt. It is the best that
-    one behaviour does for all tasks: what a meta-learner earns beyond it is what adaptation brings.
+    The policy has no memory and does not see rewards, so that it cannot adapt. It approximates the
+    best single behaviour for all tasks: the difference to a meta-learner is the gain by adaptation.
 
-    The return that is maximised is that of an episode: where one is cut by its time limit, or by
-    the end of its trial, the value of its last observation stands for what would have followed.
+    The agent maximises the return of an episode. Where a time limit or the end of a trial cuts an
+    episode, the value of its last observation replaces the rewards that would have followed.
 
-    Arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
+    The arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
     :class:`MemorylessActorCritic`, whose ``policy_kwargs`` are ``hidden_sizes`` and
     ``log_std_init``.
 
@@ -83,7 +83,7 @@ class PPO(OnPolicyAgent):
 
     @torch.no_grad()
     def what_follows(self, rollout: Rollout, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The critic's values of the true successors, 0 after a terminal state; episodes end."""
+        """Returns values of the true next states (0 if terminal), and the ends of episodes."""
         obs = torch.from_numpy(rollout.next_observations).to(self.device)
         following = self.policy.values(self.policy.features(obs, ()))
         terminated = torch.from_numpy(rollout.terminated).to(self.device)

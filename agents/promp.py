@@ -18,40 +18,42 @@ from meta_rl.tasks import check_count, check_number
 
 
 class ProMP(PolicyGradientAgent):
-    """MAML with a low-variance curvature estimate and a proximal outer update.
+    """Agent that is MAML with low-variance meta-gradients and a proximal outer update.
 
     Rothfuss, Lee, Clavera, Asfour and Abbeel, "ProMP: Proximal Meta-Policy Search", 2019,
     algorithm 1. The inner objective is the likelihood ratio (equation 6), so that the gradient of
-    the meta-objective credits what was sampled before adaptation. The outer objective is clipped as
-    in PPO (equation 9), less a penalty on the divergence of the policies of the inner loop from
-    those that sampled (equation 8); it is raised by a few steps of Adam on the same data.
+    the meta-objective credits the episodes before adaptation. The outer objective is clipped as in
+    PPO (equation 9), minus a penalty on the divergence of the policies of the inner loop from those
+    that sampled (equation 8). A few steps of Adam on the same data maximise it.
 
     Args:
-        policy: ``"MlpPolicy"``: :class:`meta_rl.task_policy.TaskPolicy`.
+        policy: Policy class, or ``"MlpPolicy"`` for :class:`meta_rl.task_policy.TaskPolicy`.
         env: An environment id, or a batch of task environments.
-        learning_rate: Of Adam: a number, or a function of the remaining progress (1 to 0).
-        meta_batch_size: Tasks at a time, M, where ``env`` is an id.
-        envs_per_task: Episodes of each task for a gradient step, B.
+        learning_rate: Step size of Adam: a number, or a function of the remaining progress (1 to
+            0).
+        meta_batch_size: Number of tasks at a time, M, where ``env`` is an id.
+        envs_per_task: Number of episodes of each task for a gradient step, B.
         inner_lr: Step size α of the inner loop.
-        num_inner_steps: Inner steps that are trained through.
-        later_inner_lr: Step size of the steps after those; half of ``inner_lr`` by default.
-        num_outer_steps: Steps of Adam on the data of an iteration.
-        clip_range: ε of the probability ratio after adaptation.
-        inner_kl_coefficient: η of the penalty.
-        task_chunk: Tasks that are differentiated at a time; by default chosen by their size.
-        discount: Of rewards.
-        gae_lambda: Of the advantage estimate.
-        env_kwargs: For the environment, where ``env`` is an id.
-        policy_kwargs: ``hidden_sizes``, ``activation``, ``log_std_init``, ``output_scale``.
-        stats_window_size: Episodes in the logged means.
+        num_inner_steps: Number of inner steps that are trained through, at least 1.
+        later_inner_lr: Step size of later inner steps (default: half of ``inner_lr``).
+        num_outer_steps: Number of steps of Adam on the data of an iteration.
+        clip_range: Bound ε, above 0, on the change of the probability ratio after adaptation.
+        inner_kl_coefficient: Weight η of the penalty, from 0 on.
+        task_chunk: Number of tasks that are differentiated at a time (default: chosen by size).
+        discount: Discount of the rewards, 0 to 1.
+        gae_lambda: Decay of the advantage estimate, 0 to 1.
+        env_kwargs: Arguments of the environment, where ``env`` is an id.
+        policy_kwargs: Arguments of the policy: ``hidden_sizes``, ``activation``, ``log_std_init``,
+            ``output_scale``.
+        stats_window_size: Number of episodes in the logged means.
         tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 none, 1 the training log.
-        seed: Of all randomness.
-        device: Of the networks.
+        verbose: 0 for no output, 1 for the training log.
+        seed: Seed of all randomness.
+        device: Device of the networks.
 
     Raises:
-        ValueError: Unknown names, counts below one, numbers outside their ranges, or no environment
-            (only :meth:`load` does without).
+        ValueError: A name is unknown, a count is below one, a number is outside its range, or there
+            is no environment (only :meth:`load` does without).
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class ProMP(PolicyGradientAgent):
         return ["policy", "policy.optimizer"], []
 
     def train(self) -> None:
-        """Steps of Adam on the clipped objective after adaptation."""
+        """Takes steps of Adam on the clipped objective after adaptation."""
         self._update_learning_rate(self.policy.optimizer)
         supports, query = self.supports_and_query()
         for _ in range(self.num_outer_steps):
@@ -132,7 +134,7 @@ class ProMP(PolicyGradientAgent):
             )
             check_finite("a gradient", gradients, self.place_in_training)
             for name, parameter in self.policy.named_parameters():
-                parameter.grad = -gradients[name].mean(dim=0)  # Adam descends
+                parameter.grad = -gradients[name].mean(dim=0)  # Adam minimises
             self.policy.optimizer.step()
             self._n_updates += 1
         self.logger.record("train/objective", objectives.mean().item())
@@ -144,7 +146,12 @@ class ProMP(PolicyGradientAgent):
     def objective(
         self, params: Params, supports: list[Batch], query: Batch
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Equation 10 for one task; and again, with the mean divergence in the inner loop."""
+        """Computes the objective of one task (equation 10).
+
+        Returns:
+            The objective to differentiate, and a pair for the log: the objective and the mean
+            divergence in the inner loop.
+        """
         divergence = torch.zeros((), device=query.obs.device)
         for support in supports:
             divergence = divergence + self.kl(params, support)

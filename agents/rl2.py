@@ -16,20 +16,20 @@ from meta_rl.on_policy.agent import OnPolicyAgent
 
 
 class RecurrentActorCritic(ActorCritic):
-    """A policy and a value function that read one memory.
+    """A policy and a value function that read the same memory.
 
     The memory is reset where the observation marks a new trial, and nowhere else.
 
     Args:
         observation_space: Flat ``Box`` of :class:`meta_rl.previous_step.AppendPreviousStep`.
-        action_space: ``Discrete`` or ``Box``.
+        action_space: ``Discrete`` or ``Box`` space of actions.
         core: Name in :data:`meta_rl.memory.MEMORY_CORES`.
         hidden_size: Size of the memory.
-        embedding: Sizes of the ReLU layers before the memory.
+        embedding: Sizes of the ReLU layers before the memory (default: no layers).
         generator: Generator that draws the first weights and, later, the actions.
         memory_span: Number of steps over which the memory should be able to learn from the start
             (see :meth:`meta_rl.memory.MemoryCore.set_time_scales`); ``None`` for zero biases.
-        log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
+        log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RecurrentActorCritic(ActorCritic):
             for layer in (nn.Linear(before, after), nn.ReLU())
         ]
         self.embedding = nn.Sequential(*layers)
-        # The first features tell where the agent is: those before action, reward and done flag.
+        # The first features, before action, reward and done flag, are the observation itself.
         place = None if embedding else sizes[0] - self.num_outputs - 2
         self.core = make_memory_core(core, sizes[-1], hidden_size, place)
         drawn_by = self.make_heads(self.core.output_size)
@@ -60,41 +60,41 @@ class RecurrentActorCritic(ActorCritic):
             self.core.set_time_scales(memory_span, drawn_by)
 
     def first_weights(self, name: str, weight: Tensor) -> tuple[float, Sequence[Tensor]]:
-        """The gain and the blocks of a layer: a memory's gates lie on top of each other."""
+        """Returns the gain and the blocks of a layer; a memory's gates are blocks of one matrix."""
         if not name.startswith("core."):
             return super().first_weights(name, weight)
         layer = name.removeprefix("core.").removesuffix(".weight")
         return self.core.gains.get(layer, 1.0), weight.split(self.core.output_size)
 
     def initial_state(self, num: int) -> MemoryState:
-        """The memory before the first step of ``num`` trials."""
+        """Returns the memory before the first step of ``num`` trials."""
         return self.core.initial_state(num)
 
     def step(self, obs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        """Read the memory, ``[N, H]``, and write it; it begins anew where a trial does."""
+        """Reads and writes the memory, ``[N, H]``, which is reset where a trial begins."""
         state = self.core.reset(state, obs[:, -1] > 0)
         return self.core.step(self.embedding(obs[:, :-1]), state)
 
     def features(self, obs: Tensor, state: MemoryState) -> Tensor:
-        """Read and write the memory at each step of whole trials, ``[T, N, H]``."""
+        """Reads and writes the memory at each step of whole trials, ``[T, N, H]``."""
         return self.core(self.embedding(obs[..., :-1]), state)[0]
 
 
 class RL2(OnPolicyAgent):
-    """RL² (Duan et al., 2016; Wang et al., 2016) with proximal policy optimisation.
+    """Agent that runs RL² (Duan et al., 2016; Wang et al., 2016) with PPO.
 
-    A recurrent policy sees the previous action, reward and done flag beside the observation, and
-    keeps its memory over all episodes of a trial, that is, of one task. Ordinary reinforcement
+    A recurrent policy sees the previous action, reward and done flag together with the observation,
+    and keeps its memory over all episodes of a trial, that is, of one task. Ordinary reinforcement
     learning of such a policy on a distribution of tasks makes the recurrence itself a learning
-    algorithm: adapting is acting, and :meth:`adapt` is the identity.
+    algorithm. The agent adapts by acting, and :meth:`adapt` is the identity.
 
-    The return that is maximised is that of the whole trial: the advantage estimate runs over the
+    The agent maximises the return of the whole trial: the advantage estimate continues across the
     ends of episodes and stops at the end of the trial, whose last step is not bootstrapped.
 
     Differences from the paper: PPO with a clipped objective (Schulman et al., 2017) in place of
     TRPO (as in most later work), and one memory for policy and value function.
 
-    Arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
+    The arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
     :class:`RecurrentActorCritic`, whose ``policy_kwargs`` are ``core`` (``"gru"``, ``"lstm"``,
     ``"associative"``, ``"ntm"``), ``hidden_size``, ``embedding``, ``memory_span`` (by default a
     whole trial) and ``log_std_init``.
@@ -108,5 +108,5 @@ class RL2(OnPolicyAgent):
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": RecurrentActorCritic}
 
     def _policy_defaults(self) -> dict[str, Any]:
-        """The memory's span; a loaded agent without an environment has its weights already."""
+        """Returns the memory's span; an agent that is loaded without an environment needs none."""
         return {"memory_span": None if self.env is None else self.whole_trial()}

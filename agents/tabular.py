@@ -1,17 +1,17 @@
 """Classical learners for random tabular Markov decision processes.
 
-The baselines of Duan et al., "RL²: Fast Reinforcement Learning via Slow Reinforcement Learning"
-(2016), section 3.2, and the oracle that bounds them. Each keeps statistics of every (state, action)
-and plans a whole episode ahead after every :meth:`adapt`, for all tasks at once.
+They are the baselines of Duan et al., "RL²: Fast Reinforcement Learning via Slow Reinforcement
+Learning" (2016), section 3.2, and the oracle that bounds them. Each keeps statistics of every
+(state, action) and plans a whole episode after every :meth:`adapt`, for all tasks at once.
 
 The paper does not print its definitions. Those here follow the code that its results come from,
 which is Osband's TabulaRL (https://github.com/iosband/TabulaRL) in the authors' evaluation script:
 
-* its Bayesian learners believe that mean rewards are N(0, 1), although the processes are drawn with
-  N(1, 1). :data:`~meta_rl.agents.tabular_beliefs.TABULARL_PRIOR` is that belief, ``TabularPrior()``
-  the true one;
-* its ε-greedy and UCRL2 have (almost) no prior: ``EMPIRICAL_PRIOR``;
-* the transition of an episode's last step is not counted: no decision depends on it.
+* Its Bayesian learners believe that mean rewards are N(0, 1), although the processes are drawn with
+  N(1, 1). :data:`~meta_rl.agents.tabular_beliefs.TABULARL_PRIOR` is that belief, and
+  ``TabularPrior()`` the true one.
+* Its ε-greedy and UCRL2 have almost no prior: ``EMPIRICAL_PRIOR``.
+* It does not count the transition of an episode's last step, as no decision depends on it.
 
 Shapes: N tasks, S states, A actions, H steps in an episode, T steps in a rollout.
 """
@@ -41,21 +41,21 @@ from .tabular_planning import finite_horizon_q_values, optimistic_q_values
 
 
 class StepState(NamedTuple):
-    """How far the current episode has come.
+    """Progress of the current episode.
 
     Attributes:
-        step: Steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
+        step: Number of steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
     """
 
     step: np.ndarray
 
 
 class PlanState(NamedTuple):
-    """A plan and how far its episode has come.
+    """A plan and the progress of its episode.
 
     Attributes:
         q_values: Action values, ``[N, H, S, A]``.
-        step: Steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
+        step: Number of steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
     """
 
     q_values: np.ndarray
@@ -63,7 +63,7 @@ class PlanState(NamedTuple):
 
 
 class _TabularLearner:
-    """What all learners share: the sizes, and checks of what they are given."""
+    """Base class of all learners: the sizes, and the checks of inputs."""
 
     def __init__(self, num_states: int, num_actions: int, horizon: int) -> None:
         sizes = {"num_states": num_states, "num_actions": num_actions, "horizon": horizon}
@@ -80,8 +80,8 @@ class _TabularLearner:
             raise ValueError(f"observation must have shape [N], got {list(cells.shape)}")
         return check_indices("observation", cells, self.num_states)
 
-    def _start(self, step: np.ndarray, episode_start: Any, num_tasks: int) -> np.ndarray:
-        """Steps taken before this one: 0 where an episode starts, or where the last one is over."""
+    def _steps_taken(self, step: np.ndarray, episode_start: Any, num_tasks: int) -> np.ndarray:
+        """Returns the steps taken before this one; 0 at an episode's start or after its end."""
         if len(step) != num_tasks:
             raise ValueError(f"state holds {len(step)} tasks, but observation {num_tasks}")
         step = step % self.horizon
@@ -94,13 +94,13 @@ class _TabularLearner:
 
 
 class RandomActions(_TabularLearner):
-    """Uniformly random actions: the lower bound.
+    """Agent that takes uniformly random actions: the lower bound.
 
     Args:
         num_states: Number of states, S.
         num_actions: Number of actions, A.
-        horizon: Steps in an episode, H.
-        rng: Draws the actions.
+        horizon: Number of steps in an episode, H.
+        rng: Generator that draws the actions.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class RandomActions(_TabularLearner):
         self.rng = rng
 
     def adapt(self, rollout: Rollout, state: StepState | None = None) -> StepState:
-        """Learn nothing."""
+        """Returns the state as it is: this agent learns nothing."""
         if state is None:
             return StepState(np.zeros(np.shape(rollout.rewards)[1], dtype=np.int64))
         return state
@@ -122,27 +122,27 @@ class RandomActions(_TabularLearner):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, StepState]:
-        """Draw actions ``[N]``; random even where ``deterministic`` is asked for."""
+        """Draws actions ``[N]``; random even where ``deterministic`` is asked for."""
         cells = self._check_observation(observation)
         state = StepState(np.zeros(len(cells), dtype=np.int64)) if state is None else state
-        step = self._start(state.step, episode_start, len(cells))
+        step = self._steps_taken(state.step, episode_start, len(cells))
         return self.rng.integers(self.num_actions, size=len(cells)), StepState(step + 1)
 
 
 class ValueIteration(_TabularLearner):
-    """Oracle: the optimal finite-horizon policy of the true process, the upper bound.
+    """Oracle that follows the optimal finite-horizon policy of the true process: the upper bound.
 
     Args:
         num_states: Number of states, S.
         num_actions: Number of actions, A.
-        horizon: Steps in an episode, H.
+        horizon: Number of steps in an episode, H.
     """
 
     def adapt_to_tasks(self, tasks: dict[str, np.ndarray]) -> PlanState:
-        """Plan in the true processes.
+        """Plans in the true processes.
 
         Args:
-            tasks: ``rewards`` ``[N, S, A]`` and ``transitions`` ``[N, S, A, S]``.
+            tasks: Tasks with ``rewards`` ``[N, S, A]`` and ``transitions`` ``[N, S, A, S]``.
 
         Raises:
             ValueError: The tasks have other sizes than the learner.
@@ -158,17 +158,17 @@ class ValueIteration(_TabularLearner):
         return PlanState(q_values, np.zeros(len(rewards), dtype=np.int64))
 
     def optimal_return(self, tasks: dict[str, np.ndarray], initial_state: int = 0) -> np.ndarray:
-        """Expected return of one episode of the optimal policy, ``[N]``."""
+        """Returns the expected return of one episode of the optimal policy, ``[N]``."""
         values: np.ndarray = self.adapt_to_tasks(tasks).q_values[:, 0, initial_state].max(axis=-1)
         return values
 
     def adapt(self, rollout: Rollout, state: PlanState | None = None) -> PlanState:
-        """Return the state as it is: there is nothing left to learn.
+        """Returns the state as it is: there is nothing left to learn.
 
         Raises:
-            ValueError: There is no state: the oracle was not told the tasks.
+            ValueError: There is no state, so that the oracle does not know the tasks.
         """
-        return _told(state)
+        return _require_state(state)
 
     def predict(
         self,
@@ -177,20 +177,20 @@ class ValueIteration(_TabularLearner):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, PlanState]:
-        """Optimal actions ``[N]``.
+        """Returns optimal actions ``[N]``.
 
         Raises:
             ValueError: There is no state, or the observation does not fit.
         """
         cells = self._check_observation(observation)
-        state = _told(state)
-        step = self._start(state.step, episode_start, len(cells))
+        state = _require_state(state)
+        step = self._steps_taken(state.step, episode_start, len(cells))
         actions = state.q_values[np.arange(len(cells)), step, cells].argmax(axis=-1)
         return actions, state._replace(step=step + 1)
 
 
 class _ModelBasedLearner(_TabularLearner, ABC):
-    """Keeps a belief about each process and follows a plan for one episode at a time."""
+    """Base class of learners that keep a belief about each process and plan by episodes."""
 
     def __init__(
         self,
@@ -209,10 +209,10 @@ class _ModelBasedLearner(_TabularLearner, ABC):
 
     @abstractmethod
     def _plan(self, state: BeliefState) -> np.ndarray:
-        """Action values ``[N, H, S, A]`` to follow in the next episode."""
+        """Returns action values ``[N, H, S, A]`` to follow in the next episode."""
 
     def initial_state(self, num_tasks: int) -> BeliefState:
-        """The prior, and a plan made from it."""
+        """Returns the prior, with a plan that is made from it."""
         table = (num_tasks, self.num_states, self.num_actions)
         counts = np.zeros(num_tasks, dtype=np.int64)
         empty = BeliefState(
@@ -226,13 +226,13 @@ class _ModelBasedLearner(_TabularLearner, ABC):
         return empty._replace(q_values=self._plan(empty))
 
     def adapt(self, rollout: Rollout, state: BeliefState | None = None) -> BeliefState:
-        """Update the belief with a rollout of any length, and plan anew.
+        """Updates the belief with a rollout of any length, and plans anew.
 
-        The transition of a *terminated* step is not counted: nothing follows it.
+        The transition of a *terminated* step is not counted, since nothing follows it.
 
         Args:
-            rollout: Arrays ``[T, N]``; observations and next observations are states. Steps whose
-                ``mask`` is ``False`` are left out, whatever they hold.
+            rollout: Rollout with arrays ``[T, N]``; observations and next observations are states.
+                Steps whose ``mask`` is ``False`` are ignored, whatever they hold.
             state: Belief so far; ``None`` for the prior.
 
         Raises:
@@ -264,14 +264,14 @@ class _ModelBasedLearner(_TabularLearner, ABC):
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, BeliefState]:
-        """Follow the plan.
+        """Follows the plan.
 
         Args:
             observation: States, integers ``[N]``.
-            state: From :meth:`adapt` or the last call; ``None`` for the prior.
-            episode_start: bool ``[N]``: where a new episode starts. It may be left out: an episode
+            state: State from :meth:`adapt` or the last call; ``None`` for the prior.
+            episode_start: Tasks where an episode starts, bool ``[N]``; ``None`` where every episode
                 has H steps.
-            deterministic: Take the first of equally good actions, and do not explore at random.
+            deterministic: Whether to take the first of equally good actions without exploration.
 
         Returns:
             Actions ``[N]`` and the state after this step.
@@ -281,13 +281,13 @@ class _ModelBasedLearner(_TabularLearner, ABC):
         """
         cells = self._check_observation(observation)
         state = self.initial_state(len(cells)) if state is None else state
-        step = self._start(state.step, episode_start, len(cells))
+        step = self._steps_taken(state.step, episode_start, len(cells))
         q = state.q_values[np.arange(len(cells)), step, cells]
         actions = q.argmax(axis=-1) if deterministic else self._draw_actions(q)
         return actions, state._replace(step=step + 1)
 
     def _draw_actions(self, q: np.ndarray) -> np.ndarray:
-        """One of the best actions of each row of ``[N, A]``, ties broken at random."""
+        """Returns one of the best actions of each row of ``[N, A]``, ties broken at random."""
         best = q.max(axis=-1, keepdims=True)
         ties = q >= best - 1e-9 * np.maximum(1.0, np.abs(best))
         drawn: np.ndarray = (ties * self.rng.uniform(0.5, 1.0, q.shape)).argmax(axis=-1)
@@ -295,18 +295,18 @@ class _ModelBasedLearner(_TabularLearner, ABC):
 
 
 class EpsilonGreedyMDP(_ModelBasedLearner):
-    """Plan in the mean of the belief; act at random with probability ε at each step.
+    """Learner that plans in the belief's mean, and acts at random with probability ε at each step.
 
-    With ``epsilon=0`` this is the greedy learner. The RL² paper's versions have no prior:
-    ``prior=EMPIRICAL_PRIOR``; it tunes ε over {0.1, 0.2, ..., 1}.
+    With ``epsilon=0`` this is the greedy learner. The RL² paper's versions have no prior
+    (``prior=EMPIRICAL_PRIOR``), and an ε that is tuned over {0.1, 0.2, ..., 1}.
 
     Args:
         num_states: Number of states, S.
         num_actions: Number of actions, A.
-        horizon: Steps in an episode, H.
-        rng: Draws exploration and breaks ties.
+        horizon: Number of steps in an episode, H.
+        rng: Generator that draws exploration and breaks ties.
         epsilon: Probability of a uniformly random action, in [0, 1].
-        prior: Belief about the processes; the true one by default.
+        prior: Belief about the processes (default: the true one).
     """
 
     def __init__(
@@ -337,7 +337,7 @@ class EpsilonGreedyMDP(_ModelBasedLearner):
 
 
 class OPSRL(_ModelBasedLearner):
-    """Optimistic posterior sampling: plan in several sampled processes, take the best values.
+    """Optimistic posterior sampling: plans in several sampled processes, takes the best values.
 
     ``Q_h(s, a) = max_k Q_h^k(s, a)`` over ``num_samples`` processes k, each drawn from the belief
     and solved on its own: the optimistic envelope of Osband's TabulaRL, which the RL² paper runs
@@ -349,10 +349,10 @@ class OPSRL(_ModelBasedLearner):
     Args:
         num_states: Number of states, S.
         num_actions: Number of actions, A.
-        horizon: Steps in an episode, H.
-        rng: Draws the processes and breaks ties.
-        num_samples: Sampled processes, at least 1.
-        prior: Belief about the processes; the true one by default.
+        horizon: Number of steps in an episode, H.
+        rng: Generator that draws the processes and breaks ties.
+        num_samples: Number of sampled processes, at least 1.
+        prior: Belief about the processes (default: the true one).
     """
 
     def __init__(
@@ -380,7 +380,7 @@ class OPSRL(_ModelBasedLearner):
     def _plan_in_sample(self, belief: Posterior) -> np.ndarray:
         noise = self.rng.standard_normal(belief.reward_mean.shape)
         rewards = belief.reward_mean + noise / np.sqrt(belief.reward_precision)
-        # A task's numbers must not depend on the refused tries of the tasks before it.
+        # A task's draws must not depend on the rejected draws of the tasks before it.
         streams = TaskStreams(self.rng.integers(2**63, size=len(belief.dirichlet)))
         transitions = streams.standard_gamma(belief.dirichlet)
         transitions /= transitions.sum(axis=-1, keepdims=True)
@@ -388,18 +388,18 @@ class OPSRL(_ModelBasedLearner):
 
 
 class PSRL(OPSRL):
-    """Posterior sampling: draw one process from the belief for each episode, and solve it.
+    """Posterior sampling: draws one process from the belief for each episode, and solves it.
 
-    Strens, "A Bayesian Framework for Reinforcement Learning", 2000; Osband et al., "(More)
+    See Strens, "A Bayesian Framework for Reinforcement Learning", 2000, and Osband et al., "(More)
     Efficient Reinforcement Learning via Posterior Sampling", 2013. The RL² paper runs it with
     ``prior=TABULARL_PRIOR``.
 
     Args:
         num_states: Number of states, S.
         num_actions: Number of actions, A.
-        horizon: Steps in an episode, H.
-        rng: Draws the processes and breaks ties.
-        prior: Belief about the processes; the true one by default.
+        horizon: Number of steps in an episode, H.
+        rng: Generator that draws the processes and breaks ties.
+        prior: Belief about the processes (default: the true one).
     """
 
     def __init__(
@@ -415,22 +415,22 @@ class PSRL(OPSRL):
 
 
 class BEB(_ModelBasedLearner):
-    """Bayesian exploration bonus: plan in the mean of the belief, with a bonus for the unknown.
+    """Bayesian exploration bonus: plans in the belief's mean, with a bonus for the unknown.
 
-    The bonus is ``beta / (1 + n)``, n the sum of the Dirichlet parameters of (state, action):
-    Kolter and Ng, "Near-Bayesian Exploration in Polynomial Time", 2009. TabulaRL's form, which the
-    RL² paper runs (``steps_to_go=True`` and ``prior=TABULARL_PRIOR``), is ``1 / (1 + tau)`` plus
-    ``beta / (1 + n)`` for each step that still follows, tau the precision of the belief about the
-    mean reward; its beta is ``2 H^3`` times a scale tuned between 0.0001 and 1.
+    The bonus is ``beta / (1 + n)``, where n is the sum of the Dirichlet parameters of (state,
+    action): Kolter and Ng, "Near-Bayesian Exploration in Polynomial Time", 2009. TabulaRL's form,
+    which the RL² paper runs (``steps_to_go=True`` and ``prior=TABULARL_PRIOR``), is ``1 / (1 +
+    tau)`` plus ``beta / (1 + n)`` for each step that still follows, where tau is the precision of
+    the belief about the mean reward; its beta is ``2 H^3`` times a scale tuned in [0.0001, 1].
 
     Args:
         num_states: Number of states, S.
         num_actions: Number of actions, A.
-        horizon: Steps in an episode, H.
-        rng: Breaks ties.
-        beta: Size of the bonus, not negative.
-        steps_to_go: Take TabulaRL's form.
-        prior: Belief about the processes; the true one by default.
+        horizon: Number of steps in an episode, H.
+        rng: Generator that breaks ties.
+        beta: Factor of the bonus, from 0 on.
+        steps_to_go: Whether to use TabulaRL's form.
+        prior: Belief about the processes (default: the true one).
     """
 
     def __init__(
@@ -461,22 +461,22 @@ class BEB(_ModelBasedLearner):
 
 
 class UCRL2(_ModelBasedLearner):
-    """Optimism in a confidence set: plan in the best process that the data do not rule out.
+    """Optimistic learner that plans in the best process that the data do not rule out.
 
-    Jaksch et al., "Near-optimal Regret Bounds for Reinforcement Learning", 2010, in the episodic
-    form of TabulaRL. In episode t, for n visits to (state, action), the mean reward is bounded by
-    ``mean + scale sqrt(4 L / max(1, n))`` and the 1-norm around the transition frequencies by
-    ``scale sqrt(4 S L / max(1, n))``, with ``L = log(2 S A (t + 1) / delta)``. ``scale=1`` is the
-    theory; the RL² paper tunes it between 0.0001 and 1.
+    See Jaksch et al., "Near-optimal Regret Bounds for Reinforcement Learning", 2010, in the
+    episodic form of TabulaRL. In episode t, for n visits to (state, action), the mean reward is
+    bounded by ``mean + scale sqrt(4 L / max(1, n))`` and the 1-norm around the transition
+    frequencies by ``scale sqrt(4 S L / max(1, n))``, with ``L = log(2 S A (t + 1) / delta)``. The
+    theory has ``scale=1``; the RL² paper tunes it between 0.0001 and 1.
 
     Args:
         num_states: Number of states, S.
         num_actions: Number of actions, A.
-        horizon: Steps in an episode, H.
-        rng: Breaks ties.
-        scale: Factor on the widths of the confidence sets, not negative.
+        horizon: Number of steps in an episode, H.
+        rng: Generator that breaks ties.
+        scale: Factor of the widths of the confidence sets, from 0 on.
         delta: Probability that the sets miss the truth, in (0, 1).
-        prior: What the centres start from; nearly nothing by default: :data:`EMPIRICAL_PRIOR`.
+        prior: Belief that the centres start from (default: nearly none, :data:`EMPIRICAL_PRIOR`).
     """
 
     def __init__(
@@ -499,7 +499,7 @@ class UCRL2(_ModelBasedLearner):
         self.delta = float(delta)
 
     def confidence_widths(self, state: BeliefState) -> tuple[np.ndarray, np.ndarray]:
-        """Widths for the rewards and for the transitions, ``[N, S, A]`` each."""
+        """Returns the confidence widths of rewards and of transitions, ``[N, S, A]`` each."""
         episode = state.num_adaptations[:, None, None] + 1
         log_term = np.log(2 * self.num_states * self.num_actions * (episode + 1) / self.delta)
         rewards = np.sqrt(4.0 * log_term / np.maximum(1.0, state.reward_counts))
@@ -521,18 +521,18 @@ class UCRL2(_ModelBasedLearner):
 def mdp_learners(
     num_states: int, num_actions: int, horizon: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """The standard set of learners by display name.
+    """Returns the standard set of learners by display name.
 
-    The columns of the RL² paper's table with the paper's definitions, then the same algorithms with
-    the true prior, then the oracle. Tuned numbers are the best of
+    The set has the columns of the RL² paper's table with the paper's definitions, then the same
+    algorithms with the true prior, then the oracle. Tuned numbers are the best of
     ``benchmarks/classical_mdps.py`` for 10 states, 5 actions, 10 steps and trials of 50 episodes;
-    they are the same or nearly so for 10 to 100 episodes.
+    for 10 to 100 episodes the best are about the same.
 
     Args:
         num_states: Number of states, S.
         num_actions: Number of actions, A.
-        horizon: Steps in an episode, H.
-        rng: Gives each learner a generator of its own.
+        horizon: Number of steps in an episode, H.
+        rng: Generator from which each learner's own generator is spawned.
     """
     sizes = (num_states, num_actions, horizon)
     known_mean = EMPIRICAL_PRIOR._replace(reward_mean=TabularPrior().reward_mean)
@@ -554,7 +554,7 @@ def mdp_learners(
     }
 
 
-def _told(state: PlanState | None) -> PlanState:
+def _require_state(state: PlanState | None) -> PlanState:
     if state is None:
         raise ValueError("an oracle is told the tasks: pass the state of adapt_to_tasks(tasks)")
     return state

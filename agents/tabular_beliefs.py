@@ -1,4 +1,4 @@
-"""What learners of tabular Markov decision processes believe, and how data change it.
+"""Beliefs of learners about tabular Markov decision processes, and their updates.
 
 Shapes: N tasks, S states, A actions, T steps in a rollout.
 """
@@ -13,9 +13,9 @@ from meta_rl.rollout import Rollout
 
 
 class TabularPrior(NamedTuple):
-    """What a learner believes of a process before it has seen it; the defaults are true.
+    """Belief about a process before any data; the defaults are correct for ``TabularMDP``.
 
-    Mean rewards are normal and so is the noise around them; transitions are Dirichlet.
+    Mean rewards and the noise around them are normal; transitions are Dirichlet.
 
     Attributes:
         reward_mean: Mean of the mean rewards.
@@ -34,19 +34,20 @@ TABULARL_PRIOR = TabularPrior(reward_mean=0.0)
 """Belief of the Bayesian learners in the RL² paper: mean rewards N(0, 1), not N(1, 1)."""
 
 EMPIRICAL_PRIOR = TabularPrior(0.0, reward_precision=1e-4, transition_count=1e-4)
-"""Almost no belief: empirical means, reward 0 and uniform transitions for what was never tried."""
+"""Nearly uninformative belief: empirical means, with reward 0 and uniform transitions for untried
+actions."""
 
 
 class BeliefState(NamedTuple):
-    """What a learner has seen of each task, and its plan.
+    """Data that a learner has seen of each task, and its plan.
 
     Attributes:
-        reward_counts: Rewards seen for each (state, action), ``[N, S, A]``.
-        reward_sums: Their sum, ``[N, S, A]``.
-        transition_counts: Transitions seen, ``[N, S, A, S]``.
-        num_adaptations: Calls of ``adapt`` so far, int64 ``[N]``.
+        reward_counts: Number of rewards seen for each (state, action), ``[N, S, A]``.
+        reward_sums: Sum of these rewards, ``[N, S, A]``.
+        transition_counts: Number of transitions seen, ``[N, S, A, S]``.
+        num_adaptations: Number of calls of ``adapt`` so far, int64 ``[N]``.
         q_values: Action values of the plan, ``[N, H, S, A]``.
-        step: Steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
+        step: Number of steps taken in the current episode, int64 ``[N]``, in ``0 .. H``.
     """
 
     reward_counts: np.ndarray
@@ -62,7 +63,7 @@ class Posterior(NamedTuple):
 
     Attributes:
         reward_mean: Mean of the belief about each mean reward, ``[N, S, A]``.
-        reward_precision: Its inverse variance, ``[N, S, A]``.
+        reward_precision: Inverse variance of that belief, ``[N, S, A]``.
         dirichlet: Parameters of the belief about transitions, ``[N, S, A, S]``.
     """
 
@@ -72,14 +73,14 @@ class Posterior(NamedTuple):
 
 
 def posterior(prior: TabularPrior, state: BeliefState) -> Posterior:
-    """Normal posterior of the mean rewards and Dirichlet posterior of the transitions.
+    """Computes the normal posterior of mean rewards and the Dirichlet posterior of transitions.
 
     ``precision = tau_0 + n tau`` and ``mean = (tau_0 mu_0 + tau * sum of rewards) / precision``;
     Dirichlet parameters are the pseudo-count plus the transitions seen.
 
     Args:
-        prior: The belief before the data.
-        state: Holds the data.
+        prior: Belief before the data.
+        state: State that holds the data.
     """
     precision = prior.reward_precision + prior.noise_precision * state.reward_counts
     weighted = (
@@ -91,13 +92,13 @@ def posterior(prior: TabularPrior, state: BeliefState) -> Posterior:
 
 
 def mean_transitions(belief: Posterior) -> np.ndarray:
-    """Expected transition probabilities, ``[N, S, A, S]``."""
+    """Returns expected transition probabilities, ``[N, S, A, S]``."""
     mean: np.ndarray = belief.dirichlet / belief.dirichlet.sum(axis=-1, keepdims=True)
     return mean
 
 
 class Steps(NamedTuple):
-    """The real steps of a rollout, one entry each."""
+    """The steps of a rollout that its mask does not exclude, one entry for each."""
 
     task: np.ndarray
     state: np.ndarray
@@ -108,10 +109,10 @@ class Steps(NamedTuple):
 
 
 def rollout_steps(rollout: Rollout, num_states: int, num_actions: int) -> Steps:
-    """The real steps of a rollout.
+    """Returns the steps of a rollout that its mask does not exclude.
 
     Args:
-        rollout: Arrays ``[T, N]``; steps whose ``mask`` is ``False`` are left out.
+        rollout: Rollout with arrays ``[T, N]``; steps whose ``mask`` is ``False`` are left out.
         num_states: Number of states, S.
         num_actions: Number of actions, A.
 
@@ -143,7 +144,7 @@ def rollout_steps(rollout: Rollout, num_states: int, num_actions: int) -> Steps:
 
 
 def check_indices(name: str, indices: np.ndarray, limit: int) -> np.ndarray:
-    """``indices``, if they are integers in ``0 .. limit - 1``; raises a ValueError otherwise."""
+    """Returns ``indices`` if they are integers in ``0 .. limit - 1``; otherwise ValueError."""
     if not np.issubdtype(indices.dtype, np.integer):
         raise ValueError(f"{name} must be integers, got {indices.dtype}")
     if indices.size and (indices.min() < 0 or indices.max() >= limit):

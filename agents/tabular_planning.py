@@ -9,15 +9,15 @@ import numpy as np
 
 
 def check_model(rewards: np.ndarray, transitions: np.ndarray, horizon: int) -> None:
-    """Refuse models whose shapes do not belong together.
+    """Refuses models whose shapes do not fit together.
 
     Args:
-        rewards: Has to be ``[N, S, A]``.
-        transitions: Has to be ``[N, S, A, S]``.
-        horizon: Has to be at least 1.
+        rewards: Mean rewards, which have to be ``[N, S, A]``.
+        transitions: Transition probabilities, which have to be ``[N, S, A, S]``.
+        horizon: Number of steps in an episode, at least 1.
 
     Raises:
-        ValueError: Says which shape was given and which is wanted.
+        ValueError: A shape or the horizon is wrong; the message says which is expected.
     """
     if horizon < 1:
         raise ValueError(f"horizon must be at least 1, got {horizon}")
@@ -37,7 +37,7 @@ def finite_horizon_q_values(
     horizon: int,
     bonus_per_step_to_go: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Optimal action values of every step of an episode, by backward induction.
+    """Computes the optimal action values of every step of an episode, by backward induction.
 
     ``Q_h(s, a) = r(s, a) + b(s, a) (H - 1 - h) + sum_s' p(s' | s, a) max_a' Q_{h+1}(s', a')``
     with ``Q_H = 0``: value iteration for a finite horizon, undiscounted (Bellman, 1957).
@@ -45,8 +45,8 @@ def finite_horizon_q_values(
     Args:
         rewards: Mean rewards, ``[N, S, A]``.
         transitions: Probabilities of the next state, ``[N, S, A, S]``.
-        horizon: Steps in an episode, H.
-        bonus_per_step_to_go: The bonus b, ``[N, S, A]``, counted once for each step that follows;
+        horizon: Number of steps in an episode, H.
+        bonus_per_step_to_go: Bonus b, ``[N, S, A]``, counted once for each step that follows;
             ``None`` for no bonus.
 
     Returns:
@@ -72,7 +72,7 @@ def finite_horizon_q_values(
 def optimistic_expectation(
     transitions: np.ndarray, values: np.ndarray, slack: np.ndarray
 ) -> np.ndarray:
-    """Largest expected value over all distributions near the given ones.
+    """Computes the largest expected value over all distributions near the given ones.
 
     The maximum of ``sum_s' p(s') v(s')`` over distributions p with ``|p - p_hat|_1 <= slack``: half
     the slack is added to the best state, and taken from the worst ones (Jaksch et al., 2010,
@@ -80,12 +80,12 @@ def optimistic_expectation(
     maximum are ``min(1, cumulative(p_hat) + slack / 2)``, and summing by parts gives the value.
 
     Args:
-        transitions: The centres p_hat, ``[N, S, A, S]``.
-        values: Of the next states, ``[N, S]``.
-        slack: Radius of the confidence set in the 1-norm, ``[N, S, A]``, not negative.
+        transitions: Centres p_hat of the sets, ``[N, S, A, S]``.
+        values: Values of the next states, ``[N, S]``.
+        slack: Radius of the confidence set in the 1-norm, from 0 on, ``[N, S, A]``.
 
     Returns:
-        ``[N, S, A]``.
+        Expected values, ``[N, S, A]``.
     """
     shape = transitions.shape[:-1]
     rows = transitions.reshape(len(values), -1, values.shape[1])
@@ -102,7 +102,7 @@ def optimistic_expectation(
 def optimistic_q_values(
     rewards: np.ndarray, transitions: np.ndarray, slack: np.ndarray, horizon: int
 ) -> np.ndarray:
-    """Action values of the best process in a confidence set: extended value iteration.
+    """Computes action values of the best process in a confidence set (extended value iteration).
 
     Like :func:`finite_horizon_q_values`, with the expectation of :func:`optimistic_expectation` in
     every backup (Jaksch et al., 2010, section 3.1, for a finite horizon).
@@ -110,8 +110,8 @@ def optimistic_q_values(
     Args:
         rewards: Upper confidence bounds of the mean rewards, ``[N, S, A]``.
         transitions: Centres of the confidence sets, ``[N, S, A, S]``.
-        slack: Their radius in the 1-norm, ``[N, S, A]``, not negative.
-        horizon: Steps in an episode, H.
+        slack: Radius of these sets in the 1-norm, from 0 on, ``[N, S, A]``.
+        horizon: Number of steps in an episode, H.
 
     Returns:
         Action values, ``[N, H, S, A]``.

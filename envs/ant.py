@@ -27,7 +27,7 @@ from .robot import (
 
 
 class _Ant(FallingRobot):
-    """Gymnasium's Ant without contact forces."""
+    """Base class of Gymnasium's Ant without contact forces."""
 
     num_excluded_positions = 2
     gaussian_velocity_noise = True
@@ -44,7 +44,7 @@ class _Ant(FallingRobot):
         super().__init__(**{**defaults, **healthy, **robot})
 
     def is_healthy(self, state: RobotState) -> Any:
-        """The torso's height is in its range, and nothing has diverged (no nan, no infinity)."""
+        """Returns whether the torso's height is in its range and the state is finite, ``[N]``."""
         low, high = self.healthy_z_range
         height = self.qpos(state)[:, 2]
         finite = (abs(state.physics) < np.inf).all(axis=1)
@@ -55,9 +55,9 @@ class AntVel(_Ant):
     """Ant that has to run at a goal velocity.
 
     ## Description
-    A robot with four legs is to run along x at a velocity that it does not see: the task. Source:
+    A robot with four legs has to run along x at the task's velocity, which it does not see. Source:
     Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", 2017, whose
-    weights these are. It simulates 0.02 s a step; here dt = 0.05 s as in Gymnasium, and
+    weights these are. The paper simulates 0.02 s a step; here dt = 0.05 s as in Gymnasium, and
     ``frame_skip=2`` gives the timing of the paper.
 
     ## Action Space
@@ -65,9 +65,9 @@ class AntVel(_Ant):
 
     ## Observation Space
     ``Box(-inf, inf, (27,))``: 13 positions (without x and y) and 14 velocities. The contact forces
-    of Ant-v5 are left out, of the observation and of the reward, as they were always zero with
-    MuJoCo 2 before Gymnasium computed them. The sources' contact cost, with forces clipped to [-1,
-    1], is at most 0.039 a step.
+    of Ant-v5 are left out of the observation and of the reward, since they were always zero with
+    MuJoCo 2 in the sources. Their contact cost, with forces clipped to [-1, 1], is at most 0.039 a
+    step.
 
     ## Rewards
     * ``reward_forward``: ``1 - |v - goal|``, where v is the displacement in x over dt, in m/s.
@@ -75,28 +75,28 @@ class AntVel(_Ant):
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
     ## Starting State
-    As in Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on the
-    velocities.
+    The start of Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
+    the velocities.
 
     ## Episode End
-    *Terminated* when the ant is unhealthy; *truncated* after ``horizon`` steps.
+    The episode is *terminated* when the ant is unhealthy; *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``goal_velocity_range`` | (0, 3) | of the goals, in m/s |
+    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
     | ``num_train_tasks`` | None | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 5 | steps of MuJoCo (0.01 s) in a step: dt = 0.05 s |
-    | ``ctrl_cost_weight`` | 0.005 | of the squared actions |
-    | ``healthy_reward`` | 0.05 | for a step that ends healthy |
-    | ``healthy_z_range`` | (0.2, 1.0) | healthy heights of the torso in m |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
+    | ``ctrl_cost_weight`` | 0.005 | weight of the squared actions |
+    | ``healthy_reward`` | 0.05 | reward for a step that ends healthy |
+    | ``healthy_z_range`` | (0.2, 1.0) | range of healthy heights of the torso, in m |
     | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.1 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x and y |
-    | ``xml_file`` | "ant.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
+    | ``xml_file`` | "ant.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``; frozen, seeded lists
@@ -104,7 +104,7 @@ class AntVel(_Ant):
     above it: [3, 4].
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -122,7 +122,7 @@ class AntVel(_Ant):
         )
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The goal velocity: half a metre for 1 m/s."""
+        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
         return along_x(0.5 * params)
 
     def reward_terms(
@@ -133,7 +133,7 @@ class AntVel(_Ant):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance from the goal velocity, the control cost, and the pay for not falling."""
+        """Returns distance from the goal velocity, control cost, and reward for not falling."""
         miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
         return {"reward_forward": 1.0 - miss, **self.standing_terms(action, next_state)}
 
@@ -142,20 +142,20 @@ class AntForwardBackward(_Ant):
     """Ant that has to run forward or backward.
 
     ## Description
-    A robot with four legs is to run fast along x in a direction that it does not see: the task.
-    Weights of PEARL and ProMP (Rothfuss et al., "ProMP: Proximal Meta-Policy Search", 2019); MAML
-    has a control cost a hundred times smaller (``ctrl_cost_weight=0.005``,
-    ``healthy_reward=0.05``). Two namesakes are other problems: VariBAD's takes -1 and +1 as angles
-    in radians, and PEARL's code with two tasks draws two random directions.
+    A robot with four legs has to run fast along x in the task's direction, which it does not see.
+    The weights are those of PEARL and ProMP (Rothfuss et al., "ProMP: Proximal Meta-Policy Search",
+    2019); MAML has a control cost a hundred times smaller (``ctrl_cost_weight=0.005``,
+    ``healthy_reward=0.05``). Two problems of the same name differ: VariBAD's takes -1 and +1 as
+    angles in radians, and PEARL's code with two tasks draws two random directions.
 
     ## Action Space
     ``Box(-1, 1, (8,))``: torques at the joints.
 
     ## Observation Space
     ``Box(-inf, inf, (27,))``: 13 positions (without x and y) and 14 velocities. The contact forces
-    of Ant-v5 are left out, of the observation and of the reward, as they were always zero with
-    MuJoCo 2 before Gymnasium computed them. The sources' contact cost, with forces clipped to [-1,
-    1], is at most 0.039 a step.
+    of Ant-v5 are left out of the observation and of the reward, since they were always zero with
+    MuJoCo 2 in the sources. Their contact cost, with forces clipped to [-1, 1], is at most 0.039 a
+    step.
 
     ## Rewards
     * ``reward_forward``: ``direction * v``, where v is the displacement in x over dt, in m/s.
@@ -163,33 +163,33 @@ class AntForwardBackward(_Ant):
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
     ## Starting State
-    As in Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on the
-    velocities.
+    The start of Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
+    the velocities.
 
     ## Episode End
-    *Terminated* when the ant is unhealthy; *truncated* after ``horizon`` steps.
+    The episode is *terminated* when the ant is unhealthy; *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 5 | steps of MuJoCo (0.01 s) in a step: dt = 0.05 s |
-    | ``ctrl_cost_weight`` | 0.5 | of the squared actions |
-    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
-    | ``healthy_z_range`` | (0.2, 1.0) | healthy heights of the torso in m |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
+    | ``ctrl_cost_weight`` | 0.5 | weight of the squared actions |
+    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
+    | ``healthy_z_range`` | (0.2, 1.0) | range of healthy heights of the torso, in m |
     | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.1 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x and y |
-    | ``xml_file`` | "ant.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
+    | ``xml_file`` | "ant.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
-    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), nothing between. There are only two tasks:
-    validation and test equal train, as in all the sources.
+    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), and no other value. There are only two
+    tasks: validation and test equal train, as in all the sources.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -200,11 +200,11 @@ class AntForwardBackward(_Ant):
         self.task_split = two_directions_split()
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse directions other than -1 and +1."""
+        """Refuses directions other than -1 and +1."""
         check_two_directions(tasks)
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The direction."""
+        """Returns the direction as an arrow."""
         return along_x(params)
 
     def reward_terms(
@@ -215,7 +215,7 @@ class AntForwardBackward(_Ant):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity in the task's direction, the control cost, and the pay for not falling."""
+        """Returns velocity in the task's direction, control cost, and reward for not falling."""
         along = self.velocity(state, next_state)[:, 0] * params[:, 0]
         return {"reward_forward": along, **self.standing_terms(action, next_state)}
 
@@ -224,8 +224,8 @@ class AntDir(_Ant):
     """Ant that has to run in a direction in the plane.
 
     ## Description
-    A robot with four legs is to run fast in a direction of the plane that it does not see: the
-    task. Source: the code of PEARL (Rakelly et al., "Efficient Off-Policy Meta-Reinforcement
+    A robot with four legs has to run fast in the task's direction in the plane, which it does not
+    see. Source: the code of PEARL (Rakelly et al., "Efficient Off-Policy Meta-Reinforcement
     Learning via Probabilistic Context Variables", 2019) with more than two tasks, and of ProMP.
 
     ## Action Space
@@ -233,9 +233,9 @@ class AntDir(_Ant):
 
     ## Observation Space
     ``Box(-inf, inf, (27,))``: 13 positions (without x and y) and 14 velocities. The contact forces
-    of Ant-v5 are left out, of the observation and of the reward, as they were always zero with
-    MuJoCo 2 before Gymnasium computed them. The sources' contact cost, with forces clipped to [-1,
-    1], is at most 0.039 a step.
+    of Ant-v5 are left out of the observation and of the reward, since they were always zero with
+    MuJoCo 2 in the sources. Their contact cost, with forces clipped to [-1, 1], is at most 0.039 a
+    step.
 
     ## Rewards
     * ``reward_forward``: the velocity (displacement of the torso in x and y over dt, in m/s) along
@@ -244,35 +244,35 @@ class AntDir(_Ant):
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
     ## Starting State
-    As in Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on the
-    velocities.
+    The start of Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
+    the velocities.
 
     ## Episode End
-    *Terminated* when the ant is unhealthy; *truncated* after ``horizon`` steps.
+    The episode is *terminated* when the ant is unhealthy; *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``num_train_tasks`` | 100 | length of the training list; ``None``: all directions |
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 5 | steps of MuJoCo (0.01 s) in a step: dt = 0.05 s |
-    | ``ctrl_cost_weight`` | 0.5 | of the squared actions |
-    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
-    | ``healthy_z_range`` | (0.2, 1.0) | healthy heights of the torso in m |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
+    | ``ctrl_cost_weight`` | 0.5 | weight of the squared actions |
+    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
+    | ``healthy_z_range`` | (0.2, 1.0) | range of healthy heights of the torso, in m |
     | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.1 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x and y |
-    | ``xml_file`` | "ant.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
+    | ``xml_file`` | "ant.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
     Uniform; frozen, seeded lists: 100 for training, 30 for test and 30 for validation. There is no
-    ``ood``: a circle has no outside.
+    ``ood``, since all directions are in the training range.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -283,7 +283,7 @@ class AntDir(_Ant):
         self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2020)
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The direction."""
+        """Returns the direction as an arrow."""
         return in_plane(directions(params))
 
     def reward_terms(
@@ -294,7 +294,7 @@ class AntDir(_Ant):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity along the direction, the control cost, and the pay for not falling."""
+        """Returns velocity along the direction, control cost, and reward for not falling."""
         along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
         return {"reward_forward": along, **self.standing_terms(action, next_state)}
 
@@ -303,19 +303,19 @@ class AntGoal(_Ant):
     """Ant that has to walk to a goal position.
 
     ## Description
-    A robot with four legs is to walk to a position that it does not see: the task. Definition of
+    A robot with four legs has to walk to the task's position, which it does not see. Definition of
     PEARL, ProMP and VariBAD: Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via
-    Probabilistic Context Variables", 2019. The distance is the **L1** norm in all the sources. MAML
-    has another: goals from a square, a bonus of 4 and an end when the ant falls.
+    Probabilistic Context Variables", 2019. All these sources use the **L1** distance. MAML's
+    problem differs: goals from a square, a bonus of 4, and an episode that ends when the ant falls.
 
     ## Action Space
     ``Box(-1, 1, (8,))``: torques at the joints.
 
     ## Observation Space
     ``Box(-inf, inf, (29,))``: 15 positions, x and y of the torso among them, and 14 velocities. The
-    contact forces of Ant-v5 are left out, of the observation and of the reward, as they were always
-    zero with MuJoCo 2 before Gymnasium computed them. The sources' contact cost, with forces
-    clipped to [-1, 1], is at most 0.039 a step.
+    contact forces of Ant-v5 are left out of the observation and of the reward, since they were
+    always zero with MuJoCo 2 in the sources. Their contact cost, with forces clipped to [-1, 1], is
+    at most 0.039 a step.
 
     ## Rewards
     * ``reward_goal``: ``-‖xy - goal‖₁`` of the torso after the step, in m.
@@ -323,42 +323,42 @@ class AntGoal(_Ant):
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
     ## Starting State
-    As in Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on the
-    velocities.
+    The start of Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
+    the velocities.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; falling does not end the episode by default.
+    The episode is *truncated* after ``horizon`` steps; falling does not end the episode by default.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``goal_radius`` | 3.0 | of the disc of goals around the start, in m |
+    | ``goal_radius`` | 3.0 | radius of the disc of goals around the start, in m |
     | ``num_train_tasks`` | 150 | length of the training list; ``None``: the whole disc |
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 5 | steps of MuJoCo (0.01 s) in a step: dt = 0.05 s |
-    | ``ctrl_cost_weight`` | 0.1 | of the squared actions |
-    | ``healthy_reward`` | 0.0 | for a step that ends healthy |
-    | ``healthy_z_range`` | (0.2, 1.0) | healthy heights of the torso in m |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
+    | ``ctrl_cost_weight`` | 0.1 | weight of the squared actions |
+    | ``healthy_reward`` | 0.0 | reward for a step that ends healthy |
+    | ``healthy_z_range`` | (0.2, 1.0) | range of healthy heights of the torso, in m |
     | ``terminate_when_unhealthy`` | False | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.1 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | False | leave out x and y |
-    | ``xml_file`` | "ant.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | False | whether x and y are left out |
+    | ``xml_file`` | "ant.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
-    ``Box(-4, 4, (2,))``: the goal in m. As in the sources it is uniform on the disc: radius
-    ``goal_radius √U``. Frozen, seeded lists as in PEARL: 150 for training, 30 for test, and 30 for
-    validation. ``ood`` is uniform on the ring around the disc whose width is a third of the radius.
+    ``Box(-4, 4, (2,))``: the goal in m, uniform on the disc as in the sources: radius ``goal_radius
+    √U``. Frozen, seeded lists as in PEARL: 150 for training, 30 for test, and 30 for validation.
+    ``ood`` is uniform on the ring around the disc whose width is a third of the radius.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
     """
 
-    camera: ClassVar[dict[str, Any]] = {**_Ant.camera, "distance": 7.0}  # goals are 3 m away
+    camera: ClassVar[dict[str, Any]] = {**_Ant.camera, "distance": 7.0}  # goals are up to 3 m away
 
     def __init__(
         self, goal_radius: float = 3.0, num_train_tasks: int | None = 150, **robot: Any
@@ -378,7 +378,7 @@ class AntGoal(_Ant):
         )
 
     def goal_points(self, params: Tasks) -> Any:
-        """The goal position."""
+        """Returns the goal position."""
         return in_plane(params, height=0.15)
 
     def reward_terms(
@@ -389,6 +389,6 @@ class AntGoal(_Ant):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance from the goal (L1), the control cost, and the pay for not falling."""
+        """Returns L1 distance from the goal, control cost, and reward for not falling."""
         distance = abs(self.qpos(next_state)[:, :2] - params).sum(axis=1)
         return {"reward_goal": -distance, **self.standing_terms(action, next_state)}

@@ -1,4 +1,4 @@
-"""Multi-armed bandits: the smallest problems where exploring has to be learned."""
+"""Multi-armed bandits: the smallest problems where an agent has to learn to explore."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ NUM_TEST_TASKS = 1000
 
 
 class BanditState(NamedTuple):
-    """What a bandit remembers.
+    """State of a bandit.
 
     Attributes:
-        pulls: Pulls made so far, int64 ``[N]``.
+        pulls: Number of pulls made so far, int64 ``[N]``.
     """
 
     pulls: np.ndarray
 
 
 class _Bandit(TaskFuncEnv):
-    """What bandits share: arms, a count of pulls, and nothing to see."""
+    """Base class of bandits: arms, a count of pulls, and a constant observation."""
 
     horizon_is_terminal = True
     adaptation_unit = "step"
@@ -38,17 +38,17 @@ class _Bandit(TaskFuncEnv):
         self.action_space = spaces.Discrete(self.num_arms)
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> BanditState:
-        """No pulls yet."""
+        """Returns a state without pulls."""
         return BanditState(np.zeros(len(params), dtype=np.int64))
 
     def transition(
         self, state: BanditState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> BanditState:
-        """Count the pull."""
+        """Counts the pull."""
         return BanditState(state.pulls + 1)
 
     def observation(self, state: BanditState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Always 0: there is nothing to see."""
+        """Returns 0: there is nothing to see."""
         return np.zeros_like(state.pulls)
 
 
@@ -56,38 +56,38 @@ class BernoulliBandit(_Bandit):
     """Bernoulli multi-armed bandit.
 
     ## Description
-    Each arm pays 1 with a probability of its own and 0 otherwise. The task, which the agent does
-    not see, is the vector of these probabilities. An episode is a whole trial of ``horizon`` pulls
-    (the RL² paper counts each pull as an episode of one step). Source: Duan et al., "RL²: Fast
+    Each arm pays 1 with its own probability and 0 otherwise. The task, which the agent does not
+    see, is the vector of these probabilities. An episode is a whole trial of ``horizon`` pulls (the
+    RL² paper counts each pull as an episode of one step). Source: Duan et al., "RL²: Fast
     Reinforcement Learning via Slow Reinforcement Learning", 2016, section 3.1.
 
     ## Action Space
-    ``Discrete(num_arms)``: which arm to pull.
+    ``Discrete(num_arms)``: the arm to pull.
 
     ## Observation Space
     ``Discrete(1)``: always 0. The agent has only its own actions and rewards to learn from.
 
     ## Rewards
-    1 with the arm's probability, otherwise 0: info ``reward_pull``.
+    The reward is 1 with the arm's probability, otherwise 0: info ``reward_pull``.
 
     ## Starting State
-    No pulls made.
+    No pull has been made.
 
     ## Episode End
-    *Terminated* after ``horizon`` pulls: the budget is part of the problem.
+    The episode is *terminated* after ``horizon`` pulls: the budget is part of the problem.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``num_arms`` | 10 | number of arms, k |
-    | ``horizon`` | 10 | pulls in a trial, n |
+    | ``horizon`` | 10 | number of pulls in a trial, n |
 
     ## Task distribution
     ``Box(0, 1, (num_arms,))``: the arms' probabilities, independent and uniform. Validation and
     test are fixed, seeded lists of 1,000 bandits each.
 
     ## Adaptation
-    After every pull; a trial is one episode.
+    The agent adapts after every pull; a trial is one episode.
 
     ## Version History
     * v0: initial.
@@ -106,7 +106,7 @@ class BernoulliBandit(_Bandit):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """A draw from the arm that was pulled. Numpy only: it draws."""
+        """Draws the reward of the arm that was pulled, from a numpy generator."""
         pays = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
         return {"reward_pull": (rng.random(len(params)) < pays).astype(np.float64)}
 
@@ -115,30 +115,31 @@ class GaussianBandit(_Bandit):
     """Gaussian multi-armed bandit.
 
     ## Description
-    Each arm pays a normally distributed reward with a mean of its own and a known spread. The task,
-    which the agent does not see, is the vector of means. Conjugate priors make Thompson sampling
-    and UCB exact here, so it is a check with real-valued rewards beside the Bernoulli one.
+    Each arm pays a normally distributed reward with its own mean and a known spread. The task,
+    which the agent does not see, is the vector of means. Thompson sampling and UCB are exact here,
+    with conjugate priors, so that the family is a check with real-valued rewards.
 
     ## Action Space
-    ``Discrete(num_arms)``: which arm to pull.
+    ``Discrete(num_arms)``: the arm to pull.
 
     ## Observation Space
     ``Discrete(1)``: always 0.
 
     ## Rewards
-    Normal with the arm's mean and standard deviation ``reward_std``: info ``reward_pull``.
+    The reward is normal with the arm's mean and standard deviation ``reward_std``: info
+    ``reward_pull``.
 
     ## Starting State
-    No pulls made.
+    No pull has been made.
 
     ## Episode End
-    *Terminated* after ``horizon`` pulls: the budget is part of the problem.
+    The episode is *terminated* after ``horizon`` pulls: the budget is part of the problem.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``num_arms`` | 10 | number of arms |
-    | ``horizon`` | 10 | pulls in a trial |
+    | ``horizon`` | 10 | number of pulls in a trial |
     | ``mean_std`` | 1.0 | standard deviation of the arms' means (their mean is 0) |
     | ``reward_std`` | 1.0 | standard deviation of a reward around its arm's mean |
 
@@ -147,7 +148,7 @@ class GaussianBandit(_Bandit):
     are fixed, seeded lists of 1,000 bandits each; ``ood`` doubles ``mean_std``.
 
     ## Adaptation
-    After every pull; a trial is one episode.
+    The agent adapts after every pull; a trial is one episode.
 
     ## Version History
     * v0: initial.
@@ -180,7 +181,7 @@ class GaussianBandit(_Bandit):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """A draw from the arm that was pulled. Numpy only: it draws."""
+        """Draws the reward of the arm that was pulled, from a numpy generator."""
         means = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
         return {"reward_pull": means + self.reward_std * rng.standard_normal(len(params))}
 

@@ -1,4 +1,4 @@
-"""Dark rooms: grids in which the agent sees its own cell alone."""
+"""Dark rooms: grids in which the agent only sees its own cell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRAIN_SHARE = 0.8
 
 
 class _DarkRoom(TaskFuncEnv):
-    """What dark rooms share: the grid, and an observation that is the number of the cell."""
+    """Base class of dark rooms: the grid, and an observation that is the number of the cell."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}
 
@@ -37,14 +37,14 @@ class _DarkRoom(TaskFuncEnv):
 
 
 class DarkRoom(_DarkRoom):
-    """Dark room.
+    """Square room with a goal that the agent does not see (dark room).
 
     ## Description
-    An agent in a square room looks for a goal that it does not see, and that pays as long as it
-    stays. Source: Laskin et al., "In-context Reinforcement Learning with Algorithm Distillation",
-    2022, section 4.1. The authors published no code; in some of others' the goal ends the episode.
-    Here nothing does by default, as in the paper; for its hard variant, which pays once, take
-    ``size=17, terminate_at_goal=True``.
+    An agent in a square room looks for a goal that it does not see, and is paid at every step that
+    it stays there. Source: Laskin et al., "In-context Reinforcement Learning with Algorithm
+    Distillation", 2022, section 4.1. The authors published no code; in some other implementations
+    the goal ends the episode. Here, as in the paper, it does not by default; for the paper's hard
+    variant, which pays once, use ``size=17, terminate_at_goal=True``.
 
     ## Action Space
     ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
@@ -53,29 +53,31 @@ class DarkRoom(_DarkRoom):
     ``Discrete(size * size)``: the agent's cell, ``y * size + x``.
 
     ## Rewards
-    1 where the agent is on the goal after the move, at every step: info ``reward_goal``.
+    The reward is 1 at every step after which the agent is on the goal: info ``reward_goal``.
 
     ## Starting State
-    The middle of the room.
+    The agent starts in the middle of the room.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; *terminated* on the goal with ``terminate_at_goal``.
+    The episode is *truncated* after ``horizon`` steps; *terminated* on the goal with
+    ``terminate_at_goal``.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``size`` | 9 | cells along each side |
-    | ``horizon`` | 20 | steps in an episode |
-    | ``episodes_per_trial`` | 10 | episodes on one task |
-    | ``terminate_at_goal`` | ``False`` | end the episode where a step ends on the goal |
+    | ``size`` | 9 | number of cells along each side |
+    | ``horizon`` | 20 | number of steps in an episode |
+    | ``episodes_per_trial`` | 10 | number of episodes on one task |
+    | ``terminate_at_goal`` | ``False`` | whether reaching the goal ends the episode |
 
     ## Task distribution
-    ``Box(0, size - 1, (2,))``, integers: the goal's x and y, any cell. The cells are shuffled once
-    (seeded) and cut: four fifths train, and the rest is halved into validation and test (65, 8 and
-    8 of 81). The paper says that training and evaluation goals differ, but not which they are.
+    ``Box(0, size - 1, (2,))``, integers: the goal's x and y, any cell. The list of cells is
+    shuffled once (seeded): four fifths are for training, and the rest is halved into validation and
+    test (65, 8 and 8 of 81). The paper says that training and evaluation goals differ, but not
+    which they are.
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -93,17 +95,17 @@ class DarkRoom(_DarkRoom):
         self.task_split = cut_list(self.cell_space, all_cells(self.size))
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> GridState:
-        """The middle."""
+        """Returns states in the middle of the room."""
         return GridState(np.full((len(params), 2), self.size // 2, dtype=np.int64))
 
     def transition(
         self, state: GridState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> GridState:
-        """Move by one cell."""
+        """Moves by one cell."""
         return GridState(moved(state.position, action, self.size))
 
     def observation(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The number of the cell."""
+        """Returns the number of the cell."""
         return self._cell(state.position)
 
     def reward_terms(
@@ -114,16 +116,16 @@ class DarkRoom(_DarkRoom):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """1 on the goal."""
+        """Returns 1 on the goal, otherwise 0."""
         at_goal = same_cell(next_state.position, params)
         return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
 
     def terminal(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
-        """On the goal, where that is asked for."""
+        """Returns whether the agent is on the goal and ``terminate_at_goal`` is set."""
         return same_cell(state.position, params) & self.terminate_at_goal
 
     def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The room, (0, 0) at the lower left: goal green, agent blue."""
+        """Draws the room with (0, 0) at the lower left: goal green, agent blue."""
         frames = picture.grid_pictures(len(params), self.size, self.size)
         frames = picture.paint_cells(frames, params, picture.GOAL)
         agents = picture.cell_pixels(state.position, self.size)
@@ -131,10 +133,10 @@ class DarkRoom(_DarkRoom):
 
 
 class KeyState(NamedTuple):
-    """Where each agent is, and what it has done.
+    """Position of each agent, and its progress in the episode.
 
     Attributes:
-        position: x and y, int64 ``[N, 2]``; (0, 0) is the lower left cell.
+        position: Cell (x, y), int64 ``[N, 2]``; (0, 0) is the lower left cell.
         has_key: Whether it has found the key, bool ``[N]``.
         door_open: Whether it has been at the door with the key, bool ``[N]``.
     """
@@ -145,14 +147,15 @@ class KeyState(NamedTuple):
 
 
 class DarkKeyToDoor(_DarkRoom):
-    """Dark key-to-door.
+    """Dark room with a key and a door that the agent has to find in this order.
 
     ## Description
-    As in ``DarkRoom``, but the agent has to find a key first and a door then, and sees neither of
-    them, nor whether it holds the key. Source: Laskin et al., "In-context Reinforcement Learning
-    with Algorithm Distillation", 2022, section 4.1. Others' code differs: in some the door pays at
-    every step spent there, in some it ends the episode (``terminate_at_door``), in AMAGO's the
-    agent sees whether it holds the key. Here, as in the paper's text, each pays once.
+    The room is that of ``DarkRoom``, but the agent has to find a key first and then a door. It sees
+    neither of them, nor whether it holds the key. Source: Laskin et al., "In-context Reinforcement
+    Learning with Algorithm Distillation", 2022, section 4.1. Other implementations differ: in some
+    the door pays at every step spent there, in some it ends the episode (``terminate_at_door``),
+    and in AMAGO's the agent sees whether it holds the key. Here, as in the paper's text, key and
+    door pay once each.
 
     ## Action Space
     ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
@@ -161,31 +164,32 @@ class DarkKeyToDoor(_DarkRoom):
     ``Discrete(size * size)``: the agent's cell, ``y * size + x``.
 
     ## Rewards
-    1 at the first step that ends on the key: info ``reward_key``. 1 at the first step that ends at
-    the door with the key (the same step, where both are in one cell): info ``reward_door``.
+    The first step that ends on the key pays 1: info ``reward_key``. The first step that ends at the
+    door with the key pays 1 (the same step if both are in one cell): info ``reward_door``.
 
     ## Starting State
-    Any cell, uniformly, at every episode; without the key, also where the key lies (to stay there
-    takes it).
+    Every episode starts in a uniformly random cell, without the key. In the cell of the key, the
+    action "stay" takes it.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; *terminated* at the open door with ``terminate_at_door``.
+    The episode is *truncated* after ``horizon`` steps; *terminated* at the open door with
+    ``terminate_at_door``.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``size`` | 9 | cells along each side |
-    | ``horizon`` | 50 | steps in an episode |
-    | ``episodes_per_trial`` | 10 | episodes on one task |
-    | ``terminate_at_door`` | ``False`` | end the episode when the door opens |
+    | ``size`` | 9 | number of cells along each side |
+    | ``horizon`` | 50 | number of steps in an episode |
+    | ``episodes_per_trial`` | 10 | number of episodes on one task |
+    | ``terminate_at_door`` | ``False`` | whether opening the door ends the episode |
 
     ## Task distribution
     A ``Dict`` of ``key`` and ``door``, each ``Box(0, size - 1, (2,))``, integers: their x and y,
-    any two cells. All pairs are shuffled once (seeded) and cut: four fifths train, and the rest is
-    halved into validation and test (5,249, 656 and 656 of 6,561).
+    any two cells. The list of pairs is shuffled once (seeded): four fifths are for training, and
+    the rest is halved into validation and test (5,249, 656 and 656 of 6,561).
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -207,7 +211,7 @@ class DarkKeyToDoor(_DarkRoom):
         self.task_split = cut_list(space, pairs)
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> KeyState:
-        """Anywhere, without the key. Numpy only: it draws."""
+        """Draws a start in any cell, without the key, from a numpy generator."""
         num = count_tasks(params)
         position = rng.integers(self.size, size=(num, 2))
         return KeyState(position, np.zeros(num, dtype=bool), np.zeros(num, dtype=bool))
@@ -215,14 +219,14 @@ class DarkKeyToDoor(_DarkRoom):
     def transition(
         self, state: KeyState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> KeyState:
-        """Move by one cell; take the key and open the door that are there."""
+        """Moves by one cell, takes the key that is there, and opens the door with it."""
         position = moved(state.position, action, self.size)
         has_key = state.has_key | same_cell(position, params["key"])
         door_open = state.door_open | (has_key & same_cell(position, params["door"]))
         return KeyState(position, has_key, door_open)
 
     def observation(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The number of the cell."""
+        """Returns the number of the cell."""
         return self._cell(state.position)
 
     def reward_terms(
@@ -233,7 +237,7 @@ class DarkKeyToDoor(_DarkRoom):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """1 for the key and 1 for the door, once each."""
+        """Returns 1 for the key and 1 for the door, once each."""
         xp = array_namespace(next_state.has_key)
         return {
             "reward_key": xp.where(next_state.has_key & ~state.has_key, 1.0, 0.0),
@@ -241,11 +245,11 @@ class DarkKeyToDoor(_DarkRoom):
         }
 
     def terminal(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:
-        """At the open door, where that is asked for."""
+        """Returns whether the door is open and ``terminate_at_door`` is set."""
         return state.door_open & self.terminate_at_door
 
     def render_frames(self, state: KeyState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The room, (0, 0) at the lower left: key orange until taken, door green, agent blue."""
+        """Draws the room from above: key orange until taken, door green, agent blue."""
         frames = picture.grid_pictures(count_tasks(params), self.size, self.size)
         frames = picture.paint_cells(frames, params["door"], picture.GOAL)
         # The key is smaller than a cell, so that a door under it shows.
@@ -257,11 +261,11 @@ class DarkKeyToDoor(_DarkRoom):
 
 
 def cut_list(space: spaces.Space, tasks: Tasks) -> TaskSplit:
-    """Shuffle all tasks once, and cut: four fifths train, the rest halved.
+    """Shuffles all tasks once and cuts the list: four fifths train, the rest is halved.
 
     Args:
-        space: Of one task.
-        tasks: All of them, at least 4.
+        space: Space of one task.
+        tasks: All tasks, at least 4.
     """
     num = count_tasks(tasks)
     order = np.random.default_rng(SEED).permutation(num)

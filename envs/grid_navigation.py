@@ -14,35 +14,35 @@ from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
 from . import map_picture as picture
 
 MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
-"""What the actions add to x and y: stay, up, right, down, left."""
+"""Displacements of the actions in x and y: stay, up, right, down, left."""
 
 
 class GridState(NamedTuple):
-    """Where each agent is.
+    """Position of each agent.
 
     Attributes:
-        position: x and y, int64 ``[N, 2]``; (0, 0) is the lower left cell.
+        position: Cell (x, y), int64 ``[N, 2]``; (0, 0) is the lower left cell.
     """
 
     position: np.ndarray
 
 
 def moved(position: Any, action: Any, size: int) -> Any:
-    """Positions after the actions: walls hold the agent back.
+    """Returns positions after the actions; walls hold the agent back.
 
     Args:
-        position: x and y, int ``[N, 2]``.
+        position: Cell (x, y), int ``[N, 2]``.
         action: Index into ``MOVES``, ``[N]``.
-        size: Cells along each side of the grid.
+        size: Number of cells along each side of the grid.
     """
     return (position + steps(MOVES, action)).clip(0, size - 1)
 
 
 def steps(moves: np.ndarray, action: Any) -> Any:
-    """What the actions add to x and y, int ``[N, 2]``.
+    """Returns the displacements of the actions along x and y, int ``[N, 2]``.
 
     Args:
-        moves: One row for each kind of action.
+        moves: Displacements, one row for each kind of action.
         action: Index of a row, ``[N]``.
     """
     xp = array_namespace(action)
@@ -50,12 +50,12 @@ def steps(moves: np.ndarray, action: Any) -> Any:
 
 
 def same_cell(position: Any, cell: Any) -> Any:
-    """Where the positions are the cells, bool ``[N]``."""
+    """Returns whether each position equals its cell, bool ``[N]``."""
     return array_namespace(position).all(position == cell, axis=-1)
 
 
 def all_cells(size: int) -> np.ndarray:
-    """All cells as x and y, int64 ``[size * size, 2]``, row by row from the lower left."""
+    """Returns all cells as x and y, int64 ``[size * size, 2]``, row by row from the lower left."""
     cell = np.arange(size * size)
     return np.stack([cell % size, cell // size], axis=1)
 
@@ -64,9 +64,9 @@ class GridNavigation(TaskFuncEnv):
     """Grid navigation of the VariBAD paper (GridNavi).
 
     ## Description
-    An agent starts in the corner of a grid and looks for a goal that it does not see: the task. The
-    best agent searches cell by cell in the first episode, and goes straight to the goal once it has
-    been there. Small enough for an exact Bayes-optimal policy: see
+    An agent starts in the corner of a grid and looks for the goal, the task, which it does not see.
+    The best agent searches cell by cell in the first episode, and goes straight to the goal once it
+    has been there. The problem is small enough for an exact Bayes-optimal policy: see
     ``meta_rl.agents.grid_search``. Source: Zintgraf et al., "VariBAD: A Very Good Method for
     Bayes-Adaptive Deep RL via Meta-Learning", 2020, section 5.1, and the authors' code
     (``environments/navigation/gridworld.py`` of https://github.com/lmzintgraf/varibad).
@@ -78,22 +78,22 @@ class GridNavigation(TaskFuncEnv):
     ``Box(0, size - 1, (2,))``: x and y of the agent.
 
     ## Rewards
-    1 where the agent is on the goal after the move (at every step, also when it stays there): info
-    ``reward_goal``; -0.1 elsewhere: info ``reward_step``.
+    The reward is 1 at every step after which the agent is on the goal, also when it stays there:
+    info ``reward_goal``. It is -0.1 elsewhere: info ``reward_step``.
 
     ## Starting State
-    (0, 0).
+    The agent starts in the cell (0, 0).
 
     ## Episode End
-    *Terminated* after ``horizon`` steps: the horizon is part of the problem. (VariBAD sets ``done``
-    there, and nowhere else.)
+    The episode is *terminated* after ``horizon`` steps: the horizon is part of the problem.
+    (VariBAD sets ``done`` there, and nowhere else.)
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``size`` | 5 | cells along each side, at least 3 |
-    | ``horizon`` | 15 | steps in an episode |
-    | ``episodes_per_trial`` | 4 | episodes on one task |
+    | ``size`` | 5 | number of cells along each side, at least 3 |
+    | ``horizon`` | 15 | number of steps in an episode |
+    | ``episodes_per_trial`` | 4 | number of episodes on one task |
 
     ## Task distribution
     ``Box(0, size - 1, (2,))``, integers: the goal, uniform over all cells but the four of the
@@ -101,7 +101,7 @@ class GridNavigation(TaskFuncEnv):
     agent has to learn to search, not to generalise.
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -127,7 +127,7 @@ class GridNavigation(TaskFuncEnv):
         return np.all(cells <= 1, axis=-1)
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse goals in the starting corner."""
+        """Refuses goals in the starting corner."""
         corner = self._is_corner(tasks)
         if corner.any():
             task = int(np.argmax(corner))
@@ -136,17 +136,17 @@ class GridNavigation(TaskFuncEnv):
             )
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> GridState:
-        """The corner."""
+        """Returns states in the starting corner."""
         return GridState(np.zeros((len(params), 2), dtype=np.int64))
 
     def transition(
         self, state: GridState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> GridState:
-        """Move by one cell."""
+        """Moves by one cell."""
         return GridState(moved(state.position, action, self.size))
 
     def observation(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The position: x and y."""
+        """Returns the position: x and y."""
         xp = array_namespace(state.position)
         return xp.astype(state.position, xp.float32)
 
@@ -158,7 +158,7 @@ class GridNavigation(TaskFuncEnv):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """1 on the goal, -0.1 elsewhere."""
+        """Returns 1 on the goal, and -0.1 elsewhere."""
         at_goal = same_cell(next_state.position, params)
         xp = array_namespace(at_goal)
         return {
@@ -167,7 +167,7 @@ class GridNavigation(TaskFuncEnv):
         }
 
     def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The grid, (0, 0) at the lower left: start grey, goal green, agent blue."""
+        """Draws the grid with (0, 0) at the lower left: start grey, goal green, agent blue."""
         frames = picture.grid_pictures(len(params), self.size, self.size)
         frames = picture.paint_cells(frames, np.zeros(2, dtype=np.int64), picture.START)
         frames = picture.paint_cells(frames, params, picture.GOAL)

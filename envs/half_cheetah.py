@@ -24,7 +24,7 @@ from .robot import (
 
 
 class _HalfCheetah(Robot):
-    """Gymnasium's HalfCheetah, with its control cost."""
+    """Base class of Gymnasium's HalfCheetah, with its control cost."""
 
     gaussian_velocity_noise = True
 
@@ -45,16 +45,16 @@ class HalfCheetahVel(_HalfCheetah):
     """HalfCheetah that has to run at a goal velocity.
 
     ## Description
-    A planar robot with six joints is to run at a velocity that it does not see: the task.
+    A planar robot with six joints has to run at the task's velocity, which it does not see.
     Definition of PEARL, ProMP and VariBAD: Rakelly et al., "Efficient Off-Policy Meta-Reinforcement
     Learning via Probabilistic Context Variables", 2019. The sources disagree: MAML draws the goal
     from [0, 2] and simulates 0.01 s a step (``HalfCheetahVelMAML-v0``); garage has the range of
     MAML with the steps of PEARL. Many of them append the position of the torso to the observation;
-    here it is without, as in ProMP and in Gymnasium.
+    here, as in ProMP and in Gymnasium, it is left out.
 
     ## Action Space
-    ``Box(-1, 1, (6,))``: torques at the joints. The cost is of the action as it is given, MuJoCo
-    clips what the motors get.
+    ``Box(-1, 1, (6,))``: torques at the joints. MuJoCo clips the motors' input; the control cost is
+    computed from the action before clipping.
 
     ## Observation Space
     ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5.
@@ -65,26 +65,26 @@ class HalfCheetahVel(_HalfCheetah):
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
 
     ## Starting State
-    As in HalfCheetah-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
-    the velocities.
+    The start of HalfCheetah-v5: uniform noise of ``reset_noise_scale`` on the positions, normal
+    noise on the velocities.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; never terminated.
+    The episode is *truncated* after ``horizon`` steps; never terminated.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``goal_velocity_range`` | (0, 3) | of the goals, in m/s |
+    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
     | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 5 | steps of MuJoCo (0.01 s) in a step: dt = 0.05 s |
-    | ``forward_reward_weight`` | 1.0 | of the distance from the goal velocity |
-    | ``ctrl_cost_weight`` | 0.05 | of the squared actions |
-    | ``reset_noise_scale`` | 0.1 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x |
-    | ``xml_file`` | "half_cheetah.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
+    | ``ctrl_cost_weight`` | 0.05 | weight of the squared actions |
+    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    | ``xml_file`` | "half_cheetah.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists
@@ -92,7 +92,7 @@ class HalfCheetahVel(_HalfCheetah):
     third of the range's width above it: [3, 4].
 
     ## Adaptation
-    After every episode; a trial is two episodes, as in VariBAD.
+    The agent adapts after every episode; a trial is two episodes, as in VariBAD.
 
     ## Version History
     * v0: initial.
@@ -112,7 +112,7 @@ class HalfCheetahVel(_HalfCheetah):
         )
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The goal velocity: half a metre for 1 m/s."""
+        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
         return along_x(0.5 * params)
 
     def reward_terms(
@@ -123,7 +123,7 @@ class HalfCheetahVel(_HalfCheetah):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance from the goal velocity, and the control cost."""
+        """Returns distance from the goal velocity, and control cost."""
         miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
         return {
             "reward_forward": -self.forward_reward_weight * miss,
@@ -135,11 +135,11 @@ class HalfCheetahVelMAML(HalfCheetahVel):
     """HalfCheetahVel with the timing and the goals of the MAML paper.
 
     ## Description
-    As ``HalfCheetahVel-v0``, but one step of MuJoCo per step (dt = 0.01 s, so an episode is 2 s and
-    not 10 s) and goals from [0, 2]: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation
-    of Deep Networks", 2017. Its code takes the velocity of the torso's centre of mass at the end of
-    the step; here it is the displacement of the torso over dt. Returns are not comparable with
-    those of ``HalfCheetahVel-v0``.
+    This is ``HalfCheetahVel-v0`` with one MuJoCo step per step (dt = 0.01 s, so an episode is 2 s
+    and not 10 s) and goals from [0, 2]. Source: Finn et al., "Model-Agnostic Meta-Learning for Fast
+    Adaptation of Deep Networks", 2017. Its code takes the velocity of the torso's centre of mass at
+    the end of the step; here it is the displacement of the torso over dt. Returns are not
+    comparable with those of ``HalfCheetahVel-v0``.
 
     ## Action Space
     ``Box(-1, 1, (6,))``: torques at the joints.
@@ -152,21 +152,22 @@ class HalfCheetahVelMAML(HalfCheetahVel):
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
 
     ## Starting State
-    As in HalfCheetah-v5.
+    The start of HalfCheetah-v5.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; never terminated.
+    The episode is *truncated* after ``horizon`` steps; never terminated.
 
     ## Arguments
-    Those of ``HalfCheetahVel-v0``, with other defaults: ``frame_skip`` 1, ``goal_velocity_range``
-    (0, 2) and ``num_train_tasks`` None: training draws from the whole range.
+    The arguments of ``HalfCheetahVel-v0``, with other defaults: ``frame_skip`` 1,
+    ``goal_velocity_range`` (0, 2) and ``num_train_tasks`` None: training draws from the whole
+    range.
 
     ## Task distribution
     ``Box(0, 2.667, (1,))``: the goal in m/s, uniform in [0, 2]. Frozen, seeded lists of 30 tasks
     for test and for validation. ``ood`` is uniform in [2, 2.667].
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -185,7 +186,7 @@ class HalfCheetahDir(_HalfCheetah):
     """HalfCheetah that has to run forward or backward.
 
     ## Description
-    A planar robot with six joints is to run fast in a direction that it does not see: the task.
+    A planar robot with six joints has to run fast in the task's direction, which it does not see.
     Source: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", 2017;
     PEARL, ProMP and VariBAD have the same with dt = 0.05 s, as here (MAML: 0.01 s, which is
     ``HalfCheetahDirMAML-v0``).
@@ -202,30 +203,30 @@ class HalfCheetahDir(_HalfCheetah):
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
 
     ## Starting State
-    As in HalfCheetah-v5.
+    The start of HalfCheetah-v5.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; never terminated.
+    The episode is *truncated* after ``horizon`` steps; never terminated.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 5 | steps of MuJoCo (0.01 s) in a step: dt = 0.05 s |
-    | ``forward_reward_weight`` | 1.0 | of the velocity |
-    | ``ctrl_cost_weight`` | 0.05 | of the squared actions |
-    | ``reset_noise_scale`` | 0.1 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x |
-    | ``xml_file`` | "half_cheetah.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
+    | ``ctrl_cost_weight`` | 0.05 | weight of the squared actions |
+    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    | ``xml_file`` | "half_cheetah.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
-    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), nothing between. There are only two tasks:
-    validation and test equal train, as in all the sources.
+    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), and no other value. There are only two
+    tasks: validation and test equal train, as in all the sources.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -238,11 +239,11 @@ class HalfCheetahDir(_HalfCheetah):
         self.task_split = two_directions_split()
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse directions other than -1 and +1."""
+        """Refuses directions other than -1 and +1."""
         check_two_directions(tasks)
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The direction."""
+        """Returns the direction as an arrow."""
         return along_x(params)
 
     def reward_terms(
@@ -253,7 +254,7 @@ class HalfCheetahDir(_HalfCheetah):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity in the task's direction, and the control cost."""
+        """Returns velocity in the task's direction, and control cost."""
         along = self.velocity(state, next_state)[:, 0] * params[:, 0]
         return {
             "reward_forward": self.forward_reward_weight * along,
@@ -265,10 +266,10 @@ class HalfCheetahDirMAML(HalfCheetahDir):
     """HalfCheetahDir with the timing of the MAML paper.
 
     ## Description
-    As ``HalfCheetahDir-v0``, but one step of MuJoCo per step (dt = 0.01 s, so an episode is 2 s and
-    not 10 s): Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
-    2017. Its code takes the velocity of the torso's centre of mass at the end of the step; here it
-    is the displacement of the torso over dt. Returns are not comparable with those of
+    This is ``HalfCheetahDir-v0`` with one MuJoCo step per step (dt = 0.01 s, so an episode is 2 s
+    and not 10 s). Source: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep
+    Networks", 2017. Its code takes the velocity of the torso's centre of mass at the end of the
+    step; here it is the displacement of the torso over dt. Returns are not comparable with those of
     ``HalfCheetahDir-v0``.
 
     ## Action Space
@@ -282,20 +283,20 @@ class HalfCheetahDirMAML(HalfCheetahDir):
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
 
     ## Starting State
-    As in HalfCheetah-v5.
+    The start of HalfCheetah-v5.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; never terminated.
+    The episode is *truncated* after ``horizon`` steps; never terminated.
 
     ## Arguments
-    Those of ``HalfCheetahDir-v0``, but ``frame_skip`` is 1.
+    The arguments of ``HalfCheetahDir-v0``; ``frame_skip`` is 1 by default.
 
     ## Task distribution
-    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), nothing between. There are only two tasks:
-    validation and test equal train, as in all the sources.
+    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), and no other value. There are only two
+    tasks: validation and test equal train, as in all the sources.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -309,14 +310,15 @@ class HalfCheetahCripple(_HalfCheetah):
     """HalfCheetah with a joint whose motor is dead.
 
     ## Description
-    A planar robot with six joints is to run forward; the motor of one of them, which it does not
-    know, gives no torque: the task. Source: Nagabandi et al., "Learning to Adapt in Dynamic,
+    A planar robot with six joints has to run forward. The motor of one joint gives no torque; which
+    one, the task, the robot does not see. Source: Nagabandi et al., "Learning to Adapt in Dynamic,
     Real-World Environments Through Meta-Reinforcement Learning", 2019. The split of the joints is
     that of Lee et al., "Context-aware Dynamics Model for Generalization in Model-Based
-    Reinforcement Learning", 2020. The first simulates 0.01 s a step, the second 0.05 s, as here.
+    Reinforcement Learning", 2020. The first source simulates 0.01 s a step, the second 0.05 s, as
+    here.
 
     ## Action Space
-    ``Box(-1, 1, (6,))``: torques at the joints. What a dead motor is told costs nothing.
+    ``Box(-1, 1, (6,))``: torques at the joints. The dead motor's action costs nothing.
 
     ## Observation Space
     ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5.
@@ -327,20 +329,20 @@ class HalfCheetahCripple(_HalfCheetah):
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``, without the dead motor.
 
     ## Starting State
-    As in HalfCheetah-v5.
+    The start of HalfCheetah-v5.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; never terminated.
+    The episode is *truncated* after ``horizon`` steps; never terminated.
 
     ## Arguments
-    Those of ``HalfCheetahDir-v0``.
+    The arguments of ``HalfCheetahDir-v0``.
 
     ## Task distribution
-    ``Discrete(6)``: the dead motor: the hip (0), knee (1) and foot (2) of the back leg, or those of
-    the front leg (3, 4, 5). Training and validation have 0, 1, 2 and 3; test has 4 and 5.
+    ``Discrete(6)``: the dead motor, which is the hip (0), knee (1) or foot (2) of the back leg, or
+    that of the front leg (3, 4, 5). Training and validation have 0, 1, 2 and 3; test has 4 and 5.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -355,11 +357,11 @@ class HalfCheetahCripple(_HalfCheetah):
         self.task_split = TaskSplit(train, train, FiniteTasks(space, np.arange(4, 6)))
 
     def marked_motors(self, params: Tasks) -> Any:
-        """The dead one."""
+        """Returns the dead motor."""
         return params
 
     def control(self, action: Any, params: Tasks) -> Any:
-        """The actions, with 0 for the dead motor."""
+        """Returns the actions, with 0 for the dead motor."""
         xp = array_namespace(action)
         joints = xp.arange(action.shape[1], device=device(action))
         return xp.where(joints == params[:, None], 0.0, action)
@@ -372,7 +374,7 @@ class HalfCheetahCripple(_HalfCheetah):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity along x, and the control cost."""
+        """Returns velocity along x, and control cost."""
         forward = self.velocity(state, next_state)[:, 0]
         return {
             "reward_forward": self.forward_reward_weight * forward,

@@ -24,11 +24,11 @@ class HumanoidDir(FallingRobot):
     """Humanoid that has to walk in a direction in the plane.
 
     ## Description
-    A robot with two legs and two arms is to walk fast in a direction of the plane that it does not
-    see: the task. Source: Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via
+    A robot with two legs and two arms has to walk fast in the task's direction in the plane, which
+    it does not see. Source: Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via
     Probabilistic Context Variables", 2019. The weight of the velocity, 1.25, is Gymnasium's and the
     same as in the sources (0.25 over MuJoCo's timestep for the displacement of five timesteps).
-    VariBAD rescales actions to [-1, 1]; here they are the motors' own.
+    VariBAD rescales actions to [-1, 1]; here they are not rescaled.
 
     ## Action Space
     ``Box(-0.4, 0.4, (17,))``: torques at the joints.
@@ -37,7 +37,7 @@ class HumanoidDir(FallingRobot):
     ``Box(-inf, inf, (45,))``: 22 positions (without x and y) and 23 velocities, the first entries
     of Humanoid-v5. Its other 303 are left out: inertias, velocities of the bodies and actuator
     forces follow from these and from the action, and contact forces were always zero with MuJoCo 2
-    before Gymnasium computed them.
+    in the source.
 
     ## Rewards
     * ``reward_forward``: ``forward_reward_weight`` times the velocity along the direction: the
@@ -49,35 +49,35 @@ class HumanoidDir(FallingRobot):
     the contact forces.
 
     ## Starting State
-    As in Humanoid-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+    The start of Humanoid-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
 
     ## Episode End
-    *Terminated* when the humanoid is unhealthy; *truncated* after ``horizon`` steps.
+    The episode is *terminated* when the humanoid is unhealthy; *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``num_train_tasks`` | 100 | length of the training list; ``None``: all directions |
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 5 | steps of MuJoCo (0.003 s) in a step: dt = 0.015 s |
-    | ``forward_reward_weight`` | 1.25 | of the velocity |
-    | ``ctrl_cost_weight`` | 0.1 | of the squared actions |
-    | ``healthy_reward`` | 5.0 | for a step that ends healthy |
-    | ``healthy_z_range`` | (1.0, 2.0) | healthy heights of the torso in m |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 5 | number of MuJoCo steps (0.003 s) in a step; dt = 0.015 s |
+    | ``forward_reward_weight`` | 1.25 | weight of the velocity |
+    | ``ctrl_cost_weight`` | 0.1 | weight of the squared actions |
+    | ``healthy_reward`` | 5.0 | reward for a step that ends healthy |
+    | ``healthy_z_range`` | (1.0, 2.0) | range of healthy heights of the torso, in m |
     | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.01 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x and y |
-    | ``xml_file`` | "humanoid.xml" | the model; its main body is called "torso" |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``reset_noise_scale`` | 0.01 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
+    | ``xml_file`` | "humanoid.xml" | file of the MuJoCo model; its main body is called "torso" |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
     Uniform; frozen, seeded lists as in PEARL: 100 for training, 30 for test, and 30 for validation.
-    There is no ``ood``: a circle has no outside.
+    There is no ``ood``, since all directions are in the training range.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -101,15 +101,15 @@ class HumanoidDir(FallingRobot):
         self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2024)
 
     def velocity(self, state: RobotState, next_state: RobotState) -> Any:
-        """Displacement of the centre of mass in x and y over dt, ``[N, 2]`` in m/s."""
+        """Returns the displacement of the centre of mass in x and y over dt, ``[N, 2]`` in m/s."""
         return (next_state.sensors[:, :2] - state.sensors[:, :2]) / self.batch.dt
 
     def is_healthy(self, state: RobotState) -> Any:
-        """The torso's height is in its range."""
+        """Returns whether the torso's height is in its range, bool ``[N]``."""
         return is_within(self.qpos(state)[:, 2], self.healthy_z_range)
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The direction."""
+        """Returns the direction as an arrow."""
         return in_plane(directions(params))
 
     def reward_terms(
@@ -120,7 +120,7 @@ class HumanoidDir(FallingRobot):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity along the direction, the control cost, and the pay for not falling."""
+        """Returns velocity along the direction, control cost, and reward for not falling."""
         along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
         terms = self.standing_terms(action, next_state)
         return {"reward_forward": self.forward_reward_weight * along, **terms}

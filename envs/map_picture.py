@@ -1,7 +1,7 @@
-"""Small pictures of maps: an array ``[N, height, width, 3]`` of uint8 that is painted in steps.
+"""Small pictures of maps: arrays ``[N, height, width, 3]`` of uint8 that are painted in steps.
 
 Pictures are drawn for all sub-environments at once. Functions return new pictures. The second axis
-of a map points up, as on paper, so that it runs against the rows of the picture.
+of a map points up, against the direction of the rows of the picture.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ PLANE_PIXELS = 160
 
 
 def empty_planes(num: int) -> np.ndarray:
-    """Pictures of an empty square plane in a frame, ``[N, PLANE_PIXELS, PLANE_PIXELS, 3]``."""
+    """Returns framed pictures of an empty plane, ``[N, PLANE_PIXELS, PLANE_PIXELS, 3]``."""
     picture = np.full((PLANE_PIXELS, PLANE_PIXELS, 3), LINES, dtype=np.uint8)
     picture[1:-1, 1:-1] = FLOOR
     return np.repeat(picture[None], num, axis=0)
 
 
 def plane_pixels(points: Any, centre: tuple[float, float], half_width: float) -> np.ndarray:
-    """Where points of a square plane lie in its picture.
+    """Returns the pixels of points of a square plane in its picture.
 
     Args:
-        points: x and y, ``[..., 2]``; points outside the plane are moved to its border.
-        centre: What is in the middle of the picture.
+        points: Points (x, y), ``[..., 2]``; points outside the plane are moved to its border.
+        centre: Point (x, y) in the middle of the picture.
         half_width: Half the side of the plane.
 
     Returns:
@@ -49,12 +49,12 @@ def plane_pixels(points: Any, centre: tuple[float, float], half_width: float) ->
 
 
 def paint_discs(pictures: np.ndarray, pixels: Any, radius: float, colour: Colour) -> np.ndarray:
-    """Paint a disc into each picture.
+    """Paints a disc into each picture.
 
     Args:
-        pictures: ``[N, height, width, 3]``.
+        pictures: Pictures to paint on, ``[N, height, width, 3]``.
         pixels: Row and column of the centres, ``[N, 2]``, or ``[2]`` for all.
-        radius: In pixels; 0 paints the centre alone. Halves (3.5) look rounder than whole numbers.
+        radius: Radius in pixels; 0 paints only the centre. Halves (3.5) look rounder than integers.
         colour: Red, green and blue.
     """
     num, height, width, _ = pictures.shape
@@ -66,7 +66,7 @@ def paint_discs(pictures: np.ndarray, pixels: Any, radius: float, colour: Colour
 
 
 def grid_pictures(num: int, width: int, height: int) -> np.ndarray:
-    """Pictures of an empty grid: ``width`` times ``height`` cells of ``CELL_PIXELS`` pixels."""
+    """Returns pictures of an empty grid of ``width`` x ``height`` cells of ``CELL_PIXELS``."""
     picture = np.full((height * CELL_PIXELS, width * CELL_PIXELS, 3), FLOOR, dtype=np.uint8)
     picture[::CELL_PIXELS] = LINES
     picture[:, ::CELL_PIXELS] = LINES
@@ -75,11 +75,11 @@ def grid_pictures(num: int, width: int, height: int) -> np.ndarray:
 
 
 def cell_pixels(cells: Any, height: int) -> np.ndarray:
-    """Row and column of the middle of grid cells, ``[..., 2]``.
+    """Returns row and column of the middle of grid cells, ``[..., 2]``.
 
     Args:
-        cells: x and y of the cells, int ``[..., 2]``; (0, 0) is at the lower left.
-        height: Of the grid, in cells.
+        cells: Cells (x, y), int ``[..., 2]``; (0, 0) is at the lower left.
+        height: Height of the grid, in cells.
     """
     cells = np.asarray(cells)
     rows = (height - 1 - cells[..., 1]) * CELL_PIXELS + CELL_PIXELS // 2
@@ -87,11 +87,11 @@ def cell_pixels(cells: Any, height: int) -> np.ndarray:
 
 
 def paint_cells(pictures: np.ndarray, cells: Any, colour: Colour) -> np.ndarray:
-    """Fill one cell of each grid picture, up to its lines.
+    """Fills one cell of each grid picture, up to its lines.
 
     Args:
-        pictures: Of :func:`grid_pictures`.
-        cells: x and y, int ``[N, 2]``, or ``[2]`` for all.
+        pictures: Pictures from :func:`grid_pictures`.
+        cells: Cells (x, y), int ``[N, 2]``, or ``[2]`` for all.
         colour: Red, green and blue.
     """
     num, height, width, _ = pictures.shape

@@ -26,26 +26,26 @@ SEEN = 36  # numbers of Meta-World's 39: the others are the goal's place
 
 
 class MetaWorldTask(gym.Env):
-    """Meta-World's robot arm, which has to find out what to do: ML1, ML10, ML25, ML45.
+    """Meta-World's robot arm with hidden goals or tasks: ML1, ML10, ML25, ML45.
 
     ## Description
-    A Sawyer arm with a gripper, and an object (a puck, a door, a drawer, a button, ...) with which
-    it has to do something. Source: Yu et al., "Meta-World: A Benchmark and Evaluation for
-    Multi-Task and Meta Reinforcement Learning", 2019; McLean et al., "Meta-World+: An Improved,
-    Standardized, RL Benchmark", 2025; package ``metaworld`` 3.1.1, whose environments are used as
-    they are. They need MuJoCo 3.3.0, so give them a virtual environment of their own: ``pip install
-    "meta-rl[metaworld]"``.
+    A Sawyer arm with a gripper has to manipulate an object (a puck, a door, a drawer, a button,
+    ...). Source: Yu et al., "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta
+    Reinforcement Learning", 2019; McLean et al., "Meta-World+: An Improved, Standardized, RL
+    Benchmark", 2025; package ``metaworld`` 3.1.1, whose environments are used unchanged. They need
+    MuJoCo 3.3.0, and thus their own virtual environment: ``pip install "meta-rl[metaworld]"``.
 
-    Ids: ``meta_rl/MetaWorldML1-v0`` (one environment, ``env_name``, whose goals differ),
+    The ids are ``meta_rl/MetaWorldML1-v0`` (one environment, ``env_name``, whose goals differ),
     ``meta_rl/MetaWorldML10-v0``, ``meta_rl/MetaWorldML25-v0`` and ``meta_rl/MetaWorldML45-v0`` (10,
     25 or 45 training environments, and 5 others for testing). ``gymnasium.make_vec`` and
-    ``meta_rl.make_task_vec`` step sub-environments in blocks, each in a process of its own:
-    ``num_processes``, by default one for each core (``asynchronous=False``: all in this process).
-    Sub-environments of a process share the simulators, one for each of Meta-World's environments;
-    courses do not depend on it, or on the number of processes.
+    ``meta_rl.make_task_vec`` step sub-environments in blocks, each in its own process:
+    ``num_processes`` of them, by default one for each core (``asynchronous=False``: all in this
+    process). Sub-environments of a process share the simulators, one for each of Meta-World's
+    environments. Trajectories do not depend on the sharing or on the number of processes.
 
     ## Action Space
-    ``Box(-1, 1, (4,))``: where the hand moves (cm along x, y and z), and the torque of the gripper.
+    ``Box(-1, 1, (4,))``: the displacement of the hand (cm along x, y and z), and the torque of the
+    gripper.
 
     ## Observation Space
     ``Box((36,))``: position of the hand, opening of the gripper, positions and quaternions of up to
@@ -53,40 +53,42 @@ class MetaWorldTask(gym.Env):
     the three zeros that Meta-World puts in its place are left out.
 
     ## Rewards
-    Meta-World's (version ``v2``), between 0 and 10 in each step: info ``reward_task``. Info
-    ``success``: whether the goal is reached in this step, 0.0 or 1.0.
+    The reward is Meta-World's (version ``v2``), between 0 and 10 in each step: info
+    ``reward_task``. The info ``success`` tells whether the goal is reached in this step, 0.0 or
+    1.0.
 
     ## Starting State
-    Fixed by the task: nothing else is random, in the first state or in the transitions. A process
-    simulates the first state of a task once (500 steps of MuJoCo), and keeps it.
+    The task determines the first state; first state and transitions have no other randomness. A
+    process simulates the first state of a task once (500 steps of MuJoCo), and keeps it.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; success ends nothing.
+    The episode is *truncated* after ``horizon`` steps; success does not end it.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``env_name`` | ``"reach-v3"`` | the environment of ML1; the others take none |
+    | ``env_name`` | ``"reach-v3"`` | environment of ML1; the others take none |
     | ``goal_seed`` | 0 | seed of Meta-World's lists of goals |
-    | ``horizon`` | 500 | steps in an episode; 500 at most |
-    | ``episodes_per_trial`` | 10 | as in Meta-World+ |
-    | ``split`` | ``"train"`` | the part of the task split that self-chosen tasks come from |
+    | ``horizon`` | 500 | number of steps in an episode; at most 500 |
+    | ``episodes_per_trial`` | 10 | number of episodes on one task, as in Meta-World+ |
+    | ``split`` | ``"train"`` | part of the task split that self-chosen tasks come from |
 
     ## Task distribution
-    A dict of ``env``, ``Discrete``: index into the attribute ``env_names``; and ``goal``, ``Box``:
-    Meta-World's ``rand_vec``, positions in m. Of some environments these are 3 numbers, of others 6
-    (mostly where the object begins, and then where it has to get to); in ML10, ML25 and ML45 those
-    of 3 are followed by three zeros. A goal has to lie in the bounds of its own environment, and to
-    be one that Meta-World accepts: many want some distance between object and goal.
+    A task is a dict of ``env``, ``Discrete``, an index into the attribute ``env_names``; and
+    ``goal``, ``Box``, Meta-World's ``rand_vec`` of positions in m. It has 3 numbers for some
+    environments and 6 for others (mostly the object's first and last position); in ML10, ML25 and
+    ML45, 3 numbers are followed by three zeros. A goal has to lie in the bounds of its own
+    environment, and Meta-World has to accept it: many environments require some distance between
+    object and goal.
 
-    Lists are Meta-World's own for ``goal_seed``: 50 goals of every training and test environment
-    (ML1: the test goals are those of the next seed). The last ten training goals of each
-    environment are the validation tasks, the other forty the training tasks. ML25 lists
+    The lists are Meta-World's own for ``goal_seed``: 50 goals of every training and test
+    environment (ML1: the test goals are those of the next seed). The last ten training goals of
+    each environment are the validation tasks, the other forty the training tasks. ML25 lists
     ``basketball-v3`` on both sides: a fifth of its test tasks are of an environment that it trains
     on.
 
     ## Adaptation
-    After every episode.
+    The agent adapts after every episode.
 
     ## Version History
     * v0: initial, with Meta-World 3.1.1.
@@ -137,11 +139,11 @@ class MetaWorldTask(gym.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a new episode; as :meth:`meta_rl.TaskEnv.reset`.
+        """Begins a new episode, as :meth:`meta_rl.TaskEnv.reset` does.
 
         Raises:
-            ValueError: A task outside its space, outside its environment's bounds, or one that
-                Meta-World does not accept; an unknown option.
+            ValueError: The task is outside its space or its environment's bounds, Meta-World does
+                not accept it, or an option is unknown.
         """
         super().reset(seed=seed)
         unknown = set(options or {}) - {"task"}
@@ -163,7 +165,7 @@ class MetaWorldTask(gym.Env):
         return observation, {"task": self.task}
 
     def _begin(self, task: Task) -> np.ndarray:
-        """Put Meta-World's environment at the beginning of the task."""
+        """Puts Meta-World's environment at the beginning of the task."""
         index = int(task["env"])
         low, high = self._bounds[index]
         goal, rest = np.split(task["goal"], [len(low)])
@@ -179,7 +181,7 @@ class MetaWorldTask(gym.Env):
         return np.clip(self._episode.observation[:SEEN], space.low, space.high)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take one step, as in :class:`gymnasium.Env`; NaN and infinity are refused."""
+        """Takes one step, as in :class:`gymnasium.Env`; NaN and infinity are refused."""
         if self._arm is None or self._episode is None or self._steps >= self.horizon:
             raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
         checked = check_actions(np.asarray(action)[None], self.action_space, 1)[0]
@@ -187,11 +189,11 @@ class MetaWorldTask(gym.Env):
         self._steps += 1
         self._assignment.step()
         infos = {"reward_task": float(reward), "success": float(info["success"])}
-        seen = observation[:SEEN]  # within the space, other than the first
+        seen = observation[:SEEN]  # only the first observation can lie outside the space
         return seen, float(reward), False, self._steps >= self.horizon, infos
 
     def render(self) -> Any:
-        """The current frame, uint8 ``[height, width, 3]``; the goal is a red or green dot."""
+        """Returns the current frame, uint8 ``[height, width, 3]``, with the goal as a dot."""
         if self.render_mode is None:
             return None
         if self._arm is None or self._episode is None:
@@ -199,7 +201,7 @@ class MetaWorldTask(gym.Env):
         return self._arm.render(self._episode)
 
     def close(self) -> None:
-        """Release the simulators."""
+        """Releases the simulators."""
         self._arm = self._episode = None
         self.arms.close()
 
@@ -220,17 +222,17 @@ def make_batch(
     resample_tasks: bool = False,
     **kwargs: Any,
 ) -> TaskVectorAdapter:
-    """A batch: :class:`meta_rl.adapter.TaskVectorAdapter` over processes.
+    """Makes a :class:`meta_rl.adapter.TaskVectorAdapter` over processes.
 
     Args:
-        num_envs: Sub-environments, N.
-        asynchronous: Step blocks of them in processes, instead of all in this one.
-        num_processes: How many, at most; by default one for each core.
-        split: As in :class:`meta_rl.TaskVectorEnv`.
-        resample_tasks: The same.
-        **kwargs: For :class:`MetaWorldTask`.
+        num_envs: Number of sub-environments, N.
+        asynchronous: Whether blocks of them step in processes, and not all in this one.
+        num_processes: Largest number of processes (default: one for each core).
+        split: Part of the task split, as in :class:`meta_rl.TaskVectorEnv`.
+        resample_tasks: Whether tasks are drawn anew, as in :class:`meta_rl.TaskVectorEnv`.
+        **kwargs: Arguments of :class:`MetaWorldTask`.
     """
-    # The same object, so that all those of a process share what it makes.
+    # All sub-environments get the same maker, so that those of a process share its simulators.
     makers: list[Callable[[], gym.Env]] = [_Maker(kwargs)] * check_count("num_envs", num_envs)
     return TaskVectorAdapter(
         makers,
@@ -242,7 +244,7 @@ def make_batch(
 
 
 class _Maker:
-    """Picklable; all environments that it makes in a process share their simulators."""
+    """Picklable maker of environments, which share their simulators within a process."""
 
     def __init__(self, kwargs: dict[str, Any]) -> None:
         self.kwargs, self.arms = kwargs, Arms()

@@ -1,4 +1,4 @@
-"""Meta-World's own lists of goals, as tasks that are data."""
+"""Meta-World's own lists of goals, as tasks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ NUM_VALIDATION = 10  # of the 50 training goals of each environment
 
 
 class Goals(NamedTuple):
-    """What a benchmark consists of.
+    """Environments and goals of a benchmark.
 
     Attributes:
-        names: Of the environments; a task's ``env`` is an index into them.
+        names: Names of the environments; a task's ``env`` is an index into them.
         bounds: Lowest and highest goal of each environment, float64 ``[2, 3 or 6]``.
         train: Environment and goal of every training task, in Meta-World's order.
-        test: The same of the test tasks.
+        test: Environment and goal of every test task.
     """
 
     names: tuple[str, ...]
@@ -37,10 +37,10 @@ class Goals(NamedTuple):
 
 
 def import_metaworld() -> ModuleType:
-    """The package, at the versions that are known to work together.
+    """Imports the package, at the versions that are known to work together.
 
     Raises:
-        ImportError: It is missing, or MuJoCo is another than the one it was made for.
+        ImportError: The package is missing, or MuJoCo's version is not the one that it pins.
     """
     install = (
         f"Meta-World {VERSION} needs mujoco=={MUJOCO_VERSION}. In a Python environment of its own: "
@@ -58,15 +58,15 @@ def import_metaworld() -> ModuleType:
 
 @functools.cache
 def benchmark_goals(benchmark: str, env_name: str | None, goal_seed: int) -> Goals:
-    """Meta-World's own lists of goals.
+    """Returns Meta-World's own lists of goals.
 
     Args:
-        benchmark: ``"ML1"``, ``"ML10"``, ``"ML25"`` or ``"ML45"``.
-        env_name: The environment of ML1; ``None`` is ``"reach-v3"``.
-        goal_seed: What Meta-World draws them with.
+        benchmark: Name of the benchmark: ``"ML1"``, ``"ML10"``, ``"ML25"`` or ``"ML45"``.
+        env_name: Environment of ML1 (default: ``"reach-v3"``).
+        goal_seed: Seed that Meta-World draws the goals with.
 
     Raises:
-        ValueError: An unknown benchmark or environment.
+        ValueError: The benchmark or the environment is unknown.
     """
     package = import_metaworld()
     if benchmark not in BENCHMARKS:
@@ -108,7 +108,7 @@ def _decoded(tasks: list[Any], names: tuple[str, ...]) -> list[tuple[int, np.nda
 
 
 def split_goals(goals: Goals) -> TaskSplit:
-    """The task split: the last training goals of each environment are for validation."""
+    """Splits the tasks; the last training goals of each environment are for validation."""
     size = max(bounds.shape[1] for bounds in goals.bounds)
     padded = np.stack([np.pad(b, ((0, 0), (0, size - b.shape[1]))) for b in goals.bounds])
     space = spaces.Dict(

@@ -1,4 +1,4 @@
-"""Points that move on a plane towards a goal that they do not see, with a dense reward."""
+"""Points on a plane that look for a goal that they do not see, with a dense reward."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit, check_cou
 from . import map_picture as picture
 
 MAX_STEP = 0.1
-"""How far an action of 1 moves the point along its axis."""
+"""Distance that an action of 1 moves the point along its axis."""
 
 
 class PointState(NamedTuple):
-    """Where each point is.
+    """Position of each point.
 
     Attributes:
-        position: x and y, float64 ``[N, 2]``.
+        position: Position (x, y), float64 ``[N, 2]``.
     """
 
     position: np.ndarray
 
 
 class PlanarPoint(TaskFuncEnv):
-    """What points on a plane share: they start at the origin, and actions move them.
+    """Base class of points on a plane, which start at the origin and are moved by actions.
 
     Args:
-        horizon: Steps in an episode.
-        episodes_per_trial: Episodes on one task.
-        reach: How far from the origin the point can get along an axis, for the observation space.
+        horizon: Number of steps in an episode.
+        episodes_per_trial: Number of episodes on one task.
+        reach: Largest distance from the origin along an axis, for the observation space.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -50,25 +50,25 @@ class PlanarPoint(TaskFuncEnv):
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
     def goals(self, params: Tasks) -> Any:
-        """Where the points shall go, ``[N, 2]``: by default the task."""
+        """Returns the goals of the points, ``[N, 2]``; by default they are the tasks."""
         return params
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> PointState:
-        """The origin."""
+        """Returns states at the origin."""
         return PointState(np.zeros((len(params), 2)))
 
     def transition(
         self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> PointState:
-        """Move by ``MAX_STEP`` times the action, clipped to [-1, 1]."""
+        """Moves by ``MAX_STEP`` times the action, clipped to [-1, 1]."""
         return PointState(state.position + MAX_STEP * action.clip(-1.0, 1.0))
 
     def observation(self, state: PointState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The position."""
+        """Returns the position."""
         return array_namespace(state.position).asarray(state.position, copy=True)
 
     def distance(self, state: PointState, params: Tasks) -> Any:
-        """Euclidean distance to the goal, ``[N]``."""
+        """Returns the Euclidean distance to the goal, ``[N]``."""
         xp = array_namespace(state.position)
         return xp.linalg.vector_norm(state.position - self.goals(params), axis=-1)
 
@@ -80,15 +80,15 @@ class PlanarPoint(TaskFuncEnv):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """The negative distance after the move."""
+        """Returns the negative distance after the move."""
         return {"reward_distance": -self.distance(next_state, params)}
 
     def goal_radius_drawn(self) -> float:
-        """Radius of the goal's zone in the picture, in units of the plane; 0 where it has none."""
+        """Returns the drawn radius of the goal's zone, in units of the plane; 0 for no zone."""
         return 0.0
 
     def render_frames(self, state: PointState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The plane from above: origin grey, goal green (its zone paler), point blue."""
+        """Draws the plane from above: origin grey, goal green (its zone paler), point blue."""
         pixels = partial(
             picture.plane_pixels, centre=self.picture_centre, half_width=self.picture_half_width
         )
@@ -105,16 +105,16 @@ class PlanarPoint(TaskFuncEnv):
 
 
 def square_ring(num: int, rng: np.random.Generator, inner: float, outer: float) -> np.ndarray:
-    """Uniform draws from between two squares around the origin, ``[num, 2]``.
+    """Draws points uniformly between two squares around the origin, ``[num, 2]``.
 
     Args:
-        num: How many.
-        rng: Draws them.
+        num: Number of points.
+        rng: Generator that draws them.
         inner: Half the side of the inner square.
         outer: Half the side of the outer square.
     """
-    # On the border of a square of half side h, whose area grows with h²: one coordinate is ±h, the
-    # other lies between.
+    # Each point is on the border of a square of half side h, whose area grows with h²: one
+    # coordinate is ±h, and the other lies between.
     half = np.sqrt(rng.uniform(inner**2, outer**2, num))
     points = np.stack([half * rng.choice([-1.0, 1.0], num), half * rng.uniform(-1, 1, num)], axis=1)
     return np.where(rng.random(num)[:, None] < 0.5, points, points[:, ::-1])
@@ -125,7 +125,7 @@ def _square(num: int, rng: np.random.Generator, half: float) -> np.ndarray:
 
 
 def check_positive(name: str, value: float) -> float:
-    """``value`` as a ``float``.
+    """Returns ``value`` as a ``float``.
 
     Raises:
         ValueError: It is not a finite number above 0.
@@ -140,8 +140,8 @@ class PointNavigation(PlanarPoint):
     """Point navigation of the MAML paper.
 
     ## Description
-    A point on a plane has to go to a goal that it does not see, and to learn from the reward where
-    that is. Source: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep
+    A point on a plane has to go to a goal that it does not see. It has to infer the goal from the
+    reward. Source: Finn et al., "Model-Agnostic Meta-Learning for Fast Adaptation of Deep
     Networks", 2017, section 5.3 (2D navigation), and the authors' code
     (``maml_examples/point_env_randgoal.py`` of https://github.com/cbfinn/maml_rl).
 
@@ -153,33 +153,34 @@ class PointNavigation(PlanarPoint):
     ``Box((2,))``: x and y of the point.
 
     ## Rewards
-    The negative Euclidean distance to the goal after the move: info ``reward_distance``. (The paper
-    says the negative squared distance; its code, which the published numbers come from, the
-    distance.)
+    The reward is the negative Euclidean distance to the goal after the move: info
+    ``reward_distance``. (The paper states the negative squared distance, but its code, which the
+    published numbers come from, uses the distance.)
 
     ## Starting State
-    The origin.
+    The point starts at the origin.
 
     ## Episode End
-    *Terminated* where both |x| and |y| of the way left are below ``goal_tolerance``; *truncated*
-    after ``horizon`` steps.
+    The episode is *terminated* where the distances to the goal along x and along y are both below
+    ``goal_tolerance``; *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``horizon`` | 100 | steps in an episode |
-    | ``episodes_per_trial`` | 5 | episodes on one task (the paper shows 0 to 4 gradient steps) |
+    | ``horizon`` | 100 | number of steps in an episode |
+    | ``episodes_per_trial`` | 5 | number of episodes on a task (in the paper, 0 to 4 steps) |
     | ``goal_range`` | 0.5 | largest absolute x and y of the goal in training |
-    | ``goal_tolerance`` | 0.01 | how close along each axis ends the episode |
+    | ``goal_tolerance`` | 0.01 | distance along both axes below which the episode ends |
 
     ## Task distribution
     ``Box((2,))``: the goal; uniform in the square [-0.5, 0.5]². Test: the 40 goals of the paper's
     code (numpy's legacy generator, seed 1). Validation: 40 more, seeded. ``ood``: between that
     square and the one of twice the side. The best possible return is -0.54 on average over the
-    paper's goals (``meta_rl.agents.navigation``); its policy that is told the goal has -2.29.
+    paper's goals (``meta_rl.agents.navigation``); the paper's policy that is told the goal has
+    -2.29.
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -199,7 +200,7 @@ class PointNavigation(PlanarPoint):
         self.goal_tolerance = check_positive("goal_tolerance", goal_tolerance)
         space = spaces.Box(-2 * goal_range, 2 * goal_range, (2,), np.float64)
         train = SampledTasks(space, partial(_square, half=goal_range))
-        # The published list is one of numpy's legacy generator.
+        # The published list was drawn by numpy's legacy generator.
         published = np.random.RandomState(1).uniform(-goal_range, goal_range, (40, 2))
         self.task_split = TaskSplit(
             train=train,
@@ -209,13 +210,13 @@ class PointNavigation(PlanarPoint):
         )
 
     def terminal(self, state: PointState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Whether the point is at the goal."""
+        """Returns whether the point is at the goal."""
         xp = array_namespace(state.position)
         return xp.all(xp.abs(state.position - params) < self.goal_tolerance, axis=-1)
 
 
 class PointRobot(PlanarPoint):
-    """Point robot of PEARL's code, with its dense reward.
+    """Point robot of PEARL's code, with a dense reward.
 
     ## Description
     A point on a plane has to go to a goal that it does not see. Unlike in ``PointNavigation``, the
@@ -231,19 +232,20 @@ class PointRobot(PlanarPoint):
     ``Box((2,))``: x and y of the point.
 
     ## Rewards
-    The negative Euclidean distance to the goal after the move: info ``reward_distance``.
+    The reward is the negative Euclidean distance to the goal after the move: info
+    ``reward_distance``.
 
     ## Starting State
-    Uniform in the square [-1, 1]².
+    The start is uniform in the square [-1, 1]².
 
     ## Episode End
-    *Truncated* after ``horizon`` steps.
+    The episode is *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``horizon`` | 20 | steps in an episode |
-    | ``episodes_per_trial`` | 3 | episodes on one task |
+    | ``horizon`` | 20 | number of steps in an episode |
+    | ``episodes_per_trial`` | 3 | number of episodes on one task |
 
     ## Task distribution
     ``Box(-2, 2, (2,))``: the goal. Train and test: the first 80 and the last 20 of the authors' 100
@@ -251,7 +253,7 @@ class PointRobot(PlanarPoint):
     ``ood``: between that square and the one of twice the side.
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -273,5 +275,5 @@ class PointRobot(PlanarPoint):
         )
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> PointState:
-        """Anywhere in the square. Numpy only: it draws."""
+        """Draws a start anywhere in the square, from a numpy generator."""
         return PointState(rng.uniform(-1.0, 1.0, (len(params), 2)))

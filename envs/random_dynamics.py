@@ -15,7 +15,7 @@ from .robot import FallingRobot, RobotState, check_weight, listed_split
 from .walkers import Hopper, Walker2d
 
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}
-# The world has no mass, and the three coordinates of the root no damping.
+# The world has no mass, and the three coordinates of the root have no damping.
 VARIED = {
     "body_mass": slice(1, None),
     "body_inertia": slice(1, None),
@@ -25,7 +25,7 @@ VARIED = {
 
 
 class _RandomDynamics(FallingRobot):
-    """Runs forward with dynamics that the task scales."""
+    """Base class of robots that run forward with dynamics that the task scales."""
 
     episodes_per_trial = 2
 
@@ -49,7 +49,7 @@ class _RandomDynamics(FallingRobot):
         )
 
     def models(self, params: Tasks) -> list[Any]:
-        """The model of each task; compiled again only where a task has changed."""
+        """Returns the model of each task, which is compiled anew only where a task has changed."""
         if self.physically_consistent:
             params = {**params, "body_inertia": params["body_mass"][:, :, None]}
         return self._models.scaled(params)
@@ -62,7 +62,7 @@ class _RandomDynamics(FallingRobot):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Velocity along x, the control cost, and the pay for not falling."""
+        """Returns velocity along x, control cost, and reward for not falling."""
         forward = self.forward_reward_weight * self.velocity(state, next_state)[:, 0]
         return {"reward_forward": forward, **self.standing_terms(action, next_state)}
 
@@ -71,12 +71,12 @@ class Walker2dRandParams(_RandomDynamics, Walker2d):
     """Walker2d with random masses, inertias, frictions and dampings.
 
     ## Description
-    A planar robot with two legs is to walk forward; how its body reacts, which it does not see, is
-    the task. Source: the rand_param_envs of Rakelly et al., "Efficient Off-Policy
-    Meta-Reinforcement Learning via Probabilistic Context Variables", 2019, after ProMP. Its robot
-    is an old model with a control step of 0.016 s, and foot frictions of 0.9: here it is that of
-    Walker2d-v5 (1.9) with as long a step. Inertia is varied independently of mass there, which no
-    rigid body can do; ``physically_consistent=True`` scales a body's inertia with its mass.
+    A planar robot with two legs has to walk forward. Its dynamics, which it does not see, are the
+    task. Source: the rand_param_envs of Rakelly et al., "Efficient Off-Policy Meta-Reinforcement
+    Learning via Probabilistic Context Variables", 2019, after ProMP. Its robot is an old model with
+    a control step of 0.016 s and foot frictions of 0.9; here it is Walker2d-v5 (friction 1.9) with
+    the same step. As in the source, inertia varies independently of mass, which no rigid body can
+    do; ``physically_consistent=True`` scales a body's inertia with its mass.
 
     ## Action Space
     ``Box(-1, 1, (6,))``: torques at the joints.
@@ -92,30 +92,30 @@ class Walker2dRandParams(_RandomDynamics, Walker2d):
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
     ## Starting State
-    As in Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+    The start of Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
 
     ## Episode End
-    *Terminated* when the walker is unhealthy; *truncated* after ``horizon`` steps.
+    The episode is *terminated* when the walker is unhealthy; *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``num_train_tasks`` | 40 | length of the training list; ``None``: the whole range |
-    | ``log_scale_limit`` | 3.0 | largest exponent of a multiplier, either way |
-    | ``physically_consistent`` | False | scale inertia with mass |
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 8 | steps of MuJoCo (0.002 s) in a step: dt = 0.016 s |
-    | ``forward_reward_weight`` | 1.0 | of the velocity |
-    | ``ctrl_cost_weight`` | 0.001 | of the squared actions |
-    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
-    | ``healthy_z_range`` | (0.8, 2.0) | healthy heights of the torso in m |
-    | ``healthy_angle_range`` | (-1.0, 1.0) | healthy angles of the torso in radians |
+    | ``log_scale_limit`` | 3.0 | largest absolute exponent of a multiplier |
+    | ``physically_consistent`` | False | whether inertia scales with mass |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 8 | number of MuJoCo steps (0.002 s) in a step; dt = 0.016 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
+    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
+    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
+    | ``healthy_z_range`` | (0.8, 2.0) | range of healthy heights of the torso, in m |
+    | ``healthy_angle_range`` | (-1.0, 1.0) | range of healthy angles of the torso, in radians |
     | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x |
-    | ``xml_file`` | "walker2d_v5.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    | ``xml_file`` | "walker2d_v5.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     A ``Dict`` of multipliers of the model's values, one for each element: ``body_mass`` ``[7]``,
@@ -123,10 +123,10 @@ class Walker2dRandParams(_RandomDynamics, Walker2d):
     are 1.5 to the power of u, ``dof_damping`` ``[6]`` is 1.3 to the power of u, with u uniform in
     ``[-log_scale_limit, log_scale_limit]``. Quantities that MuJoCo derives from them are computed
     anew. Frozen, seeded lists as in PEARL: 40 for training, 10 for test, and 10 for validation.
-    ``ood`` has exponents between 3 and 4, either way.
+    ``ood`` has exponents with absolute values between 3 and 4.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -137,12 +137,12 @@ class HopperRandParams(_RandomDynamics, Hopper):
     """Hopper with random masses, inertias, frictions and dampings.
 
     ## Description
-    A planar robot with one leg is to hop forward; how its body reacts, which it does not see, is
-    the task. Source: the rand_param_envs of Rakelly et al., "Efficient Off-Policy
-    Meta-Reinforcement Learning via Probabilistic Context Variables", 2019, after ProMP. Its robot
-    is an old model with a control step of 0.016 s: here it is that of Hopper-v5 with as long a
-    step. Inertia is varied independently of mass there, which no rigid body can do;
-    ``physically_consistent=True`` scales a body's inertia with its mass.
+    A planar robot with one leg has to hop forward. Its dynamics, which it does not see, are the
+    task. Source: the rand_param_envs of Rakelly et al., "Efficient Off-Policy Meta-Reinforcement
+    Learning via Probabilistic Context Variables", 2019, after ProMP. Its robot is an old model with
+    a control step of 0.016 s; here it is Hopper-v5 with the same step. As in the source, inertia
+    varies independently of mass, which no rigid body can do; ``physically_consistent=True`` scales
+    a body's inertia with its mass.
 
     ## Action Space
     ``Box(-1, 1, (3,))``: torques at the joints.
@@ -158,31 +158,31 @@ class HopperRandParams(_RandomDynamics, Hopper):
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
     ## Starting State
-    As in Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+    The start of Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
 
     ## Episode End
-    *Terminated* when the hopper is unhealthy; *truncated* after ``horizon`` steps.
+    The episode is *terminated* when the hopper is unhealthy; *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``num_train_tasks`` | 40 | length of the training list; ``None``: the whole range |
-    | ``log_scale_limit`` | 3.0 | largest exponent of a multiplier, either way |
-    | ``physically_consistent`` | False | scale inertia with mass |
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 8 | steps of MuJoCo (0.002 s) in a step: dt = 0.016 s |
-    | ``forward_reward_weight`` | 1.0 | of the velocity |
-    | ``ctrl_cost_weight`` | 0.001 | of the squared actions |
-    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
-    | ``healthy_state_range`` | (-100, 100) | healthy angles and velocities |
-    | ``healthy_z_range`` | (0.7, inf) | healthy heights of the torso in m |
-    | ``healthy_angle_range`` | (-0.2, 0.2) | healthy angles of the torso in radians |
+    | ``log_scale_limit`` | 3.0 | largest absolute exponent of a multiplier |
+    | ``physically_consistent`` | False | whether inertia scales with mass |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 8 | number of MuJoCo steps (0.002 s) in a step; dt = 0.016 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
+    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
+    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
+    | ``healthy_state_range`` | (-100, 100) | range of healthy angles and velocities |
+    | ``healthy_z_range`` | (0.7, inf) | range of healthy heights of the torso, in m |
+    | ``healthy_angle_range`` | (-0.2, 0.2) | range of healthy angles of the torso, in radians |
     | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x |
-    | ``xml_file`` | "hopper.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    | ``xml_file`` | "hopper.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     A ``Dict`` of multipliers of the model's values, one for each element: ``body_mass`` ``[4]``,
@@ -190,10 +190,10 @@ class HopperRandParams(_RandomDynamics, Hopper):
     are 1.5 to the power of u, ``dof_damping`` ``[3]`` is 1.3 to the power of u, with u uniform in
     ``[-log_scale_limit, log_scale_limit]``. Quantities that MuJoCo derives from them are computed
     anew. Frozen, seeded lists as in PEARL: 40 for training, 10 for test, and 10 for validation.
-    ``ood`` has exponents between 3 and 4, either way.
+    ``ood`` has exponents with absolute values between 3 and 4.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -230,7 +230,7 @@ def _multipliers(
     num_tasks: int,
     rng: np.random.Generator,
 ) -> Tasks:
-    """Powers of the bases, with exponents between ``least`` and ``most`` either way."""
+    """Returns powers of the bases with absolute exponents between ``least`` and ``most``."""
     tasks = {}
     for name, shape in shapes.items():
         exponents = rng.uniform(least, most, (num_tasks, *shape))

@@ -26,9 +26,9 @@ class ReacherGoal(Robot):
     """Reacher that has to touch a goal position.
 
     ## Description
-    An arm with two joints is to bring its fingertip to a position in the plane that it does not
-    see: the task. Reward, arm and goals are those of Reacher-v5, which shows the goal in its
-    observation. The sparse reward (``goal_tolerance``) is after MetaCURE (Zhang et al., "MetaCURE:
+    An arm with two joints has to bring its fingertip to the task's position in the plane, which it
+    does not see. Reward, arm and goals are those of Reacher-v5, which shows the goal in its
+    observation. The sparse reward (``goal_tolerance``) follows MetaCURE (Zhang et al., "MetaCURE:
     Meta Reinforcement Learning with Empowerment-Driven Exploration", 2021), whose goals lie on a
     half circle.
 
@@ -46,31 +46,32 @@ class ReacherGoal(Robot):
     * ``reward_ctrl``: ``-reward_control_weight ‖action‖²``.
 
     ## Starting State
-    As in Reacher-v5: uniform noise on the angles (0.1 rad) and their velocities (0.005 rad/s).
+    The start of Reacher-v5: uniform noise on angles (0.1 rad) and their velocities (0.005 rad/s).
 
     ## Episode End
-    *Truncated* after ``horizon`` steps; never terminated.
+    The episode is *truncated* after ``horizon`` steps; never terminated.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``goal_radius`` | 0.2 | of the disc of goals around the shoulder, in m |
-    | ``goal_tolerance`` | None | distance that is paid with a sparse reward (MetaCURE: 0.09) |
+    | ``goal_radius`` | 0.2 | radius of the disc of goals around the shoulder, in m |
+    | ``goal_tolerance`` | None | distance within which a sparse reward pays (MetaCURE: 0.09) |
     | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole disc |
-    | ``horizon`` | 50 | steps in an episode |
-    | ``frame_skip`` | 2 | steps of MuJoCo (0.01 s) in a step: dt = 0.02 s |
-    | ``reward_dist_weight`` | 1.0 | of the distance |
-    | ``reward_control_weight`` | 1.0 | of the squared actions |
-    | ``xml_file`` | "reacher.xml" | the model; links of 0.1 and 0.11 m |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``horizon`` | 50 | number of steps in an episode |
+    | ``frame_skip`` | 2 | number of MuJoCo steps (0.01 s) in a step; dt = 0.02 s |
+    | ``reward_dist_weight`` | 1.0 | weight of the distance |
+    | ``reward_control_weight`` | 1.0 | weight of the squared actions |
+    | ``xml_file`` | "reacher.xml" | file of the MuJoCo model; links of 0.1 and 0.11 m |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(-0.2, 0.2, (2,))``: the goal in m, uniform on the disc. Frozen, seeded lists: 100 for
-    training, 30 for test and 30 for validation. There is no ``ood``: the arm reaches 0.21 m.
+    training, 30 for test and 30 for validation. There is no ``ood``, since the arm reaches only
+    0.21 m.
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -113,7 +114,7 @@ class ReacherGoal(Robot):
         )
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
-        """Noise as in Reacher-v5; the model's target is put on the goal, for pictures."""
+        """Draws noise as in Reacher-v5, and puts the model's target on the goal, for pictures."""
         num = len(params)
         qpos = self.batch.init_qpos + rng.uniform(-0.1, 0.1, (num, 4))
         qvel = rng.uniform(-0.005, 0.005, (num, 4))
@@ -122,7 +123,7 @@ class ReacherGoal(Robot):
         return self.state(qpos, qvel)
 
     def fingertip(self, state: RobotState) -> Any:
-        """Position of the fingertip, ``[N, 2]`` in m."""
+        """Returns the position of the fingertip, ``[N, 2]`` in m."""
         qpos = self.qpos(state)
         xp = array_namespace(qpos)
         shoulder, elbow = qpos[:, 0], qpos[:, 0] + qpos[:, 1]
@@ -131,7 +132,7 @@ class ReacherGoal(Robot):
         return xp.stack([x, y], axis=1)
 
     def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Angles, their velocities and the fingertip; nothing of the goal."""
+        """Returns angles, their velocities and the fingertip, but nothing about the goal."""
         angles = self.qpos(state)[:, :2]
         xp = array_namespace(angles)
         parts = [xp.cos(angles), xp.sin(angles), self.qvel(state)[:, :2], self.fingertip(state)]
@@ -145,7 +146,7 @@ class ReacherGoal(Robot):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance of the fingertip from the goal, and the control cost."""
+        """Returns distance of the fingertip from the goal, and control cost."""
         distance = ((self.fingertip(next_state) - params) ** 2).sum(axis=1) ** 0.5
         near = -distance
         if self.goal_tolerance is not None:
@@ -158,5 +159,5 @@ class ReacherGoal(Robot):
     def transition_info(
         self, state: RobotState, action: Any, next_state: RobotState, params: Tasks
     ) -> dict[str, Any]:
-        """``distance`` of the fingertip from the goal in m, ``[N]``."""
+        """Returns ``distance`` of the fingertip from the goal in m, ``[N]``."""
         return {"distance": ((self.fingertip(next_state) - params) ** 2).sum(axis=1) ** 0.5}

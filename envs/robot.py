@@ -1,4 +1,4 @@
-"""What the robot families share: MuJoCo states, first states with noise, task splits."""
+"""Base classes of the robot families: MuJoCo states, first states with noise, task splits."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class RobotState(NamedTuple):
     """The state of ``N`` robots.
 
     Attributes:
-        physics: MuJoCo's full physics state (time, ``qpos``, ``qvel``), ``[N, nstate]``.
-        sensors: What the family's sensors measure in this state, ``[N, nsensordata]``.
+        physics: Full physics state of MuJoCo (time, ``qpos``, ``qvel``), ``[N, nstate]``.
+        sensors: Measurements of the family's sensors in this state, ``[N, nsensordata]``.
     """
 
     physics: np.ndarray
@@ -40,22 +40,22 @@ class RobotState(NamedTuple):
 
 
 class Robot(TaskFuncEnv):
-    """A robot of Gymnasium's, on a batch of tasks. Families add tasks, reward and end.
+    """Base class of Gymnasium's robots on a batch of tasks; families add tasks, reward and end.
 
     Args:
-        xml_file: As in Gymnasium: a file that it ships, or a path.
-        frame_skip: Calls of ``mj_step`` in one step of the environment.
-        horizon: Steps in an episode.
-        reset_noise_scale: Of the noise on the model's own first state.
-        exclude_current_positions_from_observation: Leave out the coordinates of the root that the
-            physics do not depend on.
-        nthread: Threads that step the batch; all cores by default.
-        width: Of a rendered frame or a window, in pixels.
-        height: Of a rendered frame or a window, in pixels.
-        sensors: Compiled into the model for :attr:`RobotState.sensors`.
+        xml_file: Model file that Gymnasium ships, or a path.
+        frame_skip: Number of calls of ``mj_step`` in one step of the environment.
+        horizon: Number of steps in an episode (default: 200).
+        reset_noise_scale: Scale of the noise on the model's own first state, from 0 on.
+        exclude_current_positions_from_observation: Whether to leave out the coordinates of the root
+            that the physics do not depend on.
+        nthread: Number of threads that step the batch (default: all cores).
+        width: Width of a rendered frame or a window, in pixels.
+        height: Height of a rendered frame or a window, in pixels.
+        sensors: Sensors that are compiled into the model for :attr:`RobotState.sensors`.
 
     Raises:
-        ValueError: An argument outside its range; says which.
+        ValueError: An argument is outside its range; the message says which.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
@@ -93,14 +93,14 @@ class Robot(TaskFuncEnv):
         self.observation_space = _unbounded(model.nq + model.nv - self._skipped)
         low, high = model.actuator_ctrlrange.astype(np.float32).T
         self.action_space = spaces.Box(low, high, dtype=np.float32)
-        # The class cannot know it: frame_skip is an argument.
+        # The frame rate depends on frame_skip, which is an argument: the class cannot hold it.
         vars(self)["metadata"] = {**self.metadata, "render_fps": round(1 / self.batch.dt)}
         self.width = check_count("width", width)
         self.height = check_count("height", height)
         self._camera: RobotCamera | None = None
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
-        """The model's own first state, and noise as Gymnasium draws it."""
+        """Returns the model's own first state with noise as Gymnasium draws it."""
         model, scale = self.batch.model, self.reset_noise_scale
         num = count_tasks(params)
         qpos = self.batch.init_qpos + rng.uniform(-scale, scale, (num, model.nq))
@@ -111,42 +111,42 @@ class Robot(TaskFuncEnv):
         return self.state(qpos, qvel)
 
     def state(self, qpos: np.ndarray, qvel: np.ndarray) -> RobotState:
-        """States at time 0 with positions ``[N, nq]`` and velocities ``[N, nv]``."""
+        """Returns states at time 0 with positions ``[N, nq]`` and velocities ``[N, nv]``."""
         physics = self.batch.physics(qpos, qvel)
         return RobotState(physics, self.batch.sense(physics))
 
     def transition(
         self, state: RobotState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> RobotState:
-        """``frame_skip`` steps of MuJoCo, natively for the whole batch."""
+        """Takes ``frame_skip`` steps of MuJoCo, natively for the whole batch."""
         control, models = self.control(action, params), self.models(params)
         physics = self.batch.step(state.physics, control, models)
         return RobotState(physics, self.batch.sense(physics))
 
     def control(self, action: Any, params: Tasks) -> Any:
-        """What the actuators are given, ``[N, nu]``: the actions themselves by default."""
+        """Returns the actuators' input, ``[N, nu]``; by default it is the action itself."""
         return action
 
     def models(self, params: Tasks) -> list[Any] | None:
-        """One ``MjModel`` per sub-environment, where the dynamics depend on the task."""
+        """Returns one ``MjModel`` per sub-environment, where the dynamics depend on the task."""
         return None
 
     def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Positions (without the excluded ones) and clipped velocities, ``[N, ...]``."""
+        """Returns positions (without the excluded ones) and clipped velocities, ``[N, ...]``."""
         xp = array_namespace(state.physics)
         velocities = self.qvel(state).clip(-self.velocity_limit, self.velocity_limit)
         return xp.concat([self.qpos(state)[:, self._skipped :], velocities], axis=1)
 
     def qpos(self, state: RobotState) -> Any:
-        """Positions of the joints, ``[N, nq]``."""
+        """Returns positions of the joints, ``[N, nq]``."""
         return self.batch.qpos(state.physics)
 
     def qvel(self, state: RobotState) -> Any:
-        """Velocities of the joints, ``[N, nv]``."""
+        """Returns velocities of the joints, ``[N, nv]``."""
         return self.batch.qvel(state.physics)
 
     def velocity(self, state: RobotState, next_state: RobotState) -> Any:
-        """Displacement of the root over dt, ``[N, d]`` in m/s; the x axis comes first."""
+        """Returns the displacement of the root over dt, ``[N, d]`` in m/s; x comes first."""
         axes = self.num_excluded_positions
         moved = self.qpos(next_state)[:, :axes] - self.qpos(state)[:, :axes]
         return moved / self.batch.dt
@@ -154,7 +154,7 @@ class Robot(TaskFuncEnv):
     def transition_info(
         self, state: RobotState, action: Any, next_state: RobotState, params: Tasks
     ) -> dict[str, Any]:
-        """``x_position`` in m and ``x_velocity`` in m/s, ``[N]`` each, as in Gymnasium."""
+        """Returns ``x_position`` in m and ``x_velocity`` in m/s, ``[N]`` each, as in Gymnasium."""
         xp = array_namespace(next_state.physics)
         return {
             "x_position": xp.asarray(self.qpos(next_state)[:, 0], copy=True),
@@ -162,22 +162,22 @@ class Robot(TaskFuncEnv):
         }
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """What to draw above the robots, ``[N, 3]`` in m; ``None`` draws nothing."""
+        """Returns arrows to draw above the robots, ``[N, 3]`` in m; ``None`` draws nothing."""
         return None
 
     def goal_points(self, params: Tasks) -> Any:
-        """Where to draw a ball, ``[N, 3]`` in m; ``None`` draws nothing."""
+        """Returns positions to draw a ball at, ``[N, 3]`` in m; ``None`` draws nothing."""
         return None
 
     def marked_motors(self, params: Tasks) -> Any:
-        """Motors whose joints get a small ball, int ``[N]``; ``None`` draws nothing."""
+        """Returns motors to draw a small ball at, int ``[N]``; ``None`` draws nothing."""
         return None
 
     def render_frames(self, state: RobotState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """One frame per sub-environment, uint8 ``[height, width, 3]``, with the goal in it.
+        """Draws one frame per sub-environment, uint8 ``[height, width, 3]``, with the goal in it.
 
         Raises:
-            RuntimeError: No OpenGL backend works here.
+            RuntimeError: No OpenGL backend works on this machine.
         """
         if self._camera is None:
             size = self.width, self.height
@@ -185,7 +185,7 @@ class Robot(TaskFuncEnv):
         return tuple(self._camera.draw(*scene) for scene in self._scenes(state, params))
 
     def open_window(self) -> RobotWindow:
-        """A window with the robot and its goal, in which the mouse turns the camera.
+        """Opens a window with the robot and its goal, in which the mouse turns the camera.
 
         Raises:
             RuntimeError: There is no screen.
@@ -200,26 +200,26 @@ class Robot(TaskFuncEnv):
         return zip(qpos, *(nothing if m is None else m for m in markers), strict=True)
 
     def close(self) -> None:
-        """End the threads, and release what draws."""
+        """Ends the threads, and releases the renderer."""
         self.batch.close()
         if self._camera is not None:
             self._camera.close()
             self._camera = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # OpenGL cannot be pickled or copied: a copy starts its own.
+        # OpenGL cannot be pickled or copied: a copy makes its own camera.
         return {**self.__dict__, "_camera": None}
 
 
 class FallingRobot(Robot):
-    """A robot that may fall: it is paid for being healthy, and its episode may end when it is not.
+    """Base class of robots that may fall, are rewarded for being healthy, and may end the episode.
 
     Args:
-        healthy_reward: For every step that ends in a healthy state.
+        healthy_reward: Reward for every step that ends in a healthy state, from 0 on.
         terminate_when_unhealthy: Whether an unhealthy state ends the episode.
-        healthy_z_range: Of the root's height in m.
-        ctrl_cost_weight: Of the squared actions.
-        **robot: As in :class:`Robot`.
+        healthy_z_range: Range of healthy heights of the root, in m.
+        ctrl_cost_weight: Weight of the squared actions, from 0 on.
+        **robot: Arguments of :class:`Robot`.
     """
 
     def __init__(
@@ -238,15 +238,15 @@ class FallingRobot(Robot):
         self.terminate_when_unhealthy = terminate_when_unhealthy
 
     def is_healthy(self, state: RobotState) -> Any:
-        """Which robots have not fallen, bool ``[N]``."""
+        """Returns which robots have not fallen, bool ``[N]``."""
         raise NotImplementedError
 
     def terminal(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Unhealthy states end the episode, unless they are told not to."""
+        """Returns whether the robot is unhealthy and ``terminate_when_unhealthy`` is set."""
         return self.terminate_when_unhealthy & ~self.is_healthy(state)
 
     def standing_terms(self, action: Any, next_state: RobotState) -> dict[str, Any]:
-        """``reward_ctrl`` and ``reward_survive``, the same for every task, ``[N]`` each."""
+        """Returns the terms that do not depend on the task: ``reward_ctrl``, ``reward_survive``."""
         return {
             "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
             "reward_survive": self.healthy_reward * self.is_healthy(next_state),
@@ -254,37 +254,37 @@ class FallingRobot(Robot):
 
 
 def control_cost(weight: float, action: Any) -> Any:
-    """``-weight ‖a‖²``, ``[N]``; actions are not clipped first, as in Gymnasium."""
+    """Returns ``-weight ‖a‖²``, ``[N]``; actions are not clipped first, as in Gymnasium."""
     xp = array_namespace(action)
     action = xp.astype(action, xp.float64)
     return -weight * xp.sum(action * action, axis=1)
 
 
 def is_within(values: Any, limits: Range) -> Any:
-    """Whether values lie strictly between the limits, bool ``[N]``; nan does not."""
+    """Returns whether values lie strictly between the limits, bool ``[N]``; nan does not."""
     return (limits[0] < values) & (values < limits[1])
 
 
 def directions(angles: Any) -> Any:
-    """Unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians; 0 is the x axis, π/2 is y."""
+    """Returns unit vectors ``[N, 2]`` at angles ``[N, 1]`` in radians, from x (0) to y (π/2)."""
     xp = array_namespace(angles)
     return xp.concat([xp.cos(angles), xp.sin(angles)], axis=1)
 
 
 def along_x(lengths: Any) -> Any:
-    """Vectors ``[N, 3]`` along the x axis, of lengths ``[N, 1]``."""
+    """Returns vectors ``[N, 3]`` along the x axis, of lengths ``[N, 1]``."""
     xp = array_namespace(lengths)
     return xp.concat([lengths, xp.zeros_like(lengths), xp.zeros_like(lengths)], axis=1)
 
 
 def in_plane(vectors: Any, height: float = 0.0) -> Any:
-    """Vectors ``[N, 3]`` of vectors in the plane, ``[N, 2]``, at a height in m."""
+    """Appends a height in m to vectors in the plane, ``[N, 2]``: ``[N, 3]``."""
     xp = array_namespace(vectors)
     return xp.concat([vectors, xp.full_like(vectors[:, :1], height)], axis=1)
 
 
 def check_weight(name: str, value: float) -> float:
-    """``value`` as a float.
+    """Returns ``value`` as a float.
 
     Raises:
         ValueError: It is negative or not finite.
@@ -295,10 +295,10 @@ def check_weight(name: str, value: float) -> float:
 
 
 def check_range(name: str, value: Range) -> Range:
-    """``value`` as two increasing floats.
+    """Returns ``value`` as two increasing floats.
 
     Raises:
-        ValueError: It is not.
+        ValueError: It is not two increasing numbers.
     """
     try:
         low, high = (float(end) for end in value)
@@ -317,14 +317,14 @@ def listed_split(
     seed: int,
     ood: TaskDistribution | None = None,
 ) -> TaskSplit:
-    """Frozen, seeded lists of tasks; validation is a list as long as the test list.
+    """Makes frozen, seeded lists of tasks; validation is a list as long as the test list.
 
     Args:
-        tasks: What the lists are drawn from.
+        tasks: Distribution that the lists are drawn from.
         num_train: Length of the training list; ``None`` trains on the distribution itself.
         num_test: Length of the test list.
-        seed: Fixes the three lists.
-        ood: Passed on.
+        seed: Seed of the three lists.
+        ood: Distribution out of the training range, for the split (default: none).
     """
     train, validation, test = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
     return TaskSplit(
@@ -338,7 +338,7 @@ def listed_split(
 def velocity_split(
     goal_velocity_range: Range, *, num_train: int | None, num_test: int, seed: int
 ) -> TaskSplit:
-    """Velocities in m/s, ``Box(low, high + (high - low) / 3, (1,))``.
+    """Returns a split of velocities in m/s, ``Box(low, high + (high - low) / 3, (1,))``.
 
     They are uniform within the range; ``ood`` is uniform above it, over a third of its width.
     """
@@ -355,23 +355,23 @@ def velocity_split(
 
 
 def angle_split(*, num_train: int | None, num_test: int, seed: int) -> TaskSplit:
-    """Directions as angles in radians, ``Box(0, 2π, (1,))``, uniform."""
+    """Returns a split of uniform directions as angles in radians, ``Box(0, 2π, (1,))``."""
     space = spaces.Box(0.0, 2 * np.pi, (1,), np.float64)
     tasks = SampledTasks(space, partial(_uniform, 0.0, 2 * np.pi))
     return listed_split(tasks, num_train=num_train, num_test=num_test, seed=seed)
 
 
 def two_directions_split() -> TaskSplit:
-    """Backward (-1) and forward (+1), ``Box(-1, 1, (1,))``: every part is both."""
+    """Returns a split whose parts all are backward (-1) and forward (+1), ``Box(-1, 1, (1,))``."""
     both = FiniteTasks(spaces.Box(-1.0, 1.0, (1,), np.float64), [[-1.0], [1.0]])
     return TaskSplit(train=both, validation=both, test=both)
 
 
 def check_two_directions(tasks: Tasks) -> None:
-    """Refuse directions other than -1 and +1.
+    """Refuses directions other than -1 and +1.
 
     Raises:
-        ValueError: Names the first.
+        ValueError: A direction is another; the message names the first.
     """
     wrong = np.abs(tasks[:, 0]) != 1.0
     if wrong.any():
@@ -380,7 +380,7 @@ def check_two_directions(tasks: Tasks) -> None:
 
 
 def uniform_on_ring(inner: float, outer: float) -> Callable[..., np.ndarray]:
-    """A sampler of points that are uniform between two circles, ``[num_tasks, 2]``."""
+    """Returns a sampler of points that are uniform between two circles, ``[num_tasks, 2]``."""
     return partial(_on_ring, inner, outer)
 
 

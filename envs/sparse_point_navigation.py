@@ -14,19 +14,19 @@ from .point_navigation import MAX_STEP, PlanarPoint, PointState, check_positive
 
 
 class SparsePointNavigation(PlanarPoint):
-    """Sparse point navigation on a half circle.
+    """Point navigation with a sparse reward on a half circle.
 
     ## Description
-    A point at the centre of a half circle looks for a goal on it, and is paid only near the goal:
-    it has to search in the first episodes, and to return in the later ones. Sources: the code of
-    Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic Context
-    Variables" (PEARL), 2019 (``SparsePointEnv`` of https://github.com/katerakelly/oyster), the
-    default here; and of Zintgraf et al., "VariBAD", 2020 (https://github.com/lmzintgraf/varibad).
+    A point at the centre of a half circle looks for a goal on it, and is paid only near the goal.
+    It has to search in the first episodes, and to return to the goal in the later ones.
 
-    The two differ, and so do the arguments: PEARL has 20 steps and a fixed list of goals, and
-    trains the policy with the dense reward (``reward="dense"``), while context and evaluation have
-    the sparse one. For VariBAD's, take ``horizon=100, episodes_per_trial=3,
-    continuous_goals=True``: always sparse, goals uniform on the half circle.
+    There are two sources. The default is that of the code of Rakelly et al., "Efficient Off-Policy
+    Meta-Reinforcement Learning via Probabilistic Context Variables" (PEARL), 2019
+    (``SparsePointEnv`` of https://github.com/katerakelly/oyster): 20 steps and a fixed list of
+    goals. PEARL trains the policy with the dense reward (``reward="dense"``), while context and
+    evaluation have the sparse one. For the version of Zintgraf et al., "VariBAD", 2020
+    (https://github.com/lmzintgraf/varibad), use ``horizon=100, episodes_per_trial=3,
+    continuous_goals=True``: the reward is always sparse, and goals are uniform on the half circle.
 
     ## Action Space
     ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped.
@@ -35,24 +35,24 @@ class SparsePointNavigation(PlanarPoint):
     ``Box((2,))``: x and y of the point.
 
     ## Rewards
-    ``reward="sparse"``: 1 minus the distance to the goal where that is at most ``goal_radius``,
-    otherwise 0, info ``reward_goal``. ``reward="dense"``: the negative distance, info
-    ``reward_distance``. Infos hold both, as ``sparse_reward`` and ``dense_reward``.
+    The reward ``"sparse"`` is 1 minus the distance to the goal where that is at most
+    ``goal_radius``, otherwise 0: info ``reward_goal``. The reward ``"dense"`` is the negative
+    distance: info ``reward_distance``. Infos hold both, as ``sparse_reward`` and ``dense_reward``.
 
     ## Starting State
-    The origin.
+    The point starts at the origin.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps.
+    The episode is *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``horizon`` | 20 | steps in an episode |
-    | ``episodes_per_trial`` | 6 | episodes on one task (PEARL explores for 5 before it is scored) |
+    | ``horizon`` | 20 | number of steps in an episode |
+    | ``episodes_per_trial`` | 6 | number of episodes on one task (PEARL explores in the first 5) |
     | ``goal_radius`` | 0.2 | distance from the goal within which the sparse reward is paid |
-    | ``reward`` | ``"sparse"`` | ``"sparse"`` or ``"dense"`` |
-    | ``continuous_goals`` | ``False`` | train on the whole half circle, not on PEARL's list |
+    | ``reward`` | ``"sparse"`` | reward that is paid, ``"sparse"`` or ``"dense"`` |
+    | ``continuous_goals`` | ``False`` | whether to train on the half circle, not on PEARL's list |
 
     ## Task distribution
     ``Box(-1, 1, (2,))``: the goal, at distance 1 from the origin, with y not negative. Train and
@@ -62,7 +62,7 @@ class SparsePointNavigation(PlanarPoint):
     uniform on the half circle. ``ood``: uniform on the other half (y negative).
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -95,7 +95,7 @@ class SparsePointNavigation(PlanarPoint):
         )
 
     def sparse_reward(self, distance: Any) -> Any:
-        """1 minus the distance within the radius, otherwise 0; ``[N]``."""
+        """Returns 1 minus the distance within the radius, otherwise 0, ``[N]``."""
         xp = array_namespace(distance)
         return xp.where(distance <= self.goal_radius, 1.0 - distance, 0.0)
 
@@ -107,7 +107,7 @@ class SparsePointNavigation(PlanarPoint):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """By the distance after the move, as the argument ``reward`` says."""
+        """Returns the sparse or the dense reward after the move, as ``reward`` says."""
         distance = self.distance(next_state, params)
         if self.reward_kind == "dense":
             return {"reward_distance": -distance}
@@ -116,17 +116,17 @@ class SparsePointNavigation(PlanarPoint):
     def transition_info(
         self, state: PointState, action: Any, next_state: PointState, params: Tasks
     ) -> dict[str, Any]:
-        """Both rewards, whichever is paid."""
+        """Returns both rewards, whichever is paid."""
         distance = self.distance(next_state, params)
         return {"sparse_reward": self.sparse_reward(distance), "dense_reward": -distance}
 
     def goal_radius_drawn(self) -> float:
-        """The zone that pays."""
+        """Returns the radius of the zone that pays."""
         return self.goal_radius
 
 
 def on_circle(angles: Any) -> np.ndarray:
-    """Points at distance 1 from the origin, ``[N, 2]``, at the angles ``[N]`` (radians)."""
+    """Returns points at distance 1 from the origin, ``[N, 2]``, at angles ``[N]`` in radians."""
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 

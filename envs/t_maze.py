@@ -1,4 +1,4 @@
-"""T-maze: a cue at the start tells which way to turn at the end."""
+"""T-maze: a cue at the start tells which way to turn at the end of a corridor."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from . import map_picture as picture
 from .grid_navigation import steps
 
 MOVES = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
-"""What the actions add to x and y: right, up, left, down."""
+"""Displacements of the actions in x and y: right, up, left, down."""
 
 
 class MazeState(NamedTuple):
-    """Where each agent is, and what it has seen.
+    """Position of each agent, and the state of its cue.
 
     Attributes:
-        position: x and y, int64 ``[N, 2]``; the corridor is y = 0, the cue is at x = 0.
-        steps: Steps taken in the episode, int64 ``[N]``.
+        position: Cell (x, y), int64 ``[N, 2]``; the corridor is y = 0, the cue is at x = 0.
+        steps: Number of steps taken in the episode, int64 ``[N]``.
         cue_shown: Whether the agent sees the cue now, bool ``[N]``.
         cue_gone: Whether the cue has been shown, now or before, bool ``[N]``.
     """
@@ -35,13 +35,13 @@ class MazeState(NamedTuple):
 
 
 class TMaze(TaskFuncEnv):
-    """T-maze.
+    """T-maze with a cue at the start that the agent has to remember.
 
     ## Description
-    A corridor with a junction at its end. On which side of it the goal lies, the task, is shown at
-    the corridor's first cell, once: the agent has to remember it to the end. Source: Ni et al.,
-    "When Do Transformers Shine in RL? Decoupling Memory from Credit Assignment", 2023 (passive
-    T-maze with ``oracle_length=0``, active with 1; ``envs/tmaze.py`` of
+    A corridor has a junction at its end. The task is the side of the junction where the goal lies.
+    The corridor's first cell shows it once, and the agent has to remember it to the end. Source: Ni
+    et al., "When Do Transformers Shine in RL? Decoupling Memory from Credit Assignment", 2023
+    (passive T-maze with ``oracle_length=0``, active with 1; ``envs/tmaze.py`` of
     https://github.com/twni2016/Memory-RL), after Bakker, "Reinforcement Learning with Long
     Short-Term Memory", 2001.
 
@@ -50,35 +50,36 @@ class TMaze(TaskFuncEnv):
 
     ## Observation Space
     ``Box((3,))``: x, y and the cue (the task, +1 or -1, at the first visit of x = 0; otherwise 0).
-    With ``ambiguous_position``, ``Box((3,))`` of: 1 at the junction and beyond, y, and the cue:
-    places in the corridor look alike. (The source puts y and the cue into one number there.)
+    With ``ambiguous_position``, x is replaced by 1 at the junction and 0 before it, so that all
+    cells of the corridor look alike. (The source then puts y and the cue into one number.)
 
     ## Rewards
     ``goal_reward`` at the last step, if the agent is on the goal's side then: info ``reward_goal``.
     ``penalty`` at every other step at which x is less than the steps taken minus ``oracle_length``,
-    so that who always goes right is never fined: info ``reward_penalty``.
+    so that an agent that always goes right is never fined: info ``reward_penalty``.
 
     ## Starting State
-    x = ``oracle_length``, y = 0.
+    The agent starts at x = ``oracle_length``, y = 0.
 
     ## Episode End
-    *Terminated* after ``corridor_length + 2 * oracle_length + 1`` steps: exactly enough.
+    The episode is *terminated* after ``corridor_length + 2 * oracle_length + 1`` steps, which are
+    just enough.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``corridor_length`` | 10 | cells from the start to the junction |
-    | ``oracle_length`` | 0 | cells from the start back to the cue |
-    | ``goal_reward`` | 1.0 | paid at the end |
-    | ``penalty`` | 0.0 | paid for lagging behind; not positive |
-    | ``ambiguous_position`` | ``False`` | hide x in the corridor |
+    | ``corridor_length`` | 10 | number of cells from the start to the junction |
+    | ``oracle_length`` | 0 | number of cells from the start back to the cue |
+    | ``goal_reward`` | 1.0 | reward on the goal's side at the end |
+    | ``penalty`` | 0.0 | reward for lagging behind; 0 or less |
+    | ``ambiguous_position`` | ``False`` | whether x is hidden in the corridor |
 
     ## Task distribution
-    ``Box(-1, 1, (1,))``, integers: the goal's side, +1 (up) or -1 (down). Two tasks: test equals
-    train.
+    ``Box(-1, 1, (1,))``, integers: the goal's side, +1 (up) or -1 (down). There are only two tasks:
+    validation and test equal train.
 
     ## Adaptation
-    After every episode; a trial is one episode, which tells everything.
+    The agent adapts after every episode; a trial is one episode, which reveals the task.
 
     ## Version History
     * v0: initial.
@@ -114,13 +115,13 @@ class TMaze(TaskFuncEnv):
         self.task_split = TaskSplit(train=sides, validation=sides, test=sides)
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse 0, which is no side."""
+        """Refuses 0, which is no side."""
         if (tasks == 0).any():
             task = int(np.argmax(tasks[:, 0] == 0))
             raise ValueError(f"task {task}: the side has to be -1 or 1, got 0")
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> MazeState:
-        """The start, where the cue is shown if it is there."""
+        """Returns states at the start, which shows the cue if the cue is there."""
         num = len(params)
         position = np.zeros((num, 2), dtype=np.int64)
         position[:, 0] = self.oracle_length
@@ -130,7 +131,7 @@ class TMaze(TaskFuncEnv):
     def transition(
         self, state: MazeState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> MazeState:
-        """Move by one cell where there is one: the corridor, and both sides of the junction."""
+        """Moves by one cell within the corridor and both sides of its junction."""
         xp = array_namespace(state.position)
         target = state.position + steps(MOVES, action)
         x, y = target[:, 0], target[:, 1]
@@ -141,7 +142,7 @@ class TMaze(TaskFuncEnv):
         return MazeState(position, state.steps + 1, shown, state.cue_gone | shown)
 
     def observation(self, state: MazeState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The x (or whether it is the junction's), the y and the cue."""
+        """Returns x (or whether it is the junction's), y and the cue."""
         x, y = state.position[:, 0], state.position[:, 1]
         xp = array_namespace(state.position)
         where = xp.astype(x == self.junction, x.dtype) if self.ambiguous_position else x
@@ -156,7 +157,7 @@ class TMaze(TaskFuncEnv):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """For the right side at the end, and for lagging behind before."""
+        """Returns the reward for the right side at the end, and the penalty for lagging behind."""
         last = next_state.steps >= self.horizon
         at_goal = next_state.position[:, 1] == params[:, 0]
         behind = next_state.position[:, 0] < next_state.steps - self.oracle_length
@@ -167,7 +168,7 @@ class TMaze(TaskFuncEnv):
         }
 
     def render_frames(self, state: MazeState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
-        """The maze: walls dark, cue's cell pale, goal green, agent blue (orange while cued)."""
+        """Draws the maze: walls dark, cue's cell pale, goal green, agent blue (if cued, orange)."""
         frames = picture.grid_pictures(len(params), self.junction + 1, 3)
         for x in range(self.junction):
             for y in (0, 2):

@@ -12,7 +12,7 @@ from meta_rl.tasks import SampledTasks, Tasks, check_count, held_out_split
 
 
 class TabularState(NamedTuple):
-    """Where each sub-environment is.
+    """State of each sub-environment.
 
     Attributes:
         cell: State of the Markov decision process, int64 ``[N]``.
@@ -25,43 +25,44 @@ class TabularMDP(TaskFuncEnv):
     """Random tabular Markov decision process.
 
     ## Description
-    A Markov decision process with random transitions and random mean rewards: the task, which the
-    agent does not see. It meets the same process for ``episodes_per_trial`` short episodes, and has
-    to explore in the first to earn in the last. Source: Duan et al., "RL²: Fast Reinforcement
-    Learning via Slow Reinforcement Learning", 2016, section 3.2 (after Osband et al., 2013).
+    The task is a Markov decision process with random transitions and random mean rewards, which the
+    agent does not see. The agent has ``episodes_per_trial`` short episodes on the same process, and
+    has to explore in the first to earn more in the last. Source: Duan et al., "RL²: Fast
+    Reinforcement Learning via Slow Reinforcement Learning", 2016, section 3.2 (following Osband et
+    al., 2013).
 
     ## Action Space
-    ``Discrete(num_actions)``.
+    ``Discrete(num_actions)``: the action.
 
     ## Observation Space
     ``Discrete(num_states)``: the current state.
 
     ## Rewards
-    The mean reward of (state, action) plus normal noise with standard deviation ``reward_std``:
-    info ``reward_mean`` and ``reward_noise``.
+    The reward is the mean reward of (state, action) plus normal noise with standard deviation
+    ``reward_std``: info ``reward_mean`` and ``reward_noise``.
 
     ## Starting State
-    State 0.
+    An episode starts in state 0.
 
     ## Episode End
-    *Terminated* after ``horizon`` steps: the horizon is part of the problem.
+    The episode is *terminated* after ``horizon`` steps: the horizon is part of the problem.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``num_states`` | 10 | number of states, S |
     | ``num_actions`` | 5 | number of actions, A |
-    | ``horizon`` | 10 | steps in an episode |
-    | ``episodes_per_trial`` | 10 | episodes on one task, n |
+    | ``horizon`` | 10 | number of steps in an episode |
+    | ``episodes_per_trial`` | 10 | number of episodes on one task, n |
     | ``reward_std`` | 1.0 | standard deviation of the reward noise |
 
     ## Task distribution
-    A ``Dict``: ``rewards`` ``[S, A]``, mean rewards, normal with mean 1 and standard deviation 1;
-    ``transitions`` ``[S, A, S]``, each row a flat Dirichlet draw. Validation and test are fixed,
-    seeded lists of 1,000 processes each.
+    A ``Dict`` of ``rewards`` ``[S, A]``, mean rewards that are normal with mean 1 and standard
+    deviation 1, and ``transitions`` ``[S, A, S]``, whose rows are flat Dirichlet draws. Validation
+    and test are fixed, seeded lists of 1,000 processes each.
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -106,27 +107,27 @@ class TabularMDP(TaskFuncEnv):
         }
 
     def check_tasks(self, tasks: Tasks) -> None:
-        """Refuse transition rows that are no probability distributions."""
+        """Refuses transition rows that are no probability distributions."""
         wrong = np.abs(tasks["transitions"].sum(axis=-1) - 1.0).max(axis=(1, 2)) > 1e-6
         if wrong.any():
             task = int(np.argmax(wrong))
             raise ValueError(f"task {task}: rows of 'transitions' do not sum to 1")
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> TabularState:
-        """State 0."""
+        """Returns state 0 for each sub-environment."""
         return TabularState(np.zeros(len(params["rewards"]), dtype=np.int64))
 
     def transition(
         self, state: TabularState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> TabularState:
-        """A draw from the row of (state, action), by inversion. Numpy only: it draws."""
+        """Draws from the row of (state, action) by inversion, with a numpy generator."""
         rows = params["transitions"][np.arange(len(action)), state.cell, action]
         draws = rng.random((len(action), 1))
-        # The last sum may fall short of 1 by rounding: leave it out, so that no draw passes it.
+        # Rounding may leave the last sum below 1: it is left out, so that no draw exceeds it.
         return TabularState((draws >= rows.cumsum(axis=1)[:, :-1]).sum(axis=1))
 
     def observation(self, state: TabularState, rng: np.random.Generator, params: Tasks) -> Any:
-        """The state itself."""
+        """Returns the state itself."""
         return state.cell.copy()
 
     def reward_terms(
@@ -137,7 +138,7 @@ class TabularMDP(TaskFuncEnv):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """The mean reward of the state that was left, and noise. Numpy only: it draws."""
+        """Returns the mean reward of the state that was left, and noise from a numpy generator."""
         num = len(action)
         return {
             "reward_mean": params["rewards"][np.arange(num), state.cell, action],

@@ -22,7 +22,7 @@ from .robot import (
 
 
 class Walker2d(FallingRobot):
-    """Gymnasium's Walker2d on tasks that a family adds."""
+    """Base class of Gymnasium's Walker2d; a family adds the tasks."""
 
     velocity_limit = 10.0
 
@@ -33,14 +33,14 @@ class Walker2d(FallingRobot):
         self.healthy_angle_range = check_range("healthy_angle_range", healthy_angle_range)
 
     def is_healthy(self, state: RobotState) -> Any:
-        """The torso's height and angle are in their ranges."""
+        """Returns whether the torso's height and angle are in their ranges, bool ``[N]``."""
         qpos = self.qpos(state)
         upright = is_within(qpos[:, 2], self.healthy_angle_range)
         return is_within(qpos[:, 1], self.healthy_z_range) & upright
 
 
 class Hopper(FallingRobot):
-    """Gymnasium's Hopper on tasks that a family adds."""
+    """Base class of Gymnasium's Hopper; a family adds the tasks."""
 
     velocity_limit = 10.0
 
@@ -62,7 +62,7 @@ class Hopper(FallingRobot):
         self.healthy_state_range = check_range("healthy_state_range", healthy_state_range)
 
     def is_healthy(self, state: RobotState) -> Any:
-        """The torso's height and angle, and all other positions and velocities, are in range."""
+        """Returns whether torso, positions and velocities are in their ranges, bool ``[N]``."""
         qpos = self.qpos(state)
         upright = is_within(qpos[:, 2], self.healthy_angle_range)
         angles = is_within(qpos[:, 2:], self.healthy_state_range).all(axis=1)
@@ -71,7 +71,7 @@ class Hopper(FallingRobot):
 
 
 class _GoalVelocity(FallingRobot):
-    """Moves at the velocity that is the task, without falling."""
+    """Base class of robots whose task is a goal velocity."""
 
     episodes_per_trial = 2
     split_seed: int
@@ -90,7 +90,7 @@ class _GoalVelocity(FallingRobot):
         )
 
     def goal_arrows(self, params: Tasks) -> Any:
-        """The goal velocity: half a metre for 1 m/s."""
+        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
         return along_x(0.5 * params)
 
     def reward_terms(
@@ -101,7 +101,7 @@ class _GoalVelocity(FallingRobot):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Distance from the goal velocity, the control cost, and the pay for not falling."""
+        """Returns distance from the goal velocity, control cost, and reward for not falling."""
         miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
         terms = self.standing_terms(action, next_state)
         return {"reward_forward": -self.forward_reward_weight * miss, **terms}
@@ -111,9 +111,9 @@ class Walker2dVel(_GoalVelocity, Walker2d):
     """Walker2d that has to walk at a goal velocity.
 
     ## Description
-    A planar robot with two legs is to walk at a velocity that it does not see: the task. No paper's
-    definition has become the standard; this is HalfCheetahVel's distance from the goal velocity
-    with the pay for not falling and the control cost of Walker2d-v5.
+    A planar robot with two legs has to walk at the task's velocity, which it does not see. No
+    paper's definition is the standard; the reward is HalfCheetahVel's distance from the goal
+    velocity, with the reward for not falling and the control cost of Walker2d-v5.
 
     ## Action Space
     ``Box(-1, 1, (6,))``: torques at the joints.
@@ -129,29 +129,29 @@ class Walker2dVel(_GoalVelocity, Walker2d):
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
     ## Starting State
-    As in Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+    The start of Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
 
     ## Episode End
-    *Terminated* when the walker is unhealthy; *truncated* after ``horizon`` steps.
+    The episode is *terminated* when the walker is unhealthy; *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``goal_velocity_range`` | (0, 3) | of the goals, in m/s |
+    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
     | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 4 | steps of MuJoCo (0.002 s) in a step: dt = 0.008 s |
-    | ``forward_reward_weight`` | 1.0 | of the distance from the goal velocity |
-    | ``ctrl_cost_weight`` | 0.001 | of the squared actions |
-    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
-    | ``healthy_z_range`` | (0.8, 2.0) | healthy heights of the torso in m |
-    | ``healthy_angle_range`` | (-1.0, 1.0) | healthy angles of the torso in radians |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
+    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
+    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
+    | ``healthy_z_range`` | (0.8, 2.0) | range of healthy heights of the torso, in m |
+    | ``healthy_angle_range`` | (-1.0, 1.0) | range of healthy angles of the torso, in radians |
     | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x |
-    | ``xml_file`` | "walker2d_v5.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    | ``xml_file`` | "walker2d_v5.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists:
@@ -159,7 +159,7 @@ class Walker2dVel(_GoalVelocity, Walker2d):
     range's width above it: [3, 4].
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.
@@ -175,9 +175,9 @@ class HopperVel(_GoalVelocity, Hopper):
     """Hopper that has to hop at a goal velocity.
 
     ## Description
-    A planar robot with one leg is to hop at a velocity that it does not see: the task. No paper's
-    definition has become the standard; this is HalfCheetahVel's distance from the goal velocity
-    with the pay for not falling and the control cost of Hopper-v5.
+    A planar robot with one leg has to hop at the task's velocity, which it does not see. No paper's
+    definition is the standard; the reward is HalfCheetahVel's distance from the goal velocity, with
+    the reward for not falling and the control cost of Hopper-v5.
 
     ## Action Space
     ``Box(-1, 1, (3,))``: torques at the joints.
@@ -193,30 +193,30 @@ class HopperVel(_GoalVelocity, Hopper):
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
     ## Starting State
-    As in Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+    The start of Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
 
     ## Episode End
-    *Terminated* when the hopper is unhealthy; *truncated* after ``horizon`` steps.
+    The episode is *terminated* when the hopper is unhealthy; *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``goal_velocity_range`` | (0, 2) | of the goals, in m/s |
+    | ``goal_velocity_range`` | (0, 2) | range of the goals, in m/s |
     | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | steps in an episode |
-    | ``frame_skip`` | 4 | steps of MuJoCo (0.002 s) in a step: dt = 0.008 s |
-    | ``forward_reward_weight`` | 1.0 | of the distance from the goal velocity |
-    | ``ctrl_cost_weight`` | 0.001 | of the squared actions |
-    | ``healthy_reward`` | 1.0 | for a step that ends healthy |
-    | ``healthy_state_range`` | (-100, 100) | healthy angles and velocities |
-    | ``healthy_z_range`` | (0.7, inf) | healthy heights of the torso in m |
-    | ``healthy_angle_range`` | (-0.2, 0.2) | healthy angles of the torso in radians |
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
+    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
+    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
+    | ``healthy_state_range`` | (-100, 100) | range of healthy angles and velocities |
+    | ``healthy_z_range`` | (0.7, inf) | range of healthy heights of the torso, in m |
+    | ``healthy_angle_range`` | (-0.2, 0.2) | range of healthy angles of the torso, in radians |
     | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | leave out x |
-    | ``xml_file`` | "hopper.xml" | the model |
-    | ``nthread`` | None | threads that step the batch; all cores by default |
-    | ``width``, ``height`` | 480 | of a rendered frame, in pixels |
+    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    | ``xml_file`` | "hopper.xml" | file of the MuJoCo model |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 2.667, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded
@@ -224,7 +224,7 @@ class HopperVel(_GoalVelocity, Hopper):
     the range's width above it: [2, 2.667].
 
     ## Adaptation
-    After every episode; a trial is two episodes.
+    The agent adapts after every episode; a trial is two episodes.
 
     ## Version History
     * v0: initial.

@@ -1,4 +1,4 @@
-"""A point that is blown off its way to a fixed goal by a wind that it does not see."""
+"""A point on its way to a fixed goal in a wind that it does not see."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ GOAL = (0.0, 1.0)
 
 
 class WindNavigation(PlanarPoint):
-    """Navigation in an unknown wind.
+    """Point navigation to a fixed goal in an unknown wind.
 
     ## Description
     A point has to reach a goal that is always the same, while a constant wind, the task, moves it
-    at every step. Only the goal pays, but every step shows the wind: one move tells it.
-    Source: the code of Ni et al., "Recurrent Model-Free RL Can Be a Strong Baseline for Many
-    POMDPs", 2022 (``envs/meta/toy_navigation/wind.py`` of
-    https://github.com/twni2016/pomdp-baselines; the environment is after Dorfman et al., "Offline
-    Meta Reinforcement Learning", 2021).
+    at every step. Only the goal pays, but a single step reveals the wind. Source: the code of Ni et
+    al., "Recurrent Model-Free RL Can Be a Strong Baseline for Many POMDPs", 2022
+    (``envs/meta/toy_navigation/wind.py`` of https://github.com/twni2016/pomdp-baselines; the
+    environment follows Dorfman et al., "Offline Meta Reinforcement Learning", 2021).
 
     ## Action Space
-    ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped; the wind comes on top.
+    ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped; the wind is added.
 
     ## Observation Space
     ``Box((2,))``: x and y of the point.
 
     ## Rewards
-    1 within ``goal_radius`` of the goal (0, 1) after the move, otherwise 0: info ``reward_goal``.
+    The reward is 1 within ``goal_radius`` of the goal (0, 1) after the move, otherwise 0: info
+    ``reward_goal``.
 
     ## Starting State
-    The origin.
+    The point starts at the origin.
 
     ## Episode End
-    *Truncated* after ``horizon`` steps.
+    The episode is *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``horizon`` | 75 | steps in an episode |
-    | ``episodes_per_trial`` | 1 | episodes on one task |
+    | ``horizon`` | 75 | number of steps in an episode |
+    | ``episodes_per_trial`` | 1 | number of episodes on one task |
     | ``goal_radius`` | 0.03 | distance from the goal within which it pays |
 
     ## Task distribution
@@ -57,7 +57,7 @@ class WindNavigation(PlanarPoint):
     point's own 0.1.
 
     ## Adaptation
-    After every episode; a trial is ``episodes_per_trial`` episodes.
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
 
     ## Version History
     * v0: initial.
@@ -83,7 +83,7 @@ class WindNavigation(PlanarPoint):
         )
 
     def goals(self, params: Tasks) -> Any:
-        """Always the same."""
+        """Returns the goal, which is the same for all tasks."""
         xp = array_namespace(params)
         goal = xp.asarray(GOAL, dtype=params.dtype, device=device(params))
         return xp.broadcast_to(goal, params.shape)
@@ -91,7 +91,7 @@ class WindNavigation(PlanarPoint):
     def transition(
         self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
     ) -> PointState:
-        """Move, and be moved."""
+        """Moves by the action and by the wind."""
         moved = super().transition(state, action, rng, params)
         return PointState(moved.position + params)
 
@@ -103,12 +103,12 @@ class WindNavigation(PlanarPoint):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """1 at the goal."""
+        """Returns 1 at the goal, otherwise 0."""
         at_goal = self.distance(next_state, params) <= self.goal_radius
         return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
 
     def goal_radius_drawn(self) -> float:
-        """The zone that pays."""
+        """Returns the radius of the zone that pays."""
         return self.goal_radius
 
 

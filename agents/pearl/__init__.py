@@ -24,35 +24,37 @@ from .networks import LatentActorCritic
 
 
 class PEARL(LatentInference, TaskCollection):
-    """PEARL (Rakelly et al., 2019): soft actor-critic on an inferred latent task variable.
+    """Agent that runs PEARL (Rakelly et al., 2019): soft actor-critic on an inferred task variable.
 
     An encoder turns transitions of a task, the context, into a Gaussian posterior over a latent z;
-    actor and critics read z beside the observation. The critics' loss trains the encoder, with an
-    information bottleneck (KL divergence from the unit normal). Exploration is by posterior
-    sampling: z is drawn at the start of an episode and held through it, first from the prior.
+    actor and critics read z together with the observation. The critics' loss trains the encoder,
+    with an information bottleneck (KL divergence from the unit normal). The agent explores by
+    posterior sampling: z is drawn at the start of an episode and held through it, first from the
+    prior.
 
     An iteration draws training tasks, forgets their context, and collects from all of them at once:
-    first with z from the prior, then with z from the posterior, which is inferred again after every
-    stretch of an episode's length; then, with the posterior, transitions that are for the critics
-    alone. The updates draw from the replay of all training tasks.
+    first with z from the prior, then with z from the posterior, which is inferred anew after every
+    ``horizon`` steps; then, with the posterior, transitions that only the critics read. The updates
+    draw from the replay of all training tasks.
 
-    Training tasks are a list: that of the family, or ``num_train_tasks`` draws where its training
-    distribution has none.
+    The training tasks are a list: the family's own, or ``num_train_tasks`` draws where its training
+    distribution is continuous.
 
     Differences from the paper's code are listed in ``docs/agents/pearl.md``.
 
     Letters: M tasks of an update, B transitions of each, C transitions of context, L latent.
 
     Args:
-        policy: ``"MlpPolicy"``: :class:`meta_rl.agents.pearl.networks.LatentActorCritic`.
+        policy: Policy class, or ``"MlpPolicy"`` for
+            :class:`meta_rl.agents.pearl.networks.LatentActorCritic`.
         env: An environment id, or a batch of task environments.
         learning_rate: Step size of Adam, for all networks: a number, or a function of the remaining
             progress (1 to 0).
         meta_batch_size: Number of tasks that an iteration collects from, where ``env`` is an id.
         envs_per_task: Number of sub-environments of each task; they share the steps below.
-        task_choice: Which tasks these are: ``"random"`` ones, as in the paper, or those with the
-            ``"fewest"`` transitions so far. By chance a task may wait long for new transitions,
-            and critics that are trained on few old ones overrate actions that were never tried.
+        task_choice: Rule that chooses these tasks: ``"random"``, as in the paper, or ``"fewest"``
+            transitions so far. A random choice can leave a task long without new transitions, and
+            critics that are trained on few old ones overrate actions that were never tried.
         num_train_tasks: Length of the list that is drawn from a continuous training distribution.
         initial_steps: Number of steps on every training task before the first update.
         initial_actions: Actions of these steps: those of the untrained ``"policy"`` or, where that
@@ -63,35 +65,36 @@ class PEARL(LatentInference, TaskCollection):
         posterior_steps: Number of further steps with z from the posterior. They become context.
         extra_steps: Number of further steps with z from the posterior, for the critics alone.
         updates_per_iteration: Number of gradient steps in an iteration.
-        tasks_per_update: M, drawn with replacement.
-        batch_size: B.
-        context_size: C, in an update and when the posterior is inferred while collecting.
+        tasks_per_update: Number of tasks in an update, M, drawn with replacement.
+        batch_size: Number of transitions of each task in an update, B.
+        context_size: Number of transitions in a context, C, in updates and while collecting.
         buffer_size: Number of transitions that are kept, over all training tasks
             (:class:`meta_rl.agents.pearl.replay.TaskReplay`).
-        save_replay: Save the buffer with the agent, so that a resumed run equals an undisturbed
-            one; otherwise a resumed run begins with ``initial_steps`` again.
+        save_replay: Whether the buffer is saved with the agent, so that a resumed run equals an
+            uninterrupted one; otherwise a resumed run begins with ``initial_steps`` again.
         discount: Discount of the rewards, 0 to 1.
         reward_scale: Factor, from 0 on, of the rewards that the critics learn from.
-        training_reward: Name of the info that the critics learn from in place of the reward (the
-            dense reward of sparse point navigation); context and evaluation have the reward.
-        entropy_coefficient: Weight of the entropy, above 0, or ``"auto"``: learned, such that the
+        training_reward: Name of the info that replaces the reward for the critics (the dense reward
+            of sparse point navigation); context and evaluation keep the reward.
+        entropy_coefficient: Weight of the entropy, above 0; ``"auto"`` learns it such that the
             entropy is minus the number of action dimensions (Haarnoja et al., 2018b).
-        kl_weight: Weight of the information bottleneck, from 0 on: a number, or
-            ``[[0, 0.2], [500_000, 0.01]]``, a weight for what comes after so many environment steps
-            each. A large one first has the policy learn what all tasks share, before a small one
-            lets z tell them apart.
+        kl_weight: Weight of the information bottleneck, from 0 on: a number, or pairs such as
+            ``[[0, 0.2], [500_000, 0.01]]`` of environment steps and the weight from there on. With
+            a large weight the policy first learns what all tasks share; with a small one z can then
+            tell them apart.
         target_rate: Fraction of the way, 0 to 1, that the target network moves in each update.
         policy_regularization: Weight, from 0 on, of the squared means and log standard deviations
             of actions before squashing.
-        exploration_episodes: Number of episodes of a trial that are acted with z from the prior,
-            whatever was seen; 0 for none once there is a transition.
+        exploration_episodes: Number of first episodes of a trial in which z comes from the prior;
+            with 0, z comes from the posterior as soon as there is a transition.
         test_latent: Whether the agent acts on a ``"sample"`` of the posterior or on its ``"mean"``.
-        compile_losses: Compile the two losses by ``torch.compile``, which a GPU gains from.
-        cuda_graph: Record an update as a CUDA graph and replay it, which is several times as fast
-            on a GPU; not for recurrent encoders.
+        compile_losses: Whether the two losses are compiled by ``torch.compile``, for GPUs.
+        cuda_graph: Whether an update is recorded as a CUDA graph and replayed, which is several
+            times as fast on a GPU; not for recurrent encoders.
         env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: ``latent_size``, ``hidden_sizes``, ``encoder`` (``"product"``,
-            ``"recurrent"``), ``encoder_sizes``, ``next_observation``, ``value_network``.
+        policy_kwargs: Arguments of the policy: ``latent_size``, ``hidden_sizes``, ``encoder``
+            (``"product"``, ``"recurrent"``), ``encoder_sizes``, ``next_observation``,
+            ``value_network``.
         stats_window_size: Number of episodes in the logged means.
         tensorboard_log: Folder of TensorBoard events.
         verbose: 0 for no output, 1 for the training log.
@@ -99,9 +102,9 @@ class PEARL(LatentInference, TaskCollection):
         device: Device of the networks and of the buffer.
 
     Raises:
-        ValueError: Unknown names, no environment (only :meth:`load` does without), counts out of
-            range, a buffer that does not hold an iteration, or steps that ``envs_per_task`` does
-            not divide.
+        ValueError: A name is unknown, there is no environment (only :meth:`load` does without), a
+            number is out of range, the buffer does not hold an iteration, or ``envs_per_task`` does
+            not divide a number of steps.
 
     Example:
         >>> from meta_rl.agents.pearl import PEARL
@@ -282,7 +285,7 @@ class PEARL(LatentInference, TaskCollection):
             self._actor_loss = torch.compile(self._actor_loss)
 
     def _check_graph(self) -> None:
-        """Refuse what cannot be recorded: another device, or shapes that change."""
+        """Refuses what a CUDA graph cannot record: another device, or shapes that change."""
         if not self.cuda_graph:
             return
         check_gpu(self.device)
@@ -295,19 +298,20 @@ class PEARL(LatentInference, TaskCollection):
         return {}
 
     def start_from(self, other: PEARL) -> Self:
-        """Begin as an agent that was trained without context: its networks, tasks and replay.
+        """Takes over networks, tasks and replay of an agent that was trained without context.
 
-        At first this agent acts as the other one, for any z; what context tells is learned on top.
-        Training goes on with ``learn(..., reset_num_timesteps=False)``.
+        At first this agent acts as the other one, for any z; the use of the context is learned on
+        top. Training continues with ``learn(..., reset_num_timesteps=False)``.
 
         Args:
             other: A :class:`meta_rl.agents.multi_task_sac.MultiTaskSAC` of the same family, with
                 networks of the same sizes and as many training tasks.
 
         Raises:
-            ValueError: It acts on another z than 0, or is of other sizes; nothing is changed then.
+            ValueError: It acts on another z than 0, or has other sizes; nothing is changed then.
         """
-        begins_at_zero = type(other).first_belief is PEARL.first_belief  # another tells the task
+        # A subclass with another first belief tells the agent the task.
+        begins_at_zero = type(other).first_belief is PEARL.first_belief
         if not isinstance(other.policy.encoder, GivenLatent) or not begins_at_zero:
             raise ValueError(f"an agent without context is wanted, got {type(other).__name__}")
         if self.family != other.family:
@@ -333,7 +337,7 @@ class PEARL(LatentInference, TaskCollection):
         return [*super()._excluded_save_params(), *made]
 
     def train(self) -> None:
-        """Gradient steps, each on a meta-batch of training tasks."""
+        """Takes gradient steps, each on a meta-batch of training tasks."""
         optimizers = [self.policy.critic_optimizer, self.policy.optimizer]
         self._update_learning_rate(optimizers)
         reports = []
@@ -347,7 +351,7 @@ class PEARL(LatentInference, TaskCollection):
 
     @contextlib.contextmanager
     def _recorded(self, optimizers: list[torch.optim.Optimizer]) -> Iterator[None]:
-        """Record updates as a graph, where wanted: a new one each time, as the replay grows."""
+        """Records updates as a CUDA graph if asked to, anew each time, as the replay grows."""
         if not self.cuda_graph:
             yield
             return
@@ -360,7 +364,7 @@ class PEARL(LatentInference, TaskCollection):
             self._compute = self._compute_update
 
     def update(self) -> dict[str, Tensor]:
-        """One gradient step of everything; gives means to report, for use before the next one.
+        """Updates all networks once; the returned means are valid until the next update.
 
         Raises:
             FloatingPointError: A loss or a gradient is not finite.
@@ -373,7 +377,7 @@ class PEARL(LatentInference, TaskCollection):
         return report
 
     def _compute_update(self) -> tuple[dict[str, Tensor], Tensor, list[tuple[Tensor, Tensor]]]:
-        """Compute an update, as a graph may record it; gives report, tasks and open checks."""
+        """Computes an update that a graph can record; returns report, tasks and open checks."""
         policy, num = self.policy, self.tasks_per_update
         tasks = torch.randint(
             self.replay.num_tasks, (num,), generator=self.generator, device=self.device
@@ -397,9 +401,10 @@ class PEARL(LatentInference, TaskCollection):
     def _step(
         self, optimizer: torch.optim.Optimizer, loss: Tensor, losses: Tensor, tasks: Tensor
     ) -> list[tuple[Tensor, Tensor]]:
-        """A step of Adam, unless a loss ``[M]`` or a gradient is not finite.
+        """Takes a step of Adam, unless a loss ``[M]`` or a gradient is not finite.
 
-        A recording cannot look at values: the GPU decides, and gives what to look at later.
+        While a graph is recorded, values cannot be read: the GPU decides whether to step, and the
+        returned checks (whether all was finite, and the losses) are read later.
         """
         optimizer.zero_grad()
         loss.backward()
@@ -416,5 +421,5 @@ class PEARL(LatentInference, TaskCollection):
     def _stop_unless(self, finite: Tensor, losses: Tensor, tasks: Tensor) -> None:
         if not finite:
             bad = ~losses.detach().isfinite()
-            what, which = ("the loss", tasks[bad]) if bad.any() else ("the gradient", tasks)
-            self._stop(what, which.cpu().numpy())
+            what, where = ("the loss", tasks[bad]) if bad.any() else ("the gradient", tasks)
+            self._stop(what, where.cpu().numpy())

@@ -1,4 +1,4 @@
-"""Collecting transitions of training tasks, on latent variables that are held through episodes."""
+"""PEARL's collection of transitions from training tasks, with latents held through episodes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .replay import TaskReplay, as_rows
 
 
 class LatentActor:
-    """Columns of sub-environments at work on training tasks.
+    """Actor of a batch of sub-environments on training tasks, with a latent for each.
 
-    Letters: N columns, L latent, A action.
+    Letters: N sub-environments, L latent, A action.
 
     Args:
-        policy: The networks.
-        tasks: Index of each column's task, ``[N]``.
-        observations: The first, ``[N, ...]``.
+        policy: Networks of the agent.
+        tasks: Index of each sub-environment's task, ``[N]``.
+        observations: First observations, ``[N, ...]``.
 
     Attributes:
-        latents: z of each column, ``[N, L]``.
+        latents: Latent z of each sub-environment, ``[N, L]``.
         starts: True where an episode begins with the next step, bool ``[N]``.
     """
 
@@ -46,45 +46,45 @@ class LatentActor:
         self._held = torch.zeros(num, policy.action_size, device=policy.device)
 
     def follow(self, mean: Tensor, variance: Tensor) -> None:
-        """From now on, draw z from these Gaussians ``[N, L]`` where an episode begins."""
+        """Sets the Gaussians ``[N, L]`` that z is drawn from where an episode begins."""
         self.mean, self.deviation = mean, variance.sqrt()
 
     def act(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Choose the policy's actions, for :func:`meta_rl.rollout.collect_rollout`."""
+        """Chooses the policy's actions, for :func:`meta_rl.rollout.collect_rollout`."""
         if self.starts.any():
             drawn = self.mean + self.deviation * self.policy.noise(*self.mean.shape)
-            self.latents = torch.where(self._begins(), drawn, self.latents)
-        return self._for_the_environment(self.policy.act(observations, self.latents))
+            self.latents = torch.where(self._new_episodes(), drawn, self.latents)
+        return self._unscaled(self.policy.act(observations, self.latents))
 
     def act_held(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Choose uniform actions, and hold each through an episode."""
+        """Chooses uniform actions, and holds each through an episode."""
         if self.starts.any():
             random = torch.rand(
                 self._held.shape, generator=self.policy.generator, device=self._held.device
             )
-            self._held = torch.where(self._begins(), 2.0 * random - 1.0, self._held)
+            self._held = torch.where(self._new_episodes(), 2.0 * random - 1.0, self._held)
         shape = self.policy.action_space.shape or ()
-        return self._for_the_environment(self._held.cpu().numpy().reshape(-1, *shape))
+        return self._unscaled(self._held.cpu().numpy().reshape(-1, *shape))
 
     def on_done(self, done: np.ndarray) -> None:
-        """Note which episodes a step ended, bool ``[N]``."""
+        """Notes which episodes have ended with a step, bool ``[N]``."""
         self.starts = done
 
-    def _begins(self) -> Tensor:
+    def _new_episodes(self) -> Tensor:
         return torch.from_numpy(self.starts)[:, None].to(self.latents.device)
 
-    def _for_the_environment(self, scaled: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def _unscaled(self, scaled: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         return self.policy.unscaled(scaled), {"scaled_actions": scaled}
 
 
 class TaskCollection(MetaAlgorithm):
-    """The half of PEARL that collects: from a list of training tasks, into their replay.
+    """Mixin of PEARL that collects transitions from a list of training tasks into a replay.
 
     Its settings are arguments of :class:`meta_rl.agents.pearl.PEARL`.
 
     Attributes:
-        train_tasks: The training tasks.
-        replay: Their transitions.
+        train_tasks: List of training tasks.
+        replay: Replay of their transitions.
     """
 
     policy: LatentActorCritic
@@ -103,8 +103,8 @@ class TaskCollection(MetaAlgorithm):
     exploration_episodes: int
 
     def _freeze_tasks(self) -> None:
-        """The list of training tasks: the family's, or drawn once."""
-        if self.train_tasks is not None:  # a loaded agent's
+        """Fixes the list of training tasks, which is the family's or is drawn once."""
+        if self.train_tasks is not None:  # those of a loaded agent
             return
         train = task_batch(self.task_env).task_split.train
         self.task_space = train.space
@@ -132,7 +132,7 @@ class TaskCollection(MetaAlgorithm):
             )
 
     def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:
-        """Change the environment; another family brings its own tasks, and an empty replay."""
+        """Changes the environment; another family brings its own tasks, and an empty replay."""
         family = self.family
         super().set_env(env, force_reset)
         if self.family != family:
@@ -141,20 +141,20 @@ class TaskCollection(MetaAlgorithm):
             self._make_replay()
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
-        """Collect from training tasks: with z from the prior, then from the posterior."""
+        """Collects from training tasks: with z from the prior, then from the posterior."""
         callback.on_rollout_start()
         if self.replay.is_empty and not self._collect_first(callback):
             return False
-        work = self._begin(self._choose_tasks())
+        actor = self._begin(self._choose_tasks())
         rollouts: dict[str, list[Rollout]] = {"prior": [], "posterior": []}
         for kind, steps, to_context in (
             ("prior", self.prior_steps, True),
             ("posterior", self.posterior_steps, True),
             ("posterior", self.extra_steps, False),
         ):
-            for stretch in self._stretches(kind, steps // self.envs_per_task):
-                rollout, going_on = self._collect(work, kind, stretch, to_context, callback)
-                if not going_on:
+            for num_steps in self._step_counts(kind, steps // self.envs_per_task):
+                rollout, continues = self._collect(actor, kind, num_steps, to_context, callback)
+                if not continues:
                     return False
                 rollouts[kind].append(rollout)
         self._log_rollouts(rollouts)
@@ -162,19 +162,19 @@ class TaskCollection(MetaAlgorithm):
         return True
 
     def _choose_tasks(self) -> np.ndarray:
-        """Training tasks ``[M]`` of an iteration: each once, before any comes twice."""
+        """Chooses an iteration's training tasks ``[M]``; all come once before any comes twice."""
         num_tasks = count_tasks(self.train_tasks)
         passes = -(-self.meta_batch_size // num_tasks)
         orders = [self.rng.permutation(num_tasks) for _ in range(passes)]
-        if self.task_choice == "fewest":  # of equal ones, at random
+        if self.task_choice == "fewest":  # equal counts stay in random order
             counts = self.replay.written
             orders = [order[np.argsort(counts[order], kind="stable")] for order in orders]
         return np.concatenate(orders)[: self.meta_batch_size]
 
-    def _stretches(self, kind: str, steps: int) -> list[int]:
-        """Lengths of stretches: one for the prior, and by episodes for the posterior.
+    def _step_counts(self, kind: str, steps: int) -> list[int]:
+        """Returns numbers of steps: all at once for the prior, by episodes for the posterior.
 
-        The posterior is inferred anew before each stretch.
+        The posterior is inferred anew before each of them.
         """
         if kind == "prior" or steps == 0:
             return [steps] if steps else []
@@ -182,7 +182,7 @@ class TaskCollection(MetaAlgorithm):
         return [min(horizon, steps - begin) for begin in range(0, steps, horizon)]
 
     def _collect_first(self, callback: BaseCallback) -> bool:
-        """Collect the first transitions of every training task; the last batch is filled up."""
+        """Collects each training task's first transitions; earlier tasks fill up the last batch."""
         num_tasks = count_tasks(self.train_tasks)
         batches = -(-num_tasks // self.meta_batch_size)
         order = np.arange(batches * self.meta_batch_size) % num_tasks
@@ -193,7 +193,7 @@ class TaskCollection(MetaAlgorithm):
         return True
 
     def _begin(self, tasks: np.ndarray) -> LatentActor:
-        """Set training tasks ``[M]``, forget their contexts, and begin an episode on each."""
+        """Sets training tasks ``[M]``, forgets their contexts, and begins an episode on each."""
         task_batch(self.task_env).set_tasks(take_tasks(self.train_tasks, tasks))
         observations, _ = self.task_env.reset(seed=int(self.rng.integers(2**31)))
         self.replay.begin_context(tasks)
@@ -201,35 +201,40 @@ class TaskCollection(MetaAlgorithm):
 
     @torch.no_grad()
     def _collect(
-        self, work: LatentActor, kind: str, num_steps: int, to_context: bool, callback: BaseCallback
+        self,
+        actor: LatentActor,
+        kind: str,
+        num_steps: int,
+        to_context: bool,
+        callback: BaseCallback,
     ) -> tuple[Rollout, bool]:
-        """Act on a stretch and store it; z is drawn anew where an episode begins."""
-        tasks = torch.from_numpy(work.tasks).to(self.device)
+        """Acts for some steps and stores them; z is drawn anew where an episode begins."""
+        tasks = torch.from_numpy(actor.tasks).to(self.device)
         belief = self.first_belief(tasks)
         if kind == "posterior":
             belief = self.policy.encoder.update(belief, self.sample_context(tasks))
-        work.follow(*self.policy.encoder.posterior(belief))
+        actor.follow(*self.policy.encoder.posterior(belief))
         held = kind == "initial" and self.initial_actions == "held"
-        going_on = True
+        continues = True
 
         def on_step() -> bool:
-            nonlocal going_on
+            nonlocal continues
             self.num_timesteps += self.n_envs
-            going_on = callback.on_step()
-            return going_on
+            continues = callback.on_step()
+            return continues
 
         names = [] if self.training_reward is None else [self.training_reward]
-        rollout, work.observations = collect_rollout(
+        rollout, actor.observations = collect_rollout(
             self.task_env,
-            work.act_held if held else work.act,
+            actor.act_held if held else actor.act,
             num_steps,
-            work.observations,
+            actor.observations,
             on_step,
-            on_done=work.on_done,
+            on_done=actor.on_done,
             info_names=names,
         )
-        self._store(work.tasks, rollout, to_context)
-        return rollout, going_on
+        self._store(actor.tasks, rollout, to_context)
+        return rollout, continues
 
     def _store(self, tasks: np.ndarray, rollout: Rollout, to_context: bool) -> None:
         rewards = rollout.rewards
@@ -244,7 +249,7 @@ class TaskCollection(MetaAlgorithm):
         self.replay.add(tasks, rows, to_context)
 
     def _stop(self, what: str, tasks: np.ndarray) -> NoReturn:
-        """Stop the training, before anything that is not finite is stored or saved."""
+        """Stops the training, before anything that is not finite is stored or saved."""
         which = [f"{i} ({take_tasks(self.train_tasks, int(i))})" for i in np.unique(tasks)]
         shown = ", ".join(which[:3]) + (f" and {len(which) - 3} more" if len(which) > 3 else "")
         raise FloatingPointError(
@@ -253,7 +258,7 @@ class TaskCollection(MetaAlgorithm):
         )
 
     def _log_rollouts(self, rollouts: dict[str, list[Rollout]]) -> None:
-        """Log the mean return of an episode, and of a trial that is made of such episodes."""
+        """Logs the mean return of an episode, and of a trial that is made of such episodes."""
         means = {}
         for kind, parts in rollouts.items():
             if parts:
@@ -267,11 +272,11 @@ class TaskCollection(MetaAlgorithm):
         self.logger.record("rollout/trial_return", trial)
 
     def first_belief(self, tasks: Tensor) -> Belief:
-        """The belief about training tasks (int64 ``[M]``) before any transition."""
+        """Returns the belief about training tasks (int64 ``[M]``) before any transition."""
         return self.policy.encoder.initial_belief(len(tasks))
 
     def sample_context(self, tasks: Tensor) -> Tensor:
-        """Recent transitions of tasks ``[M]``, as the encoder reads them: ``[M, C, D]``."""
+        """Draws recent transitions of tasks ``[M]`` as the encoder reads them, ``[M, C, D]``."""
         in_order = isinstance(self.policy.encoder, RecurrentEncoder)
         rows = self.replay.sample_context(
             tasks, self.context_size, self.generator, in_order=in_order

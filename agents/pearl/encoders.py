@@ -1,4 +1,4 @@
-"""Encoders that infer a task from transitions: a Gaussian over a latent variable."""
+"""Encoders that infer a Gaussian over a latent task variable from transitions."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 Belief: TypeAlias = tuple[Tensor, ...]
-"""The evidence on N tasks, every leaf ``[N, ...]``; the last one counts their transitions."""
+"""The evidence on N tasks, with leaves ``[N, ...]``; the last leaf counts the transitions."""
 
 LEAST_VARIANCE = 1e-7
 
 
 class ContextEncoder(nn.Module, ABC):
-    """Turns transitions into a Gaussian posterior over the latent task variable z.
+    """Base class of encoders from transitions to a Gaussian posterior over the latent z.
 
     The prior is the unit normal. Letters: N tasks, C transitions, D numbers in each, L of z.
 
     Args:
-        input_size: D.
-        latent_size: L.
+        input_size: Number of values in a transition, D.
+        latent_size: Number of values in z, L.
     """
 
     def __init__(self, input_size: int, latent_size: int) -> None:
@@ -32,43 +32,43 @@ class ContextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def initial_belief(self, num: int) -> Belief:
-        """The belief about ``num`` tasks before any transition."""
+        """Returns the belief about ``num`` tasks before any transition."""
 
     @abstractmethod
     def update(self, belief: Belief, context: Tensor, mask: Tensor | None = None) -> Belief:
-        """Learn from more transitions.
+        """Returns the belief after more transitions.
 
         Args:
-            belief: The evidence on N tasks so far.
-            context: ``[N, C, D]``.
-            mask: Bool ``[N, C]``, which of them are real; all by default.
+            belief: Evidence on N tasks so far.
+            context: New transitions, ``[N, C, D]``.
+            mask: Transitions that are real, bool ``[N, C]`` (default: all).
         """
 
     @abstractmethod
     def posterior(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """Mean and variance of z, ``[N, L]`` each; those of the prior before any transition."""
+        """Returns mean and variance of z, ``[N, L]`` each; without transitions, the prior's."""
 
     def prior(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """Mean and variance of z while nothing is to be used of the context, ``[N, L]`` each."""
+        """Returns mean and variance of z for a task of which nothing is known, ``[N, L]`` each."""
         zeros = belief[0].new_zeros(len(belief[0]), self.latent_size)
         return zeros, torch.ones_like(zeros)
 
     def divergence(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """Divergence of the posterior from the prior, which training keeps small, ``[N]``."""
+        """Returns the divergence of the posterior from the prior, which training keeps small."""
         return kl_to_prior(mean, variance)
 
 
 class ProductEncoder(ContextEncoder):
-    """Permutation-invariant: the product of one Gaussian factor per transition.
+    """Permutation-invariant encoder: the product of one Gaussian factor per transition.
 
     ``q(z | c) ∝ Π_n N(z; f(c_n))`` (Rakelly et al., 2019, equation 1, and their code, whose product
-    leaves out the prior). A belief is the sums of the factors' natural parameters, so that it can
-    go on with any number of transitions, in any order: ``(precision [N, L], precision-weighted mean
-    [N, L], count [N])``.
+    leaves out the prior). A belief holds sums of the factors' natural parameters, ``(precision [N,
+    L], precision-weighted mean [N, L], count [N])``, so that it can be updated with any number of
+    transitions, in any order.
 
     Args:
-        input_size: D.
-        latent_size: L.
+        input_size: Number of values in a transition, D.
+        latent_size: Number of values in z, L.
         hidden_sizes: Sizes of the ReLU layers of f.
     """
 
@@ -77,17 +77,17 @@ class ProductEncoder(ContextEncoder):
         self.layers = mlp([input_size, *hidden_sizes, 2 * latent_size])
 
     def initial_belief(self, num: int) -> Belief:
-        """Zeros."""
+        """Returns zeros."""
         zeros = next(self.parameters()).new_zeros(num, self.latent_size)
         return zeros, zeros, zeros.new_zeros(num)
 
     def factors(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of every transition's factor, ``[N, C, L]`` each."""
+        """Returns mean and variance of every transition's factor, ``[N, C, L]`` each."""
         mean, raw = self.layers(context).chunk(2, dim=-1)
         return mean, nn.functional.softplus(raw).clamp(min=LEAST_VARIANCE)
 
     def update(self, belief: Belief, context: Tensor, mask: Tensor | None = None) -> Belief:
-        """Add the factors' natural parameters."""
+        """Adds the factors' natural parameters."""
         mean, variance = self.factors(context)
         precision = variance.reciprocal()
         count = belief[2] + context.shape[1]
@@ -99,7 +99,7 @@ class ProductEncoder(ContextEncoder):
         return belief[0] + precision.sum(dim=1), belief[1] + weighted, count
 
     def posterior(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """Mean and variance by the summed natural parameters."""
+        """Returns mean and variance from the summed natural parameters."""
         precision, weighted, count = belief
         known = count[:, None] > 0
         variance = torch.where(known, precision, 1.0).reciprocal()
@@ -107,13 +107,13 @@ class ProductEncoder(ContextEncoder):
 
 
 class RecurrentEncoder(ContextEncoder):
-    """A GRU over the transitions in their order (an ablation in Rakelly et al., 2019, section 6.3).
+    """Encoder that is a GRU over the transitions in order (Rakelly et al., 2019, section 6.3).
 
     A belief is ``(memory [N, H], count [N])``.
 
     Args:
-        input_size: D.
-        latent_size: L.
+        input_size: Number of values in a transition, D.
+        latent_size: Number of values in z, L.
         hidden_sizes: Sizes of the ReLU layers before the GRU; the last is also its memory's size.
     """
 
@@ -125,12 +125,12 @@ class RecurrentEncoder(ContextEncoder):
         self.head = nn.Linear(self.memory_size, 2 * latent_size)
 
     def initial_belief(self, num: int) -> Belief:
-        """Zeros."""
+        """Returns zeros."""
         zeros = self.head.weight.new_zeros(num, self.memory_size)
         return zeros, zeros.new_zeros(num)
 
     def update(self, belief: Belief, context: Tensor, mask: Tensor | None = None) -> Belief:
-        """Read the transitions in their order."""
+        """Reads the transitions in their order."""
         memory, count = belief
         if mask is None:
             return self._read(context, memory)[:, -1], count + context.shape[1]
@@ -145,7 +145,7 @@ class RecurrentEncoder(ContextEncoder):
         return self.rnn(self.embedding(context), memory[None].contiguous())[0]
 
     def posterior(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """Mean and variance that the head reads from the memory."""
+        """Returns mean and variance that the head reads from the memory."""
         memory, count = belief
         mean, raw = self.head(memory).chunk(2, dim=-1)
         known = count[:, None] > 0
@@ -154,39 +154,39 @@ class RecurrentEncoder(ContextEncoder):
 
 
 class GivenLatent(ContextEncoder):
-    """No inference: z is what the belief says from the start, by default 0. For baselines.
+    """Encoder of baselines without inference: z is that of the first belief, by default 0.
 
-    A belief is ``(z [N, L], count [N])``; transitions change nothing.
+    A belief is ``(z [N, L], count [N])``; transitions do not change it.
 
     Args:
-        input_size: D.
-        latent_size: L.
+        input_size: Number of values in a transition, D.
+        latent_size: Number of values in z, L.
         hidden_sizes: Not used.
     """
 
     def __init__(self, input_size: int, latent_size: int, hidden_sizes: Sequence[int]) -> None:
         super().__init__(input_size, latent_size)
         self.zero: Tensor
-        self.register_buffer("zero", torch.zeros(()))  # knows the device
+        self.register_buffer("zero", torch.zeros(()))  # holds the device
 
     def initial_belief(self, num: int) -> Belief:
-        """Zeros."""
+        """Returns zeros."""
         return self.zero.new_zeros(num, self.latent_size), self.zero.new_zeros(num)
 
     def update(self, belief: Belief, context: Tensor, mask: Tensor | None = None) -> Belief:
-        """The identity."""
+        """Returns the belief as it is."""
         return belief
 
     def posterior(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """The given z, with certainty."""
+        """Returns the given z, with variance 0."""
         return belief[0], torch.zeros_like(belief[0])
 
     def prior(self, belief: Belief) -> tuple[Tensor, Tensor]:
-        """The given z, too."""
+        """Returns the given z, with variance 0."""
         return self.posterior(belief)
 
     def divergence(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """Zeros: nothing is inferred."""
+        """Returns zeros: nothing is inferred."""
         return mean.new_zeros(len(mean))
 
 
@@ -195,16 +195,16 @@ ENCODERS: dict[str, Callable[[int, int, Sequence[int]], ContextEncoder]] = {
     "recurrent": RecurrentEncoder,
     "none": GivenLatent,
 }
-"""Encoders by their names."""
+"""The encoders by their names."""
 
 
 def kl_to_prior(mean: Tensor, variance: Tensor) -> Tensor:
-    """``KL(N(mean, variance) || N(0, 1))`` in nats, summed over the last axis: ``[N]``."""
+    """Returns ``KL(N(mean, variance) || N(0, 1))`` in nats, summed over the last axis, ``[N]``."""
     return 0.5 * (mean.square() + variance - variance.log() - 1.0).sum(dim=-1)
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers of these sizes with ReLU between."""
+    """Makes linear layers of these sizes with ReLU between them."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]

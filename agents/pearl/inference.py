@@ -1,4 +1,4 @@
-"""Adapting to tasks by inferring a latent variable, and acting on it."""
+"""PEARL's adaptation: infer a latent task variable, and act on it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .replay import as_rows
 
 
 class LatentState(NamedTuple):
-    """PEARL's knowledge of N tasks; every leaf has them as its leading axis.
+    """PEARL's knowledge of N tasks; every leaf has a leading task axis.
 
     Attributes:
-        latent: The z that the agent acts on, float32 ``[N, L]``.
+        latent: Latent z that the agent acts on, float32 ``[N, L]``.
         episodes: Number of episodes that the agent adapted to, int64 ``[N]``.
-        belief: The encoder's belief: natural parameters of the posterior, or a memory.
+        belief: Belief of the encoder: natural parameters of the posterior, or a memory.
     """
 
     latent: np.ndarray
@@ -29,13 +29,13 @@ class LatentState(NamedTuple):
 
 
 class LatentInference:
-    """``adapt`` and ``predict`` of agents that act on a latent task variable.
+    """Mixin with ``adapt`` and ``predict`` of agents that act on a latent task variable.
 
     Attributes:
-        policy: The networks.
+        policy: Networks of the agent.
         device: Device of the networks.
-        exploration_episodes: Least number of a trial's episodes with z from the prior.
-        test_latent: Whether to act on a ``"sample"`` of the posterior or on its ``"mean"``.
+        exploration_episodes: Number of first episodes of a trial with z from the prior.
+        test_latent: Latent to act on: a ``"sample"`` of the posterior, or its ``"mean"``.
     """
 
     policy: LatentActorCritic
@@ -45,14 +45,16 @@ class LatentInference:
     test_latent: str
 
     def initial_state(self, num: int) -> LatentState:
-        """Before anything is known of ``num`` tasks: z drawn from the prior."""
+        """Returns the state before anything is known of ``num`` tasks, with z from the prior."""
         with torch.no_grad():
             belief = tuple(part.cpu().numpy() for part in self.policy.encoder.initial_belief(num))
-        return self._drawn(LatentState(np.empty(0), np.zeros(num, dtype=np.int64), belief))
+        return self._with_new_latent(
+            LatentState(np.empty(0), np.zeros(num, dtype=np.int64), belief)
+        )
 
     @torch.no_grad()
-    def _drawn(self, state: LatentState) -> LatentState:
-        """The state with z drawn anew: from the prior while exploring, then from the posterior."""
+    def _with_new_latent(self, state: LatentState) -> LatentState:
+        """Returns the state with a new z, from the prior while exploring, then the posterior."""
         encoder = self.policy.encoder
         belief = self._as_belief(state)
         episodes = torch.as_tensor(state.episodes, device=self.device)
@@ -70,27 +72,27 @@ class LatentInference:
         return tuple(torch.as_tensor(part, device=self.device) for part in state.belief)
 
     def posterior(self, state: LatentState) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of z, given all that was adapted to: ``[N, L]`` each."""
+        """Returns mean and variance of z, ``[N, L]`` each, given all data that were adapted to."""
         with torch.no_grad():
             mean, variance = self.policy.encoder.posterior(self._as_belief(state))
         return mean.cpu().numpy(), variance.cpu().numpy()
 
     @torch.no_grad()
     def adapt(self, rollout: Rollout, state: LatentState | None = None) -> LatentState:
-        """Update the posterior with the transitions of a rollout, and draw z from it.
+        """Updates the posterior with the transitions of a rollout, and draws z from it.
 
         Args:
-            rollout: Any number of steps on N tasks; steps outside its mask are left out.
-            state: The state before these steps (default: nothing is known).
+            rollout: Rollout of any number of steps on N tasks; steps outside its mask are ignored.
+            state: State before these steps (default: nothing is known).
 
         Returns:
             The new state; ``state`` is not changed.
 
         Raises:
-            ValueError: A state of another number of tasks.
+            ValueError: The state has another number of tasks.
         """
         num_steps, num = rollout.rewards.shape
-        state = self.initial_state(num) if state is None else self._checked(state, num)
+        state = self.initial_state(num) if state is None else self._check_state(state, num)
         actions = np.asarray(self.policy.scale_action(rollout.actions), dtype=np.float32)
         rows = as_rows(rollout, actions, rollout.rewards, rollout.rewards).to(self.device)
         context = rows[..., : self.policy.context_size].transpose(0, 1)
@@ -98,7 +100,7 @@ class LatentInference:
         mask = None if rollout.mask is None else torch.from_numpy(real.T).to(self.device)
         belief = self.policy.encoder.update(self._as_belief(state), context, mask)
         ended = ((rollout.terminated | rollout.truncated) & real).sum(axis=0)
-        return self._drawn(
+        return self._with_new_latent(
             LatentState(
                 state.latent,
                 state.episodes + ended,
@@ -113,21 +115,21 @@ class LatentInference:
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, Any]:
-        """Act with the state's z, which is drawn anew where an episode starts.
+        """Acts with the state's z, which is drawn anew where an episode starts.
 
         Args:
-            observation: ``[N, ...]``, or one observation.
-            state: A :class:`LatentState`, by :meth:`adapt` or by the call before; ``None`` before
-                anything is known.
-            episode_start: Bool ``[N]``; ``None`` keeps z.
-            deterministic: Take the mode of the action's normal distribution (z may still be a
-                sample: see ``test_latent``).
+            observation: Observations ``[N, ...]``, or a single one.
+            state: :class:`LatentState` from :meth:`adapt` or from the previous call; ``None``
+                before anything is known.
+            episode_start: Tasks where an episode starts, bool ``[N]``; ``None`` keeps z.
+            deterministic: Whether to take the mode of the action's normal distribution (z may still
+                be a sample: see ``test_latent``).
 
         Returns:
             Actions in the action space, and the state with the z that was acted on.
 
         Raises:
-            ValueError: Observations of another shape, or a state for another number of them.
+            ValueError: The observations have another shape, or the state another number of tasks.
         """
         array = np.asarray(observation, dtype=np.float32)
         shape = self.observation_space.shape
@@ -139,14 +141,15 @@ class LatentInference:
         if state is None:
             state = self.initial_state(len(batch))
         elif episode_start is not None and np.any(episode_start):
-            state = self._checked(state, len(batch))
+            state = self._check_state(state, len(batch))
             anew = np.reshape(episode_start, (-1, 1))
-            state = state._replace(latent=np.where(anew, self._drawn(state).latent, state.latent))
-        latents = torch.as_tensor(self._checked(state, len(batch)).latent, device=self.device)
+            drawn = self._with_new_latent(state).latent
+            state = state._replace(latent=np.where(anew, drawn, state.latent))
+        latents = torch.as_tensor(self._check_state(state, len(batch)).latent, device=self.device)
         actions = self.policy.unscaled(self.policy.act(batch, latents, deterministic))
         return (actions[0] if single else actions), state
 
-    def _checked(self, state: LatentState, num: int) -> LatentState:
+    def _check_state(self, state: LatentState, num: int) -> LatentState:
         if not isinstance(state, LatentState) or len(state.episodes) != num:
             size = len(state.episodes) if isinstance(state, LatentState) else type(state).__name__
             raise ValueError(f"state: expected a LatentState of {num} tasks, got {size}")

@@ -13,7 +13,7 @@ from .networks import LatentActorCritic
 
 @dataclass(frozen=True)
 class LatentLosses:
-    """The two losses of PEARL's update: critics and encoder, then policy and value network.
+    """The two losses of PEARL's update: one of critics and encoder, one of policy and value.
 
     They are pure functions of the networks' parameters and of the noise that is passed in.
 
@@ -21,12 +21,13 @@ class LatentLosses:
     A action.
 
     Attributes:
-        policy: The networks.
+        policy: Networks of the agent.
         columns: Columns of a row of :class:`meta_rl.agents.pearl.replay.TaskReplay`.
         reward_scale: Factor of the rewards that the critics learn from.
         discount: Discount of the rewards, 0 to 1.
-        policy_regularization: Weight of the squared means and log standard deviations.
-        learn_temperature: Move the entropy towards minus the number of action dimensions.
+        policy_regularization: Weight, from 0 on, of the squared means and log standard deviations.
+        learn_temperature: Whether to learn the temperature, for an entropy of minus the number of
+            action dimensions.
     """
 
     policy: LatentActorCritic
@@ -39,17 +40,17 @@ class LatentLosses:
     def critic_loss(
         self, rows: Tensor, context: Tensor, belief: Belief, noise: Tensor, action_noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The critics' squared errors (Rakelly et al., 2019, equation 2; both critics' summed).
+        """Computes the critics' summed squared errors (Rakelly et al., 2019, equation 2).
 
         The target is ``reward_scale * r + discount * (1 - terminal) * V(s', z)`` with the target
-        value network; without a value network, V is the smaller target critic less the scaled
-        log-probability, at an action drawn there. The encoder gets the gradient of the critics'
-        predictions, not of the target.
+        value network; without a value network, V is the smaller target critic minus the scaled
+        log-probability, at an action that is drawn in s'. The encoder gets the gradient of the
+        critics' predictions, not of the target.
 
         Args:
-            rows: ``[M, B, D]`` of the replay.
-            context: ``[M, C, D]``.
-            belief: The belief before the context.
+            rows: Rows of the replay, ``[M, B, D]``.
+            context: Transitions that the encoder reads, ``[M, C, D]``.
+            belief: Belief before the context.
             noise: Unit normal draws for z, ``[M, L]``.
             action_noise: Unit normal draws for the next actions, ``[M * B, A]``.
 
@@ -78,22 +79,23 @@ class LatentLosses:
         return smaller - policy.temperature * log_probs
 
     def _with_actions(self, inputs: Tensor, actions: Tensor) -> Tensor:
-        """Observation and z ``[N, O + L]`` to what the critics read: observation, action, z."""
+        """Puts actions between observation and z ``[N, O + L]``, as the critics read them."""
         split = self.policy.observation_size
         return torch.cat([inputs[:, :split], actions, inputs[:, split:]], dim=1)
 
     def actor_loss(
         self, rows: Tensor, latents: Tensor, noise: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The losses of policy, value network and temperature (Rakelly et al., 2019, equation 3).
+        """Computes the losses of policy, value and temperature (Rakelly et al., 2019, equation 3).
 
-        ``temperature * log pi - min Q`` at actions drawn now, with the regularisation of means and
-        log standard deviations; ``(V - (min Q - temperature * log pi))²``; and ``-log temperature *
-        (log pi - A)`` where it is learned. Critics and latents get no gradient.
+        The policy's loss is ``temperature * log pi - min Q`` at newly drawn actions, plus the
+        regularisation of means and log standard deviations. The value network's is ``(V - (min Q -
+        temperature * log pi))²``. A learned temperature's is ``-log temperature * (log pi - A)``.
+        Critics and latents get no gradient.
 
         Args:
-            rows: ``[M, B, D]`` of the replay.
-            latents: z, ``[M, L]``.
+            rows: Rows of the replay, ``[M, B, D]``.
+            latents: Latents z, ``[M, L]``.
             noise: Unit normal draws for the actions, ``[M * B, A]``.
 
         Returns:
@@ -119,6 +121,6 @@ class LatentLosses:
 
 
 def with_latents(rows: Tensor, latents: Tensor) -> Tensor:
-    """Rows ``[M, B, X]``, each with its task's z ``[M, L]`` appended: ``[M * B, X + L]``."""
+    """Appends its task's z ``[M, L]`` to each of the rows ``[M, B, X]``: ``[M * B, X + L]``."""
     repeated = latents[:, None].expand(-1, rows.shape[1], -1)
     return torch.cat([rows, repeated], dim=-1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Networks of soft actor-critic that read a latent task variable beside the observation."""
+"""Networks of soft actor-critic that read a latent task variable and the observation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOG_STD_RANGE = (-20.0, 2.0)
 
 
 class TwinNetwork(nn.Module):
-    """Two networks of one shape, evaluated together.
+    """Two networks of the same shape that are evaluated together.
 
     Args:
         sizes: Sizes of the layers, from the input to the output.
@@ -35,7 +35,7 @@ class TwinNetwork(nn.Module):
         self.biases = nn.ParameterList([torch.empty(2, 1, after) for _, after in pairs])
 
     def forward(self, inputs: Tensor, frozen: bool = False) -> Tensor:
-        """``[N, I]`` to ``[2, N, outputs]``; frozen, only the inputs get a gradient."""
+        """Maps ``[N, I]`` to ``[2, N, outputs]``; if frozen, only the inputs get a gradient."""
         hidden = inputs.expand(2, *inputs.shape)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if frozen:
@@ -47,23 +47,23 @@ class TwinNetwork(nn.Module):
 class LatentActorCritic(BasePolicy):
     """Actor, twin critics, value network and context encoder of PEARL (Rakelly et al., 2019).
 
-    Actions inside are scaled to [-1, 1]; the actor is a normal distribution squashed by tanh
+    The networks use actions scaled to [-1, 1]; the actor is a normal distribution squashed by tanh
     (Haarnoja et al., 2018, appendix C).
 
     Letters: N rows, O observation, A action, L latent.
 
     Args:
-        observation_space: ``Box``.
-        action_space: Bounded ``Box``.
-        latent_size: L.
+        observation_space: ``Box`` space of observations.
+        action_space: Bounded ``Box`` space of actions.
+        latent_size: Number of values in z, L.
         hidden_sizes: Sizes of the ReLU layers of actor, critics and value network.
-        encoder: ``"product"`` (permutation-invariant), ``"recurrent"``, or ``"none"``: z is always
-            0, which is soft actor-critic without context.
+        encoder: Name of the encoder: ``"product"`` (permutation-invariant), ``"recurrent"``, or
+            ``"none"`` (z is always 0: soft actor-critic without context).
         encoder_sizes: Sizes of the ReLU layers of the encoder.
-        next_observation: Whether the encoder reads each transition's next observation too, as it
-            needs to where tasks differ in their dynamics.
-        value_network: Bootstrap from a value network, as in the paper, otherwise from the critics'
-            own targets, as in later soft actor-critic.
+        next_observation: Whether the encoder also reads each transition's next observation, which
+            it needs where tasks differ in their dynamics.
+        value_network: Whether to bootstrap from a value network, as in the paper, and not from
+            target critics, as in later soft actor-critic.
         generator: Generator that draws the first weights and, later, latents and actions.
 
     Attributes:
@@ -71,7 +71,8 @@ class LatentActorCritic(BasePolicy):
         critic_optimizer: Optimiser of critics and encoder; ``optimizer`` is that of the others.
 
     Raises:
-        ValueError: Observations that are no ``Box``, unbounded actions, an unknown encoder.
+        ValueError: Observations are not in a ``Box``, actions are unbounded, or the encoder is
+            unknown.
     """
 
     critic_optimizer: torch.optim.Optimizer
@@ -127,10 +128,10 @@ class LatentActorCritic(BasePolicy):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Uniform within 1/sqrt(inputs); output layers within 0.003, as in the paper's code.
+        """Draws weights within 1/sqrt(inputs), output layers within 0.003, as in the paper's code.
 
-        Not the encoder's: with outputs that small, latents of all tasks begin alike, and it takes
-        critics and encoder long to discover that they could differ.
+        The encoder's output layer is as wide as its others: with small outputs, the latents of all
+        tasks start alike, and critics and encoder need long to separate them.
         """
         generator = weights_generator(self.generator)
         for network in filter(None, [self.actor, self.critics, self.value, self.encoder]):
@@ -146,11 +147,11 @@ class LatentActorCritic(BasePolicy):
                 weight.uniform_(-bound, bound, generator=generator)
 
     def make_optimizers(self, rate: float, entropy_coefficient: float | str) -> None:
-        """Fused Adam for critics and encoder, and for actor, value network and temperature.
+        """Makes an Adam for critics and encoder, and one for actor, value network and temperature.
 
         Args:
             rate: Learning rate.
-            entropy_coefficient: Fixes the temperature; ``"auto"`` has it learned.
+            entropy_coefficient: Fixed temperature; ``"auto"`` learns it.
         """
         critics = [*self.critics.parameters(), *self.encoder.parameters()]
         others = [*self.actor.parameters(), *(self.value.parameters() if self.value else ())]
@@ -165,12 +166,12 @@ class LatentActorCritic(BasePolicy):
 
     @torch.no_grad()
     def start_from(self, other: LatentActorCritic) -> None:
-        """Take over networks that were trained with z = 0, and their optimisers' moments.
+        """Takes over networks that were trained with z = 0, and their optimisers' moments.
 
-        What z does to actor and critics begins at zero; the encoder stays as it is.
+        The weights of z in actor and critics begin at zero; the encoder stays as it is.
 
         Args:
-            other: Networks of the same sizes, but for the encoder.
+            other: Networks of the same sizes, except for the encoder's.
 
         Raises:
             ValueError: The networks have other sizes; nothing is changed then.
@@ -182,7 +183,7 @@ class LatentActorCritic(BasePolicy):
             for name, mine in self.named_parameters()
             if name.partition(".")[0] in (*parts, "log_temperature")
         }
-        for name, mine in taken.items():  # all of them, before any is written to
+        for name, mine in taken.items():  # check all before any is changed
             if name not in theirs or theirs[name].shape != mine.shape:
                 raise ValueError(f"the networks have other sizes: {name} does not fit")
         for name, mine in taken.items():
@@ -201,7 +202,7 @@ class LatentActorCritic(BasePolicy):
 
     @torch.no_grad()
     def move_target(self, rate: float) -> None:
-        """Move the target network by ``rate`` of the way."""
+        """Moves the target network by the fraction ``rate`` towards the network that it follows."""
         targets, followed = self._pairs
         torch._foreach_lerp_(targets, followed, rate)
 
@@ -211,11 +212,11 @@ class LatentActorCritic(BasePolicy):
         return self.log_temperature.detach().exp()
 
     def actions(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw actions.
+        """Draws actions.
 
         Args:
             inputs: Observation and latent, ``[N, O + L]``.
-            noise: Unit normal, ``[N, A]``; zeros give the mode of the unsquashed normal.
+            noise: Unit normal draws, ``[N, A]``; zeros give the mode of the unsquashed normal.
 
         Returns:
             Actions ``[N, A]`` in (-1, 1), their log-probabilities ``[N]``, and mean and logarithm
@@ -230,19 +231,19 @@ class LatentActorCritic(BasePolicy):
         return raw.tanh(), (normal - squash).sum(dim=-1), mean, log_std
 
     def noise(self, *shape: int) -> Tensor:
-        """Unit normal draws with the agent's generator."""
+        """Draws unit normal numbers with the agent's generator."""
         return torch.randn(*shape, generator=self.generator, device=self.device)
 
     @torch.no_grad()
     def act(
         self, observations: np.ndarray, latents: Tensor, deterministic: bool = False
     ) -> np.ndarray:
-        """Actions in [-1, 1].
+        """Returns actions in [-1, 1].
 
         Args:
-            observations: ``[N, ...]``.
-            latents: ``[N, L]``.
-            deterministic: Take the mode of the unsquashed normal.
+            observations: Observations, ``[N, ...]``.
+            latents: Latents z, ``[N, L]``.
+            deterministic: Whether to take the mode of the unsquashed normal.
         """
         num = len(observations)
         obs = torch.as_tensor(observations.reshape(num, -1), dtype=torch.float32)
@@ -254,12 +255,12 @@ class LatentActorCritic(BasePolicy):
         return scaled.reshape(num, *(self.action_space.shape or ()))
 
     def unscaled(self, actions: np.ndarray) -> np.ndarray:
-        """Actions in [-1, 1] as the environment takes them."""
+        """Scales actions in [-1, 1] to the environment's action space."""
         space: Any = self.action_space
         return np.clip(self.unscale_action(actions), space.low, space.high).astype(space.dtype)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        """Actions with a latent drawn from the prior; the agent's ``predict`` carries one on."""
+        """Acts on a latent from the prior; the agent's ``predict`` keeps one through an episode."""
         latents = self.noise(len(observation), self.latent_size)
         actions = self.act(observation.cpu().numpy(), latents, deterministic)
         return torch.as_tensor(self.unscaled(actions))

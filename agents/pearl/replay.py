@@ -1,4 +1,4 @@
-"""Replay of many tasks: one tensor, out of which a whole meta-batch is one gather."""
+"""Replay buffer of many tasks in one tensor, so that a meta-batch is one gather."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from meta_rl.rollout import Rollout
 from meta_rl.tasks import check_count
 
 LARGE = 2 * 2**30
-"""Bytes from which on a buffer warns of what it takes."""
+"""Size in bytes above which a buffer warns of the memory that it takes."""
 
 
 class TaskReplay:
-    """Transitions of each task in a ring of its own, and the recent ones that are its context.
+    """Replay buffer with a ring of transitions for each task, the recent ones being its context.
 
-    A row holds, side by side, ``observation | action | context reward | next observation | reward |
-    terminal``, so that what an encoder reads and what a critic reads are slices of one row. The
-    context reward is what the learner will see at test time; the reward is what it is trained on,
-    which may be another (PEARL on sparse point navigation).
+    A row holds ``observation | action | context reward | next observation | reward | terminal``, so
+    that encoder and critics read slices of one row. The context reward is the one at test time; the
+    reward is the one that the critics learn from, which may differ (PEARL on sparse point
+    navigation).
 
-    The context of a task is the stretch of its ring that was added since :meth:`begin_context`
+    The context of a task is the part of its ring that was added since :meth:`begin_context`
     (Rakelly et al., 2019, section 5.3: context from recently collected data, reinforcement learning
-    from all of them). It is no copy: a start and a length.
+    from all of them). It is stored as a start and a length, without a copy.
 
     Letters: M tasks of a meta-batch, B transitions of each, D numbers in a row.
 
     Args:
         num_tasks: Number of training tasks.
         buffer_size: Number of transitions over all tasks; each task has an equal share.
-        observation_size: O.
-        action_size: A.
+        observation_size: Number of values in an observation.
+        action_size: Number of values in an action.
         device: Device of the tensor.
 
     Attributes:
@@ -42,7 +42,7 @@ class TaskReplay:
         nbytes: Size of the tensor in bytes; the system gives the memory as rows are written.
 
     Raises:
-        ValueError: Counts below one, or fewer transitions than tasks.
+        ValueError: A count is below one, or there are fewer transitions than tasks.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TaskReplay:
             )
         self.device = torch.device(device)
         self.data = torch.zeros(self.num_tasks * self.capacity, self.row_size, device=device)
-        self.written = np.zeros(self.num_tasks, dtype=np.int64)  # ever
+        self.written = np.zeros(self.num_tasks, dtype=np.int64)  # since the start
         self.context_start = np.zeros(self.num_tasks, dtype=np.int64)  # counted like `written`
         self.context_length = np.zeros(self.num_tasks, dtype=np.int64)
         self._counts_changed()
@@ -80,23 +80,23 @@ class TaskReplay:
         return bool((self.written == 0).any())
 
     def begin_context(self, tasks: np.ndarray) -> None:
-        """Forget the context of the tasks ``[M]`` (not their transitions)."""
+        """Forgets the context of the tasks ``[M]``, but not their transitions."""
         self.context_start[tasks] = self.written[tasks]
         self.context_length[tasks] = 0
         self._counts_changed()
 
     def add(self, tasks: np.ndarray, rows: Tensor, to_context: bool) -> None:
-        """Append transitions; the oldest of a full ring are overwritten.
+        """Appends transitions; the oldest of a full ring are overwritten.
 
         Args:
-            tasks: Task of each column, ``[N]``; a task may have several columns, which are appended
-                one behind the other.
-            rows: ``[T, N, D]``.
-            to_context: Make them a part of the tasks' contexts.
+            tasks: Task of each column, ``[N]``; several columns of a task are appended one after
+                the other.
+            rows: Transitions, ``[T, N, D]``.
+            to_context: Whether the transitions belong to the tasks' contexts.
 
         Raises:
-            ValueError: More than a ring holds, or an addition to a context after transitions that
-                do not belong to it.
+            ValueError: There are more transitions than a ring holds, or the tasks have got other
+                transitions since the end of their contexts.
         """
         steps, num_columns, _ = rows.shape
         same = tasks[:, None] == tasks[None]
@@ -109,7 +109,7 @@ class TaskReplay:
             )
         ends = self.context_start + self.context_length
         if to_context and (ends[tasks] != self.written[tasks]).any():
-            raise ValueError("a context goes on only before other transitions of its task come")
+            raise ValueError("a context can grow only before other transitions of its task come")
         first = self.written[tasks] + earlier * steps
         place = (first[:, None] + np.arange(steps)) % self.capacity + tasks[:, None] * self.capacity
         flat = torch.from_numpy(place.reshape(-1)).to(self.device)
@@ -123,12 +123,12 @@ class TaskReplay:
         self._counts_changed()
 
     def sample(self, tasks: Tensor, num: int, generator: torch.Generator) -> Tensor:
-        """Draw from all transitions of each task, with replacement.
+        """Draws from all transitions of each task, with replacement.
 
         Args:
-            tasks: int64 ``[M]``, on the device.
+            tasks: Indices of tasks, int64 ``[M]``, on the device.
             num: Number of transitions of each task, B.
-            generator: On the device.
+            generator: Generator on the device.
 
         Returns:
             Rows ``[M, B, D]``.
@@ -138,15 +138,14 @@ class TaskReplay:
     def sample_context(
         self, tasks: Tensor, num: int, generator: torch.Generator, *, in_order: bool = False
     ) -> Tensor:
-        """Draw from the context of each task.
+        """Draws from the context of each task.
 
         Args:
-            tasks: int64 ``[M]``, on the device.
+            tasks: Indices of tasks, int64 ``[M]``, on the device.
             num: Number of transitions of each task.
-            generator: On the device.
-            in_order: A stretch of transitions as they were collected, for recurrent encoders (as
-                long as the shortest of these contexts, at most); otherwise independent draws, with
-                replacement.
+            generator: Generator on the device.
+            in_order: Whether to draw consecutive transitions, for recurrent encoders (at most as
+                many as the shortest of these contexts has), and not independently with replacement.
 
         Returns:
             Rows ``[M, num, D]``.
@@ -161,7 +160,7 @@ class TaskReplay:
         return self._gather(tasks, (self._context_starts[tasks, None] + drawn) % self.capacity)
 
     def _draw(self, sizes: Tensor, num: int, generator: torch.Generator) -> Tensor:
-        """Whole numbers below ``sizes`` ``[M]``: ``[M, num]``."""
+        """Draws whole numbers below ``sizes`` ``[M]``: ``[M, num]``."""
         drawn = torch.rand(len(sizes), num, generator=generator, device=self.device)
         return torch.minimum((drawn * sizes[:, None]).long(), sizes[:, None] - 1)  # if rounded up
 
@@ -175,17 +174,17 @@ class TaskReplay:
         self._context_lengths = torch.from_numpy(self.context_length.copy()).to(self.device)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of the rows that were written, and the counts."""
+        """Returns copies of the rows that were written, and the counts."""
         filled = int(min(self.written.max(), self.capacity))
         counts = np.stack([self.written, self.context_start, self.context_length])
         data = self.data.view(self.num_tasks, self.capacity, -1)[:, :filled]
         return {"data": data.clone(), "counts": torch.from_numpy(counts)}
 
     def load_state_dict(self, state: dict[str, Tensor], strict: bool = True) -> None:
-        """Take over what :meth:`state_dict` gave.
+        """Restores a state that :meth:`state_dict` returned.
 
         Raises:
-            RuntimeError: The state is that of another size (as in torch's modules).
+            RuntimeError: The state has another size (as in torch's modules).
         """
         self.check_fits(state)
         data, counts = state["data"], state["counts"].cpu().numpy()
@@ -194,10 +193,10 @@ class TaskReplay:
         self._counts_changed()
 
     def check_fits(self, state: dict[str, Tensor]) -> None:
-        """Refuse a state that :meth:`load_state_dict` cannot take over.
+        """Refuses a state that :meth:`load_state_dict` cannot restore.
 
         Raises:
-            RuntimeError: The state is that of another size.
+            RuntimeError: The state has another size.
         """
         counts = state["counts"].cpu().numpy()
         num_tasks, filled, row_size = state["data"].shape
@@ -213,7 +212,7 @@ class TaskReplay:
 def as_rows(
     rollout: Rollout, actions: np.ndarray, rewards: np.ndarray, training_rewards: np.ndarray
 ) -> Tensor:
-    """Rows ``[T, N, D]`` of a rollout.
+    """Makes rows ``[T, N, D]`` of a rollout.
 
     Args:
         rollout: Rollout whose observations and terminal states are taken.

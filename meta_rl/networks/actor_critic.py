@@ -21,10 +21,10 @@ ActorState: TypeAlias = tuple[Tensor, ...]
 
 
 class ActorCritic(BasePolicy):
-    """Base of networks for :class:`meta_rl.on_policy.agent.OnPolicyAgent`.
+    """Base class of networks for :class:`meta_rl.on_policy.agent.OnPolicyAgent`.
 
     A subclass makes its own layers and calls :meth:`make_heads` at the end of its constructor. It
-    says what the heads read: :meth:`step` for a single step, :meth:`features` for whole trials.
+    computes the heads' input: :meth:`step` for a single step, :meth:`features` for whole trials.
 
     Observations are those of :class:`meta_rl.previous_step.AppendPreviousStep`: flat, with the
     previous action, reward and done flag, and in the last column the mark of a new trial.
@@ -33,14 +33,14 @@ class ActorCritic(BasePolicy):
 
     Args:
         observation_space: Flat ``Box`` of that wrapper.
-        action_space: ``Discrete`` or ``Box``.
+        action_space: ``Discrete`` or ``Box`` space of actions.
         generator: Generator that draws the first weights and, later, the actions.
-        log_std_init: First logarithm of the standard deviation, for ``Box`` actions.
+        log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
 
     Attributes:
         num_outputs: Number of the actor's outputs: logits, or means of a ``Box``.
-        return_scale: Factor of the critic's output. Returns of long trials are large, and an error
-            that large would drown the policy's gradient in shared layers.
+        return_scale: Factor of the critic's output. Returns of long trials are large, and so large
+            an error would dominate the policy's gradient in shared layers.
     """
 
     num_outputs: int
@@ -64,7 +64,7 @@ class ActorCritic(BasePolicy):
         self.generator = generator
 
     def make_heads(self, num_features: int) -> torch.Generator:
-        """Make actor and critic on ``num_features`` features, and draw all first weights.
+        """Makes actor and critic on ``num_features`` features, and draws all first weights.
 
         Weights are orthogonal, biases are zero, and the first policy is nearly uniform.
 
@@ -89,30 +89,30 @@ class ActorCritic(BasePolicy):
         return generator
 
     def first_weights(self, name: str, weight: Tensor) -> tuple[float, Sequence[Tensor]]:
-        """The gain of a layer's first weights, and the blocks that are orthogonal each."""
+        """Returns the gain of a layer's first weights, and the blocks that are each orthogonal."""
         return (0.01 if name == "actor.weight" else 1.0), [weight]
 
     @abstractmethod
     def initial_state(self, num: int) -> ActorState:
-        """The state before the first step of ``num`` trials."""
+        """Returns the state before the first step of ``num`` trials."""
 
     @abstractmethod
     def step(self, obs: Tensor, state: ActorState) -> tuple[Tensor, ActorState]:
-        """Features ``[N, H]`` of one step's observations ``[N, O]``, and the next state."""
+        """Returns features ``[N, H]`` of one step's observations ``[N, O]``, and the next state."""
 
     @abstractmethod
     def features(self, obs: Tensor, state: ActorState) -> Tensor:
-        """Features ``[T, N, H]`` of whole trials ``[T, N, O]``, from their first step on."""
+        """Returns features ``[T, N, H]`` of whole trials ``[T, N, O]``, from the first step on."""
 
     def forward(
         self, obs: Tensor, state: ActorState, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, ActorState]:
-        """Act for one step.
+        """Acts for one step.
 
         Args:
-            obs: ``[N, O]``.
-            state: The state before it.
-            deterministic: Take the most likely action instead of a draw.
+            obs: Observations of the step, ``[N, O]``.
+            state: State before the step.
+            deterministic: Whether to take the most likely action instead of a draw.
 
         Returns:
             Actions ``[N, ...]``, values ``[N]``, log-probabilities ``[N]``, and the next state.
@@ -125,12 +125,12 @@ class ActorCritic(BasePolicy):
     def evaluate_actions(
         self, obs: Tensor, actions: Tensor, state: ActorState
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run whole trials, from their first step on.
+        """Runs whole trials, from their first step on.
 
         Args:
-            obs: ``[T, N, O]``.
-            actions: ``[T, N, ...]``.
-            state: The state before the first step.
+            obs: Observations, ``[T, N, O]``.
+            actions: Actions that were taken, ``[T, N, ...]``.
+            state: State before the first step.
 
         Returns:
             Values, log-probabilities of the actions, and entropies, ``[T, N]`` each.
@@ -140,19 +140,19 @@ class ActorCritic(BasePolicy):
         return self.values(hidden), policy.log_prob(actions), policy.entropy()
 
     def values(self, hidden: Tensor) -> Tensor:
-        """Expected returns, for features ``[..., H]``."""
+        """Returns expected returns, for features ``[..., H]``."""
         return self.critic(hidden)[..., 0] * self.return_scale
 
     @torch.no_grad()
     def rescale_returns(self, scale: Tensor) -> None:
-        """Set ``return_scale`` and keep the critic's values (PopArt: van Hasselt et al., 2016)."""
+        """Sets ``return_scale``, keeping the critic's values (PopArt: van Hasselt et al., 2016)."""
         change = self.return_scale / scale
         self.critic.weight.mul_(change)
         self.critic.bias.mul_(change)
         self.return_scale.copy_(scale)
 
     def distribution(self, hidden: Tensor) -> Distribution:
-        """The distribution of actions, for features ``[..., H]``."""
+        """Returns the distribution of actions, for features ``[..., H]``."""
         outputs = self.actor(hidden)
         if isinstance(self.action_space, spaces.Discrete):
             return Categorical(logits=outputs, validate_args=False)
@@ -161,14 +161,14 @@ class ActorCritic(BasePolicy):
         return Independent(Normal(means, spread, validate_args=False), len(self.action_space.shape))
 
     def _draw(self, policy: Distribution) -> Tensor:
-        """Draw with the agent's own generator, which torch.distributions cannot take."""
+        """Draws with the agent's own generator, which torch.distributions cannot take."""
         if isinstance(policy, Categorical):
             return torch.multinomial(policy.probs, 1, generator=self.generator)[:, 0]
         noise = torch.randn(policy.mean.shape, generator=self.generator, device=self.device)
         return policy.mean + policy.stddev * noise
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        """Actions for the first step of trials; :meth:`predict` carries the state on."""
+        """Acts in the first step of trials; :meth:`predict` carries the state on."""
         return self(observation, self.initial_state(len(observation)), deterministic)[0]
 
     def predict(
@@ -178,21 +178,21 @@ class ActorCritic(BasePolicy):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Act, and carry the state on.
+        """Acts, and carries the state on.
 
         Args:
-            observation: ``[N, O]``, or ``[O]`` for a single environment.
-            state: State that the call before returned, leaves ``[N, ...]``; ``None`` before the
+            observation: Observations ``[N, O]``, or ``[O]`` for a single environment.
+            state: State that the previous call returned, leaves ``[N, ...]``; ``None`` before the
                 first step.
-            episode_start: Not used: what was learned outlives the episodes of a trial, and the
+            episode_start: Not used: the state is kept over the episodes of a trial, and the
                 observation marks where a trial begins.
-            deterministic: Take the most likely action.
+            deterministic: Whether to take the most likely action instead of a draw.
 
         Returns:
-            Actions (numbers of ``action_space.dtype``; clipped to a ``Box``) and the next state.
+            Actions of ``action_space.dtype``, clipped to a ``Box``, and the next state.
 
         Raises:
-            ValueError: Observations of another shape, or a state for another number of them.
+            ValueError: The observations have another shape, or the state another number of trials.
         """
         array = np.asarray(observation, dtype=np.float32)
         size = self.observation_space.shape[0]
@@ -212,7 +212,7 @@ class ActorCritic(BasePolicy):
         return (taken[0] if single else taken), tuple(leaf.cpu().numpy() for leaf in after)
 
     def clip(self, actions: np.ndarray) -> np.ndarray:
-        """Actions within the bounds and of the type of the action space."""
+        """Clips actions to the bounds, and gives them the type, of the action space."""
         if isinstance(self.action_space, spaces.Box):
             actions = np.clip(actions, self.action_space.low, self.action_space.high)
         return actions.astype(self.action_space.dtype, copy=False)

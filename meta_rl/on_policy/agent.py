@@ -1,4 +1,4 @@
-"""On-policy meta-training: whole trials on fresh tasks, advantages over a trial, PPO's updates."""
+"""The base of on-policy agents: whole trials on fresh tasks, advantages, and PPO's updates."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from meta_rl.tasks import check_count, check_number
 
 
 class OnPolicyAgent(MetaAlgorithm):
-    """Base of agents that learn from whole trials by proximal policy optimisation.
+    """Base class of agents that learn from whole trials by proximal policy optimisation.
 
     An agent adds its networks (``policy_aliases``: subclasses of
     :class:`meta_rl.networks.actor_critic.ActorCritic`). It may replace the loss (:meth:`loss`) and
-    what the advantages look ahead to (:meth:`what_follows`).
+    the next states' values in the advantage estimate (:meth:`what_follows`).
 
     The policy sees the previous action, reward and done flag beside the observation, and the mark
     of a new trial (:class:`meta_rl.previous_step.AppendPreviousStep`). A trial is
-    ``episodes_per_trial * horizon`` steps (both of the environment), whole and of the same length
-    for all, so that nothing is padded: an episode that ends early makes room for one more.
+    ``episodes_per_trial * horizon`` steps (both of the environment). All trials have the same
+    length, so that nothing is padded: an episode that ends early makes room for one more.
 
     Letters: T steps of a trial, O numbers in an observation.
 
     Args:
-        policy: Name in ``policy_aliases``, or a class.
+        policy: Policy class, or its name in ``policy_aliases``.
         env: An environment id, or a batch of task environments.
         learning_rate: Step size of Adam: a number, or a function of the remaining progress (1 to
             0).
@@ -46,22 +46,22 @@ class OnPolicyAgent(MetaAlgorithm):
         trials_per_env: Number of trials that each sub-environment runs in an iteration, each on a
             new task.
         trial_growth: Fraction of the training, 0 to 1, in which trials grow from a tenth of their
-            steps to all (in whole episodes; bandits, in pulls). What short trials teach, long ones
-            need.
+            steps to all (in whole episodes; bandits, in pulls). Short trials are easier to learn,
+            and long ones build on them. 0 trains on whole trials only.
         num_minibatches: Number of parts, of whole trials, that an epoch goes through.
         num_epochs: Number of passes over the data of an iteration.
         discount: Discount of a trial's rewards, 0 to 1.
         gae_lambda: Decay of the advantage estimate, 0 to 1.
-        clip_range: Largest change of the probability ratio that is rewarded, above 0.
-        normalize_advantages: Scale advantages to mean 0 and standard deviation 1, over an
-            iteration.
+        clip_range: Bound, above 0, on the change of the probability ratio that the loss rewards.
+        normalize_advantages: Whether the advantages of an iteration are scaled to mean 0 and
+            standard deviation 1.
         entropy_coefficient: Weight of the bonus for a random policy, from 0 on: a number, or a
             function of the remaining progress (1 to 0).
         value_coefficient: Weight of the value loss, from 0 on. That loss is the mean squared error
             of returns that are divided by a running mean of their root mean square.
-        max_grad_norm: Norm, above 0, that larger gradients are scaled down to.
-        target_kl: The epochs of an iteration stop where the policy has moved by more than 1.5 times
-            this mean KL divergence, above 0; ``None`` for never.
+        max_grad_norm: Largest norm of the gradient, above 0; larger gradients are scaled down.
+        target_kl: Mean KL divergence, above 0, 1.5 times which ends the epochs of an iteration;
+            ``None`` for no limit.
         env_kwargs: Arguments of the environment, where ``env`` is an id.
         policy_kwargs: Arguments of the policy.
         stats_window_size: Number of episodes in the logged means.
@@ -71,8 +71,9 @@ class OnPolicyAgent(MetaAlgorithm):
         device: Device of the networks.
 
     Raises:
-        ValueError: An unknown name, no environment (only :meth:`load` does without), a count below
-            one, more minibatches than trials, or a number outside its range.
+        ValueError: A name is unknown, there is no environment (only :meth:`load` does without), a
+            count is below one, there are more minibatches than trials, or a number is outside its
+            range.
     """
 
     policy: ActorCritic
@@ -153,7 +154,7 @@ class OnPolicyAgent(MetaAlgorithm):
 
     @classmethod
     def wrap_env(cls, env: VectorEnv) -> VectorEnv:
-        """Put the previous step into the observation."""
+        """Appends the previous step to the observation."""
         return env if isinstance(env, AppendPreviousStep) else AppendPreviousStep(env)
 
     def _make_networks(self) -> None:
@@ -166,7 +167,7 @@ class OnPolicyAgent(MetaAlgorithm):
         )
 
     def _policy_defaults(self) -> dict[str, Any]:
-        """Arguments of the policy that the agent chooses where ``policy_kwargs`` does not."""
+        """Returns the agent's own defaults of the policy's arguments."""
         return {}
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -176,12 +177,12 @@ class OnPolicyAgent(MetaAlgorithm):
         return [*super()._excluded_save_params(), "_batch"]
 
     def whole_trial(self) -> int:
-        """Number of steps of a whole trial."""
+        """Returns the number of steps of a whole trial."""
         env = task_batch(self.task_env)
         return env.horizon * env.episodes_per_trial
 
     def trial_steps(self) -> int:
-        """Number of steps of a trial, T, at this point of the training."""
+        """Returns the number of steps of a trial, T, at this point of the training."""
         env = task_batch(self.task_env)
         done = 1.0 - self._current_progress_remaining
         if done >= self.trial_growth:
@@ -190,13 +191,13 @@ class OnPolicyAgent(MetaAlgorithm):
         return math.ceil(self.whole_trial() * max(0.1, done / self.trial_growth) / unit) * unit
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
-        """Run whole trials on fresh training tasks; ``False`` where the callback stops it."""
+        """Runs whole trials on fresh training tasks; ``False`` where the callback stops it."""
         callback.on_rollout_start()
         num_steps = self.trial_steps()
         rollouts = []
         for _ in range(self.trials_per_env):
-            rollout, going_on = self._run_trials(num_steps, callback)
-            if not going_on:
+            rollout, continues = self._run_trials(num_steps, callback)
+            if not continues:
                 return False
             rollouts.append(rollout)
         self._batch = self._as_batch(rollouts)
@@ -208,7 +209,7 @@ class OnPolicyAgent(MetaAlgorithm):
     def _run_trials(self, num_steps: int, callback: BaseCallback) -> tuple[Rollout, bool]:
         observations = self.begin_tasks()
         state = self.policy.initial_state(self.n_envs)
-        going_on = True
+        continues = True
 
         def act(observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             nonlocal state
@@ -219,32 +220,32 @@ class OnPolicyAgent(MetaAlgorithm):
             return self.policy.clip(taken), {**extras, "log_probs": log_probs.cpu().numpy()}
 
         def on_step() -> bool:
-            nonlocal going_on
+            nonlocal continues
             self.num_timesteps += self.n_envs
-            going_on = callback.on_step()
-            return going_on
+            continues = callback.on_step()
+            return continues
 
         with torch.inference_mode():
             rollout, _ = collect_rollout(self.task_env, act, num_steps, observations, on_step)
-        return rollout, going_on
+        return rollout, continues
 
     def _as_batch(self, rollouts: list[Rollout]) -> dict[str, Tensor]:
-        """Put all trials side by side, ``[T, trials, ...]``, with advantages and returns."""
+        """Joins all trials, ``[T, trials, ...]``, with their advantages and returns."""
 
-        def joined(parts: list[np.ndarray]) -> Tensor:
+        def concatenated(parts: list[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.concatenate(parts, axis=1)).to(self.device)
 
-        values = joined([rollout.extras["values"] for rollout in rollouts])
+        values = concatenated([rollout.extras["values"] for rollout in rollouts])
         advantages = torch.cat([self._advantages(rollout) for rollout in rollouts], dim=1)
         returns = advantages + values
-        self._follow_return_scale(returns)
+        self._update_return_scale(returns)
         if self.normalize_advantages:
-            spread = advantages.std(correction=0)  # not nan for a single step
+            spread = advantages.std(correction=0)  # stays finite for a single step
             advantages = (advantages - advantages.mean()) / (spread + 1e-8)
         return {
-            "obs": joined([rollout.observations for rollout in rollouts]),
-            "actions": joined([rollout.extras["raw_actions"] for rollout in rollouts]),
-            "log_probs": joined([rollout.extras["log_probs"] for rollout in rollouts]),
+            "obs": concatenated([rollout.observations for rollout in rollouts]),
+            "actions": concatenated([rollout.extras["raw_actions"] for rollout in rollouts]),
+            "log_probs": concatenated([rollout.extras["log_probs"] for rollout in rollouts]),
             "values": values,
             "advantages": advantages,
             "returns": returns,
@@ -259,31 +260,31 @@ class OnPolicyAgent(MetaAlgorithm):
         )
 
     def what_follows(self, rollout: Rollout, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The values of the next states, and the steps after which no reward counts any more.
+        """Returns the values of the next states, and which steps end the sum of rewards.
 
-        By default the return is that of the whole trial: it runs over the ends of episodes and
-        stops at the end of the trial, whose last step is not bootstrapped.
+        By default the return is that of the whole trial: it continues across the ends of episodes
+        and stops at the end of the trial, whose last step is not bootstrapped.
 
         Args:
             rollout: Trials, ``[T, N]``.
-            values: The critic's values of the states, ``[T, N]``.
+            values: Values of the states by the critic, ``[T, N]``.
 
         Returns:
-            Values and bool ``[T, N]`` each.
+            The values, and bool steps that end the sum, ``[T, N]`` each.
         """
         ends = torch.zeros_like(values, dtype=torch.bool)
         ends[-1] = True
         return torch.cat([values[1:], torch.zeros_like(values[:1])]), ends
 
-    def _follow_return_scale(self, returns: Tensor) -> None:
-        """Track a running mean of the returns' root mean square, which starts as the first one."""
+    def _update_return_scale(self, returns: Tensor) -> None:
+        """Updates the running mean of the returns' root mean square, from the first one on."""
         latest = returns.square().mean().sqrt().clamp(min=1e-3)
         if self._n_updates > 0:
             latest = torch.lerp(self.policy.return_scale, latest, 0.1)
         self.policy.rescale_returns(latest)
 
     def train(self) -> None:
-        """Run epochs of clipped policy updates, on minibatches of whole trials."""
+        """Runs epochs of clipped policy updates, on minibatches of whole trials."""
         self._update_learning_rate(self.policy.optimizer)
         num_trials = self._batch["obs"].shape[1]
         reports: list[Tensor] = []
@@ -310,11 +311,11 @@ class OnPolicyAgent(MetaAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """PPO's loss (Schulman et al., 2017, equations 7 and 9), and its parts.
+        """Computes PPO's loss (Schulman et al., 2017, equations 7 and 9), and its parts.
 
         Args:
-            batch: Whole trials: ``obs`` ``[T, trials, O]``, ``actions``, and ``log_probs``,
-                ``advantages`` and ``returns`` ``[T, trials]``.
+            batch: Tensors of whole trials: ``obs`` ``[T, trials, O]``, ``actions``, and
+                ``log_probs``, ``advantages`` and ``returns`` ``[T, trials]``.
 
         Returns:
             The loss, and numbers for the log; ``approx_kl`` has to be among them.
@@ -342,5 +343,5 @@ class OnPolicyAgent(MetaAlgorithm):
         return loss, report
 
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
-        """The identity: what :meth:`predict` returns as a state has seen the data already."""
+        """Returns the state as it is: the state from :meth:`predict` has seen the data already."""
         return state
