@@ -1,4 +1,4 @@
-"""Environments that exist only as Python objects, as a batch with tasks."""
+"""A batch with tasks for environments that exist only as Python objects."""
 
 from __future__ import annotations
 
@@ -24,32 +24,34 @@ from meta_rl.tasks import (
 )
 
 _CHECKED_ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-"""Spaces whose actions are arrays; nests of them go to the environments as they are."""
+"""Spaces whose actions are arrays and are checked; others are passed on unchecked."""
 
 
 class TaskVectorAdapter(TaskBatch):
-    """Gymnasium's vector environments with :class:`meta_rl.TaskVectorEnv`'s interface for tasks.
+    """A batch of Gymnasium environments with the task interface of :class:`meta_rl.TaskVectorEnv`.
 
-    Each environment needs a ``task_split`` and has to take ``reset(options={"task": task})``; its
-    ``horizon`` is read from it or from its id's ``max_episode_steps``; ``episodes_per_trial`` (1)
-    and ``adaptation_unit`` (``"episode"``) are read where it has them.
+    Each environment needs a ``task_split`` and has to accept ``reset(options={"task": task})``. Its
+    ``horizon`` is read from the environment, or from ``max_episode_steps`` of its id. The
+    attributes ``episodes_per_trial`` (default: 1) and ``adaptation_unit`` (default: ``"episode"``)
+    are read where the environment has them.
 
-    Tasks behave as in the native batch: what :meth:`set_tasks` gives persists; otherwise they are
-    drawn from ``split`` at the first reset, at every seeded one and, with ``resample_tasks``, after
-    every trial. Autoreset is ``SAME_STEP``.
+    Tasks behave as in the native batch. Tasks set by :meth:`set_tasks` persist; otherwise tasks are
+    drawn from ``split`` at the first reset, at every seeded reset and, with ``resample_tasks``,
+    after every trial. The autoreset mode is ``SAME_STEP``.
 
     Args:
-        env_fns: Makers of the environments.
-        asynchronous: Step blocks of neighbours in processes
-            (:class:`meta_rl.process_blocks.ProcessBlocks`), instead of all in turn. The results are
-            the same.
-        num_processes: How many processes, at most; by default one for each core.
-        context: How processes start, as in :mod:`multiprocessing`.
-        split: The part of the task split that self-chosen tasks come from.
-        resample_tasks: Draw a new task after every ``episodes_per_trial`` episodes.
+        env_fns: Functions that make the environments, one each.
+        asynchronous: Whether processes step blocks of neighbouring environments
+            (:class:`meta_rl.process_blocks.ProcessBlocks`), instead of one process that steps all
+            in turn (default: False). The results are the same.
+        num_processes: Largest number of processes (default: one for each core).
+        context: Start method of the processes (default: that of :mod:`multiprocessing`).
+        split: Part of the task split that tasks are drawn from (default: ``"train"``).
+        resample_tasks: Whether a new task is drawn after every ``episodes_per_trial`` episodes
+            (default: False).
 
     Raises:
-        ValueError: An environment without tasks or without a known length.
+        ValueError: An environment has no tasks, or its horizon is unknown.
     """
 
     def __init__(
@@ -64,13 +66,13 @@ class TaskVectorAdapter(TaskBatch):
     ) -> None:
         makers = [_TaskSlotMaker(env_fn) for env_fn in env_fns]
         self.num_envs = check_count("num_envs", len(makers))
-        self._read(env_fns[0])
+        self._read_attributes(env_fns[0])
         self.envs: ProcessBlocks | SyncVectorEnv = (
             ProcessBlocks(makers, num_processes, context=context)
             if asynchronous
             else SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
         )
-        self.steps_on_threads = asynchronous  # and so torch has to leave the cores to them
+        self.steps_on_threads = asynchronous  # torch then leaves the cores to the processes
         self.metadata = {**self.envs.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = self.envs.render_mode
         self.single_observation_space = self.envs.single_observation_space
@@ -82,8 +84,8 @@ class TaskVectorAdapter(TaskBatch):
         self.resample_tasks = resample_tasks
 
         self._tasks: Tasks = None
-        self._set: Tasks = None
-        self._waiting: list[Any] = [None] * self.num_envs  # tasks for each next reset
+        self._set_tasks: Tasks = None
+        self._next_tasks: list[Any] = [None] * self.num_envs  # tasks for each next reset
         self._episodes = np.zeros(self.num_envs, dtype=np.int64)
         self.trial_start = np.zeros(self.num_envs, dtype=bool)
 
@@ -99,7 +101,7 @@ class TaskVectorAdapter(TaskBatch):
         resample_tasks: bool = False,
         **kwargs: Any,
     ) -> TaskVectorAdapter:
-        """A batch of one registered environment; ``kwargs`` go to ``gymnasium.make``."""
+        """Makes a batch of one registered environment; ``kwargs`` go to ``gymnasium.make``."""
         makers = [_Maker(env_id, kwargs) for _ in range(check_count("num_envs", num_envs))]
         return cls(
             makers,
@@ -109,8 +111,8 @@ class TaskVectorAdapter(TaskBatch):
             resample_tasks=resample_tasks,
         )
 
-    def _read(self, env_fn: Callable[[], gym.Env]) -> None:
-        """What all have in common, from one of them."""
+    def _read_attributes(self, env_fn: Callable[[], gym.Env]) -> None:
+        """Reads the attributes that all environments share from one of them."""
         env = env_fn()
         base = env.unwrapped
         self.spec = env.spec
@@ -131,19 +133,19 @@ class TaskVectorAdapter(TaskBatch):
 
     @property
     def pending_tasks(self) -> Tasks | None:
-        """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
-        waiting = self._set is not None and any(task is not None for task in self._waiting)
-        return copy_tasks(self._set) if waiting else None
+        """The tasks that start at the next resets, one per sub-environment; ``None`` if none do."""
+        waiting = self._set_tasks is not None and any(task is not None for task in self._next_tasks)
+        return copy_tasks(self._set_tasks) if waiting else None
 
     def set_tasks(self, tasks: Tasks | None) -> None:
-        """As :meth:`meta_rl.TaskVectorEnv.set_tasks`."""
+        """Sets the tasks like :meth:`meta_rl.TaskVectorEnv.set_tasks`."""
         if tasks is None:
-            self._set = None
-            self._waiting = [None] * self.num_envs
+            self._set_tasks = None
+            self._next_tasks = [None] * self.num_envs
         else:
-            self._set = self._one_for_each(self._check_tasks(tasks))
-            self._waiting = [take_tasks(self._set, i) for i in range(self.num_envs)]
-        self._hand_over()
+            self._set_tasks = self._one_for_each(self._check_tasks(tasks))
+            self._next_tasks = [take_tasks(self._set_tasks, i) for i in range(self.num_envs)]
+        self._send_next_tasks()
 
     def reset(
         self,
@@ -151,7 +153,7 @@ class TaskVectorAdapter(TaskBatch):
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes; arguments as in the native batch."""
+        """Begins new episodes; takes the arguments of :meth:`meta_rl.TaskVectorEnv.reset`."""
         options = dict(options or {})
         task = options.pop("task", None)
         mask = self._check_mask(options.pop("reset_mask", None))
@@ -162,22 +164,22 @@ class TaskVectorAdapter(TaskBatch):
         if task is not None:
             self.set_tasks(task)
         seeds: Any = None if seed is None else self._seed_tasks(seed)
-        if self._set is None:
+        if self._set_tasks is None:
             over = self._episodes + 1 >= self.episodes_per_trial
             anew = seed is not None or self._tasks is None
             if anew or self.resample_tasks:
-                self._choose(mask & (anew | over))
-        self._hand_over()
+                self._draw_next_tasks(mask & (anew | over))
+        self._send_next_tasks()
         observations, infos = self.envs.reset(seed=seeds, options={"reset_mask": mask})
-        self._took(mask)
+        self._start_tasks(mask)
         everywhere = np.ones(self.num_envs, dtype=bool)
         return observations, {**infos, "task": copy_tasks(self._tasks), "_task": everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step all sub-environments.
+        """Steps all sub-environments.
 
         Raises:
-            ValueError: Actions as :meth:`meta_rl.TaskVectorEnv.step` refuses them.
+            ValueError: :meth:`meta_rl.TaskVectorEnv.step` would refuse the actions.
         """
         if isinstance(self.single_action_space, _CHECKED_ACTIONS):
             actions = self._check_actions(actions)
@@ -185,47 +187,47 @@ class TaskVectorAdapter(TaskBatch):
         self.trial_start = np.zeros(self.num_envs, dtype=bool)
         done = terminated | truncated
         if done.any():
-            self._took(done)
+            self._start_tasks(done)
         return observations, rewards, terminated, truncated, infos
 
-    def _took(self, began: np.ndarray) -> None:
-        """Account for the sub-environments whose new episode has just begun."""
-        new = began & np.array([task is not None for task in self._waiting])
+    def _start_tasks(self, began: np.ndarray) -> None:
+        """Records the tasks of the sub-environments whose new episode has just begun."""
+        new = began & np.array([task is not None for task in self._next_tasks])
         for i in np.flatnonzero(new):
             if self._tasks is None:
                 self._tasks = copy_tasks(
-                    repeat_tasks(add_task_axis(self._waiting[i]), self.num_envs)
+                    repeat_tasks(add_task_axis(self._next_tasks[i]), self.num_envs)
                 )
-            put_tasks(self._tasks, i, self._waiting[i])
-            self._waiting[i] = None
+            put_tasks(self._tasks, i, self._next_tasks[i])
+            self._next_tasks[i] = None
         self.trial_start = new
         self._episodes = np.where(new, 0, self._episodes + began)
-        if self.resample_tasks and self._set is None:
-            # An automatic reset asks nobody: the task of the next trial has to lie ready.
-            self._choose(began & (self._episodes + 1 >= self.episodes_per_trial))
-            self._hand_over()
+        if self.resample_tasks and self._set_tasks is None:
+            # An automatic reset happens inside the step: the next task has to be in place before.
+            self._draw_next_tasks(began & (self._episodes + 1 >= self.episodes_per_trial))
+            self._send_next_tasks()
 
-    def _choose(self, mask: np.ndarray) -> None:
+    def _draw_next_tasks(self, mask: np.ndarray) -> None:
         if not mask.any():
             return
         tasks = self._draw_tasks(mask, self._chosen_from)
         for place, i in enumerate(np.flatnonzero(mask)):
-            self._waiting[i] = take_tasks(tasks, place)
+            self._next_tasks[i] = take_tasks(tasks, place)
 
-    def _hand_over(self) -> None:
-        self.envs.set_attr("next_task", list(self._waiting))
+    def _send_next_tasks(self) -> None:
+        self.envs.set_attr("next_task", list(self._next_tasks))
 
     def render(self) -> tuple[Any, ...] | None:
-        """One frame per sub-environment."""
+        """Renders one frame per sub-environment."""
         return self.envs.render()
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close all."""
+        """Closes all environments."""
         self.envs.close(**kwargs)
 
 
 class _TaskSlot(gym.Wrapper):
-    """Passes the task that lies in its slot to the next reset, automatic ones too."""
+    """A wrapper that passes ``next_task`` to the next reset, also to an automatic one."""
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
@@ -238,12 +240,12 @@ class _TaskSlot(gym.Wrapper):
         if task is not None:
             options = {**(options or {}), "task": task}
         observation, info = self.env.reset(seed=seed, options=options)
-        # Tasks are reported for the whole batch; infos of single ones could not be stacked.
+        # Tasks are reported for the whole batch; infos of single tasks could not be stacked.
         return observation, {key: value for key, value in info.items() if key != "task"}
 
 
 class _TaskSlotMaker:
-    """Picklable, for processes."""
+    """A picklable function that makes a wrapped environment, for processes."""
 
     def __init__(self, env_fn: Callable[[], gym.Env]) -> None:
         self.env_fn = env_fn
@@ -253,7 +255,7 @@ class _TaskSlotMaker:
 
 
 class _Maker:
-    """Picklable ``gymnasium.make``."""
+    """A picklable call of ``gymnasium.make``."""
 
     def __init__(self, env_id: str, kwargs: dict[str, Any]) -> None:
         self.env_id, self.kwargs = env_id, kwargs
