@@ -1,4 +1,4 @@
-"""``python -m meta_rl`` is the command ``meta-rl``."""
+"""``python -m meta_rl`` runs the command ``meta-rl``."""
 
 import sys
 

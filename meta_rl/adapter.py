@@ -1,4 +1,4 @@
-"""Environments that exist only as Python objects, as a batch with tasks."""
+"""A batch with tasks for environments that exist only as Python objects."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ from meta_rl.tasks import (
 )
 
 _CHECKED_ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-"""Spaces whose actions are arrays; nests of them go to the environments as they are."""
+"""Spaces whose actions are arrays and are checked; others are passed on unchecked."""
 
 
 class TaskVectorAdapter(TaskBatch):
-    """Gymnasium's vector environments with :class:`meta_rl.TaskVectorEnv`'s interface for tasks.
+    """A batch of Gymnasium environments with the task interface of :class:`meta_rl.TaskVectorEnv`.
 
-    Each environment needs a ``task_split`` and has to take ``reset(options={"task": task})``; its
-    ``horizon`` is read from it or from its id's ``max_episode_steps``; ``episodes_per_trial`` (1)
-    and ``adaptation_unit`` (``"episode"``) are read where it has them.
+    Each environment needs a ``task_split`` and has to accept ``reset(options={"task": task})``. Its
+    ``horizon`` is read from the environment, or from ``max_episode_steps`` of its id. The
+    attributes ``episodes_per_trial`` (default: 1) and ``adaptation_unit`` (default: ``"episode"``)
+    are read where the environment has them.
 
-    Tasks behave as in the native batch: what :meth:`set_tasks` gives persists; otherwise they are
-    drawn from ``split`` at the first reset, at every seeded one and, with ``resample_tasks``, after
-    every trial. Autoreset is ``SAME_STEP``.
+    Tasks behave as in the native batch. Tasks set by :meth:`set_tasks` persist; otherwise tasks are
+    drawn from ``split`` at the first reset, at every seeded reset and, with ``resample_tasks``,
+    after every trial. The autoreset mode is ``SAME_STEP``.
 
     Args:
-        env_fns: Makers of the environments.
-        asynchronous: Step blocks of neighbours in processes
-            (:class:`meta_rl.process_blocks.ProcessBlocks`), instead of all in turn. The results are
-            the same.
-        num_processes: How many processes, at most; by default one for each core.
-        context: How processes start, as in :mod:`multiprocessing`.
-        split: The part of the task split that self-chosen tasks come from.
-        resample_tasks: Draw a new task after every ``episodes_per_trial`` episodes.
+        env_fns: Functions that make the environments, one each.
+        asynchronous: Whether processes step blocks of neighbouring environments
+            (:class:`meta_rl.process_blocks.ProcessBlocks`), instead of one process that steps all
+            in turn (default: False). The results are the same.
+        num_processes: Largest number of processes (default: one for each core).
+        context: Start method of the processes (default: that of :mod:`multiprocessing`).
+        split: Part of the task split that tasks are drawn from (default: ``"train"``).
+        resample_tasks: Whether a new task is drawn after every ``episodes_per_trial`` episodes
+            (default: False).
 
     Raises:
-        ValueError: An environment without tasks or without a known length.
+        ValueError: An environment has no tasks, or its horizon is unknown.
     """
 
     def __init__(
@@ -61,13 +63,13 @@ class TaskVectorAdapter(TaskBatch):
     ) -> None:
         makers = [_TaskSlotMaker(env_fn) for env_fn in env_fns]
         self.num_envs = check_count("num_envs", len(makers))
-        self._read(env_fns[0])
+        self._read_attributes(env_fns[0])
         self.envs: ProcessBlocks | SyncVectorEnv = (
             ProcessBlocks(makers, num_processes, context=context)
             if asynchronous
             else SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
         )
-        self.steps_on_threads = asynchronous  # and so torch has to leave the cores to them
+        self.steps_on_threads = asynchronous  # torch then leaves the cores to the processes
         self.metadata = {**self.envs.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = self.envs.render_mode
         self.single_observation_space = self.envs.single_observation_space
@@ -96,7 +98,7 @@ class TaskVectorAdapter(TaskBatch):
         resample_tasks: bool = False,
         **kwargs: Any,
     ) -> TaskVectorAdapter:
-        """A batch of one registered environment; ``kwargs`` go to ``gymnasium.make``."""
+        """Makes a batch of one registered environment; ``kwargs`` go to ``gymnasium.make``."""
         makers = [_Maker(env_id, kwargs) for _ in range(check_count("num_envs", num_envs))]
         return cls(
             makers,
@@ -106,8 +108,8 @@ class TaskVectorAdapter(TaskBatch):
             resample_tasks=resample_tasks,
         )
 
-    def _read(self, env_fn: Callable[[], gym.Env]) -> None:
-        """What all have in common, from one of them."""
+    def _read_attributes(self, env_fn: Callable[[], gym.Env]) -> None:
+        """Reads the attributes that all environments share from one of them."""
         env = env_fn()
         base = env.unwrapped
         self.spec = env.spec
@@ -134,7 +136,7 @@ class TaskVectorAdapter(TaskBatch):
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes; arguments as in the native batch."""
+        """Begins new episodes; takes the arguments of :meth:`meta_rl.TaskVectorEnv.reset`."""
         options = dict(options or {})
         task = options.pop("task", None)
         mask = self._check_mask(options.pop("reset_mask", None))
@@ -153,10 +155,10 @@ class TaskVectorAdapter(TaskBatch):
         return observations, {**infos, "task": self.tasks, "_task": everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step all sub-environments.
+        """Steps all sub-environments.
 
         Raises:
-            ValueError: Actions as :meth:`meta_rl.TaskVectorEnv.step` refuses them.
+            ValueError: :meth:`meta_rl.TaskVectorEnv.step` would refuse the actions.
         """
         if isinstance(self.single_action_space, _CHECKED_ACTIONS):
             actions = self._check_actions(actions)
@@ -180,16 +182,16 @@ class TaskVectorAdapter(TaskBatch):
         self._slots_filled = bool(new.any())
 
     def render(self) -> tuple[Any, ...] | None:
-        """One frame per sub-environment."""
+        """Renders one frame per sub-environment."""
         return self.envs.render()
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close all."""
+        """Closes all environments."""
         self.envs.close(**kwargs)
 
 
 class _TaskSlot(gym.Wrapper):
-    """Passes the task that lies in its slot to the next reset, automatic ones too."""
+    """A wrapper that passes ``next_task`` to the next reset, also to an automatic one."""
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
@@ -202,12 +204,12 @@ class _TaskSlot(gym.Wrapper):
         if task is not None:
             options = {**(options or {}), "task": task}
         observation, info = self.env.reset(seed=seed, options=options)
-        # Tasks are reported for the whole batch; infos of single ones could not be stacked.
+        # Tasks are reported for the whole batch; infos of single tasks could not be stacked.
         return observation, {key: value for key, value in info.items() if key != "task"}
 
 
 class _TaskSlotMaker:
-    """Picklable, for processes."""
+    """A picklable function that makes a wrapped environment, for processes."""
 
     def __init__(self, env_fn: Callable[[], gym.Env]) -> None:
         self.env_fn = env_fn
@@ -217,7 +219,7 @@ class _TaskSlotMaker:
 
 
 class _Maker:
-    """Picklable ``gymnasium.make``."""
+    """A picklable call of ``gymnasium.make``."""
 
     def __init__(self, env_id: str, kwargs: dict[str, Any]) -> None:
         self.env_id, self.kwargs = env_id, kwargs

@@ -1,8 +1,8 @@
-"""Algorithms by name, and what ``meta-rl train`` and ``evaluate`` ask of one.
+"""Algorithms by name, and the interface that ``meta-rl train`` and ``evaluate`` need.
 
 Importing this module imports no algorithm. A class that derives from
-:class:`meta_rl.MetaAlgorithm` or :class:`meta_rl.few_shot.FewShotLearner` has all that
-:class:`TrainableAlgorithm` asks; it only needs a name.
+:class:`meta_rl.MetaAlgorithm` or :class:`meta_rl.few_shot.FewShotLearner` has all members of
+:class:`TrainableAlgorithm`; it only needs a name.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ENTRY_POINTS = "meta_rl.algorithms"
 
 
 class RegisteredAlgorithm(NamedTuple):
-    """Where an algorithm is found.
+    """The place of an algorithm's class and of its settings.
 
     Attributes:
-        home: ``"module:Class"``.
-        kind: Heading in lists.
+        home: Module and name of the class, ``"module:Class"``.
+        kind: Heading of the algorithm in lists.
         settings: Name of the shipped settings (``meta_rl/settings/NAME.toml``), or path of a file
             of your own.
     """
@@ -45,23 +45,24 @@ _registered: dict[str, RegisteredAlgorithm] = {}
 def register_algorithm(
     name: str, home: str, *, kind: str = "others", settings: str | Path | None = None
 ) -> None:
-    """Make an algorithm known to ``meta-rl train`` and ``evaluate``.
+    """Registers an algorithm for ``meta-rl train`` and ``evaluate``.
 
     An installed package needs no call: it names its classes in the entry-point group
-    ``meta_rl.algorithms``. A registered name goes before an entry point of the same name.
+    ``meta_rl.algorithms``. A registered name takes precedence over an entry point of that name.
 
     Args:
         name: Name on the command line.
-        home: ``"module:Class"``, imported when the algorithm is used. The class derives from
-            :class:`meta_rl.MetaAlgorithm` or :class:`meta_rl.few_shot.FewShotLearner`, or has the
-            members of :class:`TrainableAlgorithm`.
-        kind: Heading in lists (default: ``"others"``).
-        settings: Tuned settings by tasks: path of a TOML file, or the name of another algorithm
-            whose settings it shares (default: its own name).
+        home: Module and name of the class, ``"module:Class"``; imported when the algorithm is used.
+            The class derives from :class:`meta_rl.MetaAlgorithm` or
+            :class:`meta_rl.few_shot.FewShotLearner`, or has the members of
+            :class:`TrainableAlgorithm`.
+        kind: Heading of the algorithm in lists (default: ``"others"``).
+        settings: Path of a TOML file of tuned settings, or name of another algorithm whose
+            settings it shares (default: its own name).
 
     Raises:
-        ValueError: A name that is no word, a home of another form, or a name that stands for
-            another class already.
+        ValueError: The name is not one word, the home has another form, or the name is
+            registered for another class.
     """
     module, _, attribute = home.partition(":")
     if not name.replace("-", "_").isidentifier():
@@ -75,7 +76,7 @@ def register_algorithm(
 
 
 def registered_algorithms() -> dict[str, RegisteredAlgorithm]:
-    """All algorithms by name: those registered here, then those of installed packages."""
+    """Returns all algorithms by name: the registered ones, then those of installed packages."""
     return _registered | {
         name: found for name, found in _installed_algorithms().items() if name not in _registered
     }
@@ -91,7 +92,7 @@ def _installed_algorithms() -> dict[str, RegisteredAlgorithm]:
 
 
 def algorithms_by_kind() -> dict[str, list[str]]:
-    """Names of all algorithms, by the heading that they have in lists."""
+    """Returns the names of all algorithms, grouped by their heading in lists."""
     kinds: dict[str, list[str]] = {}
     for name, found in registered_algorithms().items():
         kinds.setdefault(found.kind, []).append(name)
@@ -99,12 +100,12 @@ def algorithms_by_kind() -> dict[str, list[str]]:
 
 
 def find_algorithm(name: str) -> type[TrainableAlgorithm]:
-    """Import the class of an algorithm.
+    """Imports the class of an algorithm.
 
     Raises:
-        ValueError: The name is unknown (near names are listed), or the class lacks members of
+        ValueError: The name is unknown (similar names are listed), or the class lacks members of
             :class:`TrainableAlgorithm`.
-        ImportError: There is no such module or class.
+        ImportError: The module or class does not exist.
     """
     known = registered_algorithms()
     if name not in known:
@@ -115,7 +116,7 @@ def find_algorithm(name: str) -> type[TrainableAlgorithm]:
     found = getattr(importlib.import_module(module), attribute, None)
     if found is None:
         raise ImportError(f"algorithm {name!r}: {module} has no {attribute}")
-    missing = sorted(part for part in _asked_of_a_class() if not hasattr(found, part))
+    missing = sorted(part for part in _required_members() if not hasattr(found, part))
     if missing:
         raise ValueError(
             f"algorithm {name!r}: {known[name].home} lacks {', '.join(missing)}; derive it from "
@@ -124,19 +125,21 @@ def find_algorithm(name: str) -> type[TrainableAlgorithm]:
     return found
 
 
-def _asked_of_a_class() -> set[str]:
-    """Members of the protocol but for properties, which an object may have as attributes."""
+def _required_members() -> set[str]:
+    """Returns the protocol's members without properties, which objects may set as attributes."""
     members = vars(TrainableAlgorithm).items()
     functions = {name for name, member in members if not isinstance(member, property)}
     return {name for name in functions | set(TrainableAlgorithm.__annotations__) if name[0] != "_"}
 
 
 def algorithms_with(option: str, kind: str) -> dict[str, type[TrainableAlgorithm]]:
-    """Algorithms with an option, by name; without those that inherit it from another of them.
+    """Returns the algorithms with an option, by name.
+
+    An algorithm that inherits the option from another algorithm of the result is left out.
 
     Args:
         option: ``"cuda_graph"`` or ``"compile"``.
-        kind: Kind of algorithms; if none of them has the option, all kinds are searched.
+        kind: Kind of algorithms; if none of this kind has the option, all kinds are searched.
     """
     found: dict[str, type[TrainableAlgorithm]] = {}
     for name in sorted(registered_algorithms()):
@@ -144,8 +147,8 @@ def algorithms_with(option: str, kind: str) -> dict[str, type[TrainableAlgorithm
             algorithm = find_algorithm(name)
             if algorithm.has_option(option):
                 found[name] = algorithm
-    alike = {name: found[name] for name in found if registered_algorithms()[name].kind == kind}
-    found = alike or found
+    of_kind = {name: found[name] for name in found if registered_algorithms()[name].kind == kind}
+    found = of_kind or found
     return {
         name: algorithm
         for name, algorithm in found.items()
@@ -155,7 +158,7 @@ def algorithms_with(option: str, kind: str) -> dict[str, type[TrainableAlgorithm
 
 @dataclass
 class Settings:
-    """Settings of a training, by what takes them: as in files of settings and in ``--param``.
+    """The settings of a training, by the object that takes them.
 
     Attributes:
         algorithm: Arguments of the algorithm's constructor.
@@ -169,12 +172,12 @@ class Settings:
 
 
 class RunTasks(NamedTuple):
-    """Tasks of a run, as :func:`meta_rl.evaluate_adaptation` takes them.
+    """The tasks of a run, in the form for :func:`meta_rl.evaluate_adaptation`.
 
     Attributes:
         name: Environment id, or name of the data set.
-        source: The id, or a split of few-shot tasks.
-        arguments: Arguments of the environment, where the source is its id.
+        source: Environment id, or split of few-shot tasks.
+        arguments: Arguments of the environment; empty for few-shot tasks.
     """
 
     name: str
@@ -183,18 +186,19 @@ class RunTasks(NamedTuple):
 
 
 class TrainableAlgorithm(Protocol):
-    """What ``meta-rl train`` and ``evaluate`` ask of an algorithm's class.
+    """The interface of an algorithm's class for ``meta-rl train`` and ``evaluate``.
 
-    A training asks in this order. :meth:`find_tasks`, :meth:`arguments_in`, :meth:`setting_owners`
-    and :meth:`run_arguments` make the configuration; :meth:`open_tasks` and :meth:`from_run` make
-    the learner; :meth:`train_until` trains it, with :meth:`validation_scores` on the way; then
-    :func:`meta_rl.evaluate_adaptation` evaluates it on :meth:`evaluation_size` tasks.
+    A training calls its members in this order. :meth:`find_tasks`, :meth:`arguments_in`,
+    :meth:`setting_owners` and :meth:`run_arguments` make the configuration. :meth:`open_tasks` and
+    :meth:`from_run` make the learner. :meth:`train_until` trains it, and :meth:`validation_scores`
+    is called during the training. Then :func:`meta_rl.evaluate_adaptation` evaluates the learner
+    on :meth:`evaluation_size` tasks.
     """
 
     length_setting: ClassVar[str]
     """Name of the training's length in files of settings, such as ``"total_timesteps"``."""
     default_length: ClassVar[int]
-    """Length of a training where no setting says another; 0 for an algorithm without training."""
+    """Length of a training if no setting gives it; 0 for an algorithm without training."""
     steps_column: ClassVar[str]
     """Column of the training log that counts up to the length."""
 
@@ -203,28 +207,29 @@ class TrainableAlgorithm(Protocol):
 
     @classmethod
     def find_tasks(cls, name: str) -> str:
-        """The id of the environment, or the data set, of a name.
+        """Returns the id of the environment, or the name of the data set, that a name means.
 
         Raises:
-            ValueError: Unknown; lists the near matches.
+            ValueError: The name is unknown; the error lists similar names.
         """
         ...
 
     @classmethod
     def arguments_in(cls, name: str) -> dict[str, Any]:
-        """Arguments of the data set that its name tells, such as ways and shots."""
+        """Returns the arguments that a data set's name states, such as ways and shots."""
         ...
 
     @classmethod
     def setting_owners(
         cls, env_id: str, settings: Settings
     ) -> list[tuple[Any, str, dict[str, Any]]]:
-        """The callables that take the settings; each with its prefix in messages, and its settings.
+        """Returns the callables that take the settings, with their prefixes in messages.
 
-        ``None`` stands for a callable that is not known; its settings are not checked here.
+        Each entry is a callable, its prefix, and its settings. ``None`` in place of a callable
+        means that it is unknown and that its settings are not checked here.
 
         Raises:
-            ValueError: The algorithm does not learn such tasks, or not with such settings.
+            ValueError: The algorithm does not support such tasks, or such settings.
         """
         ...
 
@@ -232,24 +237,24 @@ class TrainableAlgorithm(Protocol):
     def run_arguments(
         cls, env_id: str, settings: Settings, options: frozenset[str]
     ) -> dict[str, Any]:
-        """Arguments for :meth:`from_run`, as the run folder keeps them: plain data."""
+        """Returns the arguments for :meth:`from_run` as plain data, for the run folder."""
         ...
 
     @classmethod
     def has_option(cls, option: str) -> bool:
-        """Whether the algorithm has an option (``"cuda_graph"``, ``"compile"``)."""
+        """Tells whether the algorithm has an option (``"cuda_graph"``, ``"compile"``)."""
         ...
 
     @classmethod
     def open_tasks(
         cls, env_id: str, env_kwargs: dict[str, Any], split: str = "test"
     ) -> tuple[Any, dict[str, Any]]:
-        """Source and arguments of :class:`RunTasks`.
+        """Returns the source and the arguments of :class:`RunTasks`.
 
         Args:
             env_id: Environment id, or name of the data set.
             env_kwargs: Arguments of the environment or data set.
-            split: Part of the split that is to be evaluated.
+            split: Part of the task split for an evaluation (default: ``"test"``).
         """
         ...
 
@@ -264,21 +269,21 @@ class TrainableAlgorithm(Protocol):
         checkpoint: Path | None = None,
         options: frozenset[str] = frozenset(),
     ) -> Self:
-        """A learner that is ready to train on the tasks: a new one, or that of a checkpoint.
+        """Makes a learner for training on the tasks, or loads it from a checkpoint.
 
         Raises:
-            ValueError: The tasks, arguments or options do not fit.
+            ValueError: The tasks, arguments or options do not fit the algorithm.
         """
         ...
 
     @classmethod
     def load(cls, path: Path, *, device: str = "auto") -> Self:
-        """The learner of a checkpoint, to be evaluated."""
+        """Loads the learner of a checkpoint for an evaluation."""
         ...
 
     @property
     def steps_done(self) -> int:
-        """How much of the training's length is done."""
+        """The part of the training's length that is done, in the same unit."""
         ...
 
     def train_until(
@@ -290,37 +295,37 @@ class TrainableAlgorithm(Protocol):
         progress_bar: bool = False,
         options: frozenset[str] = frozenset(),
     ) -> None:
-        """Train until :attr:`steps_done` reaches the length.
+        """Trains until :attr:`steps_done` reaches the length.
 
         Args:
             length: Length of the whole training.
             tasks: Tasks of the run.
             callbacks: Objects of :class:`meta_rl.cli.training.BetweenIterations`: callbacks of
                 Stable-Baselines3, which can be called with the learner after an iteration too.
-            progress_bar: Show one.
-            options: ``"cuda_graph"``, ``"compile"``.
+            progress_bar: Whether a progress bar is shown (default: False).
+            options: Names of options: ``"cuda_graph"``, ``"compile"`` (default: none).
         """
         ...
 
     def evaluation_size(self, tasks: RunTasks, *, brief: bool = False) -> int | None:
-        """Default number of tasks of an evaluation; ``None`` for all tasks of a list.
+        """Returns the default number of tasks of an evaluation; ``None`` for all tasks of a list.
 
         Args:
             tasks: Tasks of the run.
-            brief: In the middle of a training.
+            brief: Whether the evaluation is one on validation tasks during a training.
         """
         ...
 
     def validation_scores(self, result: Any) -> dict[str, float]:
-        """Numbers for the training log, by name, from an evaluation on validation tasks."""
+        """Returns numbers for the training log, by name, from a validation result."""
         ...
 
     def save(self, path: Path) -> Any:
-        """Write a checkpoint, whole or not at all."""
+        """Writes a checkpoint atomically: the file is complete or absent."""
         ...
 
     def set_logger(self, logger: Any) -> None:
-        """Log to a logger of Stable-Baselines3."""
+        """Sets the logger, an object of Stable-Baselines3."""
         ...
 
 
@@ -333,7 +338,7 @@ if TYPE_CHECKING:
 
 
 def register_own() -> None:
-    """Register the algorithms of the package; repeating it does nothing."""
+    """Registers the algorithms of this package; a second call does nothing."""
     for kind, homes in OWN.items():
         for name, home in homes.items():
             register_algorithm(name, home, kind=kind, settings=SHARED_SETTINGS.get(name))
@@ -367,6 +372,6 @@ OWN: dict[str, dict[str, str]] = {
 """The algorithms of the package, by kind: one line for each."""
 
 SHARED_SETTINGS = {"multi_task_sac": "pearl", "oracle_sac": "pearl"}
-"""Baselines that take the settings of the algorithm that they are compared with."""
+"""Baselines that use the settings of the algorithm that they are compared with."""
 
 register_own()

@@ -1,4 +1,4 @@
-"""Observations that carry the task: what an oracle is told and a meta-learner has to find out."""
+"""A wrapper that appends the task to the observation, for oracles that are told the task."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from meta_rl.task_batch import task_batch
 
 
 class AppendTask(VectorWrapper):
-    """Append the task, flattened, to the flattened observation: one float32 vector.
+    """A wrapper that appends the flattened task to the flattened observation.
+
+    The new observation is one float32 vector.
 
     Args:
-        env: A batch of task environments that does not reset in the next step.
+        env: Batch of task environments; its autoreset mode is ``SAME_STEP`` or ``DISABLED``.
 
     Raises:
-        ValueError: Spaces that cannot be flattened, or ``NEXT_STEP`` autoreset.
+        ValueError: A space cannot be flattened, or the autoreset mode is ``NEXT_STEP``.
     """
 
     def __init__(self, env: VectorEnv) -> None:
@@ -38,25 +40,25 @@ class AppendTask(VectorWrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin new episodes, and tell their tasks."""
+        """Begins new episodes, and appends their tasks to the observations."""
         observations, infos = self.env.reset(seed=seed, options=options)
         self._tasks = self._current_tasks()
-        return self._seen(observations), infos
+        return self._with_tasks(observations), infos
 
     def step(
         self, actions: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step; the last observation of an episode carries the task that it was on."""
+        """Steps all sub-environments; an episode's last observation has that episode's task."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         done = terminated | truncated
         if "final_obs" in infos:
-            infos["final_obs"] = self._seen(true_successors(observations, done, infos))
+            infos["final_obs"] = self._with_tasks(true_successors(observations, done, infos))
         if done.any():
             self._tasks = np.where(done[:, None], self._current_tasks(), self._tasks)
-        return self._seen(observations), rewards, terminated, truncated, infos
+        return self._with_tasks(observations), rewards, terminated, truncated, infos
 
     def _current_tasks(self) -> np.ndarray:
         return self._encode_task.encoded(task_batch(self.env).tasks)
 
-    def _seen(self, observations: Any) -> np.ndarray:
+    def _with_tasks(self, observations: Any) -> np.ndarray:
         return np.concatenate([self._encode_obs.encoded(observations), self._tasks], axis=1)

@@ -1,7 +1,7 @@
 """Checks of arguments.
 
-Each check refuses a wrong value in one line, which has the argument's name, the value and what is
-allowed. NumPy's numbers are taken as Python's own; a bool is no number.
+Each check refuses a wrong value with an error of one line, which states the argument's name, the
+value and the allowed values. NumPy's numbers count as Python's own; a bool is not a number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's own, which checkpoints hold; others as they are."""
+    """Converts NumPy's numbers and arrays to Python's own; returns other values unchanged."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, dict):
@@ -29,18 +29,18 @@ def plain(value: Any) -> Any:
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Gives a whole number as an ``int``.
+    """Checks a whole number, and returns it as an ``int``.
 
     Args:
-        name: The name of the argument, for the error.
-        value: The argument. Floats without a fraction are taken, such as ``3.0``.
-        least: The smallest value that is allowed.
-        most: The largest value that is allowed; any by default.
+        name: Name of the argument, for the error.
+        value: The argument. A float without a fraction is accepted, such as ``3.0``.
+        least: Smallest allowed value (default: 1).
+        most: Largest allowed value (default: no limit).
 
     Raises:
-        ValueError: It is not a whole number, or out of this range.
+        ValueError: The value is not a whole number, or out of this range.
     """
-    number = value if type(value) is int else plain(value)  # torch.compile knows no NumPy kinds
+    number = value if type(value) is int else plain(value)  # torch.compile has no NumPy types
     if not _is_number(number) or number % 1 or number < least:
         raise ValueError(f"{name} has to be a whole number of at least {least}, got {value!r}")
     if most is not None and number > most:
@@ -57,18 +57,18 @@ def check_number(
     most: float = math.inf,
     below: float | None = None,
 ) -> float:
-    """Gives a finite number in a range, as a ``float``.
+    """Checks a finite number in a range, and returns it as a ``float``.
 
     Args:
-        name: The name of the argument, for the error.
+        name: Name of the argument, for the error.
         value: The argument.
-        above: The number has to be larger than this.
-        least: The smallest value that is allowed.
-        most: The largest value that is allowed.
-        below: The number has to be smaller than this.
+        above: Lower bound that is not itself allowed (default: none).
+        least: Smallest allowed value (default: no limit).
+        most: Largest allowed value (default: no limit).
+        below: Upper bound that is not itself allowed (default: none).
 
     Raises:
-        ValueError: It is no number, not finite, or out of this range.
+        ValueError: The value is not a number, not finite, or out of this range.
     """
     number = plain(value)
     allowed = _range_in_words(above, least, most, below)
@@ -99,17 +99,17 @@ def _range_in_words(above: float | None, least: float, most: float, below: float
 
 
 def check_rate(name: str, rate: Any) -> Any:
-    """Gives a rate, or the first and the last value of one that falls or rises linearly.
+    """Checks a rate, or the first and the last value of a linear schedule.
 
     Args:
-        name: The name of the argument, for the error.
-        rate: A positive number, or two of them; the last of two may be 0.
+        name: Name of the argument, for the error.
+        rate: Positive number, or a pair of them; the last of two may be 0.
 
     Returns:
         A ``float``, or a list of two.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The rate is neither.
     """
     given = plain(rate)
     values = list(given) if isinstance(given, list | tuple) else [given]
@@ -120,19 +120,19 @@ def check_rate(name: str, rate: Any) -> Any:
 
 
 def check_seed(seed: Any, name: str = "seed") -> int | None:
-    """Gives a seed as an ``int``, or ``None`` for one from the system's entropy.
+    """Checks a seed, and returns an ``int``; ``None`` means a seed from the system's entropy.
 
     Raises:
-        ValueError: It is neither ``None`` nor a whole number of at least 0.
+        ValueError: The seed is neither ``None`` nor a whole number of at least 0.
     """
     return None if seed is None else check_count(name, seed, least=0)
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Gives a choice of yes or no as a ``bool``.
+    """Checks a flag, and returns it as a ``bool``.
 
     Raises:
-        ValueError: It is not ``True`` or ``False``; a text such as "no" would count as true.
+        ValueError: The value is not ``True`` or ``False``; a text such as "no" would be true.
     """
     flag = plain(value)
     if not isinstance(flag, bool):
@@ -141,10 +141,10 @@ def check_flag(name: str, value: Any) -> bool:
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
-    """Gives one of several names.
+    """Checks that a value is one of several names, and returns it.
 
     Raises:
-        ValueError: It is none of them; the error lists the near ones, or all.
+        ValueError: The value is none of them; the error lists all, and similar ones.
     """
     if not isinstance(value, str) or value not in choices:
         hint = f"; {did_you_mean(value, choices)}" if near(value, choices) else ""
@@ -156,13 +156,13 @@ def check_kind(name: str, value: Any, kind: type | tuple[type, ...], wanted: str
     """Refuses an object of the wrong kind.
 
     Args:
-        name: The name of the argument, for the error.
+        name: Name of the argument, for the error.
         value: The argument.
-        kind: The class that it has to be of, or several.
-        wanted: What these classes are, in words.
+        kind: Class of which it has to be an instance, or several classes.
+        wanted: Description of these classes, for the error.
 
     Raises:
-        TypeError: It is of another kind.
+        TypeError: The value is of another class.
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} has to be {wanted}, got {_kind_in_words(value)}")
@@ -172,13 +172,13 @@ def check_has(name: str, value: Any, methods: Iterable[str], wanted: str) -> Non
     """Refuses an object that lacks a method.
 
     Args:
-        name: The name of the argument, for the error.
+        name: Name of the argument, for the error.
         value: The argument.
-        methods: Names of the methods that it has to have.
-        wanted: What such an object is, in words.
+        methods: Names of the required methods.
+        wanted: Description of such an object, for the error.
 
     Raises:
-        TypeError: It has not all of them, or it is a class where an object is wanted.
+        TypeError: A method is missing, or the value is a class instead of an object.
     """
     lacks = [method for method in methods if not callable(getattr(value, method, None))]
     if lacks or isinstance(value, type):
@@ -192,12 +192,12 @@ def _kind_in_words(value: Any) -> str:
 
 
 def check_names(given: Iterable[str], known: Collection[str], what: str) -> None:
-    """Refuses names of arguments that do not exist, as Python does, and lists the near ones.
+    """Refuses names of arguments that do not exist, as Python does, and lists similar names.
 
     Args:
-        given: The names.
-        known: All names that exist.
-        what: The function that takes them, for the error.
+        given: Names of the given arguments.
+        known: Names of all arguments that exist.
+        what: Name of the function that takes them, for the error.
 
     Raises:
         TypeError: A name does not exist.
@@ -208,17 +208,17 @@ def check_names(given: Iterable[str], known: Collection[str], what: str) -> None
 
 
 def near(name: Any, known: Iterable[str]) -> list[str]:
-    """Names that are spelled nearly like this one, at most three."""
+    """Returns the known names that are spelled like this one, at most three."""
     return difflib.get_close_matches(str(name), list(known), n=3)
 
 
 def did_you_mean(name: Any, known: Collection[str]) -> str:
-    """The near names as a question, or all of them."""
+    """Returns a hint for an error: the similar names as a question, or all names."""
     found = near(name, known)
     return f"did you mean {', '.join(found)}?" if found else f"{', '.join(known)} exist"
 
 
 def keyword_names(parameters: Mapping[str, Any]) -> list[str]:
-    """Names of the parameters of a signature that can be given by name."""
+    """Returns the names of a signature's parameters that can be given by keyword."""
     by_name = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
     return [name for name, one in parameters.items() if one.kind.name in by_name and name != "self"]

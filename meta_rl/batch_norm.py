@@ -1,4 +1,4 @@
-"""Batch normalisation whose second derivatives survive ``vmap``."""
+"""Batch normalisation with correct second derivatives under ``vmap``."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from meta_rl.tasks import check_count
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation by the statistics of the batch at hand, always; it keeps none.
+    """A batch-normalisation layer that always uses the statistics of the current batch.
 
-    The same function and parameters as ``torch.nn.BatchNorm1d`` and ``2d`` with
-    ``track_running_stats=False`` (Ioffe and Szegedy, 2015), written out: second derivatives through
-    ``vmap`` of torch's own are silently wrong in torch 2.13, so that ``meta_loss(...).backward()``
-    of :mod:`meta_rl.inner_loop` would be.
+    It computes the same function, with the same parameters, as ``torch.nn.BatchNorm1d`` and
+    ``BatchNorm2d`` with ``track_running_stats=False`` (Ioffe and Szegedy, 2015), from elementary
+    operations. In torch 2.13, second derivatives through ``vmap`` of torch's own layers are wrong
+    without any error, and so would be ``meta_loss(...).backward()`` of :mod:`meta_rl.inner_loop`.
 
     Args:
-        num_features: C.
-        eps: Added to the variance.
+        num_features: Number of features, C.
+        eps: Constant that is added to the variance (default: 1e-5).
 
     Raises:
-        ValueError: A count below one.
+        ValueError: ``num_features`` is below one.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5) -> None:
@@ -31,10 +31,10 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(self.weight)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``[N, C, ...]`` over all but the features."""
+        """Normalises ``[N, C, ...]`` over all axes but that of the features."""
         dims = [0, *range(2, x.dim())]
         shape = (1, -1, *[1] * (x.dim() - 2))
-        # Not torch.var_mean: its sums are several times as slow as these.
+        # torch.var_mean would be several times as slow.
         centred = x - x.mean(dim=dims, keepdim=True)
         variance = centred.square().mean(dim=dims, keepdim=True)
         scale = self.weight.view(shape) * (variance + self.eps).rsqrt()

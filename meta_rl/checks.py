@@ -1,4 +1,4 @@
-"""Conformance checks for task environments, as public API: run them on your own family."""
+"""Conformance checks for task environments; they are public, for families of your own."""
 
 from __future__ import annotations
 
@@ -20,26 +20,31 @@ NUM_STEPS = 50
 
 
 def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
-    """Check that a task environment keeps its promises.
+    """Checks that a task environment fulfils its contract.
 
-    In this order: Gymnasium's ``check_env``; the task split draws tasks inside its space, the same
-    for the same seed; a task that is set persists over resets, is told in ``info["task"]``, and one
-    outside the space is refused; the same seed gives the same episode; reward terms sum to the
-    reward; and, for families of ours, the native batch does in every sub-environment what a batch
-    of one does with the same random numbers.
+    The checks run in this order:
+
+    1. Gymnasium's ``check_env`` passes.
+    2. The task split draws tasks inside its space, and the same tasks for the same seed.
+    3. A task that is set persists over resets, and ``info["task"]`` reports it.
+    4. A task outside the space is refused.
+    5. The same seed gives the same episode.
+    6. The reward terms sum to the reward.
+    7. For a :class:`meta_rl.TaskFuncEnv`, every sub-environment of the native batch gives the same
+       results as a batch of one with the same random numbers.
 
     Args:
-        env_id: An id, with or without ``meta_rl/`` and the version.
-        seed: Of the random actions and all else.
-        **kwargs: For the environment.
+        env_id: Environment id, with or without ``meta_rl/`` and the version.
+        seed: Seed of the environment, the tasks and the random actions (default: 0).
+        **kwargs: Arguments of the environment.
 
     Raises:
-        AssertionError: Says which promise is broken, and where.
-        ValueError: Unknown id.
+        AssertionError: A check failed; the error states which one, and where.
+        ValueError: The id is unknown.
     """
     name = find_env_id(env_id)
     with warnings.catch_warnings():
-        # Gymnasium warns of unbounded observations; its own robots have them.
+        # Gymnasium warns of unbounded observations, which its own robots have too.
         warnings.filterwarnings("ignore", message=r".*space m\w+imum value is -?infinity")
         check_env(gym.make(name, **kwargs).unwrapped, skip_render_check=True)
     env: gym.Env = gym.make(name, **kwargs)
@@ -77,8 +82,8 @@ def _check_task_persists(env: gym.Env, seed: int) -> None:
     for i in range(2):
         task = take_tasks(tasks, i)
         _, info = env.reset(seed=seed, options={"task": task})
-        assert "task" in info, 'reset tells no info["task"]'
-        assert _equal(info["task"], task), f"task {task} was set, info tells {info['task']}"
+        assert "task" in info, 'reset returns no info["task"]'
+        assert _equal(info["task"], task), f"task {task} was set, but info has {info['task']}"
         for again in (None, seed + 1):
             _, info = env.reset(seed=again)
             assert _equal(info["task"], task), f"a task did not persist over reset(seed={again})"
@@ -93,7 +98,7 @@ def _check_task_refused(env: gym.Env) -> None:
             named = space in str(error) or "expected a dict with keys" in str(error)
             assert named, f"the error for a wrong task does not name its space: {error}"
         else:
-            raise AssertionError(f"the task {wrong!r} is outside the space, but was taken")
+            raise AssertionError(f"the task {wrong!r} is outside the space, but was accepted")
 
 
 def _check_seeding(env: gym.Env, seed: int) -> None:
@@ -129,7 +134,7 @@ def _check_reward_terms(env: gym.Env, seed: int) -> None:
 
 
 def _check_batches_agree(definition: TaskFuncEnv, seed: int) -> None:
-    """A batch of ``NUM_ENVS`` against as many batches of one that are fed its random numbers."""
+    """Compares a batch with as many batches of one, which get the batch's random numbers."""
     rng = np.random.default_rng(seed)
     tasks = definition.task_split.train.sample_tasks(NUM_ENVS, rng)
     batch = TaskVectorEnv(definition, NUM_ENVS, autoreset_mode=AutoresetMode.DISABLED)
@@ -161,7 +166,7 @@ def _check_batches_agree(definition: TaskFuncEnv, seed: int) -> None:
 
 
 class _Recorder(np.random.Generator):
-    """A generator that keeps its draws; each has to have the batch as its leading axis."""
+    """A generator that records its draws; each needs the batch as its leading axis."""
 
     NOT_DRAWS = ("bit_generator", "bytes", "permutation", "shuffle", "spawn")
     METHODS = {n for n in dir(np.random.Generator) if not n.startswith("_")}.difference(NOT_DRAWS)
@@ -169,7 +174,7 @@ class _Recorder(np.random.Generator):
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__(rng.bit_generator)
         self.draws: list[np.ndarray] = []
-        self.inside = False  # a draw that numpy makes of other draws
+        self.inside = False  # within a draw, which numpy may make from other draws
 
     def __getattribute__(self, name: str) -> Any:
         method = super().__getattribute__(name)
@@ -193,7 +198,7 @@ class _Recorder(np.random.Generator):
 
 
 class _Replay(np.random.Generator):
-    """A generator that gives back what a sub-environment of the batch had drawn."""
+    """A generator that replays the recorded draws of one sub-environment."""
 
     def __init__(self, draws: list[np.ndarray], index: int) -> None:
         super().__init__(np.random.PCG64(0))

@@ -1,8 +1,9 @@
-"""The density of a Gaussian variable that is clipped to an interval, differentiable at low cost.
+"""The density of a Gaussian variable that is clipped to an interval, with fast derivatives.
 
-Actions at the bounds of their space stand for all the values beyond (Fujita and Maeda, "Clipped
-Action Policy Gradient", 2018), and have a formula of their own. The derivative of both formulas is
-one function, the *score*, found with the value; its own derivative is algebra of itself.
+An action at a bound of its space has the probability of all values beyond that bound (Fujita and
+Maeda, "Clipped Action Policy Gradient", 2018), which is a formula of its own. The derivatives of
+both formulas are computed together with the values, as one function, the *score*. The derivative
+of the score is a polynomial in the score.
 """
 
 from __future__ import annotations
@@ -15,30 +16,31 @@ from torch import Tensor
 from torch.autograd import Function
 
 DEEP = -8.0
-"""Below it, Φ is left to functions that do not underflow, and that are 20 times slower."""
+"""Below this argument, Φ comes from functions that do not underflow, but are 20 times slower."""
 
 
 def log_density(scaled: Tensor, side: Tensor) -> Tensor:
-    """``-s²/2`` inside the interval, and the logarithm of the probability of what lies beyond.
+    """Computes ``-s²/2`` inside the interval, and the log-probability of a tail at a bound.
 
     Args:
-        scaled: ``s = (action - mean) / std``, ``[...]``.
-        side: Where the action is: -1 at the lower bound, 1 at the upper one, 0 between, ``[...]``.
+        scaled: Standardised actions ``s = (action - mean) / std``, ``[...]``.
+        side: Position of each action, ``[...]``: -1 at the lower bound, 1 at the upper bound, 0
+            between them.
 
     Returns:
-        ``[...]``: ``log Φ(s)`` at the lower bound and ``log Φ(-s)`` at the upper one. Inside, the
-        logarithm of the density lacks ``-log std - log(2π)/2``.
+        ``[...]``: ``log Φ(s)`` at the lower bound and ``log Φ(-s)`` at the upper bound. Inside, the
+        log-density is this value plus ``-log std - log(2π)/2``, which the caller adds.
     """
     return _LogDensity.apply(scaled, side)[0]
 
 
 class _LogDensity(Function):
-    """The values, and the *score*: what they lose by ``scaled``.
+    """The values and the *score*, their negative derivative with respect to ``scaled``.
 
-    That is s inside, and ``side φ(t)/Φ(t)`` with ``t = -side s`` beyond.
+    The score is s inside the interval, and ``side φ(t)/Φ(t)`` with ``t = -side s`` at a bound.
     """
 
-    apply: Any  # PyTorch's, which has no types
+    apply: Any  # PyTorch declares no types for it
 
     @staticmethod
     def forward(scaled: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +52,7 @@ class _LogDensity(Function):
         ratio = t.square().mul_(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
         ratio.div_(torch.where(low, tail, 1.0 - tail))
         deep = t < DEEP
-        if bool(deep.any()):  # erfcx is erfc without its factor exp(-t²/2)
+        if bool(deep.any()):  # erfcx(x) is exp(x²) erfc(x), which does not underflow
             t = t[deep]
             values[deep] = torch.special.log_ndtr(t)
             ratio[deep] = math.sqrt(2 / math.pi) / torch.special.erfcx(-t * math.sqrt(0.5))
@@ -63,13 +65,13 @@ class _LogDensity(Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, by_score: Tensor | None) -> Any:
+    def backward(ctx: Any, grad: Tensor | None, grad_score: Tensor | None) -> Any:
         scaled, side, score = ctx.saved_tensors
         total = None if grad is None else -grad * score
-        if by_score is not None:
+        if grad_score is not None:
             # With r = φ/Φ, r' = -r (t + r): here r = side score, t = -side s, and side² = 1.
-            bent = by_score * torch.where(side == 0, 1.0, score * (score - scaled))
-            total = bent if total is None else total + bent
+            second = grad_score * torch.where(side == 0, 1.0, score * (score - scaled))
+            total = second if total is None else total + second
         return total, None
 
     @staticmethod

@@ -1,8 +1,8 @@
-"""The contacts that a model can make, listed when it is compiled.
+"""The possible contacts of a MuJoCo model, listed as pairs of geoms when it is compiled.
 
-MuJoCo looks anew at every step for bodies that may touch (its broad phase), which takes a fifth of
-a step of a robot that can touch nothing but the floor. Listed pairs of geoms need no search, and
-give the same contacts in the same order: trajectories are equal to the last bit.
+At every step MuJoCo searches for bodies that may touch (its broad phase). For a robot that can
+touch only the floor, the search takes a fifth of the step. Listed pairs of geoms need no search,
+and give the same contacts in the same order: trajectories are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ import numpy as np
 
 
 def list_contacts(spec: mujoco.MjSpec) -> tuple[mujoco.MjModel, bool]:
-    """Compile a model, with its possible contacts as pairs where that is of use.
+    """Compiles a model, and lists its possible contacts as pairs where this saves time.
+
+    Contacts are not listed where the search is faster (more than two pairs for each geom), and
+    where they depend on features that this module does not handle: pairs or exclusions in the
+    file, flexes, gaps, priorities, or mixing weights.
 
     Args:
-        spec: Written to: geoms without a name get one, and pairs take the place of the bits by
-            which geoms are allowed to touch.
+        spec: Specification of the model. It is changed: unnamed geoms get a name, and pairs replace
+            the bits (``contype``, ``conaffinity``) that allow geoms to touch.
 
     Returns:
-        The model, and whether its contacts are listed. They are not where the search is worth its
-        time (more than two pairs for a geom), and where contacts depend on more than this module
-        knows: pairs or exclusions in the file, flexes, gaps, priorities, or weights of mixing.
+        The model, and whether its contacts are listed.
     """
     names = {geom.name for geom in spec.geoms}
     free = (name for name in map("geom {}".format, count()) if name not in names)
@@ -47,25 +49,25 @@ def list_contacts(spec: mujoco.MjSpec) -> tuple[mujoco.MjModel, bool]:
 
 
 def compile_spec(spec: mujoco.MjSpec) -> mujoco.MjModel:
-    """Compile without MuJoCo 4's warnings of old attributes in Gymnasium's files: they work."""
+    """Compiles a model; hides MuJoCo 4's warnings of old attributes in Gymnasium's files."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*deprecated")
         return spec.compile()
 
 
 def mix_geoms(model: mujoco.MjModel) -> None:
-    """Give listed pairs the parameters that MuJoCo mixes from those of their geoms.
+    """Sets the parameters of listed pairs, which MuJoCo would mix from those of their geoms.
 
-    To be called again after the geoms of a model from :func:`list_contacts` have changed. The rules
-    are those of MuJoCo's documentation (Computation, Collision, Contact parameters), for geoms of
-    equal priority and weight.
+    It has to be called again after the geoms of a model from :func:`list_contacts` have changed.
+    The rules are those of MuJoCo's documentation (Computation, Collision, Contact parameters), for
+    geoms of equal priority and weight.
     """
     first, second = model.pair_geom1, model.pair_geom2
     model.pair_dim[:] = np.maximum(model.geom_condim[first], model.geom_condim[second])
     friction = np.maximum(model.geom_friction[first], model.geom_friction[second])
     model.pair_friction[:] = friction[:, [0, 0, 1, 2, 2]]  # sliding, torsional, rolling
     one, other = model.geom_solref[first], model.geom_solref[second]
-    standard = (one[:, :1] > 0) & (other[:, :1] > 0)  # else: stiffness and damping, negative
+    standard = (one[:, :1] > 0) & (other[:, :1] > 0)  # negative: direct stiffness and damping
     model.pair_solref[:] = np.where(standard, (one + other) / 2, np.minimum(one, other))
     model.pair_solimp[:] = (model.geom_solimp[first] + model.geom_solimp[second]) / 2
     combine = np.add if _margins_add() else np.maximum
@@ -73,7 +75,7 @@ def mix_geoms(model: mujoco.MjModel) -> None:
 
 
 def _possible_contacts(model: mujoco.MjModel) -> list[tuple[int, int]]:
-    """Pairs of geoms that MuJoCo's filters let through, in its order."""
+    """Returns the pairs of geoms that MuJoCo's filters allow to touch, in MuJoCo's order."""
     weld = model.body_weldid
     parent = weld[model.body_parentid[weld]]
     pairs = []
@@ -93,7 +95,7 @@ def _possible_contacts(model: mujoco.MjModel) -> list[tuple[int, int]]:
 
 @cache
 def _margins_add() -> bool:
-    """Whether this MuJoCo adds the margins of two geoms; older ones take the larger."""
+    """Tells whether this version of MuJoCo adds two geoms' margins; older ones take the larger."""
     sphere = '<body pos="{} 0 0"><freejoint/><geom size="1" margin="0.1"/></body>'
     bodies = sphere.format(0) + sphere.format(2.15)  # 0.15 apart
     model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{bodies}</worldbody></mujoco>")

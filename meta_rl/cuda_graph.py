@@ -1,4 +1,4 @@
-"""Work of a GPU that is recorded once, as a CUDA graph, and then replayed without Python."""
+"""Functions on a GPU that are recorded once, as a CUDA graph, and then replayed without Python."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 WARM_UPS = 2
-"""Calls before the recording, in which libraries and optimisers set themselves up."""
+"""Number of calls before the recording, in which libraries and optimisers initialise."""
 
 
 class CudaGraph:
     """A function on a GPU, recorded at its third call and replayed from then on.
 
-    An update of small networks is some hundred kernels of a few microseconds each, less than Python
-    takes to launch one; a graph launches all of them at once.
+    An update of small networks is some hundred kernels. Each runs for a few microseconds, less time
+    than Python needs to launch it. A graph launches all of them at once.
 
-    The function has to do the same work in every call: what it reads of Python (numbers, branches,
-    shapes) is fixed by the recording, it must not look at values of tensors (``item``), and what it
-    changes, such as parameters and the state of an optimiser, it changes in place. Where
-    the shapes or kinds of its inputs change, it is recorded anew.
+    The function has to do the same work in every call. The recording fixes all Python values that
+    it uses (numbers, branches, shapes). The function must not read values of tensors (``item``),
+    and has to change parameters and optimiser states in place. It is recorded again when the shapes
+    or dtypes of its inputs change.
 
     Args:
-        function: Of tensors on the current GPU; gives a nest of tensors.
-        generators: Generators of that GPU that it draws from. Every replay draws further numbers,
-            as a call would.
-        copies: Give copies; otherwise the next call overwrites what this one gave.
+        function: Function that takes tensors on the current GPU, and returns a nest of tensors.
+        generators: Generators on that GPU that the function draws from (default: none). Every
+            replay draws new numbers, like a call.
+        copies: Whether copies of the outputs are returned (default: True). Otherwise the next call
+            overwrites the outputs of this one.
 
     Raises:
-        RuntimeError: From torch, where the function does what cannot be recorded.
+        RuntimeError: The function does something that torch cannot record.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class CudaGraph:
         self._calls = 0
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """What the function gives."""
+        """Returns the outputs of the function."""
         kind = [(part.shape, part.dtype) for part in inputs]
         if kind != self._kind:
             self._kind, self._calls = kind, 0
@@ -72,7 +73,7 @@ class CudaGraph:
         return outputs
 
     def _record(self, inputs: Sequence[Tensor]) -> None:
-        """Nothing is computed, nor a number drawn, while it is recorded."""
+        """Records the function; the recording computes nothing and draws no number."""
         self._inputs = [part.clone() for part in inputs]
         self.graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
@@ -82,28 +83,28 @@ class CudaGraph:
 
 
 def check_gpu(device: torch.device) -> None:
-    """Graphs are work of a GPU.
+    """Refuses a device that is not a GPU.
 
     Raises:
-        ValueError: Of another device.
+        ValueError: The device is another one.
     """
     if device.type != "cuda":
         raise ValueError(f"a CUDA graph needs a GPU, but the device is {device}")
 
 
 def is_recording() -> bool:
-    """Whether a graph is being recorded, so that values of tensors cannot be looked at."""
+    """Tells whether a graph is being recorded, so that values of tensors cannot be read."""
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def step_where(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
-    """A step of a fused optimiser, or none at all where ``finite`` is false; the device decides.
+    """Makes a step of a fused optimiser where ``finite`` is true; the device decides, not Python.
 
     Args:
-        optimizer: With ``fused=True``.
-        finite: A bool, without dimensions.
+        optimizer: Optimiser with ``fused=True``.
+        finite: Boolean tensor without dimensions.
     """
-    state: Any = optimizer  # where torch's own gradient scaler leaves the same wish
+    state: Any = optimizer  # torch's own gradient scaler uses the same attribute
     state.found_inf = finite.logical_not().to(torch.float32)
     try:
         optimizer.step()
@@ -113,17 +114,19 @@ def step_where(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
 
 @contextlib.contextmanager
 def recordable(*optimizers: torch.optim.Optimizer) -> Iterator[None]:
-    """Have Adam keep its step size and its counts on the device, and step by a fused kernel.
+    """Makes Adam recordable within the context.
+
+    Adam then keeps its step size and its step counts on the device, and uses a fused kernel.
 
     Raises:
-        ValueError: An optimiser that has no such kernel.
+        ValueError: An optimiser is not Adam.
     """
     before = []
     for optimizer in optimizers:
         if not isinstance(optimizer, torch.optim.Adam):
             raise ValueError(f"only Adam can be recorded, not {type(optimizer).__name__}")
         before.append(options(optimizer))
-        vars(optimizer)["_warned_capturable_if_run_uncaptured"] = True  # warm-ups are meant
+        vars(optimizer)["_warned_capturable_if_run_uncaptured"] = True  # warm-ups are intended
         for group in optimizer.param_groups:
             device = group["params"][0].device
             rate = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
@@ -139,19 +142,19 @@ def recordable(*optimizers: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """How it computes its steps, which :func:`recordable` changes, for each of its groups."""
+    """Returns, for each parameter group, the options that :func:`recordable` changes."""
     names = ("fused", "foreach", "capturable")
     return [{k: group[k] for k in names if k in group} for group in optimizer.param_groups]
 
 
 def restore_options(optimizer: torch.optim.Optimizer, kept: list[dict[str, Any]]) -> None:
-    """Take back :func:`options`, and have the step size as a number."""
+    """Restores the result of :func:`options`, and the step size as a Python number."""
     for group, values in zip(optimizer.param_groups, kept, strict=True):
         group.update(values, lr=float(group["lr"]))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Change the step size, in place where it is on the device."""
+    """Sets the step size, in place where it is a tensor on the device."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

@@ -26,7 +26,7 @@ from meta_rl.trials import Trials
 from meta_rl.trials import adapts_by_step as adapts_by_step
 from meta_rl.trials import told_success as told_success
 
-MAX_ENVS = 4096  # sub-environments at a time, where nothing else says how many
+MAX_ENVS = 4096  # default number of sub-environments that are stepped at a time
 
 
 def evaluate_adaptation(
@@ -42,44 +42,49 @@ def evaluate_adaptation(
     max_envs: int = MAX_ENVS,
     **env_kwargs: Any,
 ) -> EvaluationResult:
-    """Let a learner adapt to held-out tasks, and record what it earns on the way.
+    """Evaluates how a learner adapts to held-out tasks, and returns its rewards.
 
-    Every distinct task counts once. It is met afresh (``state=None``) and kept for
-    ``num_episodes`` episodes of every sub-environment: a fixed number, so that short episodes do
-    not count more often. After each episode (bandits: after each pull) the learner gets the data,
-    ``state = adapt(rollout, state)``. A learner with ``adapt_to_tasks(tasks)`` is told the tasks
-    first; one without ``adapt`` (a plain Stable-Baselines3 model) is evaluated as it is.
+    Every distinct task counts once. The learner starts each task without experience
+    (``state=None``), and plays ``num_episodes`` episodes of it in every sub-environment. This
+    number is fixed, so that short episodes do not count more often. After each episode (bandits:
+    after each pull) the learner gets the data, ``state = adapt(rollout, state)``. A learner with
+    ``adapt_to_tasks(tasks)`` is told the tasks first. A learner without ``adapt`` (a plain
+    Stable-Baselines3 model) is evaluated without adaptation.
 
-    The values of a task depend on the learner, the task and ``seed`` alone: not on the number of
-    other tasks, on ``max_envs``, or on the batch that is stepped (see :mod:`meta_rl.trials`). The
-    learner's generators and the global ones are seeded here and put back afterwards, so that an
-    evaluation in the middle of training changes nothing.
+    The values of a task depend only on the learner, the task and ``seed``. They do not depend on
+    the number of other tasks, on ``max_envs``, or on the batch that is stepped (see
+    :mod:`meta_rl.trials`). The learner's generators and the global ones are seeded here and
+    restored afterwards, so that an evaluation during a training does not change the training.
 
     Supervised tasks are evaluated by :func:`meta_rl.few_shot.evaluation.evaluate_few_shot`.
 
     Args:
-        learner: An object with ``predict(observation, state, episode_start, deterministic)``; for
+        learner: Object with ``predict(observation, state, episode_start, deterministic)``; for
             supervised tasks, with ``predict(inputs, state)``. The leaves of its state have the
-            tasks on their first axis, or on the one that its ``state_task_axis`` names.
-        env: An environment id, or a batch of task environments; the tasks set there are replaced.
-            Or supervised tasks: a split, or a distribution.
-        num_tasks: Number of held-out tasks, all different. By default all tasks of a list, and 100
-            draws of a distribution without one.
-        num_episodes: Episodes on each task; by default ``episodes_per_trial`` of the environment.
-        seed: Seed of the environment, of the learner and of tasks that are not listed.
-        split: Part of the task split.
-        envs_per_task: Sub-environments of each task, whose episodes the learner adapts to together;
-            the result is their mean. By default the learner's own number (20 for MAML), else 1.
-        deterministic: Take the most likely actions.
-        max_envs: Sub-environments at a time, where ``env`` is an id.
-        **env_kwargs: Arguments for the environment, where ``env`` is an id.
+            tasks on their first axis, or on the axis that its ``state_task_axis`` names.
+        env: Environment id, or batch of task environments, whose tasks are replaced; for
+            supervised tasks, a split or a distribution.
+        num_tasks: Number of distinct held-out tasks (default: all tasks of a list, or 100 draws
+            from a distribution without a list).
+        num_episodes: Number of episodes on each task (default: the environment's
+            ``episodes_per_trial``).
+        seed: Seed of the environment, of the learner and of tasks that are not listed (default:
+            0).
+        split: Part of the task split (default: ``"test"``).
+        envs_per_task: Number of sub-environments of each task. The learner adapts to the episodes
+            of all of them together, and the result is their mean (default: the learner's own
+            number, 20 for MAML, or 1).
+        deterministic: Whether the learner takes the most likely actions (default: False).
+        max_envs: Largest number of sub-environments at a time, where ``env`` is an id (default:
+            4096).
+        **env_kwargs: Arguments of the environment, where ``env`` is an id.
 
     Returns:
         Values ``[num_tasks, num_episodes]``; bandits ``[num_tasks, num_episodes * horizon]``.
 
     Raises:
-        ValueError: Unknown ids or splits, counts below one, more tasks than the split has, a batch
-            that is no whole number of tasks, or a state without an axis of the tasks.
+        ValueError: An id or a split is unknown, a count is below one, the split has too few tasks,
+            the batch is not a whole number of tasks, or a state has no axis of the tasks.
     """
     num_tasks = None if num_tasks is None else check_count("num_tasks", num_tasks)
     if isinstance(env, TaskSplit) or hasattr(env, "sample_tasks"):
@@ -93,7 +98,7 @@ def evaluate_adaptation(
     envs_per_task = check_count("envs_per_task", envs_per_task)
     made_here = isinstance(env, str)
     if isinstance(env, str):
-        env = _made(env, num_tasks, split, envs_per_task, max_envs, env_kwargs)
+        env = _make_env(env, num_tasks, split, envs_per_task, max_envs, env_kwargs)
     elif env_kwargs:
         raise ValueError(f"{sorted(env_kwargs)} are for an environment given by its id")
     env = as_task_vec(getattr(env, "task_env", env))
@@ -119,10 +124,10 @@ def evaluate_adaptation(
             seed=seed,
             randomness=randomness,
         )
-        values, success = _scores(trials, tasks, episodes)
+        values, success = _run_trials(trials, tasks, episodes)
     base.set_tasks(None)
     if made_here:
-        env.close()  # processes would stay
+        env.close()  # otherwise its processes would go on
     return EvaluationResult(
         values=values,
         unit="pull" if trials.by_step else "episode",
@@ -139,7 +144,7 @@ def evaluate_adaptation(
     )
 
 
-def _made(
+def _make_env(
     env_id: str,
     num_tasks: int | None,
     split: str,
@@ -147,7 +152,7 @@ def _made(
     max_envs: int,
     env_kwargs: dict[str, Any],
 ) -> VectorEnv:
-    """A batch of one environment for as many tasks as are evaluated at a time."""
+    """Makes a batch for the number of tasks that are evaluated at a time."""
     at_once = max(1, check_count("max_envs", max_envs) // envs_per_task)
     if num_tasks is None:
         first = make_task_vec(env_id, 1, envs_per_task, **env_kwargs)
@@ -157,15 +162,15 @@ def _made(
     return make_task_vec(env_id, min(num_tasks, at_once), envs_per_task, **env_kwargs)
 
 
-def _scores(
+def _run_trials(
     trials: Trials, tasks: Tasks, num_episodes: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Values and successes of all tasks, ``[M, points]`` each: means over sub-environments."""
+    """Returns values and successes of all tasks, ``[M, points]``: means over sub-environments."""
     each, num_tasks = trials.envs_per_task, count_tasks(tasks)
     at_once = trials.env.num_envs // each
     values, successes = [], []
     for first in range(0, num_tasks, at_once):
-        # A batch that has more room than there are tasks plays further ones, which do not count.
+        # Where the batch is larger than the number of tasks, the surplus does not count.
         task_batch(trials.env).set_tasks(
             take_tasks(tasks, (first + np.arange(at_once)) % num_tasks)
         )

@@ -1,4 +1,4 @@
-"""What an evaluation gives: a value for each training, task and point of adaptation."""
+"""The result of an evaluation: a value for each training, task and point of adaptation."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What trainings of a learner earned on held-out tasks, after more and more adaptation.
+    """The rewards of a learner on held-out tasks, before and after adaptation.
 
-    A result has one row for each training and task; the result of one evaluation is of one
+    A result has one row for each training and task. One evaluation gives the result of one
     training, and :meth:`merged` joins several.
 
     Attributes:
-        values: ``[rows, points]``. For environments that adapt after episodes: the return of
-            episode k + 1, after k episodes; for bandits: the reward of pull k + 1, after k pulls.
-            Column 0 is before adaptation. A mean over the sub-environments of a task.
-        unit: What lies between two columns: ``"episode"`` or ``"pull"``.
+        values: Means over the sub-environments of a task, ``[rows, points]``. For environments that
+            adapt after episodes: the return of episode k + 1, after k episodes; for bandits: the
+            reward of pull k + 1, after k pulls. Column 0 is before adaptation.
+        unit: Unit of adaptation, one between two columns: ``"episode"`` or ``"pull"``.
         learner: Class of the learner.
         environment: Family of the environment.
         split: Part of the task split that the tasks came from.
@@ -42,22 +42,22 @@ class EvaluationResult:
         deterministic: Whether the most likely actions were taken.
         strata: Former name of ``trainings``, taken by the constructor only.
         versions: Versions of the packages.
-        measure: What the values are: a ``"return"``, ``"accuracy"`` or ``"mean squared error"``.
-        points: How many units came before each column; 0, 1, 2, ... where it is ``None``.
-        success: ``[rows, points]``, beside ``values``: in what share of the task's sub-environments
-            an info ``success`` was above 0 in any step of that episode (or pull). ``None`` where
-            infos tell no success.
-        trainings: Training of each row, int64 ``[rows]``; all 0 by default.
-        tasks: Task of each row, int64 ``[rows]``: equal numbers are the same task, whatever the
-            training. By default, the rows of each training are the same tasks in the same order
+        measure: Kind of values: ``"return"``, ``"accuracy"`` or ``"mean squared error"``.
+        points: Number of units of adaptation before each column (default: 0, 1, 2, ...).
+        success: Share of the task's sub-environments in which an info ``success`` was above 0 in
+            any step of that episode (or pull), ``[rows, points]``; ``None`` where infos have no
+            ``success``.
+        trainings: Training of each row, int64 ``[rows]`` (default: all 0).
+        tasks: Task of each row, int64 ``[rows]``; equal numbers are the same task, in all
+            trainings. By default, the rows of each training are the same tasks in the same order
             where all trainings have the same number of rows, and different tasks otherwise.
         listed: Whether ``tasks`` are positions in a list, which are the same tasks for every seed.
             Otherwise tasks were drawn: results of different seeds have no task in common.
-        whole_distribution: Whether the tasks are all that there are (two directions, 21 goals), so
-            that none is left out by chance; the interval is then for a new training on these tasks.
+        whole_distribution: Whether the result has all tasks that exist (two directions, 21 goals).
+            The interval is then for a new training on these tasks.
 
     Raises:
-        ValueError: Shapes that do not fit each other, or a task that a training has twice.
+        ValueError: Shapes do not match, or a training has the same task twice.
     """
 
     values: np.ndarray
@@ -85,8 +85,8 @@ class EvaluationResult:
         if self.success is not None and np.shape(self.success) != values.shape:
             raise ValueError(f"success {np.shape(self.success)} beside values {values.shape}")
         trainings = strata if self.trainings is None else self.trainings
-        trainings = _numbers("trainings", trainings, np.zeros(len(values), np.int64))
-        tasks = _numbers("tasks", self.tasks, _default_tasks(trainings))
+        trainings = _check_row_numbers("trainings", trainings, np.zeros(len(values), np.int64))
+        tasks = _check_row_numbers("tasks", self.tasks, _default_tasks(trainings))
         pairs, counts = np.unique([trainings, tasks], axis=1, return_counts=True)
         if counts.max() > 1:
             training, task = pairs[:, np.argmax(counts)]
@@ -98,7 +98,7 @@ class EvaluationResult:
             object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
-        """One line: the mean before and after adaptation, with its interval."""
+        """Describes the mean before and after adaptation, with its interval, in one line."""
         summary = self.summary()
         last = self.values.shape[1] - 1 if self.points is None else self.points[-1]
         return (
@@ -113,15 +113,15 @@ class EvaluationResult:
         return self.measure if self.measure.startswith("mean ") else f"mean {self.measure}"
 
     def counts_text(self) -> str:
-        """Numbers of trainings and of distinct tasks: ``"3 trainings x 30 test tasks"``."""
+        """States the numbers of trainings and distinct tasks: ``"3 trainings x 30 test tasks"``."""
         return self.design.counts(self.split)
 
     def interval_text(self, interval: np.ndarray, digits: int = 3) -> str:
-        """An interval in words, and what it is over, or why there is none.
+        """Describes an interval and the randomness that it covers, or why there is none.
 
         Args:
-            interval: Its ends, of :meth:`summary` with the default confidence.
-            digits: Number of digits behind the point.
+            interval: Ends of the interval, from :meth:`summary` with the default confidence.
+            digits: Number of digits after the decimal point (default: 3).
         """
         low, high = interval
         if self.design.kind == "none":
@@ -131,7 +131,7 @@ class EvaluationResult:
         return f"95 % interval {low:.{digits}f} to {high:.{digits}f} over {self.design.over}"
 
     def success_text(self) -> str:
-        """``"; success 0.1 before adaptation, 0.8 (...)"``; empty where infos tell no success."""
+        """Describes the success: ``"; success 0.1 before adaptation, 0.8 (...)"``, or ``""``."""
         if self.success is None:
             return ""
         rates = self.design.mean(self.success)
@@ -143,7 +143,7 @@ class EvaluationResult:
 
     @cached_property
     def design(self) -> Design:
-        """How trainings and tasks are combined, which decides what an interval is over."""
+        """The combination of trainings and tasks, which decides how intervals are computed."""
         return Design.of(self.trainings, self.tasks, self.whole_distribution)
 
     @property
@@ -158,37 +158,36 @@ class EvaluationResult:
 
     @property
     def shares(self) -> bool:
-        """Whether values are shares: accuracies from 0 to 1, or outcomes that are all 0 or 1."""
+        """Whether the values are shares: accuracies from 0 to 1, or outcomes of only 0 and 1."""
         if self.measure == "accuracy":
             return bool(self.values.min() >= 0 and self.values.max() <= 1)
         return bool(np.isin(self.values, (0, 1)).all())
 
     @property
     def total(self) -> np.ndarray:
-        """What each row's whole trial gave: the sum over the columns, ``[rows]``."""
+        """The total of each row's trial, which is the sum over the columns, ``[rows]``."""
         return np.asarray(self.values.sum(axis=1))
 
     def summary(self, confidence: float = 0.95) -> dict[str, np.ndarray]:
-        """Means with their intervals, per column and for the whole trial.
+        """Computes means with their intervals, for each column and for the whole trial.
 
-        The mean is that over trainings of their means over tasks; the interquartile mean (IQM) is
+        The mean is that of the trainings' means over their tasks. The interquartile mean (IQM) is
         the mean of the middle half of all rows (Agarwal et al., "Deep RL at the edge of the
-        statistical precipice", 2021). ``docs/evaluation.md`` says what the intervals are over and
-        how often they cover. Where there is none (``design.kind == "none"``: one task, for
-        instance), it has everything in it: from minus infinity to infinity, or from 0 to 1 for
-        shares.
+        statistical precipice", 2021). ``docs/evaluation.md`` explains the intervals and gives
+        their measured coverage. Where no interval can be computed (``design.kind == "none"``, for
+        instance with one task), it goes from minus infinity to infinity, or from 0 to 1 for shares.
 
         Args:
-            confidence: Coverage of the intervals, between 0 and 1.
+            confidence: Coverage of the intervals, between 0 and 1 (default: 0.95).
 
         Returns:
             ``mean`` and ``iqm`` ``[points]``, ``mean_interval`` and ``iqm_interval``
             ``[points, 2]``; ``total_mean`` (a number) and ``total_mean_interval`` ``[2]``, and the
-            same for ``total_iqm``. Where infos tell success, its mean ``success`` ``[points]`` and
-            ``success_interval`` ``[points, 2]``.
+            same for ``total_iqm``. Where infos have ``success``, its mean ``success`` ``[points]``
+            and ``success_interval`` ``[points, 2]``.
 
         Raises:
-            ValueError: A confidence outside (0, 1).
+            ValueError: The confidence is not between 0 and 1.
         """
         if not 0 < confidence < 1:
             raise ValueError(f"confidence has to lie between 0 and 1, got {confidence}")
@@ -210,22 +209,22 @@ class EvaluationResult:
     def plot(
         self, ax: Axes | None = None, *, label: str | None = None, color: str | None = None
     ) -> Axes:
-        """Draw the mean per column with its 95 % interval.
+        """Draws the mean of each column with its 95 % interval.
 
-        The legend counts trainings and tasks, and says what the interval is over.
+        The legend states the numbers of trainings and tasks, and what the interval is over.
 
         Args:
-            ax: Axes to draw in; those of a new figure by default (``ax.figure.savefig(path)`` saves
+            ax: Axes to draw in (default: axes of a new figure; ``ax.figure.savefig(path)`` saves
                 it).
-            label: Name in the legend; the learner by default.
-            color: Colour of line and interval; the next one of the axes by default.
+            label: Name in the legend (default: the learner).
+            color: Colour of line and interval (default: the next colour of the axes).
         """
         if ax is None:
             from matplotlib.figure import Figure
 
             ax = Figure(figsize=(6.0, 4.0), layout="constrained").add_subplot()
         summary = self.summary()
-        # Columns are numbered by what came before: pull 1 is made after 0 pulls.
+        # The x-axis counts the units before a column: pull 1 is made after 0 pulls.
         before = np.arange(self.values.shape[1]) if self.points is None else self.points
         name = f"{label or self.learner} ({self.design.counts()})"
         (line,) = ax.plot(before, summary["mean"], label=name, marker=".", color=color)
@@ -235,13 +234,13 @@ class EvaluationResult:
         ax.set_ylabel("mean reward" if self.unit == "pull" else self._mean_measure)
         family = self.environment.rpartition(":")[2]
         title = f"{family}, {self.counts_text()}"
-        # Results of other counts share the axes: the legend has them all.
+        # Results with other counts may share the axes: the legend has the counts of each.
         ax.set_title(title if ax.get_title() in ("", title) else f"{family}, {self.split} tasks")
         ax.legend()
         return ax
 
     def _draw_interval(self, ax: Axes, before: Any, interval: np.ndarray, color: Any) -> None:
-        """Draw the band, and say in the legend what it is, once for all that are alike."""
+        """Draws the band, and explains it in the legend once for all bands of its kind."""
         if self.design.kind == "none":
             about = f"no interval: {self.design.reason}"
             if about not in ax.get_legend_handles_labels()[1]:
@@ -253,7 +252,7 @@ class EvaluationResult:
         ax.fill_between(before, *interval.T, label=None if known else about, **band)
 
     def save(self, path: str | Path) -> Path:
-        """Write as JSON, atomically; gives the path."""
+        """Writes the result as JSON, atomically, and returns the path."""
         content = {"num_trainings": self.num_trainings, "num_tasks": self.num_tasks, **asdict(self)}
         for name in ("values", "success", "trainings", "tasks"):
             content[name] = None if content[name] is None else content[name].tolist()
@@ -261,10 +260,10 @@ class EvaluationResult:
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationResult:
-        """Read what :meth:`save` wrote, or an earlier version of it.
+        """Reads a file that :meth:`save` of this or an earlier version wrote.
 
         Raises:
-            ValueError: The file is something else.
+            ValueError: The file is not a saved evaluation.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -279,18 +278,18 @@ class EvaluationResult:
 
     @classmethod
     def merged(cls, results: Sequence[EvaluationResult]) -> EvaluationResult:
-        """Join trainings of one learner into one result; each of them is kept apart.
+        """Joins trainings of one learner into one result, in which each keeps its own number.
 
-        Tasks of equal numbers are the same task, if they are positions in a list (``listed``) or
-        the seeds of the evaluations are equal; the trainings are then crossed with the tasks.
-        Tasks that were drawn by different seeds are different ones, and trainings have tasks of
-        their own. Where trainings share only some of their tasks, the result has no intervals.
+        Tasks with equal numbers are the same task if they are positions in a list (``listed``), or
+        if the seeds of the evaluations are equal; the trainings are then crossed with the tasks.
+        Tasks that were drawn by different seeds are different tasks, and each training has its own.
+        Where trainings share only some of their tasks, the result has no intervals.
 
         Args:
-            results: Results of one training each, or of several that were merged before.
+            results: Results of one training each, or of several trainings that were merged before.
 
         Raises:
-            ValueError: None given, or results of different learners, environments, measures or
+            ValueError: There are no results, or they differ in the learner, environment, measure or
                 points of adaptation.
         """
         kinds = {result._kind for result in results}
@@ -306,24 +305,24 @@ class EvaluationResult:
         joined = {
             "values": np.concatenate([result.values for result in results]),
             "trainings": np.concatenate(trainings),
-            "tasks": np.concatenate(_joined_tasks(results)),
+            "tasks": np.concatenate(_renumber_tasks(results)),
             "success": np.concatenate(told) if len(told) == len(results) else None,
         }
         return cls(**{**asdict(first), **joined})
 
     @property
     def _kind(self) -> tuple[str, ...]:
-        """What results to merge have in common."""
+        """The properties that have to be equal in all results that are merged."""
         points = self.points or list(range(self.values.shape[1]))
         numbers = (points, self.listed, self.whole_distribution)
         names = (self.learner, self.environment, self.unit, self.split, self.measure)
         return names + tuple(map(str, numbers))
 
     def to_frame(self) -> pd.DataFrame:
-        """A table with one row for each training, task and column, by pandas.
+        """Makes a pandas table with one row for each training, task and column.
 
-        Columns are ``training``, ``task``, ``point`` (how many units of adaptation came before),
-        ``value`` and, where infos tell it, ``success``.
+        Its columns are ``training``, ``task``, ``point`` (number of units of adaptation before),
+        ``value`` and, where infos have it, ``success``.
 
         Raises:
             ImportError: pandas is not installed.
@@ -337,7 +336,7 @@ class EvaluationResult:
         return pd.DataFrame(self._table())
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write the table of :meth:`to_frame` as CSV, atomically; gives the path."""
+        """Writes the table of :meth:`to_frame` as CSV, atomically, and returns the path."""
         table = self._table()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -357,8 +356,8 @@ class EvaluationResult:
         return table if self.success is None else {**table, "success": np.ravel(self.success)}
 
 
-def _numbers(name: str, given: Any, default: np.ndarray) -> np.ndarray:
-    """Whole numbers, one for each row."""
+def _check_row_numbers(name: str, given: Any, default: np.ndarray) -> np.ndarray:
+    """Checks whole numbers, one for each row; returns ``default`` where none are given."""
     if given is None:
         return default
     numbers = np.asarray(given)
@@ -371,7 +370,7 @@ def _numbers(name: str, given: Any, default: np.ndarray) -> np.ndarray:
 
 
 def _default_tasks(trainings: np.ndarray) -> np.ndarray:
-    """Positions within each training, where all have as many; otherwise a number for each row."""
+    """Numbers the tasks within each training if all have as many rows, or all rows otherwise."""
     _, counts = np.unique(trainings, return_counts=True)
     tasks = np.arange(len(trainings))
     if len(set(counts)) == 1:
@@ -379,9 +378,9 @@ def _default_tasks(trainings: np.ndarray) -> np.ndarray:
     return tasks
 
 
-def _joined_tasks(results: Sequence[EvaluationResult]) -> list[np.ndarray]:
-    """The tasks of each result, numbered so that only equal tasks have equal numbers."""
-    # What was drawn by different seeds and merged before has none in common with the others.
+def _renumber_tasks(results: Sequence[EvaluationResult]) -> list[np.ndarray]:
+    """Numbers the tasks of all results so that only equal tasks have equal numbers."""
+    # Tasks that were drawn by different seeds and merged before are in no other result.
     apart = [not result.listed and result.design.kind == "nested" for result in results]
     if results[0].listed or (not any(apart) and len({result.seed for result in results}) == 1):
         return [result.tasks for result in results]

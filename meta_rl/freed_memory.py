@@ -1,4 +1,4 @@
-"""What becomes of memory that tensors gave back."""
+"""A setting that keeps freed tensor memory in the process (Linux with glibc)."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _MOST_KEPT = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep up to 1 GiB of freed memory for its next tensors, on Linux with glibc.
+    """Keeps up to 1 GiB of freed memory in the process for its next tensors (Linux with glibc).
 
-    By default glibc's malloc takes every block of 32 MiB or more from the system and gives it back
-    when it is freed, and smaller ones too where much is freed at once. Fast weights of a meta-batch
-    are such blocks: the system then clears fresh pages at every operation, for as long as the
-    operation itself takes. The command line calls this before it trains or evaluates; in a program
-    of your own, call it before the first tensors. It concerns the whole process, hence no learner
-    does it by itself.
+    By default glibc's malloc takes every block of 32 MiB or more from the system and returns it
+    when it is freed, and smaller blocks too where much is freed at once. Fast weights of a
+    meta-batch are such blocks. The system then clears fresh pages at every operation, which takes
+    as long as the operation itself. The command line calls this function before it trains or
+    evaluates; in a program of your own, call it before the first tensors are made. No learner calls
+    it, as it changes the whole process.
 
     Returns:
-        Whether it was done: ``False`` where the C library has no such setting, or does not take
-        these values, and where the environment sets it (``MALLOC_TRIM_THRESHOLD_``,
-        ``MALLOC_MMAP_THRESHOLD_``, or ``glibc.malloc`` in ``GLIBC_TUNABLES``), which is left as it
-        is.
+        Whether the setting was made. It is ``False`` where the C library has no such setting or
+        refuses the values, and where the user has set it by an environment variable
+        (``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_``, or ``glibc.malloc`` in
+        ``GLIBC_TUNABLES``).
     """
     by_user = any(
         name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")

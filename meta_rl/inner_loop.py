@@ -1,10 +1,10 @@
 """The inner loop: gradient steps on one task, and the meta-gradient through them.
 
-Pure functions over dictionaries of parameters, written for **one** task and batched over tasks by
-``torch.func.vmap``; supervised and reinforcement learners share them. No module is ever overwritten
-and restored: adapted parameters (*fast weights*) are values.
+The functions are pure, and take dictionaries of parameters. They are written for **one** task, and
+``torch.func.vmap`` batches them over tasks. Supervised and reinforcement learners share them. No
+module is ever overwritten and restored: adapted parameters (*fast weights*) are values.
 
-A ``loss(params, data)`` gives a scalar for one task, ``data`` being any nest of tensors. Parameters
+A ``loss(params, data)`` returns a scalar for one task; ``data`` is any nest of tensors. Parameters
 of a module come from ``dict(module.named_parameters())``, and ``torch.func.functional_call(module,
 params, inputs)`` uses them.
 """
@@ -22,18 +22,18 @@ from torch.utils._pytree import tree_leaves, tree_map
 from meta_rl.tasks import check_count
 
 Params: TypeAlias = dict[str, Tensor]
-"""Parameters by name; with a leading task axis where they are fast weights of a meta-batch."""
+"""Parameters by name; fast weights of a meta-batch have a leading task axis."""
 
 Loss: TypeAlias = Callable[[Params, Any], Tensor]
 """``loss(params, data) -> scalar``, for one task."""
 
 Losses: TypeAlias = Callable[[Params, Any], Tensor]
 """``losses(params, data) -> [M]``, for all tasks at once, each from its own slices: ``vmap`` of a
-loss for one task, or a function that is written for many."""
+loss for one task, or a function that is written for many tasks."""
 
 StepSize: TypeAlias = float | Tensor | Mapping[str, Any]
-"""One for all parameters, or by name (numbers, or tensors like the parameters or scalar: Meta-SGD);
-parameters that a mapping leaves out are not adapted (ANIL)."""
+"""One step size for all parameters, or step sizes by name: numbers, scalar tensors, or tensors of
+the parameters' shapes (Meta-SGD). Parameters without a step size are not adapted (ANIL)."""
 
 
 def adapt(
@@ -45,28 +45,28 @@ def adapt(
     num_steps: int = 1,
     first_order: bool = False,
 ) -> Params:
-    """Gradient steps on the support data of one task.
+    """Makes gradient steps on the support data of one task.
 
-    ``params <- params - lr * grad loss(params, support)`` (Finn et al., "Model-Agnostic
-    Meta-Learning for Fast Adaptation of Deep Networks", 2017, equation 1), ``num_steps`` times. The
+    Each step is ``params <- params - lr * grad loss(params, support)`` (Finn et al.,
+    "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", 2017, equation 1). The
     result is differentiable with respect to ``params`` and ``lr``.
 
     Args:
-        loss: Of the inner loop.
-        params: To start from; not written to.
-        support: What the loss takes; the same for every step.
-        lr: The step size α.
-        num_steps: Steps; 0 gives the parameters back.
-        first_order: Treat the gradients as constants (FOMAML): the derivative of the result with
-            respect to ``params`` is then the identity.
+        loss: Loss of the inner loop.
+        params: Initial parameters; they are not written to.
+        support: Support data, the same for every step.
+        lr: Step size α, or step sizes by name.
+        num_steps: Number of steps, at least 0 (default: 1).
+        first_order: Whether gradients are treated as constants, as in FOMAML (default: False). The
+            derivative of the result with respect to ``params`` is then the identity.
 
     Returns:
         The adapted parameters, by the same names.
 
     Raises:
-        ValueError: A step size for an unknown parameter, or a negative number of steps.
+        ValueError: A step size is for an unknown parameter, or the number of steps is negative.
     """
-    step_sizes = _by_name(lr, params)
+    step_sizes = _step_sizes_by_name(lr, params)
     adapted = {name: params[name] for name in step_sizes}
     fixed = {name: value for name, value in params.items() if name not in step_sizes}
 
@@ -78,14 +78,14 @@ def adapt(
         if first_order:
             gradients = {name: gradient.detach() for name, gradient in gradients.items()}
         adapted = {
-            name: _stepped(value, gradients[name], step_sizes[name])
+            name: _subtract_gradient(value, gradients[name], step_sizes[name])
             for name, value in adapted.items()
         }
     return {name: adapted.get(name, value) for name, value in params.items()}
 
 
-def _stepped(value: Tensor, gradient: Tensor, step_size: float | Tensor) -> Tensor:
-    """``value - step_size * gradient``: one pass over the memory, and one in its derivative."""
+def _subtract_gradient(value: Tensor, gradient: Tensor, step_size: float | Tensor) -> Tensor:
+    """Computes ``value - step_size * gradient`` in one pass, and its derivative in one pass."""
     if isinstance(step_size, Tensor):
         return value - step_size * gradient
     return torch.add(value, gradient, alpha=-step_size)
@@ -100,22 +100,24 @@ def adapt_tasks(
     chunk_size: int | None = None,
     **adapt_kwargs: Any,
 ) -> Params:
-    """:func:`adapt` for a whole meta-batch of tasks at once.
+    """Adapts to all tasks of a meta-batch at once, each as in :func:`adapt`.
 
     Args:
-        loss: Of the inner loop, for one task.
-        params: Shared by the tasks or, if ``stacked``, each with a leading task axis.
-        support: A nest of tensors with a leading task axis, ``[M, ...]``.
-        stacked: Whether the parameters are fast weights already.
-        chunk_size: Tasks at a time; all by default. Fewer need less memory and, with convolutions
-            on a CPU, less time.
-        **adapt_kwargs: For :func:`adapt`. Step sizes are shared by the tasks.
+        loss: Loss of the inner loop, for one task.
+        params: Initial parameters, shared by the tasks or, if ``stacked``, with a leading task
+            axis.
+        support: Support data: a nest of tensors with a leading task axis, ``[M, ...]``.
+        stacked: Whether the initial parameters are fast weights already (default: False).
+        chunk_size: Number of tasks at a time (default: all). Smaller chunks need less memory and,
+            with convolutions on a CPU, less time.
+        **adapt_kwargs: Arguments of :func:`adapt`. Step sizes are shared by the tasks.
 
     Returns:
         Fast weights: parameters with a leading task axis, ``[M, ...]``.
 
     Raises:
-        ValueError: As :func:`adapt`, or tensors of different numbers of tasks.
+        ValueError: :func:`adapt` would refuse the arguments, or tensors have different numbers of
+            tasks.
     """
     num_tasks = count_support(support)
     if stacked and count_support(params) != num_tasks:
@@ -140,28 +142,29 @@ def meta_loss(
     chunk_size: int | None = None,
     **adapt_kwargs: Any,
 ) -> Tensor:
-    """The loss on the query data of every task, after adaptation to its support data.
+    """Computes the loss of every task on its query data, after adaptation to its support data.
 
-    Its mean is what MAML minimises; ``meta_loss(...).mean().backward()`` gives the exact
-    meta-gradient, second derivatives included unless ``first_order``; with one exception. Second
-    derivatives *through* ``vmap`` of torch's batch, layer and instance normalisation with a scale
-    that adapts are silently wrong in torch 2.13. With these use :func:`meta_gradient`, or
-    :class:`meta_rl.batch_norm.BatchNorm`.
+    MAML minimises the mean of these losses. ``meta_loss(...).mean().backward()`` computes the exact
+    meta-gradient, with second derivatives unless ``first_order``. There is one exception: in torch
+    2.13, second derivatives *through* ``vmap`` of torch's batch, layer and instance normalisation
+    are wrong without any error if their scale adapts. With these layers use
+    :func:`meta_gradient`, or :class:`meta_rl.batch_norm.BatchNorm`.
 
     Args:
-        inner_loss: Of the inner loop, for one task.
-        outer_loss: Of the adapted parameters on the query data, for one task.
-        params: The initial parameters, shared by the tasks.
-        support: A nest of tensors with a leading task axis, ``[M, ...]``.
-        query: Likewise.
-        chunk_size: Tasks at a time; all by default.
-        **adapt_kwargs: For :func:`adapt`: ``lr``, ``num_steps``, ``first_order``.
+        inner_loss: Loss of the inner loop, for one task.
+        outer_loss: Loss of the adapted parameters on the query data, for one task.
+        params: Initial parameters, shared by the tasks.
+        support: Support data: a nest of tensors with a leading task axis, ``[M, ...]``.
+        query: Query data: a nest of tensors with a leading task axis, ``[M, ...]``.
+        chunk_size: Number of tasks at a time (default: all).
+        **adapt_kwargs: Arguments of :func:`adapt`: ``lr``, ``num_steps``, ``first_order``.
 
     Returns:
-        ``[M]``.
+        The losses of the tasks, ``[M]``.
 
     Raises:
-        ValueError: As :func:`adapt`, or tensors of different numbers of tasks.
+        ValueError: :func:`adapt` would refuse the arguments, or tensors have different numbers of
+            tasks.
     """
     _check_same_tasks(support, query)
 
@@ -182,27 +185,27 @@ def meta_gradient(
     chunk_size: int | None = None,
     **adapt_kwargs: Any,
 ) -> tuple[Params, Tensor]:
-    """The gradient of the mean of :func:`meta_loss` by the initial parameters: one meta-step.
+    """Computes the gradient of the mean :func:`meta_loss` with respect to the initial parameters.
 
-    Differentiates each task within ``vmap``: exact with every layer, batch normalisation included
-    (see :func:`meta_loss`), and a chunk's graph is gone before the next chunk begins. A pure
-    function, which ``torch.compile`` takes as one graph: that needs tens of seconds, and pays for
-    small networks, whose time goes into single operations.
+    Each task is differentiated within ``vmap``. So the gradient is exact with every layer, batch
+    normalisation included (see :func:`meta_loss`), and the graph of a chunk is freed before the
+    next chunk begins. The function is pure, and ``torch.compile`` makes one graph of it. Compiling
+    takes tens of seconds, and makes small networks faster.
 
     Args:
-        inner_loss: As for :func:`meta_loss`, like the other arguments.
-        outer_loss: Of the adapted parameters on the query data, for one task.
-        params: The initial parameters, shared by the tasks.
-        support: A nest of tensors with a leading task axis, ``[M, ...]``.
-        query: Likewise.
-        chunk_size: Tasks at a time; all by default.
-        **adapt_kwargs: For :func:`adapt`: ``lr``, ``num_steps``, ``first_order``.
+        inner_loss: Loss of the inner loop, for one task.
+        outer_loss: Loss of the adapted parameters on the query data, for one task.
+        params: Initial parameters, shared by the tasks.
+        support: Support data: a nest of tensors with a leading task axis, ``[M, ...]``.
+        query: Query data: a nest of tensors with a leading task axis, ``[M, ...]``.
+        chunk_size: Number of tasks at a time (default: all).
+        **adapt_kwargs: Arguments of :func:`adapt`: ``lr``, ``num_steps``, ``first_order``.
 
     Returns:
         The gradient, by the names of the parameters, and the losses of the tasks, ``[M]``.
 
     Raises:
-        ValueError: As :func:`meta_loss`.
+        ValueError: :func:`meta_loss` would refuse the arguments.
 
     Example:
         >>> step = functools.partial(meta_gradient, loss, loss, lr=0.01, num_steps=5)
@@ -218,31 +221,32 @@ def meta_gradient(
         adapted = adapt(inner_loss, values, task_support, **adapt_kwargs)
         return outer_loss(adapted, task_query)
 
-    of_tasks: Any = vmap(
+    all_tasks: Any = vmap(
         grad_and_value(one_task), (None, 0, 0), chunk_size=chunk_size, randomness="different"
     )
-    gradients, losses = of_tasks(params, support, query)
+    gradients, losses = all_tasks(params, support, query)
     return {name: gradient.mean(dim=0) for name, gradient in gradients.items()}, losses
 
 
 def task_gradients(
     losses: Losses, params: Params, data: Any, *, chunk_size: int | None = None
 ) -> tuple[Params, Tensor]:
-    """The gradient of every task's loss at parameters of its own; not differentiable.
+    """Computes the gradient of every task's loss with respect to parameters of its own.
 
-    Equal to ``vmap(grad_and_value(loss))``, with a quarter of its overhead.
+    The result is that of ``vmap(grad_and_value(loss))``, with a quarter of its overhead. It is not
+    differentiable.
 
     Args:
-        losses: Of all tasks.
-        params: Where the gradients are taken, ``[M, ...]`` each.
-        data: What the losses take, with a leading task axis.
-        chunk_size: Tasks at a time; all by default.
+        losses: Function that computes the losses of all tasks.
+        params: Parameters of every task, ``[M, ...]`` each.
+        data: Data of the losses, with a leading task axis.
+        chunk_size: Number of tasks at a time (default: all).
 
     Returns:
         The gradients, by the names of the parameters, ``[M, ...]``, and the losses, ``[M]``.
 
     Raises:
-        ValueError: Tensors of different numbers of tasks.
+        ValueError: Tensors have different numbers of tasks.
     """
     _check_same_tasks(params, data, "parameters", "data")
 
@@ -256,9 +260,9 @@ def task_gradients(
 def hessian_vector_product(
     losses: Losses, params: Params, data: Any, vector: Params, *, chunk_size: int | None = None
 ) -> Params:
-    """One product with the Hessian of every task: :func:`hessian_vector_products` for one vector.
+    """Computes one Hessian-vector product of every task (:func:`hessian_vector_products`).
 
-    The graph of a chunk is gone before the next one begins.
+    The graph of a chunk is freed before the next chunk begins.
     """
     _check_same_tasks(params, data, "parameters", "data")
 
@@ -272,54 +276,57 @@ def hessian_vector_product(
 def hessian_vector_products(
     losses: Losses, params: Params, data: Any, *, chunk_size: int | None = None
 ) -> Callable[[Params], Params]:
-    """Products with the Hessian of every task, ``v -> ∇² loss(params, data) v``.
+    """Makes a function for products with the Hessian of every task, ``∇² loss(params, data) v``.
 
-    By differentiating the gradient once more. The graph of the gradient is made once and kept, so
-    that a product costs one pass through it: for solvers that ask for many.
+    The function differentiates the gradient once more. The graph of the gradient is made once and
+    kept, so that each product costs one pass through it. This serves solvers that need many
+    products.
 
     Args:
-        losses: Of all tasks, twice differentiable.
-        params: Where the Hessians are taken, ``[M, ...]`` each.
-        data: What the losses take, with a leading task axis.
-        chunk_size: Tasks in one graph; all by default.
+        losses: Function that computes the losses of all tasks, twice differentiable.
+        params: Parameters of every task, ``[M, ...]`` each.
+        data: Data of the losses, with a leading task axis.
+        chunk_size: Number of tasks in one graph (default: all).
 
     Returns:
         A function from vectors to products, both by the names of the parameters, ``[M, ...]``.
 
     Raises:
-        ValueError: Tensors of different numbers of tasks.
+        ValueError: Tensors have different numbers of tasks.
     """
     _check_same_tasks(params, data, "parameters", "data")
-    slices = _chunks(params, chunk_size)
+    slices = _task_slices(params, chunk_size)
     graphs = [
-        _gradient_graph(losses, _part(params, tasks), _part(data, tasks), create_graph=True)
+        _gradient_graph(
+            losses, _take_slice(params, tasks), _take_slice(data, tasks), create_graph=True
+        )
         for tasks in slices
     ]
 
     def product(vector: Params) -> Params:
         parts = [
-            graph.times_hessian(_part(vector, tasks), keep=True)
+            graph.times_hessian(_take_slice(vector, tasks), keep=True)
             for tasks, graph in zip(slices, graphs, strict=True)
         ]
-        return _joined(parts)
+        return _concatenate(parts)
 
     return product
 
 
 class _GradientGraph(NamedTuple):
-    """The losses of some tasks, ``[M]``, and their gradients by the parameters, ``[M, ...]``."""
+    """The losses of some tasks, ``[M]``, and their gradients, ``[M, ...]``, with their graph."""
 
     params: Params
     losses: Tensor
     gradients: Params
 
     def times_hessian(self, vector: Params, *, keep: bool) -> Params:
-        """Of sum_i g_i v_i by the parameters: a Hessian is symmetric."""
-        curved = {name: value for name, value in self.gradients.items() if value.requires_grad}
+        """Computes H v as the gradient of Σ gᵢ vᵢ, since the Hessian H is symmetric."""
+        varying = {name: value for name, value in self.gradients.items() if value.requires_grad}
         products = torch.autograd.grad(
-            list(curved.values()),
+            list(varying.values()),
             list(self.params.values()),
-            [vector[name] for name in curved],
+            [vector[name] for name in varying],
             retain_graph=keep,
             materialize_grads=True,
         )
@@ -339,43 +346,45 @@ def _gradient_graph(
 
 
 def in_chunks(function: Any, *args: Any, chunk_size: int | None) -> Any:
-    """What a function of many tasks gives for some tasks at a time, one behind the other.
+    """Applies a function to some tasks at a time, and concatenates the results.
 
     Args:
-        function: Of nests of tensors with a leading task axis, to a nest of such tensors.
-        *args: Such nests.
-        chunk_size: Tasks at a time; ``None`` for all.
+        function: Function from nests of tensors with a leading task axis to such a nest.
+        *args: Nests of tensors with a leading task axis.
+        chunk_size: Number of tasks at a time; ``None`` for all.
     """
     if chunk_size is None:
         return function(*args)
-    return _joined([function(*_part(args, tasks)) for tasks in _chunks(args, chunk_size)])
+    return _concatenate(
+        [function(*_take_slice(args, tasks)) for tasks in _task_slices(args, chunk_size)]
+    )
 
 
-def _chunks(nest: Any, chunk_size: int | None) -> list[slice]:
+def _task_slices(nest: Any, chunk_size: int | None) -> list[slice]:
     num_tasks = count_support(nest)
     size = chunk_size or num_tasks
     return [slice(start, start + size) for start in range(0, num_tasks, size)]
 
 
-def _part(nest: Any, tasks: slice) -> Any:
+def _take_slice(nest: Any, tasks: slice) -> Any:
     return tree_map(lambda leaf: leaf[tasks], nest)
 
 
-def _joined(parts: Sequence[Any]) -> Any:
-    """Nests of neighbouring tasks as one."""
+def _concatenate(parts: Sequence[Any]) -> Any:
+    """Concatenates nests of tensors along the task axis."""
     return parts[0] if len(parts) == 1 else tree_map(lambda *leaves: torch.cat(leaves), *parts)
 
 
 def of_every_task(params: Params, num_tasks: int) -> Params:
-    """The same parameters for each of M tasks, ``[M, ...]``, without a copy."""
+    """Expands the parameters to M tasks, ``[M, ...]``, without a copy."""
     return {name: value.expand(num_tasks, *value.shape) for name, value in params.items()}
 
 
 def count_support(data: Any) -> int:
-    """The length of the leading task axis of a nest of tensors.
+    """Returns the length of the leading task axis of a nest of tensors.
 
     Raises:
-        ValueError: No tensors, no tasks, or leading axes of different lengths.
+        ValueError: There are no tensors or no tasks, or the leading axes have different lengths.
     """
     leaves = [leaf for leaf in tree_leaves(data) if isinstance(leaf, Tensor)]
     lengths = {len(leaf) if leaf.dim() else 0 for leaf in leaves}
@@ -394,12 +403,12 @@ def _check_same_tasks(
 
 
 def detached(params: Mapping[str, Tensor]) -> Params:
-    """The same values outside any graph."""
+    """Returns the same values, detached from any graph."""
     return {name: value.detach() for name, value in params.items()}
 
 
-def _by_name(lr: StepSize, params: Params) -> dict[str, Any]:
-    """The step size of every parameter that is adapted."""
+def _step_sizes_by_name(lr: StepSize, params: Params) -> dict[str, Any]:
+    """Returns the step size of every parameter that is adapted."""
     if not isinstance(lr, Mapping):
         return dict.fromkeys(params, lr)
     unknown = sorted(set(lr) - set(params))
@@ -409,5 +418,5 @@ def _by_name(lr: StepSize, params: Params) -> dict[str, Any]:
 
 
 def is_finite(values: Any) -> Tensor:
-    """Whether no tensor in the nest holds a nan or an infinity: a bool on their device."""
+    """Tells whether all numbers in a nest of tensors are finite: a bool tensor on their device."""
     return torch.stack([leaf.isfinite().all() for leaf in tree_leaves(values)]).all()

@@ -1,8 +1,8 @@
-"""Confidence intervals for what trainings earn on tasks: pure functions on arrays.
+"""Confidence intervals for the values of trainings on tasks: pure functions on arrays.
 
-Letters of shapes: R trainings, T tasks, n independent rows, C columns; every column is treated by
-itself. Where values are said to be crossed, all R trainings were tested on the same T tasks, and
-both are taken to be random draws: the interval is for a new training on a new task.
+The letters of shapes are R trainings, T tasks, n independent rows and C columns. Every column is
+treated by itself. Values are *crossed* if all R trainings were tested on the same T tasks. Both are
+then taken to be random draws: the interval is for a new training on a new task.
 ``benchmarks/interval_coverage.py`` measures how often these intervals cover the truth.
 """
 
@@ -15,11 +15,11 @@ from scipy import stats
 
 QUARTER = 0.25
 LEAST_COUNT = 5.0
-"""Least number of failures, and of successes, for which the variance of a share is trusted."""
+"""Least number of failures, and of successes, for which the variance of a share is reliable."""
 
 
 class Spread(NamedTuple):
-    """How uncertain an estimate is.
+    """The uncertainty of an estimate.
 
     Attributes:
         variance: Variance of the estimate, ``[C]``.
@@ -31,10 +31,10 @@ class Spread(NamedTuple):
 
 
 def independent_spread(rows: np.ndarray) -> Spread:
-    """Gives the spread of the mean of independent rows (Student, 1908).
+    """Computes the spread of the mean of independent rows (Student, 1908).
 
     Args:
-        rows: ``[n, C]``, at least two rows.
+        rows: Values, ``[n, C]``, at least two rows.
     """
     num, columns = rows.shape
     variance = _without_rounding(rows.var(axis=0, ddof=1), rows) / num
@@ -42,7 +42,7 @@ def independent_spread(rows: np.ndarray) -> Spread:
 
 
 def crossed_spread(values: np.ndarray) -> Spread:
-    """Gives the spread of the mean of crossed values, by two-way random effects.
+    """Computes the spread of the mean of crossed values, by two-way random effects.
 
     A value is the sum of the mean, an effect of the training, an effect of the task and a remainder
     (both together, and chance). With the mean squares of trainings A, of tasks B and of remainders
@@ -54,7 +54,7 @@ def crossed_spread(values: np.ndarray) -> Spread:
     approach for analyzing multireader multicase radiological imaging data", 2014).
 
     Args:
-        values: ``[R, T, C]``, at least two trainings and two tasks.
+        values: Values, ``[R, T, C]``, at least two trainings and two tasks.
     """
     num_trainings, num_tasks, _ = values.shape
     mean = values.mean(axis=(0, 1))
@@ -73,7 +73,7 @@ def crossed_spread(values: np.ndarray) -> Spread:
     squares = _without_rounding(squares / freedoms[:, None], values.reshape(-1, values.shape[-1]))
     trainings, tasks, rest = squares
     total = np.maximum(trainings - rest, 0) + np.maximum(tasks - rest, 0) + rest
-    # The remainder is left in the sum once where both or none of the others are above it.
+    # The sum contains the remainder where both or none of the other two exceed it.
     counts = np.stack([trainings > rest, tasks > rest, (trainings > rest) == (tasks > rest)])
     below = np.sum(counts * np.square(squares) / freedoms[:, None], axis=0)
     varies = below > 0
@@ -82,14 +82,14 @@ def crossed_spread(values: np.ndarray) -> Spread:
 
 
 def student_interval(estimate: np.ndarray, spread: Spread, confidence: float) -> np.ndarray:
-    """Gives Student's interval about an estimate ``[C]``, as ``[C, 2]``."""
+    """Computes Student's interval about an estimate ``[C]``, as ``[C, 2]``."""
     quantile = stats.t.ppf((1 + confidence) / 2, spread.freedom)
     half = quantile * np.sqrt(spread.variance)
     return np.stack([estimate - half, estimate + half], axis=-1)
 
 
 def share_interval(share: np.ndarray, spread: Spread, units: int, confidence: float) -> np.ndarray:
-    """Gives the interval of a share, honest near 0 and 1, as ``[C, 2]``.
+    """Computes the interval of a share, which stays valid near 0 and 1, as ``[C, 2]``.
 
     This is Clopper and Pearson's interval for the effective number of independent outcomes
     (Clopper and Pearson, "The use of confidence or fiducial limits", 1934; Korn and Graubard,
@@ -99,13 +99,13 @@ def share_interval(share: np.ndarray, spread: Spread, units: int, confidence: fl
     exactly Clopper and Pearson's interval.
 
     Where a unit's value is a fraction (several episodes of a task, several queries), the effective
-    number is larger than the number of units. Near 0 or 1 the variance is then not to be trusted,
-    as the rare units that fail may not be among those seen: with fewer than 5 units' worth of
-    failures, or of successes, the effective number is at most that of the units.
+    number is larger than the number of units. Near 0 or 1 the variance is then unreliable, as the
+    rare units that fail may not be in the sample. With fewer than 5 units' worth of failures, or of
+    successes, the effective number is therefore at most that of the units.
 
     Args:
         share: Mean of values in [0, 1], ``[C]``.
-        spread: Its spread.
+        spread: Spread of the share.
         units: Number of independent units (tasks), at least 2.
         confidence: Coverage, between 0 and 1.
     """
@@ -121,7 +121,7 @@ def share_interval(share: np.ndarray, spread: Spread, units: int, confidence: fl
 
 
 def clopper_pearson(successes: np.ndarray, number: np.ndarray, confidence: float) -> np.ndarray:
-    """Gives Clopper and Pearson's interval, ``[C, 2]``, also for counts that are not whole.
+    """Computes Clopper and Pearson's interval, ``[C, 2]``, also for counts that are not whole.
 
     Args:
         successes: Number of successes, ``[C]``, from 0 to ``number``.
@@ -137,12 +137,12 @@ def clopper_pearson(successes: np.ndarray, number: np.ndarray, confidence: float
 
 
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
-    """The mean of the middle half."""
+    """Computes the mean of the middle half of the values."""
     return stats.trim_mean(values, QUARTER, axis=axis)
 
 
 def interquartile_influence(rows: np.ndarray) -> np.ndarray:
-    """Gives what each row adds to the interquartile mean, ``[n, C]``.
+    """Computes the contribution of each row to the interquartile mean, ``[n, C]``.
 
     These are the rows with the outer quarters moved to the ends of the middle half (winsorised),
     divided by the share of rows in that half: up to a constant, the empirical influence function
@@ -150,7 +150,7 @@ def interquartile_influence(rows: np.ndarray) -> np.ndarray:
     the mean of these.
 
     Args:
-        rows: ``[n, C]``.
+        rows: Values, ``[n, C]``.
     """
     num = len(rows)
     cut = int(QUARTER * num)
@@ -159,7 +159,7 @@ def interquartile_influence(rows: np.ndarray) -> np.ndarray:
 
 
 def trimmed_spread(rows: np.ndarray) -> Spread:
-    """Gives the spread of the interquartile mean of independent rows.
+    """Computes the spread of the interquartile mean of independent rows.
 
     The squares of the winsorised rows about their mean are summed and divided by h (h - 1), h being
     the number of rows in the middle half; there are h - 1 degrees of freedom (Tukey and McLaughlin,
@@ -167,7 +167,7 @@ def trimmed_spread(rows: np.ndarray) -> Spread:
     two-sample trimmed t for unequal population variances", 1974).
 
     Args:
-        rows: ``[n, C]``, at least two rows.
+        rows: Values, ``[n, C]``, at least two rows.
     """
     num, columns = rows.shape
     kept = num - 2 * int(QUARTER * num)
@@ -177,10 +177,10 @@ def trimmed_spread(rows: np.ndarray) -> Spread:
 
 
 def interquartile_mean_of_share(share: np.ndarray) -> np.ndarray:
-    """Gives the interquartile mean of outcomes of 0 and 1 of which ``share`` are 1.
+    """Computes the interquartile mean of outcomes of 0 and 1 of which ``share`` are 1.
 
-    The lowest and the highest quarter are cut off, so that of a share p there remain
-    (p - 1/4) / (1/2), from 0 to 1, which rises with p.
+    The lowest and the highest quarter are cut off. For a share p, the mean of the rest is
+    (p - 1/4) / (1/2), limited to 0 and 1.
     """
     return np.clip((share - QUARTER) / (1 - 2 * QUARTER), 0, 1)
 

@@ -1,4 +1,4 @@
-"""Making batches of task environments, from whatever names or holds them."""
+"""Functions that make batches of task environments from ids or from environments."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
 
 ADAPTER = "meta_rl.adapter:TaskVectorAdapter"
-"""The batch of environments that have none of their own, by name as environments are."""
+"""The batch for environments without a native one, as a name that is imported when needed."""
 
 
 def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs: Any) -> VectorEnv:
-    """A batch of ``num_tasks * envs_per_task`` sub-environments, in one equal block per task.
+    """Makes a batch of ``num_tasks * envs_per_task`` sub-environments, one equal block per task.
 
     Args:
-        env_id: An id, with or without ``meta_rl/`` and the version; of a family of ours, or of any
-            registered environment with a ``task_split`` that takes ``options={"task": ...}``.
-        num_tasks: Tasks at a time, M.
-        envs_per_task: Sub-environments for each, B.
-        **kwargs: For the family and for :class:`meta_rl.TaskVectorEnv`; for a plain Python
-            environment, for :class:`meta_rl.adapter.TaskVectorAdapter`.
+        env_id: Environment id, with or without ``meta_rl/`` and the version. It is the id of a
+            family of this library, or of any registered environment that has a ``task_split`` and
+            accepts ``reset(options={"task": ...})``.
+        num_tasks: Number of tasks at a time, M.
+        envs_per_task: Number of sub-environments of each task, B (default: 1).
+        **kwargs: Arguments of the family and of :class:`meta_rl.TaskVectorEnv`; for a plain Python
+            environment, of :class:`meta_rl.adapter.TaskVectorAdapter`.
 
     Raises:
-        ValueError: Unknown id, or a count below one.
+        ValueError: The id is unknown, or a count is below one.
     """
     num_envs = check_count("num_tasks", num_tasks) * check_count("envs_per_task", envs_per_task)
     env_id = find_env_id(env_id)
@@ -43,12 +44,12 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
 
 
 def is_python(env_id: str) -> bool:
-    """Whether sub-environments are Python objects, which take much longer to step."""
+    """Tells whether sub-environments are Python objects, which are much slower to step."""
     return find_env_id(env_id).removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS
 
 
 def env_constructor(env_id: str) -> Callable[..., Any] | None:
-    """The callable that takes an environment's arguments; ``None`` where that is not known."""
+    """Returns the callable that takes an environment's arguments; ``None`` if it is unknown."""
     definition = gym.spec(env_id).kwargs.get("definition") if env_id in gym.registry else None
     if is_python(env_id):
         definition = gym.spec(env_id).entry_point
@@ -58,17 +59,17 @@ def env_constructor(env_id: str) -> Callable[..., Any] | None:
 
 
 def as_task_vec(env: Any) -> VectorEnv:
-    """A batch of task environments, from one of them or from the batch itself.
+    """Returns a batch of task environments: the given one, or a batch of one environment.
 
     Args:
-        env: A batch with ``task_split`` and ``set_tasks``; or one environment with a ``task_split``
-            that takes ``options={"task": ...}``, which becomes a batch of one.
+        env: Batch with ``task_split`` and ``set_tasks``; or one environment that has a
+            ``task_split`` and accepts ``reset(options={"task": ...})``.
 
     Raises:
-        ValueError: Something without tasks.
+        ValueError: The environment has no tasks.
     """
     if isinstance(env, VectorEnv):
-        task_batch(env)  # refuses one without tasks
+        task_batch(env)  # refuses a batch without tasks
         return env
     if not isinstance(env, gym.Env) or not hasattr(env.unwrapped, "task_split"):
         raise ValueError(
@@ -78,7 +79,7 @@ def as_task_vec(env: Any) -> VectorEnv:
 
 
 def family_name(env: VectorEnv) -> str:
-    """What family a batch is of: ``module:Class`` of its definition, or its id."""
+    """Returns the name of a batch's family: ``module:Class`` of its definition, or its id."""
     definition = getattr(env.unwrapped, "definition", None)
     if definition is not None:
         return f"{type(definition).__module__}:{type(definition).__qualname__}"

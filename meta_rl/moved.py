@@ -1,7 +1,7 @@
-"""Modules that have moved: their old names still import, and give the modules of today.
+"""Old names of modules that have moved; importing an old name imports the new module.
 
-Saved agents name the classes of their networks by module, and users may have imported these. A new
-entry needs no code: importing the old name imports the new module, whenever that happens.
+Saved agents name the classes of their networks by module, and users may have imported these
+modules. A moved module needs an entry in :data:`MOVED`, and no other code.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ MOVED = {
     "meta_rl.task_replay": "meta_rl.agents.pearl.replay",
     "meta_rl.tuned": "meta_rl.cli.settings",
 }
-"""New names by old ones."""
+"""The new name of each old name."""
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds the modules of :data:`MOVED` by their old names."""
+    """An importer that finds the modules of :data:`MOVED` by their old names."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
-        """How to import an old name; ``None`` for any other."""
+        """Returns the import specification of an old name; ``None`` for any other name."""
         return ModuleSpec(name, self) if name in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The module of the new name."""
+        """Imports the module of the new name."""
         module = importlib.import_module(MOVED[spec.name])
-        self._own_spec = module.__spec__  # which the import system replaces by `spec`
+        self._own_spec = module.__spec__  # the import system replaces it by `spec`
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing but restore what the import system replaced: the module has run already."""
+        """Restores the specification that the import system replaced; the module has run."""
         module.__spec__ = self._own_spec
 
 
 def keep_old_names() -> None:
-    """Make the old names importable; repeating it does nothing."""
+    """Makes the old names importable; a second call does nothing."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
         sys.meta_path.append(MovedModules())

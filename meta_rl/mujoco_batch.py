@@ -1,7 +1,7 @@
-"""Many robots stepped at once, by MuJoCo's own pool of threads.
+"""Batched MuJoCo physics: many robots are stepped at once, on several threads.
 
-:class:`MujocoBatch` is the physics behind the robot families: arrays of states in, arrays of states
-out. It holds no state of its own, so that the definitions on top of it stay pure.
+:class:`MujocoBatch` is the physics of the robot families. It takes and returns arrays of states,
+and holds no state of its own, so that the definitions that use it stay pure.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from meta_rl.tasks import check_count
 FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 
 Sensor = tuple[mujoco.mjtSensor, mujoco.mjtObj, str]
-"""What a sensor measures, the kind of object that it is fixed to, and that object's name."""
+"""Type of a sensor, type of the object that it is fixed to, and name of that object."""
 
 
 class MujocoBatch:
-    """Steps ``N`` copies of a model natively (``mujoco.rollout``), ``N`` being any number.
+    """The physics of any number ``N`` of copies of a model, stepped by ``mujoco.rollout``.
 
     A physics state is a row of ``mjSTATE_FULLPHYSICS``: time, ``qpos``, ``qvel`` and, where the
-    model has them, activations. It is all that a step depends on: MuJoCo's solver starts each step
-    anew, and not from the accelerations of the step before. A rollout cannot read those, and a
-    guess of them made no robot measurably faster. The next state is Gymnasium's, up to the
-    tolerance of the solver (relative deviation below 1e-6: `benchmarks/physics_equality.py`).
+    model has them, activations. A step depends on nothing else: MuJoCo's solver starts each step
+    anew, and not from the accelerations of the step before, which a rollout cannot read. The next
+    state is Gymnasium's, up to the tolerance of the solver (relative deviation below 1e-6:
+    `benchmarks/physics_equality.py`).
 
     Args:
-        xml_file: A file that Gymnasium ships (``"half_cheetah.xml"``), or a path that starts with
-            ``.``, ``/`` or ``~``.
-        frame_skip: Calls of ``mj_step`` in one step.
-        nthread: Threads, the caller among them; the others start at the first step of more than one
-            robot. As many as the process has cores by default.
-        sensors: What :meth:`sense` measures, in this order.
-        chunk_size: Robots that a thread takes at a time; by default about 32, and a tenth of its
-            share in large batches.
+        xml_file: Name of a file that Gymnasium ships (``"half_cheetah.xml"``), or path that starts
+            with ``.``, ``/`` or ``~``.
+        frame_skip: Number of calls of ``mj_step`` in one step.
+        nthread: Number of threads, the calling one included (default: number of cores that the
+            process may use). The others start at the first step of more than one robot.
+        sensors: Sensors for :meth:`sense`, in the order of its result (default: none).
+        chunk_size: Number of robots that a thread takes at a time (default: about 32, and a tenth
+            of the thread's share in large batches).
 
     Attributes:
-        model: The compiled ``MjModel``, with textures of one pixel: a copy per task stays small.
-        lists_contacts: Whether the model has pairs of geoms in place of their bits
+        model: Compiled ``MjModel``, with textures of one pixel, so that a copy per task is small.
+        lists_contacts: Whether the model's contacts are listed as pairs of geoms
             (:mod:`meta_rl.contact_pairs`).
-        dt: Simulated seconds in one step.
-        init_qpos: The model's own first positions, ``[nq]``.
+        dt: Duration of one step, in simulated seconds.
+        init_qpos: Initial positions of the model, ``[nq]``.
 
     Raises:
-        OSError: No such file.
-        ValueError: A number that is not whole and positive, or a sensor on an unknown object.
+        OSError: The file does not exist.
+        ValueError: A number is not whole and positive, or a sensor is on an unknown object.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class MujocoBatch:
         self.nthread = check_count("nthread", count_cores() if nthread is None else nthread)
         self.chunk_size = chunk_size and check_count("chunk_size", chunk_size)
         self.model, self.lists_contacts = list_contacts(_read_model(self.xml_file))
-        _leave_out_idle_work(self.model)
+        _switch_off_unneeded_work(self.model)
         self.sensing_model = _sensing_model(self.xml_file, sensors) if sensors else None
         self.dt = self.model.opt.timestep * self.frame_skip
         self.init_qpos = self.model.qpos0.copy()
@@ -82,15 +82,15 @@ class MujocoBatch:
         self._work: tuple[np.ndarray, np.ndarray, list[mujoco.MjModel]] | None = None
 
     def qpos(self, physics: Any) -> Any:
-        """Positions, ``[N, nq]``: a view."""
+        """Returns the positions, ``[N, nq]``, as a view."""
         return physics[:, self._qpos]
 
     def qvel(self, physics: Any) -> Any:
-        """Velocities, ``[N, nv]``: a view."""
+        """Returns the velocities, ``[N, nv]``, as a view."""
         return physics[:, self._qvel]
 
     def physics(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-        """Physics states at time 0 with these positions and velocities, ``[N, nstate]``."""
+        """Makes physics states at time 0 with these positions and velocities, ``[N, nstate]``."""
         states = np.zeros((len(qpos), self._size))
         states[:, self._qpos] = qpos
         states[:, self._qvel] = qvel
@@ -102,15 +102,16 @@ class MujocoBatch:
         control: np.ndarray,
         models: Sequence[mujoco.MjModel] | None = None,
     ) -> np.ndarray:
-        """Step every robot ``frame_skip`` times with its control held.
+        """Steps every robot ``frame_skip`` times with constant control.
 
         Args:
-            physics: States ``[N, nstate]``; not written to.
-            control: ``[N, nu]``; MuJoCo clips it to the range of the actuators.
-            models: One per robot, all with the sizes of :attr:`model`, which is the default.
+            physics: Physics states, ``[N, nstate]``; they are not written to.
+            control: Controls, ``[N, nu]``, which MuJoCo clips to the range of the actuators.
+            models: One model per robot, all with the sizes of :attr:`model` (default:
+                :attr:`model` for all).
 
         Returns:
-            The states after it: a new array.
+            The states after the steps, in a new array.
         """
         num = len(physics)
         if self._work is None or len(self._work[0]) != num:
@@ -127,11 +128,11 @@ class MujocoBatch:
         return states[:, -1].copy()
 
     def sense(self, physics: np.ndarray) -> np.ndarray:
-        """What the sensors measure in these states, ``[N, nsensordata]``.
+        """Returns the measurements of the sensors in these states, ``[N, nsensordata]``.
 
         MuJoCo's own sensor data after a step belong to the state before the last ``mj_step``. These
-        belong to the states that are given. Contacts and actuators are left out of the evaluation:
-        positions and velocities do not depend on them, forces and accelerations would.
+        belong to the given states. Contacts and actuators are left out of the computation: sensors
+        of positions and velocities do not depend on them; forces and accelerations would.
         """
         model = self.sensing_model
         if model is None:
@@ -142,7 +143,7 @@ class MujocoBatch:
         return measured[:, 0]
 
     def close(self) -> None:
-        """End the threads; the next step starts them again."""
+        """Ends the threads; the next step starts them again."""
         self._roll_out.close()
         self._work = None
 
@@ -156,15 +157,17 @@ class MujocoBatch:
 
 
 class ModelPerTask:
-    """A model for every task of a batch: copies of one whose values the task multiplies.
+    """A model for every task of a batch: copies of one model, with values that the task multiplies.
 
-    A copy is written anew only where its task has changed, and always from the nominal values, so
-    that nothing drifts. ``mj_setConst`` then derives what depends on masses and inertias.
+    A copy is written again only where its task has changed, and always from the nominal values, so
+    that rounding errors do not add up. ``mj_setConst`` then updates the fields that depend on
+    masses and inertias.
 
     Args:
-        nominal: The model that is copied; it stays as it is.
-        varied: Fields of the model, and which of their entries the task multiplies.
-        lists_contacts: As :attr:`MujocoBatch.lists_contacts`: the pairs follow the geoms.
+        nominal: Model that is copied; it is not changed.
+        varied: Names of the model's fields, and the entries of each that the task multiplies.
+        lists_contacts: Whether the model's contacts are listed as pairs, whose parameters then
+            follow those of the geoms (default: False).
     """
 
     def __init__(
@@ -178,10 +181,10 @@ class ModelPerTask:
         self._written: dict[str, np.ndarray] = {}
 
     def scaled(self, multipliers: dict[str, np.ndarray]) -> list[mujoco.MjModel]:
-        """One model per task.
+        """Returns one model per task.
 
         Args:
-            multipliers: For every varied field, ``[N, ...]``, to be multiplied with its entries.
+            multipliers: Factors ``[N, ...]`` of the entries of every varied field, by its name.
 
         Returns:
             ``N`` models, valid until the next call.
@@ -196,12 +199,14 @@ class ModelPerTask:
                 different = factors != self._written[name]
                 changed |= different.reshape(num, -1).any(axis=1)
         for i in np.flatnonzero(changed):
-            self._write(self._models[i], {name: multipliers[name][i] for name in self.varied})
+            self._write_scaled_fields(
+                self._models[i], {name: multipliers[name][i] for name in self.varied}
+            )
         if changed.any():
             self._written = {name: factors.copy() for name, factors in multipliers.items()}
         return self._models
 
-    def _write(self, model: mujoco.MjModel, factors: dict[str, np.ndarray]) -> None:
+    def _write_scaled_fields(self, model: mujoco.MjModel, factors: dict[str, np.ndarray]) -> None:
         for name, index in self.varied.items():
             getattr(model, name)[index] = getattr(self.nominal, name)[index] * factors[name]
         mujoco.mj_setConst(model, self._scratch)
@@ -212,15 +217,16 @@ class ModelPerTask:
 def compile_model(
     xml_file: str, sensors: Sequence[Sensor] = (), *, textures: bool = False
 ) -> mujoco.MjModel:
-    """Compile a file.
+    """Compiles a model file.
 
     Args:
-        xml_file: A path.
-        sensors: Added after those of the file.
-        textures: Keep them, for pictures. They are half a megabyte for each copy of a model.
+        xml_file: Path of the file.
+        sensors: Sensors that are added after those of the file (default: none).
+        textures: Whether textures are kept, for pictures (default: False). They take half a
+            megabyte for each copy of a model.
 
     Raises:
-        ValueError: A sensor on an object that the model does not have.
+        ValueError: A sensor is on an object that the model does not have.
     """
     spec = _read_model(xml_file, textures=textures)
     for kind, object_kind, name in sensors:
@@ -236,21 +242,22 @@ def _read_model(xml_file: str, *, textures: bool = False) -> mujoco.MjSpec:
     return spec
 
 
-def _leave_out_idle_work(model: mujoco.MjModel) -> None:
-    """Switch off what costs time and cannot change where a rollout goes, beyond rounding.
+def _switch_off_unneeded_work(model: mujoco.MjModel) -> None:
+    """Switches off work of MuJoCo that cannot change a rollout beyond rounding.
 
-    A robot's constraints are one problem: looking for islands of them finds one. A rollout has no
-    accelerations to start the solver from, so that comparing them with the unconstrained ones is
-    idle; the Newton solver converges from either. The slow solver of Humanoid (PGS) keeps them.
+    A robot's constraints are one problem, so that a search for islands of constraints finds only
+    one. A rollout has no earlier accelerations to start the solver from, so that comparing them
+    with the unconstrained ones is not needed: the Newton solver converges from either. The slow
+    solver of Humanoid (PGS) keeps this warm start.
     """
-    # MuJoCo 3.3.0 looks for islands only where it is asked to.
+    # MuJoCo 3.3.0 searches for islands only where a flag asks for it, and has no such bit.
     model.opt.disableflags |= int(getattr(mujoco.mjtDisableBit, "mjDSBL_ISLAND", 0))
     if model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON:
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
 
 
 def _sensing_model(xml_file: str, sensors: Sequence[Sensor]) -> mujoco.MjModel:
-    """A model that is stepped only for its sensors, as cheaply as it goes."""
+    """Makes a model that is stepped only for its sensors, without constraints and actuators."""
     model = compile_model(xml_file, sensors)
     off = mujoco.mjtDisableBit
     model.opt.disableflags |= int(off.mjDSBL_CONSTRAINT | off.mjDSBL_ACTUATION)

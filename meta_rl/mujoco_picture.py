@@ -1,6 +1,6 @@
 """Pictures of MuJoCo robots, with the goal drawn in the scene, and windows that show them.
 
-Pictures work on machines with no screen too; a window needs one.
+Pictures need no screen; a window needs one.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ import numpy as np
 from meta_rl.mujoco_batch import compile_model
 
 GOAL_COLOUR = np.array([0.1, 0.7, 0.2, 0.8], dtype=np.float32)
-BACKENDS = ("egl", "osmesa", "glfw")  # of MuJoCo, in the order in which they are tried on Linux
+BACKENDS = ("egl", "osmesa", "glfw")  # MuJoCo's, in the order in which they are tried on Linux
 MAX_GEOMS = 1000
 
 Scene = tuple[np.ndarray, np.ndarray | None, np.ndarray | None, int | None]
-"""Positions of the joints ``[nq]``; of the task an arrow ``[3]`` or a point ``[3]``, in m, or the
-number of a motor."""
+"""Positions of the joints ``[nq]``, and the marker of the task: an arrow ``[3]`` in m, a point
+``[3]`` in m, or the number of a motor."""
 
 
 class RobotCamera:
-    """Draws one robot at a time.
+    """A camera that draws one robot at a time.
 
     Args:
-        xml_file: A path to the model, whose textures are wanted here.
-        width: Of a frame, in pixels.
-        height: Of a frame, in pixels.
-        distance: Of the camera from what it looks at, in m.
-        elevation: Of the camera's direction, in degrees: -90 looks down.
-        azimuth: Of the camera's direction, in degrees: 90 looks along y.
-        track: Look at the robot's centre of mass; otherwise at the origin.
+        xml_file: Path of the model, which is drawn with its textures.
+        width: Width of a frame, in pixels.
+        height: Height of a frame, in pixels.
+        distance: Distance of the camera from the point that it looks at, in m.
+        elevation: Elevation of the camera's direction, in degrees; -90 looks down.
+        azimuth: Azimuth of the camera's direction, in degrees; 90 looks along y.
+        track: Whether the camera looks at the robot's centre of mass, or at the origin.
 
     Raises:
-        RuntimeError: No OpenGL backend works here; says what can be done.
+        RuntimeError: No OpenGL backend works here; the error states what to install.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RobotCamera:
         self._context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_150)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._camera, self._track = mujoco.MjvCamera(), track
-        _aim(self._camera, distance, elevation, azimuth)
+        _set_camera(self._camera, distance, elevation, azimuth)
 
     def draw(
         self,
@@ -74,18 +74,18 @@ class RobotCamera:
         point: np.ndarray | None = None,
         motor: int | None = None,
     ) -> np.ndarray:
-        """A frame, uint8 ``[height, width, 3]``.
+        """Draws a frame, uint8 ``[height, width, 3]``.
 
         Args:
             qpos: Positions of the joints, ``[nq]``.
-            arrow: A vector ``[3]`` in m, drawn above the first body.
-            point: A position ``[3]`` in m, drawn as a ball.
-            motor: Number of a motor, whose joint gets a small ball.
+            arrow: Vector ``[3]`` in m, drawn above the first body (default: none).
+            point: Position ``[3]`` in m, drawn as a ball (default: none).
+            motor: Number of a motor, whose joint gets a small ball (default: none).
         """
         self._gl.make_current()
-        _pose(self.model, self.data, qpos)
+        _set_pose(self.model, self.data, qpos)
         if self._track:
-            _follow(self._camera, self.data)
+            _look_at_robot(self._camera, self.data)
         mujoco.mjv_updateScene(
             self.model,
             self.data,
@@ -101,26 +101,28 @@ class RobotCamera:
         mujoco.mjr_render(self._view, self._scene, self._context)
         frame = np.empty((self._view.height, self._view.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(frame, None, self._view, self._context)
-        return frame[::-1].copy()  # OpenGL starts at the bottom
+        return frame[::-1].copy()  # OpenGL's first row is the lowest
 
     def close(self) -> None:
-        """Release what OpenGL holds."""
+        """Releases the resources of OpenGL."""
         self._context.free()
         self._gl.free()
 
 
 class RobotWindow:
-    """Shows one robot on the screen: Gymnasium's own window, with its keys and its mouse.
+    """Gymnasium's window with one robot, with its functions of the keyboard and the mouse.
 
     Args:
-        scenes: The scenes of a batch, of its states and tasks; the first is shown.
-        xml_file: A path to the model.
-        width: Of the window, in pixels.
-        height: Of the window, in pixels.
-        distance: As in :class:`RobotCamera`, and the others too; the mouse changes it.
-        elevation: Of the camera's direction.
-        azimuth: Of the camera's direction.
-        track: Whether to look at the robot.
+        scenes: Function that takes the states and tasks of a batch and returns its scenes; the
+            first scene is shown.
+        xml_file: Path of the model.
+        width: Width of the window, in pixels.
+        height: Height of the window, in pixels.
+        distance: Initial distance of the camera from the point that it looks at, in m; the mouse
+            changes the view.
+        elevation: Initial elevation of the camera's direction, in degrees; -90 looks down.
+        azimuth: Initial azimuth of the camera's direction, in degrees; 90 looks along y.
+        track: Whether the camera looks at the robot's centre of mass, or at the origin.
 
     Raises:
         RuntimeError: There is no screen.
@@ -151,35 +153,35 @@ class RobotWindow:
         self.model = compile_model(xml_file, textures=True)
         self.data = mujoco.MjData(self.model)
         self._viewer: Any = WindowViewer(self.model, self.data, width, height, MAX_GEOMS)
-        _aim(self._viewer.cam, distance, elevation, azimuth)
+        _set_camera(self._viewer.cam, distance, elevation, azimuth)
 
     def show(self, state: Any, tasks: Any) -> None:
-        """Show the first robot of a batch."""
+        """Shows the first robot of a batch."""
         qpos, arrow, point, motor = next(iter(self._scenes(state, tasks)))
         self._viewer.make_context_current()
-        # Gymnasium's window would end the process where the user closes it.
+        # Gymnasium's window would end the process when the user closes it.
         glfw.set_window_should_close(self._viewer.window, False)
-        _pose(self.model, self.data, qpos)
+        _set_pose(self.model, self.data, qpos)
         if self._track:
-            _follow(self._viewer.cam, self.data)
+            _look_at_robot(self._viewer.cam, self.data)
         for marker in goal_markers(self.data, arrow, point, motor):
             self._viewer.add_marker(**marker)
         self._viewer.render()
 
     def close(self) -> None:
-        """Close the window."""
+        """Closes the window."""
         self._viewer.free()
 
 
 def goal_markers(
     data: mujoco.MjData, arrow: np.ndarray | None, point: np.ndarray | None, motor: int | None
 ) -> list[dict[str, Any]]:
-    """What to draw for the goal, as arguments of ``mjv_initGeom``.
+    """Makes the markers of the goal, as arguments of ``mjv_initGeom``.
 
     Args:
-        data: Of the robot, posed.
-        arrow: A vector ``[3]`` in m, drawn above the first body; none if it has no length.
-        point: A position ``[3]`` in m, drawn as a ball.
+        data: Data of the robot in its current pose.
+        arrow: Vector ``[3]`` in m, drawn above the first body; none if its length is 0.
+        point: Position ``[3]`` in m, drawn as a ball.
         motor: Number of a motor, whose joint gets a small ball.
     """
     markers = []
@@ -210,49 +212,51 @@ def _marker(kind: Any, size: Any, position: Any, frame: Any) -> dict[str, Any]:
     }
 
 
-def _aim(camera: mujoco.MjvCamera, distance: float, elevation: float, azimuth: float) -> None:
-    """Set a camera that looks at the origin."""
+def _set_camera(
+    camera: mujoco.MjvCamera, distance: float, elevation: float, azimuth: float
+) -> None:
+    """Sets a camera that looks at the origin."""
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     camera.distance, camera.elevation, camera.azimuth = distance, elevation, azimuth
     camera.lookat[:] = 0.0
 
 
-def _follow(camera: mujoco.MjvCamera, data: mujoco.MjData) -> None:
-    """Look at the robot's centre of mass.
+def _look_at_robot(camera: mujoco.MjvCamera, data: mujoco.MjData) -> None:
+    """Turns a camera to the robot's centre of mass.
 
-    MuJoCo's own tracking camera lags behind, in 3.3 at least: a frame would show where the last one
-    was taken, of another sub-environment even.
+    MuJoCo's own tracking camera lags one frame behind, at least in 3.3: it would look at the robot
+    of the frame before, which may be that of another sub-environment.
     """
     camera.lookat[:] = data.subtree_com[1]
 
 
-def _pose(model: mujoco.MjModel, data: mujoco.MjData, qpos: np.ndarray) -> None:
-    """All that a picture needs of the positions."""
+def _set_pose(model: mujoco.MjModel, data: mujoco.MjData, qpos: np.ndarray) -> None:
+    """Sets the joint positions, and computes the quantities that a picture needs."""
     data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
-    mujoco.mj_comPos(model, data)  # where the camera and the lights are
+    mujoco.mj_comPos(model, data)  # cameras and lights depend on it
     mujoco.mj_camlight(model, data)
 
 
 def check_screen() -> None:
-    """Raise where no window can be opened.
+    """Checks that a window can be opened.
 
     Raises:
-        RuntimeError: No screen that GLFW finds.
+        RuntimeError: GLFW finds no screen.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of GLFW, which says the same
+        warnings.simplefilter("ignore")  # GLFW warns of the same problem
         if not glfw.init() or glfw.get_primary_monitor() is None:
             raise RuntimeError("no screen (on Linux, DISPLAY or WAYLAND_DISPLAY names one)")
 
 
 def make_gl_context(width: int, height: int) -> Any:
-    """A current OpenGL context without a window.
+    """Makes an OpenGL context without a window, and makes it current.
 
-    ``MUJOCO_GL`` names the backend; where it is not set, they are tried one by one.
+    The environment variable ``MUJOCO_GL`` names the backend; otherwise all are tried in turn.
 
     Raises:
-        RuntimeError: None works; says why, and what can be done.
+        RuntimeError: No backend works; the error states why, and what to install.
     """
     chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
     backends = (chosen,) if chosen in BACKENDS else _backends()
@@ -260,10 +264,10 @@ def make_gl_context(width: int, height: int) -> Any:
     for backend in backends:
         try:
             if backend == "glfw":
-                check_screen()  # without one, it makes a context that breaks later
+                check_screen()  # without a screen, it makes a context that fails later
             context = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
             context.make_current()
-        except Exception as error:  # each backend fails in a way of its own
+        except Exception as error:  # each backend raises other exceptions
             failures.append(f"{backend}: {type(error).__name__}: {error}")
         else:
             return context

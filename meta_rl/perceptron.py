@@ -1,23 +1,24 @@
 """A multi-layer perceptron as one operation, twice differentiable, for many tasks at once.
 
-What gradient-based meta-learning asks of a policy is a gradient, and the gradient of something that
-is made of gradients. Where ``torch.func`` works these out layer by layer, more of the time goes
-into passes over the activations than into matrix products. Here both are written out, a product of
-all tasks at a time. To its callers :func:`perceptron` is a differentiable function like others:
-within ``vmap``, within ``torch.func.grad``, and for ``backward()``.
+Gradient-based meta-learning needs the gradient of a policy's loss, and the gradient of an
+expression that contains this gradient. If ``torch.func`` derives both layer by layer, passes over
+the activations take more time than matrix products. Here both are written out, with one matrix
+product for all tasks. :func:`perceptron` is a differentiable function like any other: within
+``vmap``, within ``torch.func.grad``, and for ``backward()``.
 
-With ``h_0 = x``, ``z_l = h_{l-1} W_lᵀ + b_l``, ``h_l = φ(z_l)`` and ``z_n`` the outputs, the
-gradient δ_n by these gives, from the last layer to the first,
+Let ``h_0 = x``, ``z_l = h_{l-1} W_lᵀ + b_l`` and ``h_l = φ(z_l)``; the outputs are ``z_n``. From
+the gradient δ_n with respect to the outputs follow, from the last layer to the first,
 
     ∂W_l = δ_lᵀ h_{l-1},   ∂b_l = Σ δ_l,   ε_{l-1} = δ_l W_l,   δ_{l-1} = φ'(z_{l-1}) ε_{l-1}.
 
-The derivative of Σ <V_l, ∂W_l> + <c_l, ∂b_l> is a pass forward, with δ̄_l what it is by δ_l,
+The second derivative is that of Σ <V_l, ∂W_l> + <c_l, ∂b_l>. A bar denotes its gradient with
+respect to a quantity. A forward pass gives
 
-    δ̄_l = h_{l-1} V_lᵀ + c_l + ε̄_{l-1} W_lᵀ,   ε̄_l = φ'(z_l) δ̄_l,   W̄_l = δ_lᵀ ε̄_{l-1},
+    δ̄_l = h_{l-1} V_lᵀ + c_l + ε̄_{l-1} W_lᵀ,   ε̄_l = φ'(z_l) δ̄_l,   W̄_l = δ_lᵀ ε̄_{l-1}.
 
-and the pass backward above once more, with what it is by the activations added to ε:
-δ_{l+1} V_{l+1} and, where φ bends, φ''(z_l) ε_l δ̄_l (Pearlmutter, "Fast Exact Multiplication by the
-Hessian", 1994).
+Then the backward pass above is repeated, with the gradient with respect to the activations added
+to ε_l: δ_{l+1} V_{l+1} and, for a φ with a second derivative, φ''(z_l) ε_l δ̄_l (Pearlmutter, "Fast
+Exact Multiplication by the Hessian", 1994).
 """
 
 from __future__ import annotations
@@ -35,37 +36,38 @@ ACTIVATIONS = ("relu", "tanh")
 
 
 def perceptron(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]], activation: str) -> Tensor:
-    """The outputs of linear layers with an activation between them.
+    """Computes the outputs of linear layers with an activation between them.
 
     Args:
-        x: Inputs ``[S, I]``, or ``[M, S, I]`` of M tasks. No gradient by them is computed.
-        layers: Weights ``[out, in]`` and biases ``[out]`` of each layer; with x, all have a leading
-            task axis or none has.
-        activation: ``"relu"`` or ``"tanh"``.
+        x: Inputs ``[S, I]``, or ``[M, S, I]`` of M tasks. No gradient with respect to them is
+            computed.
+        layers: Weights ``[out, in]`` and biases ``[out]`` of each layer. Either x and all of these
+            have a leading task axis, or none.
+        activation: Name of the activation, ``"relu"`` or ``"tanh"``.
 
     Returns:
-        ``[S, O]`` or ``[M, S, O]``, differentiable by the layers: twice as written above, and
-        further by automatic differentiation of that.
+        Outputs ``[S, O]`` or ``[M, S, O]``, differentiable with respect to the layers. The first
+        two derivatives are those above; higher ones are their automatic derivatives.
 
     Raises:
-        ValueError: Inputs that require a gradient, or another activation.
+        ValueError: The inputs require a gradient, or the activation is unknown.
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation {activation!r}: {', '.join(ACTIVATIONS)} exist")
     if x.requires_grad:
-        raise ValueError("x requires a gradient, but perceptron has none by its inputs")
+        raise ValueError("x requires a gradient, but perceptron computes none with respect to x")
     parts = [x, *(part for layer in layers for part in layer)]
     single = x.dim() == 2
     if single:
         parts = [part[None] for part in parts]
-    outputs = _Outputs.apply(activation, *parts)[0]
+    outputs = _Forward.apply(activation, *parts)[0]
     return outputs[0] if single else outputs
 
 
-class _OfTasks(Function):
-    """Tensors with one leading axis, of tasks, to others; ``vmap`` only makes that axis longer."""
+class _TaskBatchedFunction(Function):
+    """A function of tensors with a leading task axis, which ``vmap`` only makes longer."""
 
-    apply: Any  # PyTorch's, which has no types
+    apply: Any  # PyTorch declares no types for it
 
     @classmethod
     def vmap(cls, info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
@@ -81,8 +83,8 @@ class _OfTasks(Function):
         return tuple(output.unflatten(0, (size, -1)) for output in outputs), (0,) * len(outputs)
 
 
-class _Outputs(_OfTasks):
-    """``φ, x, W_1, b_1, ..., W_n, b_n`` to ``z_n, h_1, ..., h_{n-1}``."""
+class _Forward(_TaskBatchedFunction):
+    """The forward pass, from ``φ, x, W_1, b_1, ..., W_n, b_n`` to ``z_n, h_1, ..., h_{n-1}``."""
 
     @staticmethod
     def forward(activation: str, x: Tensor, *layers: Tensor) -> tuple[Tensor, ...]:
@@ -109,10 +111,12 @@ class _Outputs(_OfTasks):
         return None, None, *(part for layer in by_layer for part in layer)
 
 
-class _Gradient(_OfTasks):
-    """``φ, δ_n, h_0, ..., h_{n-1}, W_1, ..., W_n``, and what is added to ε_1, ..., ε_{n-1}.
+class _Gradient(_TaskBatchedFunction):
+    """The backward pass, the gradient with respect to the layers.
 
-    To ``∂W_1, ..., ∂W_n, ∂b_1, ..., ∂b_n, δ_1, ..., δ_{n-1}``. What is added may be ``None``.
+    The inputs are ``φ, δ_n, h_0, ..., h_{n-1}, W_1, ..., W_n``, and terms that are added to
+    ``ε_1, ..., ε_{n-1}``, each of which may be ``None``. The outputs are ``∂W_1, ..., ∂W_n,
+    ∂b_1, ..., ∂b_n, δ_1, ..., δ_{n-1}``.
     """
 
     @staticmethod
@@ -144,8 +148,8 @@ class _Gradient(_OfTasks):
                 for grad, delta in zip(by_deltas, deltas, strict=False)
             ]
             function = partial(_gradient, ctx.activation, False)
-            return None, *_by_arguments(function, (deltas[-1], *parts), directions)
-        found = _Bend.apply(ctx.activation, *directions, *deltas, *parts[: 2 * n])
+            return None, *_automatic_gradients(function, (deltas[-1], *parts), directions)
+        found = _SecondDerivative.apply(ctx.activation, *directions, *deltas, *parts[: 2 * n])
         by_delta, by_weight, by_hidden = found[0], found[1:n], found[n:]
         return None, by_delta, None, *by_hidden, None, *by_weight, *(None,) * (n - 1)
 
@@ -167,15 +171,16 @@ def _gradient(
     return *by_weight, *(delta.sum(dim=1) for delta in deltas), *deltas[:-1]
 
 
-class _Bend(_OfTasks):
-    """``φ, V_1, ..., V_n, c_1, ..., c_n, δ_1, ..., δ_n, h_0, ..., h_{n-1}, W_1, ..., W_n``.
+class _SecondDerivative(_TaskBatchedFunction):
+    """The forward pass of the second derivative.
 
-    To ``δ̄_n, W̄_2, ..., W̄_n``, and what is added to ε_1, ..., ε_{n-1}.
+    The inputs are ``φ, V_1, ..., V_n, c_1, ..., c_n, δ_1, ..., δ_n, h_0, ..., h_{n-1}, W_1, ...,
+    W_n``. The outputs are ``δ̄_n, W̄_2, ..., W̄_n``, and the terms added to ``ε_1, ..., ε_{n-1}``.
     """
 
     @staticmethod
     def forward(activation: str, *parts: Tensor) -> tuple[Tensor, ...]:
-        return _bend(activation, True, *parts)
+        return _second_derivative(activation, True, *parts)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -184,10 +189,12 @@ class _Bend(_OfTasks):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:  # a third derivative
-        return None, *_by_arguments(partial(_bend, ctx.activation, False), ctx.saved_tensors, grads)
+        return None, *_automatic_gradients(
+            partial(_second_derivative, ctx.activation, False), ctx.saved_tensors, grads
+        )
 
 
-def _bend(activation: str, in_place: bool, *parts: Tensor) -> tuple[Tensor, ...]:
+def _second_derivative(activation: str, in_place: bool, *parts: Tensor) -> tuple[Tensor, ...]:
     n = len(parts) // 5
     v, c, deltas, inputs, weights = (parts[i * n : (i + 1) * n] for i in range(5))
     by_delta = _affine(inputs[0], v[0], c[0])
@@ -206,12 +213,12 @@ def _bend(activation: str, in_place: bool, *parts: Tensor) -> tuple[Tensor, ...]
     return by_delta, *by_weight, *by_hidden
 
 
-def _by_arguments(
+def _automatic_gradients(
     function: Callable[..., tuple[Tensor, ...]],
     arguments: Sequence[Tensor | None],
     grads: Sequence[Tensor],
 ) -> list[Tensor | None]:
-    """Gradients by the tensors among the arguments, automatically."""
+    """Computes the gradients with respect to the tensors among the arguments automatically."""
     places = [i for i, argument in enumerate(arguments) if argument is not None]
 
     def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -228,7 +235,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _times_slope(activation: str, values: Tensor, h: Tensor, in_place: bool) -> Tensor:
-    """``φ'(z) values``, where ``h = φ(z)``."""
+    """Computes ``φ'(z) values``, where ``h = φ(z)``."""
     out = {"grad_input": values} if in_place else {}
     if activation == "relu":
         operation: Any = torch.ops.aten.threshold_backward

@@ -1,4 +1,4 @@
-"""What gradient-based meta-RL agents share: their data, and the inner policy-gradient step."""
+"""The base class of gradient-based meta-RL agents: their data, and the inner gradient step."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from meta_rl.task_steps import (
 from meta_rl.tasks import check_count, check_number, take_tasks
 
 DATA = ("_supports", "_path", "_query", "_query_returns")
-"""Attributes that hold the data of the latest iteration: no part of a checkpoint."""
+"""Attributes that hold the data of the latest iteration; checkpoints do not contain them."""
 
 INNER_LOSSES = ("log_likelihood", "likelihood_ratio")
 
 
 class FastWeights(NamedTuple):
-    """The state of a gradient-based agent: what :meth:`PolicyGradientAgent.adapt` learned.
+    """The state of a gradient-based agent, which :meth:`PolicyGradientAgent.adapt` returns.
 
     Attributes:
         params: Parameters of each task's policy, ``[M, ...]`` each.
-        num_steps: Gradient steps so far, ``[M]``.
+        num_steps: Number of gradient steps so far, ``[M]``.
     """
 
     params: Params
@@ -53,43 +53,45 @@ class FastWeights(NamedTuple):
 
 
 class PolicyGradientAgent(MetaAlgorithm):
-    """A policy that adapts by gradient steps on its own episodes; subclasses say how it is trained.
+    """A policy that adapts by gradient steps on its own episodes; subclasses define the training.
 
     An iteration samples ``envs_per_task`` episodes of every task with the initial parameters, takes
     a step of the vanilla policy gradient on them, samples again with the fast weights, and so on
     ``num_inner_steps`` times (Finn et al., 2017, algorithm 3). All tasks adapt and act at once.
 
-    A fixed horizon is an end like any other: the value after it is 0, and the baseline knows the
-    time. Advantages are normalised by task.
+    A fixed horizon counts as the end of an episode: the value after it is 0, and the time is a
+    feature of the baseline. Advantages are normalised for each task.
 
     Args:
-        policy: ``"MlpPolicy"``: :class:`meta_rl.task_policy.TaskPolicy`.
-        env: An environment id, or a batch of task environments.
-        learning_rate: Of the outer optimiser, where the algorithm has one.
-        meta_batch_size: Tasks at a time, M, where ``env`` is an id.
-        envs_per_task: Episodes of each task for a gradient step, B.
+        policy: Policy class, or ``"MlpPolicy"`` for :class:`meta_rl.task_policy.TaskPolicy`.
+        env: Environment id, or batch of task environments.
+        learning_rate: Step size of the outer optimiser, where the algorithm has one.
+        meta_batch_size: Number of tasks at a time, M, where ``env`` is an id.
+        envs_per_task: Number of episodes of each task for a gradient step, B.
         inner_lr: Step size α of the inner loop.
-        num_inner_steps: Inner steps that are trained through; 0 trains one policy for all tasks
-            (the pre-trained baseline), which still adapts by gradient steps afterwards.
-        later_inner_lr: Step size of the steps after those; by default half of ``inner_lr``, as in
-            the evaluation of the MAML paper.
-        inner_loss: ``"log_likelihood"`` (Finn et al., 2017) or ``"likelihood_ratio"``, whose
-            second derivative keeps the effect of the step on what is sampled (Rothfuss et al.,
-            "ProMP: Proximal Meta-Policy Search", 2019, equation 6).
-        first_order: Treat inner gradients as constants.
-        discount: Of rewards.
-        gae_lambda: Of the advantage estimate.
-        env_kwargs: For the environment, where ``env`` is an id.
-        policy_kwargs: ``hidden_sizes``, ``activation``, ``log_std_init``, ``output_scale``.
-        stats_window_size: Episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 none, 1 the training log.
-        seed: Of all randomness.
-        device: Of the networks.
+        num_inner_steps: Number of inner steps in training. With 0, one policy is trained for all
+            tasks (the pre-trained baseline), which still adapts by gradient steps afterwards.
+        later_inner_lr: Step size of the steps after those (default: half of ``inner_lr``, as in
+            the evaluation of the MAML paper).
+        inner_loss: Name of the inner loss: ``"log_likelihood"`` (Finn et al., 2017), or
+            ``"likelihood_ratio"``, whose second derivative keeps the effect of the step on the
+            sampled trajectories (Rothfuss et al., "ProMP: Proximal Meta-Policy Search", 2019,
+            equation 6).
+        first_order: Whether inner gradients are treated as constants.
+        discount: Discount factor of rewards, from 0 to 1.
+        gae_lambda: Parameter λ of generalized advantage estimation, from 0 to 1.
+        env_kwargs: Arguments of the environment, where ``env`` is an id.
+        policy_kwargs: Arguments of the policy: ``hidden_sizes``, ``activation``,
+            ``log_std_init``, ``output_scale``.
+        stats_window_size: Number of episodes in the logged means.
+        tensorboard_log: Folder of TensorBoard events (default: none).
+        verbose: Amount of output: 0 for none, 1 for the training log.
+        seed: Seed of all randomness (default: drawn from the system's entropy).
+        device: Device of the networks.
 
     Raises:
-        ValueError: Unknown names, counts below one, numbers outside their ranges, or no environment
-            (only :meth:`load` does without).
+        ValueError: A name is unknown, a count is below one, a number is outside its range, or
+            there is no environment (only :meth:`load` works without one).
     """
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": TaskPolicy}
@@ -151,7 +153,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         return [*super()._excluded_save_params(), *DATA]
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
-        """Sample, adapt and sample again, on fresh training tasks."""
+        """Samples, adapts and samples again, on new training tasks."""
         callback.on_rollout_start()
         self._iteration = self._num_iterations + 1
         observations = self.begin_tasks()
@@ -181,7 +183,7 @@ class PolicyGradientAgent(MetaAlgorithm):
     ) -> tuple[Rollout, bool]:
         going_on = True
         parameters = self.policy.parameters_by_name() if state is None else state.params
-        parameters = {  # laid out for products with rows of observations
+        parameters = {  # memory layout for fast products with rows of observations
             name: value.mT.contiguous().mT if name.endswith("weight") else value
             for name, value in parameters.items()
         }
@@ -204,7 +206,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         return rollout, going_on
 
     def _outputs(self, observations: Any, params: Params, *, stacked: bool) -> Outputs:
-        """The policy's, ``[N, ...]`` each; with fast weights of M tasks, N is M equal blocks."""
+        """Returns the policy's outputs, ``[N, ...]``; fast weights act on M equal blocks of N."""
         obs = self.policy.flat(observations)
         if not stacked:
             return self.policy.outputs(params, obs)
@@ -212,7 +214,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         return tuple(part.flatten(0, 1) for part in self.policy.outputs(params, by_task))
 
     def _check_rollout(self, rollout: Rollout, place: Place) -> np.ndarray:
-        """Mean returns of the tasks, ``[M]``.
+        """Checks a rollout, and returns the mean returns of the tasks, ``[M]``.
 
         Raises:
             FloatingPointError: A reward or an observation is not finite.
@@ -224,7 +226,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         return returns.mean(axis=1)
 
     def _flat_observations(self, rollout: Rollout) -> Tensor:
-        """``[T, N, O]``, 0 at steps that do not count."""
+        """Returns flat observations ``[T, N, O]``; those of masked steps are 0."""
         flat = self.policy.flat(merged_steps(rollout.observations))
         flat = flat.unflatten(0, rollout.rewards.shape)
         if rollout.mask is None:
@@ -232,12 +234,12 @@ class PolicyGradientAgent(MetaAlgorithm):
         return torch.where(torch.as_tensor(rollout.mask, device=self.device)[..., None], flat, 0.0)
 
     def place_in_training(self, index: int) -> str:
-        """What an error says of a task of the meta-batch."""
+        """Describes a task of the meta-batch for an error."""
         task = take_tasks(task_batch(self.task_env).tasks, index * self.envs_per_task)
         return f"task {index} ({task}) of the meta-batch in iteration {self._iteration}"
 
     def as_batch(self, rollout: Rollout, state: FastWeights | None) -> Batch:
-        """The steps of a rollout by task, with advantages, and what the policy gave there."""
+        """Groups a rollout's steps by task, with advantages and the acting policy's outputs."""
         mask = np.ones_like(rollout.terminated) if rollout.mask is None else rollout.mask
         advantages, obs = self._advantages(rollout, mask)
         parts = [obs, self.policy.as_units(rollout.actions), advantages]
@@ -262,7 +264,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         return Batch(obs, actions, advantages, real.float(), old, log_probs)
 
     def _advantages(self, rollout: Rollout, mask: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Advantages, normalised by task, ``[T, N]``, and flat observations ``[T, N, O]``."""
+        """Returns advantages, normalised for each task, ``[T, N]``, and flat observations."""
         num_steps, num_envs = mask.shape
         per_task = rollout.envs_per_task
         real = torch.as_tensor(mask, device=self.device)
@@ -287,7 +289,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         return normalised(torch.as_tensor(advantages, device=self.device), real, per_task), flat
 
     def inner_loss(self, params: Params, support: Batch) -> Tensor:
-        """The vanilla policy gradient's objective, negated, for one task."""
+        """Computes the negative objective of the vanilla policy gradient, for one task."""
         outputs = self.policy.outputs(params, support.obs)
         log_probs = self.policy.log_prob(outputs, support.actions)
         if self.inner_loss_kind == "likelihood_ratio":
@@ -295,29 +297,29 @@ class PolicyGradientAgent(MetaAlgorithm):
         return -support.mean(log_probs * support.advantages)
 
     def stepped(self, params: Params, support: Batch, lr: float) -> Params:
-        """A gradient step of every task's parameters, ``[M, ...]``, on its batch."""
+        """Makes a gradient step of every task's parameters, ``[M, ...]``, on its batch."""
         gradients, _ = task_gradients(
             self.inner_loss, params, support, chunk_size=tasks_at_a_time(support.mask)
         )
         return {name: value - lr * gradients[name] for name, value in params.items()}
 
     def surrogate(self, params: Params, query: Batch) -> Tensor:
-        """The importance-weighted objective of one task, at adapted parameters."""
+        """Computes the importance-weighted objective of one task, at adapted parameters."""
         return self.surrogate_and_kl(params, query)[0]
 
     def kl(self, params: Params, query: Batch) -> Tensor:
-        """Mean divergence of one task's policy from the one that acted."""
+        """Computes the mean KL divergence of one task's policy from the policy that acted."""
         return query.mean(self.policy.kl(query.old, self.policy.outputs(params, query.obs)))
 
     def surrogate_and_kl(self, params: Params, query: Batch) -> tuple[Tensor, Tensor]:
-        """Both, for one pass through the network."""
+        """Computes :meth:`surrogate` and :meth:`kl` in one pass through the network."""
         outputs = self.policy.outputs(params, query.obs)
         log_probs = self.policy.log_prob(outputs, query.actions)
         value = query.mean((log_probs - query.old_log_probs).exp() * query.advantages)
         return value, query.mean(self.policy.kl(query.old, outputs))
 
     def _step_inner(self, batch: Batch, state: FastWeights | None, place: Place) -> FastWeights:
-        """One inner step of every task."""
+        """Makes one inner step of every task."""
         num_tasks = len(batch.mask)
         if state is None:
             params = of_every_task(self.policy.parameters_by_name(), num_tasks)
@@ -330,20 +332,21 @@ class PolicyGradientAgent(MetaAlgorithm):
         return FastWeights(params, done + 1)
 
     def adapt(self, rollout: Rollout, state: FastWeights | None = None) -> FastWeights:
-        """One policy-gradient step for every task, on the episodes that are given.
+        """Makes one policy-gradient step for every task, on the given episodes.
 
         Args:
             rollout: Episodes that the policy with this state played, one in each column;
                 ``rollout.envs_per_task`` neighbouring columns share a task.
-            state: What was adapted before; ``None`` starts from the meta-trained parameters.
+            state: Fast weights of the steps before; ``None`` (default) starts from the meta-trained
+                parameters.
 
         Returns:
             The fast weights, leaves ``[M, ...]``.
 
         Raises:
             FloatingPointError: A reward, an observation or a gradient is not finite.
-            ValueError: A state for another number of tasks, or columns that are no whole number of
-                tasks.
+            ValueError: The state is for another number of tasks, or the columns are not a whole
+                number of tasks.
         """
         columns, per_task = rollout.rewards.shape[1], rollout.envs_per_task
         if columns % per_task:
@@ -367,21 +370,21 @@ class PolicyGradientAgent(MetaAlgorithm):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, FastWeights | None]:
-        """Act, with the adapted parameters of each task.
+        """Chooses actions with the adapted parameters of each task.
 
         Args:
-            observation: ``[N, ...]``, or one observation.
-            state: From :meth:`adapt`; N has to be M equal blocks. ``None`` acts as before
-                adaptation.
-            episode_start: Not used.
-            deterministic: Take the most likely action.
+            observation: Observations ``[N, ...]``, or one observation.
+            state: Result of :meth:`adapt`, with N observations in M equal blocks; ``None``
+                (default) acts as before adaptation.
+            episode_start: Ignored; the policy has no memory.
+            deterministic: Whether the most likely action is taken (default: False).
 
         Returns:
-            Actions inside the action space, and the state as it was.
+            Actions inside the action space, and the unchanged state.
 
         Raises:
-            ValueError: Observations of another shape, or a number of them that the tasks of the
-                state do not divide.
+            ValueError: Observations have another shape, or their number is not a multiple of the
+                number of tasks.
         """
         single = self._is_single(observation)
         batch = (
@@ -395,7 +398,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         return (actions[0] if single else actions), state
 
     def _is_single(self, observation: Any) -> bool:
-        """Whether this is one observation, and no batch."""
+        """Tells whether this is one observation, and not a batch."""
         space = self.observation_space
         if isinstance(space, spaces.Dict) and isinstance(observation, dict):
             key, space = next(iter(space.spaces.items()))
@@ -431,14 +434,14 @@ class PolicyGradientAgent(MetaAlgorithm):
 
     @abstractmethod
     def train(self) -> None:
-        """The outer update, on ``_supports`` and ``_query``."""
+        """Makes the outer update, on ``_supports`` and ``_query``."""
 
     def supports_and_query(self) -> tuple[list[Batch], Batch]:
-        """The data of the latest iteration."""
+        """Returns the data of the latest iteration."""
         return self._supports, self._query
 
     def part_of_steps(self, fraction: float) -> tuple[list[Batch], Batch]:
-        """The same data, of as many real steps, drawn without replacement for every task."""
+        """Returns a fraction of the real steps, drawn without replacement for every task."""
         batches = [*self._supports, self._query]
         most = max(batch.mask.shape[1] for batch in batches)
         order = torch.randperm(most, generator=self.generator, device=self.device)

@@ -1,4 +1,4 @@
-"""Observations that carry the previous step: how a recurrent agent sees what it did and earned."""
+"""A wrapper that appends the previous step to the observation, for agents with memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meta_rl.task_batch import task_batch
 
 
 class AppendPreviousStep(VectorWrapper):
-    """Append the previous action, reward and done flag to the observation, and mark new trials.
+    """A wrapper that appends the previous action, reward and done flag, and marks new trials.
 
     The new observation is one flat float32 vector of the parts
 
@@ -26,19 +26,19 @@ class AppendPreviousStep(VectorWrapper):
     | 1 where the previous step ended an episode | 1 |
     | 1 where a new trial (a new task) begins; the three parts above are 0 there | 1 |
 
-    as in RL² (Duan et al., 2016, section 2.2). Between episodes of one trial the action and reward
-    of the last step carry over, beside the first observation of the new episode. Where all are
-    reset at once and some had ended before (episodes run one at a time), their last step is that of
-    the first episode that ended since the reset before, and not of what they idled through
-    afterwards.
+    as in RL² (Duan et al., 2016, section 2.2). The first observation of a later episode of a trial
+    has the action and the reward of the last step of the episode before. If all sub-environments
+    are reset at once after episodes of different lengths, a sub-environment may have played idle
+    steps after its episode; its last step is then that of the first episode that ended since the
+    reset before.
 
     Args:
-        env: A batch of task environments (:class:`meta_rl.TaskVectorEnv` or the adapter) that does
-            not reset in the next step.
+        env: Batch of task environments (:class:`meta_rl.TaskVectorEnv` or the adapter) with the
+            autoreset mode ``SAME_STEP`` or ``DISABLED``.
 
     Raises:
-        ValueError: Spaces that cannot be flattened, or ``NEXT_STEP`` autoreset, whose dummy steps
-            must not be learned from.
+        ValueError: A space cannot be flattened, or the autoreset mode is ``NEXT_STEP``, whose dummy
+            steps must not be learned from.
     """
 
     def __init__(self, env: VectorEnv) -> None:
@@ -52,24 +52,24 @@ class AppendPreviousStep(VectorWrapper):
         self._single_observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self._observation_space = batch_space(self._single_observation_space, env.num_envs)
         self._latest = np.zeros((env.num_envs, size), dtype=np.float32)
-        self._ended = np.zeros(env.num_envs, dtype=bool)  # an episode, since the last reset
-        self._end = np.zeros_like(self._latest)  # the step that did
+        self._ended = np.zeros(env.num_envs, dtype=bool)  # an episode ended since the last reset
+        self._end = np.zeros_like(self._latest)  # the last step of that episode
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin new episodes; where the task persists, the trial goes on."""
+        """Begins new episodes; the trial goes on where the task persists."""
         observations, infos = self.env.reset(seed=seed, options=options)
         mask = (options or {}).get("reset_mask", True)
         self._latest = np.where((self._ended & mask)[:, None], self._end, self._latest)
         self._ended = self._ended & ~np.asarray(mask)
-        self._fill(self._latest, observations)
+        self._write_observations(self._latest, observations)
         return self._latest, infos
 
     def step(
         self, actions: Any
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step, and append what was done."""
+        """Steps all sub-environments, and appends the step to the observations."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         done = terminated | truncated
         latest = np.zeros_like(self._latest)
@@ -86,11 +86,11 @@ class AppendPreviousStep(VectorWrapper):
         if first_end.any():
             self._end[first_end] = latest[first_end]
             self._ended = self._ended | done
-        self._fill(latest, observations)
+        self._write_observations(latest, observations)
         self._latest = latest
         return latest, rewards, terminated, truncated, infos
 
-    def _fill(self, latest: np.ndarray, observations: Any) -> None:
+    def _write_observations(self, latest: np.ndarray, observations: Any) -> None:
         new_trial = task_batch(self.env).trial_start
         latest[new_trial] = 0.0
         latest[:, -1] = new_trial
@@ -98,13 +98,14 @@ class AppendPreviousStep(VectorWrapper):
 
 
 class FlatEncoder:
-    """Flattens a batch of a space's elements to float32 ``[N, size]``: one call, no loop.
+    """An encoder that flattens a batch of a space's elements to float32 ``[N, size]``.
 
     Args:
-        space: ``Box``, ``Discrete`` (one-hot), ``MultiBinary``, or a ``Dict`` of these.
+        space: Space of one element: ``Box``, ``Discrete`` (one-hot), ``MultiBinary``, or a ``Dict``
+            of these.
 
     Raises:
-        ValueError: Another space.
+        ValueError: The space is of another kind.
     """
 
     size: int
@@ -120,7 +121,7 @@ class FlatEncoder:
         self.space = space
 
     def encoded(self, batch: Any) -> np.ndarray:
-        """Elements ``[N, ...]`` as float32 ``[N, size]``."""
+        """Flattens elements ``[N, ...]`` to float32 ``[N, size]``."""
         if isinstance(self.space, spaces.Dict):
             return np.concatenate([p.encoded(batch[k]) for k, p in self.parts.items()], axis=1)
         batch = np.asarray(batch)

@@ -1,4 +1,4 @@
-"""Sub-environments in blocks, each of which a process steps in turn."""
+"""A vector environment whose sub-environments are stepped in blocks, one process each."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ EnvFns = Sequence[Callable[[], gym.Env]]
 
 
 class ProcessBlocks(VectorEnv):
-    """What Gymnasium's ``SyncVectorEnv`` does, with blocks of sub-environments in processes.
+    """A vector environment like Gymnasium's ``SyncVectorEnv``, with blocks in processes.
 
-    Gymnasium's ``AsyncVectorEnv`` has a process for each sub-environment. Here it has one for each
-    block, so that hundreds of sub-environments need no more processes than there are cores, and
-    those of a block can share what is costly. Autoreset is ``SAME_STEP``. The results do not depend
-    on the number of processes.
+    Gymnasium's ``AsyncVectorEnv`` has a process for each sub-environment. Here there is one for
+    each block. So hundreds of sub-environments need no more processes than there are cores, and the
+    sub-environments of a block can share costly objects. The autoreset mode is ``SAME_STEP``. The
+    results do not depend on the number of processes.
 
     Args:
-        env_fns: Makers of the sub-environments, N. A block is neighbours; sizes differ by one.
-        num_processes: At most N are started. By default one for each core.
-        context: How they start, as in :mod:`multiprocessing`.
+        env_fns: Functions that make the N sub-environments. A block has neighbouring ones, and
+            block sizes differ by at most one.
+        num_processes: Largest number of processes (default: one for each core); at most N start.
+        context: Start method of the processes (default: that of :mod:`multiprocessing`).
 
     Raises:
-        ValueError: A count below one.
+        ValueError: A count is below one.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class ProcessBlocks(VectorEnv):
 
     @property
     def num_processes(self) -> int:
-        """How many there are."""
+        """The number of processes."""
         return len(self._blocks)
 
     def reset(
@@ -68,32 +69,32 @@ class ProcessBlocks(VectorEnv):
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes; sub-environment ``i`` gets ``seed + i`` or ``seed[i]``."""
+        """Begins new episodes; sub-environment ``i`` gets ``seed + i`` or ``seed[i]``."""
         results = self._processes.call("reset_block", seed, options)
         observations, infos = zip(*results, strict=True)
-        return self._joined(observations), self._joined_infos(infos)
+        return self._merge_observations(observations), self._merge_infos(infos)
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step all sub-environments."""
+        """Steps all sub-environments."""
         results = self._processes.call("step_block", actions)
         observations, *outcome, infos = zip(*results, strict=True)
         rewards, terminated, truncated = (np.concatenate(parts) for parts in outcome)
-        joined = self._joined(observations)
-        return joined, rewards, terminated, truncated, self._joined_infos(infos)
+        joined = self._merge_observations(observations)
+        return joined, rewards, terminated, truncated, self._merge_infos(infos)
 
     def set_attr(self, name: str, values: Sequence[Any]) -> None:
-        """Set an attribute of each sub-environment, to the value at its place in ``values``."""
+        """Sets an attribute of each sub-environment to the value at its position in ``values``."""
         self._processes.call("set_block_attr", name, values)
 
     def render(self) -> tuple[Any, ...]:
-        """One frame per sub-environment."""
+        """Renders one frame per sub-environment."""
         return tuple(frame for frames in self._processes.call("render_block") for frame in frames)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the processes; arguments as of ``AsyncVectorEnv.close``."""
+        """Ends the processes; takes the arguments of ``AsyncVectorEnv.close``."""
         self._processes.close(**kwargs)
 
-    def _joined(self, parts: Sequence[Any]) -> Any:
+    def _merge_observations(self, parts: Sequence[Any]) -> Any:
         space = self.single_observation_space
         single = [
             observation
@@ -103,14 +104,14 @@ class ProcessBlocks(VectorEnv):
         together: Any = create_empty_array(space, self.num_envs)
         return concatenate(space, single, together)
 
-    def _joined_infos(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """One dict of arrays ``[N, ...]``; blocks may lack keys that others have."""
+    def _merge_infos(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Merges the infos of blocks, which may have different keys, to arrays ``[N, ...]``."""
         joined: dict[str, Any] = {}
         for key in dict.fromkeys(key for part in parts for key in part):
             values = [part.get(key) for part in parts]
             known = next(value for value in values if value is not None)
             if isinstance(known, dict):
-                joined[key] = self._joined_infos([value or {} for value in values])
+                joined[key] = self._merge_infos([value or {} for value in values])
                 continue
             nothing = None if known.dtype == object else 0
             joined[key] = np.full((self.num_envs, *known.shape[1:]), nothing, known.dtype)
@@ -121,11 +122,11 @@ class ProcessBlocks(VectorEnv):
 
 
 class _Block(gym.Env):
-    """A block as the one environment of its process, which gets calls and gives back batches."""
+    """A block as the one environment of its process, whose methods return batches."""
 
     def __init__(self, env_fns: EnvFns, place: slice) -> None:
         # The others are made at the first call, which only the block in a process gets: Gymnasium
-        # makes one in the main process to look at its spaces.
+        # makes another block in the main process to read its spaces.
         first = env_fns[0]()
         self.observation_space, self.action_space = first.observation_space, first.action_space
         self.metadata, self.render_mode = first.metadata, first.render_mode
@@ -173,7 +174,7 @@ class _Block(gym.Env):
 
 
 class _BlockMaker:
-    """Picklable, for processes."""
+    """A picklable function that makes a block, for processes."""
 
     def __init__(self, env_fns: EnvFns, place: slice) -> None:
         self.env_fns, self.place = env_fns, place
@@ -183,7 +184,7 @@ class _BlockMaker:
 
 
 def count_cores() -> int:
-    """How many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""All randomness that a learner may draw from, so that it can be seeded and put back."""
+"""All random generators that a learner may draw from, to be seeded and restored together."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 
 class LearnerRandomness:
-    """The generators that a learner draws from: its own ones and the global ones.
+    """The generators that a learner draws from: its own generators and the global ones.
 
-    Its own ones are the attributes ``rng`` (:class:`numpy.random.Generator`) and ``generator``
-    (:class:`torch.Generator`), and the generator of its ``action_space``. Plain
+    Its own generators are the attributes ``rng`` (:class:`numpy.random.Generator`) and
+    ``generator`` (:class:`torch.Generator`), and the generator of its ``action_space``. Plain
     Stable-Baselines3 models draw from the global generators of torch and numpy.
 
     Args:
-        learner: Any object.
+        learner: Learner, with or without these attributes.
     """
 
     def __init__(self, learner: Any) -> None:
@@ -41,7 +41,7 @@ class LearnerRandomness:
         """The states of all generators."""
         arrays = [rng.bit_generator.state for rng in self._arrays]
         tensors = [generator.get_state() for generator in self._tensors]
-        return [arrays, tensors, np.random.get_state()]  # noqa: NPY002 (to put it back)
+        return [arrays, tensors, np.random.get_state()]  # noqa: NPY002 (to restore it)
 
     @state.setter
     def state(self, state: list[Any]) -> None:
@@ -53,7 +53,7 @@ class LearnerRandomness:
         np.random.set_state(numpy_global)  # noqa: NPY002
 
     def seed(self, stream: np.random.SeedSequence) -> None:
-        """Seed every generator from ``stream``."""
+        """Seeds every generator from ``stream``."""
         streams = iter(stream.spawn(len(self._arrays) + len(self._tensors) + 1))
         for rng in self._arrays:
             rng.bit_generator.state = type(rng.bit_generator)(next(streams)).state
@@ -64,7 +64,7 @@ class LearnerRandomness:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Put every generator back at the end."""
+        """Restores the state of every generator at the end of the context."""
         before = self.state
         try:
             yield

@@ -1,4 +1,4 @@
-"""Environment ids, by name: importing this imports no environment.
+"""The registered environments, by name; importing this module imports no environment.
 
 ``meta_rl/<Name>-v0`` is registered for ``gymnasium.make`` (the batch of one) and
 ``gymnasium.make_vec`` (the native batch).
@@ -42,8 +42,9 @@ ENVIRONMENTS: dict[str, str] = {
     "WindNavigation-v0": "meta_rl.envs.wind_navigation:WindNavigation",
 }
 
-# Environments that are Python objects: the class, the maker of batches, and their arguments. The
-# class tells horizon, episodes_per_trial and action_space, without the packages that it needs.
+# Environments that are Python objects: the class, the function that makes batches, and their
+# arguments. The class has horizon, episodes_per_trial and action_space, and can be imported
+# without the packages that its objects need.
 PYTHON_ENVIRONMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     f"MetaWorld{benchmark}-v0": (
         "meta_rl.envs.metaworld:MetaWorldTask",
@@ -55,12 +56,12 @@ PYTHON_ENVIRONMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
-    """Register a family with both front ends.
+    """Registers a family with both front ends.
 
     Args:
-        env_id: ``Name-v0``, or ``namespace/Name-v0`` for your own.
-        definition: ``"module:Class"`` of its :class:`meta_rl.TaskFuncEnv`.
-        **kwargs: Defaults for its constructor.
+        env_id: Environment id ``Name-v0``, or ``namespace/Name-v0`` for a family of your own.
+        definition: Module and name of the :class:`meta_rl.TaskFuncEnv`, ``"module:Class"``.
+        **kwargs: Default arguments of its constructor.
     """
     gym.register(
         id=env_id if "/" in env_id else NAMESPACE + env_id,
@@ -71,13 +72,13 @@ def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
 
 
 def find_env_id(name: str) -> str:
-    """The full id of an environment.
+    """Returns the full id of an environment.
 
     Args:
-        name: An id, with or without the namespace ``meta_rl/`` and the version.
+        name: Environment id, with or without the namespace ``meta_rl/`` and the version.
 
     Raises:
-        ValueError: Unknown; lists the near matches.
+        ValueError: The name is unknown; the error lists similar names.
     """
     for candidate in (name, NAMESPACE + name, f"{NAMESPACE}{name}-v0"):
         if candidate.partition(":")[2] or candidate in gym.registry:
@@ -90,7 +91,7 @@ def find_env_id(name: str) -> str:
 
 
 def register_all() -> None:
-    """Register every environment of the package; repeating it does nothing."""
+    """Registers every environment of this package; a second call does nothing."""
     for name, definition in ENVIRONMENTS.items():
         if NAMESPACE + name not in gym.registry:
             register_task_env(name, definition)

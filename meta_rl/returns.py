@@ -12,15 +12,16 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
 def discounted_returns(rewards: Array, ends: Array, discount: float) -> Array:
-    """``G_t = r_t + discount * G_{t+1}``, cut where a sequence ends.
+    """Computes returns ``G_t = r_t + discount * G_{t+1}`` within each sequence.
 
     Args:
-        rewards: ``[T, N]``.
-        ends: Bool ``[T, N]``: after this step another sequence begins; nothing flows back over it.
-        discount: In ``[0, 1]``.
+        rewards: Rewards, ``[T, N]``.
+        ends: Whether a sequence ends at each step, bool ``[T, N]``. Rewards after an end do not
+            count for the steps before it.
+        discount: Discount factor, from 0 to 1.
 
     Returns:
-        ``[T, N]``, of the kind that was given.
+        Returns ``[T, N]``, of the type of the rewards.
     """
     returns = rewards + 0.0
     for t in range(len(returns) - 2, -1, -1):
@@ -36,22 +37,24 @@ def generalized_advantages(
     discount: float,
     gae_lambda: float,
 ) -> Array:
-    """Generalized advantage estimation (Schulman et al., 2016, equations 11 to 16).
+    """Computes generalized advantage estimates (Schulman et al., 2016, equations 11 to 16).
 
-    ``delta_t = r_t + discount * V(s_{t+1}) - V(s_t)`` and
-    ``A_t = delta_t + discount * gae_lambda * A_{t+1}``, cut where a sequence ends.
+    Within each sequence, ``delta_t = r_t + discount * V(s_{t+1}) - V(s_t)`` and
+    ``A_t = delta_t + discount * gae_lambda * A_{t+1}``.
 
     Args:
-        rewards: ``[T, N]``.
-        values: ``V(s_t)``, ``[T, N]``.
-        next_values: ``V(s_{t+1})``, ``[T, N]``: the caller puts 0 where nothing follows and the
-            value of the true successor where an episode was truncated.
-        ends: Bool ``[T, N]``: after this step another sequence begins; nothing flows back over it.
-        discount: In ``[0, 1]``.
-        gae_lambda: In ``[0, 1]``: 0 gives one-step errors, 1 the whole return less the value.
+        rewards: Rewards, ``[T, N]``.
+        values: Values ``V(s_t)``, ``[T, N]``.
+        next_values: Values ``V(s_{t+1})``, ``[T, N]``. The caller sets 0 at the end of an episode,
+            and the value of the true successor where an episode was truncated.
+        ends: Whether a sequence ends at each step, bool ``[T, N]``. Rewards after an end do not
+            count for the steps before it.
+        discount: Discount factor, from 0 to 1.
+        gae_lambda: Parameter λ, from 0 to 1. With 0 the advantages are one-step errors; with 1 they
+            are the returns minus the values.
 
     Returns:
-        ``[T, N]``, of the kind that was given.
+        Advantages ``[T, N]``, of the type of the rewards.
     """
     return discounted_returns(
         rewards + discount * next_values - values, ends, discount * gae_lambda
@@ -59,27 +62,27 @@ def generalized_advantages(
 
 
 def linear_baseline(observations: Tensor, times: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """Values of each task's own linear baseline, fitted to the returns that it is given.
+    """Computes the values of a linear baseline of each task, which is fitted to its returns.
 
-    Ridge regression on the features ``o, o², t, t², t³, 1`` of Duan et al., "Benchmarking Deep
-    Reinforcement Learning for Continuous Control", 2016, supplement, with observations clipped to
-    [-10, 10] and the time in hundreds of steps. One solve for all tasks.
+    The fit is a ridge regression on the features ``o, o², t, t², t³, 1`` of Duan et al.,
+    "Benchmarking Deep Reinforcement Learning for Continuous Control", 2016, supplement.
+    Observations are clipped to [-10, 10], and the time is in hundreds of steps.
 
     Args:
-        observations: ``[M, S, O]``: all steps of a task.
-        times: The number of the step in its episode, ``[M, S]``.
-        returns: Discounted, ``[M, S]``.
-        mask: Bool ``[M, S]``: which steps are real; the others are not fitted.
+        observations: Observations of all steps of a task, ``[M, S, O]``.
+        times: Number of each step in its episode, ``[M, S]``.
+        returns: Discounted returns, ``[M, S]``.
+        mask: Whether a step is real, bool ``[M, S]``; other steps are left out of the fit.
 
     Returns:
-        ``[M, S]``, like the returns; 0 where the mask is.
+        Values ``[M, S]``; 0 at steps that are not real.
     """
-    size = len(returns) if returns.is_cuda else 4  # so that a CPU's caches hold the features
+    size = len(returns) if returns.is_cuda else 4  # so many tasks' features fit a CPU's caches
     chunks = (part.split(size) for part in (observations, times, returns, mask))
-    return torch.cat([_fitted(*chunk) for chunk in zip(*chunks, strict=True)])
+    return torch.cat([_fit_baseline(*chunk) for chunk in zip(*chunks, strict=True)])
 
 
-def _fitted(observations: Tensor, times: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+def _fit_baseline(observations: Tensor, times: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     size = observations.shape[-1]
     shape = (*returns.shape, 2 * size + 4)
     features = torch.ones(shape, dtype=torch.float64, device=returns.device)
@@ -92,10 +95,10 @@ def _fitted(observations: Tensor, times: Tensor, returns: Tensor, mask: Tensor) 
         features, targets = features * mask[..., None], targets * mask[..., None]
     gram = features.mT @ features
     ridge = 1e-5 * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    weights = torch.linalg.lstsq(gram + ridge, features.mT @ targets, driver=_driver(gram)).solution
+    weights = torch.linalg.lstsq(gram + ridge, features.mT @ targets, driver=_solver(gram)).solution
     return (features @ weights)[..., 0].to(returns.dtype)
 
 
-def _driver(gram: Tensor) -> str:
-    """A solver that a singular system (a constant observation) does not stop."""
+def _solver(gram: Tensor) -> str:
+    """Names the solver; it has to accept singular systems, as of constant observations."""
     return "gels" if gram.is_cuda else "gelsy"

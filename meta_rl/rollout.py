@@ -1,4 +1,4 @@
-"""Rollouts: time-major experience of many sub-environments, and how it is collected."""
+"""Rollouts: time-major experience of many sub-environments, and functions that collect it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Rollout:
     ``N`` is the leading task axis of the learner's state: one column per sub-environment.
 
     Attributes:
-        observations: What the agent saw before each action, ``[T, N, ...]``; a dict of such arrays
-            where the space is a ``Dict``.
-        actions: ``[T, N, ...]``.
-        rewards: ``[T, N]``, float.
-        terminated: ``[T, N]``, bool: the episode ended in a terminal state at this step.
-        truncated: ``[T, N]``, bool: the episode was cut by its time limit at this step.
-        next_observations: The true successors, ``[T, N, ...]``: where an episode ended, its last
-            observation and not the first of the next episode. ``None`` where they are not kept.
-        mask: ``[T, N]``, bool: which steps are real; ``None`` where all are (no padding).
+        observations: Observations before each action, ``[T, N, ...]``; a dict of such arrays where
+            the space is a ``Dict``.
+        actions: Actions, ``[T, N, ...]``.
+        rewards: Rewards, float ``[T, N]``.
+        terminated: Whether the episode ended in a terminal state at this step, bool ``[T, N]``.
+        truncated: Whether a time limit ended the episode at this step, bool ``[T, N]``.
+        next_observations: True successors, ``[T, N, ...]``: where an episode ended, its last
+            observation and not the first one of the next episode. ``None`` if they are not kept.
+        mask: Whether a step is real, bool ``[T, N]``; ``None`` if all are (no padding).
         extras: More arrays ``[T, N, ...]`` by name (log-probabilities, values, ...).
-        envs_per_task: Neighbouring sub-environments that share a task, B; ``N = M * B``.
+        envs_per_task: Number of neighbouring sub-environments that share a task, B; ``N = M * B``.
     """
 
     observations: Any
@@ -58,23 +58,25 @@ def collect_rollout(
     on_done: Callable[[np.ndarray], None] | None = None,
     info_names: Sequence[str] = (),
 ) -> tuple[Rollout, Any]:
-    """Step every sub-environment ``num_steps`` times; episodes that end begin again.
+    """Steps every sub-environment ``num_steps`` times; a new episode follows each that ends.
 
     Args:
-        env: A batch with ``SAME_STEP`` autoreset, so that no dummy step gets into the data.
-        act: The policy; what it remembers between the steps is its own.
-        num_steps: T.
-        observations: The latest observations: of the reset, or of the rollout before.
-        on_step: Called after every step; ``False`` stops, and the rollout ends there.
-        on_done: Called after every step, before ``on_step``, with the episodes that it ended, bool
-            ``[N]``.
-        info_names: Infos that the steps give, to keep in ``extras``.
+        env: Batch with ``SAME_STEP`` autoreset, so that the data has no dummy steps.
+        act: Function that chooses the actions; it keeps its memory itself.
+        num_steps: Number of steps, T.
+        observations: Latest observations, from the reset or from the rollout before.
+        on_step: Function that is called after every step; the rollout ends where it returns
+            ``False`` (default: none).
+        on_done: Function that is called after every step, before ``on_step``, with the episodes
+            that the step ended, bool ``[N]`` (default: none).
+        info_names: Names of infos that are kept in ``extras`` (default: none).
 
     Returns:
         The rollout and the observations that follow it.
 
     Raises:
-        ValueError: Another autoreset mode, a count below one, or infos that the steps do not give.
+        ValueError: The autoreset mode is another one, a count is below one, or the steps return no
+            such infos.
     """
     _check_same_step(env)
     steps: list[tuple[Any, ...]] = []
@@ -100,7 +102,7 @@ def collect_rollout(
 def named_infos(
     infos: dict[str, Any], done: np.ndarray, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Infos of the step, ``[N]``; Gymnasium moves those of ended episodes to ``final_info``."""
+    """Returns infos of a step, ``[N]``, with those of ended episodes from ``final_info``."""
     final = infos.get("final_info", {}) if done.any() else {}
     found = {}
     for name in names:
@@ -122,22 +124,23 @@ def collect_episodes(
     *,
     keep_successors: bool = True,
 ) -> Rollout:
-    """Run one episode in every sub-environment.
+    """Runs one episode in every sub-environment.
 
-    Those whose episode has ended idle along until the last one ends: the mask leaves that out.
+    All are stepped until the last episode ends; the mask excludes the steps after an episode's end.
 
     Args:
-        env: A batch with ``SAME_STEP`` autoreset.
-        act: The policy; what it remembers between the steps is its own.
-        observations: Of the reset.
-        on_step: Called after every step; ``False`` stops, and the rollout ends there.
-        keep_successors: ``False`` leaves ``next_observations`` at ``None``.
+        env: Batch with ``SAME_STEP`` autoreset.
+        act: Function that chooses the actions; it keeps its memory itself.
+        observations: Observations of the reset.
+        on_step: Function that is called after every step; the rollout ends where it returns
+            ``False`` (default: none).
+        keep_successors: Whether ``next_observations`` are kept (default: True).
 
     Returns:
-        Padded to the longest episode.
+        The rollout, padded to the longest episode.
 
     Raises:
-        ValueError: Another autoreset mode.
+        ValueError: The autoreset mode is another one.
     """
     _check_same_step(env)
     active = np.ones(env.num_envs, dtype=bool)
@@ -160,7 +163,7 @@ def collect_episodes(
 def masked_rollout(
     steps: list[tuple[Any, ...]], extras: list[dict[str, np.ndarray]] | None = None
 ) -> Rollout:
-    """A rollout of steps as tuples of its first six fields and the mask, each a batch."""
+    """Makes a rollout of steps, which are tuples of its first six fields and the mask."""
     parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
     mask = parts.pop()
     rollout = Rollout(*parts)
@@ -172,54 +175,56 @@ def masked_rollout(
 
 @contextmanager
 def acting(env: VectorEnv) -> Iterator[None]:
-    """One thread for torch within, where the environment has threads of its own.
+    """Limits torch to one thread within the context if the environment has threads of its own.
 
-    After an operation torch's other threads wait for the next one by spinning, for milliseconds, on
-    the cores that are to step the environment: a third of a step of 800 robots on two cores.
+    After an operation, torch's other threads spin for milliseconds while they wait for the next
+    one. They occupy the cores that step the environment, which costs a third of a step of 800
+    robots on two cores.
     """
     with torch_threads(1 if getattr(env.unwrapped, "steps_on_threads", False) else None):
         yield
 
 
 def true_successors(observations: Any, done: np.ndarray, infos: dict[str, Any]) -> Any:
-    """The observations that follow a step: the last of the old episode where one ended.
+    """Returns the true successors of a step: the last observation where an episode ended.
 
     Args:
-        observations: As ``step`` returned them, the first of the new episode where one ended.
-        done: Which episodes ended, bool ``[N]``.
-        infos: Holds ``final_obs``: a batch, or Gymnasium's array of objects.
+        observations: Observations from ``step``; where an episode ended, the first one of the next
+            episode.
+        done: Whether each episode ended, bool ``[N]``.
+        infos: Infos of the step, with ``final_obs`` as a batch or as Gymnasium's array of objects.
     """
     if not done.any():
         return observations
-    return _replaced(observations, done, infos["final_obs"])
+    return _replace_final(observations, done, infos["final_obs"])
 
 
 def _check_same_step(env: VectorEnv) -> None:
     if env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
         raise ValueError(
             f"rollouts need SAME_STEP autoreset, not {env.metadata.get('autoreset_mode')}: the "
-            "other modes put dummy steps into the data or need resets in between"
+            "other modes put dummy steps into the data or need separate resets"
         )
 
 
-def _replaced(observations: Any, done: np.ndarray, final: Any) -> Any:
+def _replace_final(observations: Any, done: np.ndarray, final: Any) -> Any:
     if isinstance(observations, dict):
-        if not isinstance(final, dict):  # Gymnasium's: an array with a dict for each that ended
-            final = {k: _objects([f and f[k] for f in final]) for k in observations}
-        return {key: _replaced(value, done, final[key]) for key, value in observations.items()}
+        if not isinstance(final, dict):  # Gymnasium's array, with a dict for each ended episode
+            final = {k: _object_array([f and f[k] for f in final]) for k in observations}
+        return {key: _replace_final(value, done, final[key]) for key, value in observations.items()}
     replaced = np.array(observations)
     replaced[done] = np.stack(list(final[done])) if final.dtype == object else final[done]
     return replaced
 
 
-def _objects(values: list[Any]) -> np.ndarray:
+def _object_array(values: list[Any]) -> np.ndarray:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
 
 
 def stack_batches(batches: list[Any]) -> Any:
-    """Batches one behind the other on a new leading axis: arrays, dicts of arrays, or ``None``."""
+    """Stacks batches (arrays, dicts of arrays, or ``None``) on a new leading axis."""
     if batches[0] is None:
         return None
     if isinstance(batches[0], dict):

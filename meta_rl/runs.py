@@ -1,4 +1,4 @@
-"""Run folders under the name that they had: see :mod:`meta_rl.cli.run_folder`."""
+"""The old name of the modules :mod:`meta_rl.cli.run_folder` and :mod:`meta_rl.cli.training`."""
 
 from meta_rl.cli.run_folder import (
     AppendingCSV,

@@ -19,19 +19,22 @@ def sb3_env(
     append_task: bool = False,
     **kwargs: Any,
 ) -> TaskVecEnvView:
-    """Task environments for Stable-Baselines3's own algorithms, callbacks and evaluation.
+    """Makes task environments for Stable-Baselines3's own algorithms, callbacks and evaluation.
 
     Args:
-        env_id: As for :func:`meta_rl.make_task_vec`.
-        num_envs: Sub-environments, each on a task of its own.
-        resample_tasks: Draw a new task after every trial; otherwise only at seeded resets.
-        previous_step: Append the previous action, reward and done flag to the observation, as RL²
-            needs it (:class:`meta_rl.previous_step.AppendPreviousStep`).
-        append_task: Append the task, for an oracle (:class:`meta_rl.append_task.AppendTask`).
-        **kwargs: For the family and for :class:`meta_rl.TaskVectorEnv` (``split=...``).
+        env_id: Environment id, with or without ``meta_rl/`` and the version.
+        num_envs: Number of sub-environments, each on a task of its own (default: 1).
+        resample_tasks: Whether a new task is drawn after every trial (default: True), or only at
+            seeded resets.
+        previous_step: Whether the previous action, reward and done flag are appended to the
+            observation, as for RL² (:class:`meta_rl.previous_step.AppendPreviousStep`; default:
+            False).
+        append_task: Whether the task is appended to the observation, for an oracle
+            (:class:`meta_rl.append_task.AppendTask`; default: False).
+        **kwargs: Arguments of the family and of :class:`meta_rl.TaskVectorEnv` (``split=...``).
 
     Raises:
-        ValueError: Unknown id, or a count below one.
+        ValueError: The id is unknown, or a count is below one.
     """
     env = make_task_vec(env_id, num_envs, resample_tasks=resample_tasks, **kwargs)
     if append_task:

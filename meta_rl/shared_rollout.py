@@ -1,4 +1,4 @@
-"""One batch of rollouts shared by the calling thread and others."""
+"""Batches of rollouts that the calling thread and other threads share."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 
 @dataclass
 class Rollouts:
-    """A batch to be rolled out.
+    """The inputs and outputs of a batch of rollouts.
 
     Attributes:
-        models: One per row.
-        physics: First states, ``[N, nstate]``.
-        num_steps: Calls of ``mj_step``.
-        controls: ``[N, num_steps, nu]``; none where ``None``.
-        states: Written to, ``[N, num_steps, nstate]``.
-        sensordata: Written to, ``[N, num_steps, nsensordata]``.
+        models: Models, one per row.
+        physics: Initial states, ``[N, nstate]``.
+        num_steps: Number of calls of ``mj_step``.
+        controls: Controls, ``[N, num_steps, nu]``; ``None`` for none.
+        states: Array for the states, which is written to, ``[N, num_steps, nstate]``.
+        sensordata: Array for sensor data, which is written to, ``[N, num_steps, nsensordata]``.
     """
 
     models: list[mujoco.MjModel]
@@ -47,14 +47,15 @@ class Rollouts:
 
 
 class SharedRollout:
-    """``mujoco.rollout`` in which the caller works too, and does not wait for a pool to.
+    """``mujoco.rollout`` with the calling thread as one of the workers.
 
-    Where a batch takes a millisecond, to wake a thread, and to be woken by it, is a tenth of that.
-    Here the caller's own share is under way while the others wake up.
+    A batch may take a millisecond, and waking a pool and being woken by it a tenth of that. Here
+    the calling thread computes its own share while the others wake up.
 
     Args:
-        nthread: Threads, the caller among them.
-        chunk_size: Rows that a thread takes at a time.
+        nthread: Number of threads, the calling one included.
+        chunk_size: Number of rows that a thread takes at a time (default: chosen by the number of
+            rows).
     """
 
     def __init__(self, nthread: int, chunk_size: int | None = None) -> None:
@@ -65,7 +66,7 @@ class SharedRollout:
         self._companion: _Companion | None = None
 
     def __call__(self, work: Rollouts) -> None:
-        """Roll out every row."""
+        """Rolls out every row."""
         num = len(work.models)
         rows = _Rows(num)
         chunk_size = self.chunk_size or _chunk_size(num, self.nthread)
@@ -82,7 +83,7 @@ class SharedRollout:
                 self._companion.wait()
 
     def close(self) -> None:
-        """End the threads; the next call starts them again."""
+        """Ends the threads; the next call starts them again."""
         self._own.close()
         if self._others is not None and self._companion is not None:
             self._others.close()
@@ -91,7 +92,7 @@ class SharedRollout:
 
 
 class _Pool:
-    """MuJoCo's pool, and data for each of its threads; of one thread, only the data."""
+    """MuJoCo's thread pool with data for each thread; one thread needs only the data."""
 
     def __init__(self, nthread: int) -> None:
         self.nthread = nthread
@@ -99,14 +100,14 @@ class _Pool:
         self._data: dict[bool, list[mujoco.MjData]] = {}
 
     def roll_out_chunks(self, work: Rollouts, rows: _Rows, chunk_size: int) -> None:
-        """A chunk for each thread at a time, as long as there are any."""
+        """Rolls out chunks, one for each thread at a time, until no rows are left."""
         while part := rows.take(chunk_size * self.nthread):
             self.roll_out(work[part], chunk_size)
 
     def roll_out(self, work: Rollouts, chunk_size: int) -> None:
         if self._rollout is None:
             self._rollout = Rollout(nthread=self.nthread if self.nthread > 1 else 0)
-        sensing = work.sensordata is not None  # by another model
+        sensing = work.sensordata is not None  # sensing uses another model
         if sensing not in self._data:
             self._data[sensing] = [mujoco.MjData(work.models[0]) for _ in range(self.nthread)]
         self._rollout.rollout(
@@ -128,7 +129,7 @@ class _Pool:
 
 
 class _Rows:
-    """What is left of a batch."""
+    """The rows of a batch that no thread has taken yet."""
 
     def __init__(self, num: int) -> None:
         self._num = num
@@ -136,7 +137,7 @@ class _Rows:
         self._lock = Lock()
 
     def take(self, num: int) -> slice | None:
-        """The next rows, up to so many; ``None`` after the last."""
+        """Takes the next rows, at most ``num``; returns ``None`` after the last."""
         with self._lock:
             first = self._taken
             self._taken = min(first + num, self._num)
@@ -147,13 +148,13 @@ Job = Callable[[], None]
 
 
 class _Companion:
-    """A thread that does a job at a time. An executor does the same, 20 µs later."""
+    """A thread that does one job at a time; an executor would start each 20 µs later."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
-        # The thread knows the queues only: it ends with whoever owns them.
-        Thread(target=_work, args=(self._jobs, self._outcomes), daemon=True).start()
+        # The thread has only the queues, so that this object can be freed, which ends the thread.
+        Thread(target=_do_jobs, args=(self._jobs, self._outcomes), daemon=True).start()
         self._end = weakref.finalize(self, self._jobs.put, None)
 
     def start(self, job: Job) -> None:
@@ -168,22 +169,22 @@ class _Companion:
         self._end()
 
 
-def _work(jobs: SimpleQueue[Job | None], outcomes: SimpleQueue[BaseException | None]) -> None:
+def _do_jobs(jobs: SimpleQueue[Job | None], outcomes: SimpleQueue[BaseException | None]) -> None:
     while (job := jobs.get()) is not None:
         try:
             job()
             outcomes.put(None)
         except BaseException as error:
             outcomes.put(error)
-        del job  # and with it the arrays
+        del job  # frees its arrays
 
 
 def _chunk_size(num: int, nthread: int) -> int:
-    """As many chunks for every thread, of 32 rows or, of large batches, a tenth of its share.
+    """Chooses the rows in a chunk: 32, or a tenth of a thread's share of a large batch.
 
-    Threads lose time where they meet (small chunks) and where one is left with the last chunk. A
-    chunk is a row larger than its share: the caller, who takes the first, begins some 20 µs before
-    the others.
+    All threads get equally many chunks. Small chunks make threads wait for the lock, and large ones
+    make them wait for the last chunk. A chunk is one row larger than its share: the calling thread
+    takes the first chunk, and begins some 20 µs before the others.
     """
     chunks_per_thread = min(max(num // (32 * nthread), 1), 10)
     chunk_size = -(-num // (nthread * chunks_per_thread))
@@ -191,7 +192,7 @@ def _chunk_size(num: int, nthread: int) -> int:
 
 
 def _find_clock() -> ctypes.c_void_p | None:
-    """MuJoCo's ``mjcb_time``, a documented global of its C library; ``None`` where it hides."""
+    """Finds MuJoCo's documented global variable ``mjcb_time``; ``None`` if it is not exported."""
     try:
         return ctypes.c_void_p.in_dll(ctypes.CDLL(_callbacks.__file__), "mjcb_time")
     except (OSError, ValueError):
@@ -203,7 +204,7 @@ _CLOCK = _find_clock()
 
 @contextlib.contextmanager
 def _profiler_off() -> Iterator[None]:
-    """Take the clock from MuJoCo's profiler, which nobody reads here: 5 % of a step of an Ant."""
+    """Switches MuJoCo's profiler off by removing its clock, which saves 5 % of a step of Ant."""
     clock = None if _CLOCK is None else _CLOCK.value
     if _CLOCK is None or clock is None:
         yield

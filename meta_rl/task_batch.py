@@ -1,4 +1,4 @@
-"""What every batch of task environments has in common, native or adapted."""
+"""The base class of all batches of task environments, native or adapted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class TaskBatch(VectorEnv):
     """A vector environment whose sub-environments have tasks.
 
     Attributes:
-        task_split: The task distributions.
-        horizon: Steps in an episode, at most.
-        episodes_per_trial: Episodes on one task that make a trial.
-        adaptation_unit: After what a learner may adapt: ``"episode"`` or ``"step"``.
+        task_split: Task distributions.
+        horizon: Largest number of steps in an episode.
+        episodes_per_trial: Number of episodes in a trial on one task.
+        adaptation_unit: Interval at which a learner may adapt: every ``"episode"`` or ``"step"``.
     """
 
     task_split: TaskSplit
@@ -50,10 +50,10 @@ class TaskBatch(VectorEnv):
 
     @abstractmethod
     def set_tasks(self, tasks: Tasks | None) -> None:
-        """Set the tasks from the next reset of each sub-environment on; see TaskVectorEnv."""
+        """Sets the tasks from the next reset of each sub-environment on; see TaskVectorEnv."""
 
     def _check_tasks(self, tasks: Tasks) -> Tasks:
-        """As arrays in the tasks' space; their number divides that of the sub-environments."""
+        """Checks that tasks are in their space, and that their number divides ``num_envs``."""
         tasks = as_tasks(self.task_split.space, tasks)
         num_tasks = count_tasks(tasks)
         if num_tasks == 0 or self.num_envs % num_tasks:
@@ -64,11 +64,11 @@ class TaskBatch(VectorEnv):
         return tasks
 
     def _one_for_each(self, tasks: Tasks) -> Tasks:
-        """A copy with one task per sub-environment: each for an equal block of neighbours."""
+        """Repeats each task for an equal block of neighbouring sub-environments."""
         return copy_tasks(repeat_tasks(tasks, self.num_envs // count_tasks(tasks)))
 
     def _check_actions(self, actions: Any) -> np.ndarray:
-        """Actions as an array, checked by :func:`check_actions`."""
+        """Converts actions to an array, and checks them by :func:`check_actions`."""
         return check_actions(actions, self.single_action_space, self.num_envs)
 
     def _check_mask(self, mask: Any) -> np.ndarray:
@@ -84,10 +84,10 @@ class TaskBatch(VectorEnv):
 
 
 def task_batch(env: Any) -> TaskBatch:
-    """The batch of task environments under all wrappers.
+    """Returns the batch of task environments under all wrappers.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such batch.
     """
     base = env.unwrapped if isinstance(env, VectorEnv) else env
     if not isinstance(base, TaskBatch):
@@ -99,17 +99,17 @@ def task_batch(env: Any) -> TaskBatch:
 
 
 def check_actions(actions: Any, space: spaces.Space, num_envs: int) -> np.ndarray:
-    """Gives the actions of a batch as an array.
+    """Checks the actions of a batch, and returns them as an array.
 
     Args:
-        actions: One action for each sub-environment, ``[num_envs, ...]``.
-        space: The space of one action. Actions of a ``Box`` may lie outside its bounds, to which
-            environments clip them.
+        actions: Actions, one for each sub-environment, ``[num_envs, ...]``.
+        space: Space of one action. Actions of a ``Box`` may lie outside its bounds, as environments
+            clip them.
         num_envs: Number of sub-environments.
 
     Raises:
-        ValueError: Actions of another shape or kind, outside a discrete space, or with NaN or
-            infinity in a continuous one.
+        ValueError: Actions have another shape or kind, lie outside a discrete space, or have NaN or
+            infinity in a continuous space.
     """
     actions = np.asarray(actions)
     shape = (num_envs, *(space.shape or ()))

@@ -1,4 +1,4 @@
-"""How the rows of a result are arranged in trainings and tasks, and the intervals that follow."""
+"""The arrangement of a result's rows in trainings and tasks, and its intervals."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ class Design:
     """An arrangement of rows in trainings and tasks.
 
     Attributes:
-        kind: ``"single"``: one training on several tasks; ``"crossed"``: several trainings, all on
-            the same tasks; ``"nested"``: several trainings, each on tasks of its own; ``"fixed"``:
-            several trainings on all the tasks that there are; ``"none"``: there is no interval.
-        reason: Why there is none; empty otherwise.
+        kind: Kind of the arrangement. ``"single"``: one training on several tasks; ``"crossed"``:
+            several trainings, all on the same tasks; ``"nested"``: several trainings, each on tasks
+            of its own; ``"fixed"``: several trainings on all tasks that exist; ``"none"``: no
+            interval can be computed.
+        reason: Reason for no interval; otherwise empty.
         order: Row indices, sorted by training, then by task, ``[rows]``.
         sizes: Number of tasks of each training, ``[R]``.
         num_tasks: Number of distinct tasks.
@@ -56,7 +57,7 @@ class Design:
         order = np.lexsort([tasks, trainings])
         sizes = np.unique(trainings, return_counts=True)[1]
         num_tasks = len(np.unique(tasks))
-        kind, reason = _kind(sizes, num_tasks, whole_distribution)
+        kind, reason = _find_kind(sizes, num_tasks, whole_distribution)
         return cls(kind, reason, order, sizes, num_tasks)
 
     @property
@@ -66,37 +67,39 @@ class Design:
 
     @property
     def over(self) -> str:
-        """What the interval is over, such as ``"trainings and tasks"``; empty without interval."""
+        """The draws that the interval covers, such as ``"trainings and tasks"``, or ``""``."""
         return OVER[self.kind]
 
     def counts(self, split: str = "") -> str:
-        """Numbers of trainings and of distinct tasks: ``"3 trainings x 30 test tasks"``."""
+        """States the numbers of trainings and distinct tasks: ``"3 trainings x 30 test tasks"``."""
         words = f"{split} task".strip()
-        trainings = _number(self.num_trainings, "training")
+        trainings = _counted(self.num_trainings, "training")
         if self.num_trainings * self.num_tasks == len(self.order):  # all on the same tasks
-            return f"{trainings} x {_number(self.num_tasks, words)}"
+            return f"{trainings} x {_counted(self.num_tasks, words)}"
         if self.num_tasks == len(self.order) and len(set(self.sizes)) == 1:
             return (
-                f"{trainings} x {_number(int(self.sizes[0]), words)} ({self.num_tasks:,} distinct)"
+                f"{trainings} x {_counted(int(self.sizes[0]), words)} ({self.num_tasks:,} distinct)"
             )
-        return f"{trainings}, {_number(self.num_tasks, words)}"
+        return f"{trainings}, {_counted(self.num_tasks, words)}"
 
     def mean(self, columns: np.ndarray) -> np.ndarray:
-        """Mean over trainings of the means over their tasks, ``[rows, C]`` to ``[C]``."""
-        return self._of_trainings(columns).mean(axis=0)
+        """Computes the mean over trainings of their means over tasks, ``[rows, C]`` to ``[C]``."""
+        return self._training_means(columns).mean(axis=0)
 
     def mean_interval(
         self, columns: np.ndarray, confidence: float, shares: bool = False
     ) -> np.ndarray:
-        """Interval of the mean, ``[rows, C]`` to ``[C, 2]``; all numbers where there is none.
+        """Computes the interval of the mean, ``[rows, C]`` to ``[C, 2]``.
+
+        Where no interval can be computed, it contains all numbers.
 
         Args:
-            columns: Values; for shares, in [0, 1].
+            columns: Values; shares are in [0, 1].
             confidence: Coverage, between 0 and 1.
-            shares: Whether values are shares, whose intervals end at 0 and 1.
+            shares: Whether values are shares, whose intervals end at 0 and 1 (default: False).
         """
         if self.kind == "none":
-            return _everything(columns.shape[1], shares)
+            return _uninformative_interval(columns.shape[1], shares)
         mean = self.mean(columns)
         spread = self._spread(columns)
         if not shares:
@@ -107,14 +110,14 @@ class Design:
     def iqm_interval(
         self, columns: np.ndarray, confidence: float, shares: bool = False
     ) -> np.ndarray:
-        """Interval of the interquartile mean of all rows, as for :meth:`mean_interval`.
+        """Computes the interval of the interquartile mean of all rows, like :meth:`mean_interval`.
 
         Where the middle half of a column is constant and the rest is not, its variance is unknown,
-        and the interval has all numbers in it. Outcomes of 0 and 1 are the exception: their
+        and the interval contains all numbers. Outcomes of 0 and 1 are the exception: their
         interquartile mean is a function of their share, and so is its interval.
         """
         if self.kind == "none":
-            return _everything(columns.shape[1], shares)
+            return _uninformative_interval(columns.shape[1], shares)
         if shares and np.isin(columns, (0, 1)).all():
             return interquartile_mean_of_share(self.mean_interval(columns, confidence, True))
         if self.kind == "single":
@@ -125,7 +128,9 @@ class Design:
         if shares:
             interval = np.clip(interval, 0, 1)
         unknown = (spread.variance == 0) & (np.ptp(columns, axis=0) > 0)
-        return np.where(unknown[:, None], _everything(columns.shape[1], shares), interval)
+        return np.where(
+            unknown[:, None], _uninformative_interval(columns.shape[1], shares), interval
+        )
 
     def _spread(self, columns: np.ndarray) -> Spread:
         if self.kind == "single":
@@ -133,17 +138,17 @@ class Design:
         if self.kind == "crossed":
             shape = (self.num_trainings, self.num_tasks, -1)
             return crossed_spread(columns[self.order].reshape(shape))
-        return independent_spread(self._of_trainings(columns))
+        return independent_spread(self._training_means(columns))
 
-    def _of_trainings(self, columns: np.ndarray) -> np.ndarray:
-        """Mean of each training, ``[R, C]``."""
+    def _training_means(self, columns: np.ndarray) -> np.ndarray:
+        """Computes the mean of each training, ``[R, C]``."""
         starts = np.cumsum(self.sizes) - self.sizes
         sums = np.add.reduceat(columns[self.order], starts, axis=0)
         return np.asarray(sums / self.sizes[:, None])
 
 
-def _kind(sizes: np.ndarray, num_tasks: int, whole_distribution: bool) -> tuple[Kind, str]:
-    """Kind of a design, and why there is no interval, if there is none."""
+def _find_kind(sizes: np.ndarray, num_tasks: int, whole_distribution: bool) -> tuple[Kind, str]:
+    """Finds the kind of a design and, if there is no interval, the reason."""
     num_trainings, rows = len(sizes), int(sizes.sum())
     same = num_trainings * num_tasks == rows
     if num_trainings == 1 and whole_distribution:
@@ -163,10 +168,10 @@ def _kind(sizes: np.ndarray, num_tasks: int, whole_distribution: bool) -> tuple[
     return "none", "trainings share some of their tasks, not all"
 
 
-def _everything(num_columns: int, shares: bool) -> np.ndarray:
-    """The interval that tells nothing, ``[C, 2]``: all numbers, or from 0 to 1."""
+def _uninformative_interval(num_columns: int, shares: bool) -> np.ndarray:
+    """Returns the uninformative interval, ``[C, 2]``: all numbers, or from 0 to 1."""
     return np.tile([0.0, 1.0] if shares else [-np.inf, np.inf], (num_columns, 1))
 
 
-def _number(number: int, words: str) -> str:
+def _counted(number: int, words: str) -> str:
     return f"{number:,} {words}{'' if number == 1 else 's'}"

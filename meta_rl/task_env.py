@@ -29,33 +29,34 @@ from meta_rl.window import Window
 
 Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
 
-# What gymnasium.make finds at the class; an environment has the render modes of its family.
+# gymnasium.make reads the class's metadata; an environment has the render modes of its family.
 ANY_METADATA: dict[str, Any] = {"render_modes": ["human", "rgb_array"]}
 
 
 class TaskVectorEnv(TaskBatch):
     """A native batch of sub-environments of one family, each on a task of its own.
 
-    Tasks are chosen by :meth:`set_tasks` (they then persist until the next call) or, where none
-    were set, drawn from ``split`` at the first reset, at every seeded reset and, with
-    ``resample_tasks``, at the end of every trial.
+    Tasks that :meth:`set_tasks` sets persist until its next call. If none are set, tasks are drawn
+    from ``split`` at the first reset, at every seeded reset and, with ``resample_tasks``, at the
+    end of every trial.
 
-    A *trial* is the stretch of episodes on one task; :attr:`trial_start` tells where it begins.
+    A *trial* is the sequence of episodes on one task; :attr:`trial_start` tells where it begins.
 
     Args:
-        definition: A family's definition, its class, or ``"module:Class"``.
-        num_envs: Number of sub-environments, ``N``.
-        autoreset_mode: ``SAME_STEP`` (default: a step that ends an episode returns the first
-            observation of the next, and the last one in ``infos["final_obs"]``), ``NEXT_STEP``, or
-            ``DISABLED`` (the caller resets by ``reset(options={"reset_mask": ...})``).
-        split: The part of the task split that self-chosen tasks come from.
-        resample_tasks: Draw a new task after every ``episodes_per_trial`` episodes where no task
-            was set.
-        render_mode: One of ``metadata["render_modes"]``.
-        **kwargs: For the definition, where it is given as a class or a name.
+        definition: Definition of the family, its class, or ``"module:Class"``.
+        num_envs: Number of sub-environments, ``N`` (default: 1).
+        autoreset_mode: Gymnasium's autoreset mode. With ``SAME_STEP`` (default), a step that ends
+            an episode returns the first observation of the next episode, and the last observation
+            in ``infos["final_obs"]``. The others are ``NEXT_STEP``, and ``DISABLED``, with which
+            the caller resets by ``reset(options={"reset_mask": ...})``.
+        split: Part of the task split that tasks are drawn from (default: ``"train"``).
+        resample_tasks: Whether a new task is drawn after every ``episodes_per_trial`` episodes if
+            no task was set (default: False).
+        render_mode: Render mode, one of ``metadata["render_modes"]`` (default: none).
+        **kwargs: Arguments of the definition, if it is given as a class or a name.
 
     Raises:
-        ValueError: On any argument outside the above.
+        ValueError: An argument has a value that is not allowed.
     """
 
     def __init__(
@@ -100,14 +101,14 @@ class TaskVectorEnv(TaskBatch):
         self._done = np.zeros(self.num_envs, dtype=bool)
 
     def set_tasks(self, tasks: Tasks | None) -> None:
-        """Set the tasks from the next reset of each sub-environment on.
+        """Sets the tasks from the next reset of each sub-environment on.
 
         Args:
-            tasks: One per sub-environment, or fewer that divide their number: one per equal block.
-                ``None`` lets the environment choose again.
+            tasks: Tasks, one per sub-environment, or one per equal block of them; their number has
+                to divide ``num_envs``. ``None`` lets the environment draw tasks again.
 
         Raises:
-            ValueError: A task outside its space, or a number that does not divide ``num_envs``.
+            ValueError: A task is outside its space, or the number does not divide ``num_envs``.
         """
         if tasks is None:
             self._assignment.set(None)
@@ -122,14 +123,14 @@ class TaskVectorEnv(TaskBatch):
         seed: int | Sequence[int] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin new episodes.
+        """Begins new episodes.
 
         Args:
-            seed: Fixes all that follows: first states, transitions and self-chosen tasks. A list
-                has one seed for each sub-environment, which then depends on its own seed alone and
-                not on the batch that it is in.
-            options: ``"reset_mask"``: bool ``[N]``, which sub-environments; all by default.
-                ``"task"``: tasks to set, as in :meth:`set_tasks`.
+            seed: Seed of all that follows: first states, transitions and drawn tasks (default: none
+                is set). A list has one seed for each sub-environment, which then depends only on
+                its own seed, and not on the batch.
+            options: Dict with ``"reset_mask"``, bool ``[N]``, for the sub-environments that are
+                reset (default: all), and ``"task"``, tasks to set as in :meth:`set_tasks`.
 
         Returns:
             Observations, and infos with the ``"task"`` of every sub-environment.
@@ -151,22 +152,22 @@ class TaskVectorEnv(TaskBatch):
         return observations, {"task": copy_tasks(self._played), "_task": self._everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Step every sub-environment.
+        """Steps every sub-environment.
 
         Args:
-            actions: ``[N, ...]`` in ``action_space``.
+            actions: Actions ``[N, ...]`` in ``action_space``.
 
         Returns:
             Observations, rewards (float64 ``[N]``), terminations, truncations, infos.
 
         Raises:
-            gymnasium.error.ResetNeeded: Before the first reset or, with autoreset disabled, in a
-                sub-environment whose episode has ended.
-            ValueError: Actions of the wrong shape, outside a discrete space, or with NaN or
-                infinity in a continuous one.
+            gymnasium.error.ResetNeeded: There was no reset or, with autoreset disabled, the episode
+                of a sub-environment has ended.
+            ValueError: Actions have the wrong shape, lie outside a discrete space, or have NaN or
+                infinity in a continuous space.
         """
         actions = self._check_actions(actions)
-        waiting = self._done  # with NEXT_STEP: those that this step resets instead
+        waiting = self._done  # with NEXT_STEP, this step resets these sub-environments
         if self._state is None or (waiting.any() and self.autoreset_mode is AutoresetMode.DISABLED):
             raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
         definition, rng, tasks = self.definition, self._draws, self._played
@@ -203,7 +204,7 @@ class TaskVectorEnv(TaskBatch):
         return observations, rewards, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
-        """One frame per sub-environment; :func:`meta_rl.frame_grid` makes one picture of them."""
+        """Renders one frame per sub-environment; :func:`meta_rl.frame_grid` joins the frames."""
         if self.render_mode is None:
             raise ValueError("render() needs a render_mode, given when the environment is made")
         if self._state is None:
@@ -211,7 +212,7 @@ class TaskVectorEnv(TaskBatch):
         return self.definition.render_frames(self._state, self._played, self.render_mode)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Release what the definition holds (threads, windows)."""
+        """Releases the definition's resources, such as threads and windows."""
         self.definition.close()
 
     @property
@@ -227,7 +228,10 @@ class TaskVectorEnv(TaskBatch):
             rng = self.np_random if self._streams is None else self._streams[mask]
             first = self.definition.initial(rng, take_tasks(self._played, mask))
             self._state = type(first)(
-                *(_merged(mask, old, new) for old, new in zip(self._state, first, strict=True))
+                *(
+                    _replace_rows(mask, old, new)
+                    for old, new in zip(self._state, first, strict=True)
+                )
             )
         self._elapsed = np.where(mask, 0, self._elapsed)
         self._done = self._done & ~mask
@@ -236,16 +240,17 @@ class TaskVectorEnv(TaskBatch):
 class TaskEnv(gym.Env):
     """One environment on one task: a batch of one of the same definition.
 
-    ``reset(options={"task": task})`` sets the task; without the option it persists, and
-    ``info["task"]`` tells it. A task that was never set is drawn from ``split`` at the first reset
-    and at every seeded one.
+    ``reset(options={"task": task})`` sets the task; without the option it persists. It is reported
+    in ``info["task"]``. If no task was set, it is drawn from ``split`` at the first reset and at
+    every seeded reset.
 
     Args:
-        definition: A family's definition, its class, or ``"module:Class"``.
-        render_mode: One of ``metadata["render_modes"]``. ``"human"`` shows every step in a window,
-            at the speed of ``metadata["render_fps"]``; every family with ``"rgb_array"`` has it.
-        **kwargs: ``split`` and ``resample_tasks`` as in :class:`TaskVectorEnv`; the rest goes to
-            the definition.
+        definition: Definition of the family, its class, or ``"module:Class"``.
+        render_mode: Render mode, one of ``metadata["render_modes"]`` (default: none). ``"human"``
+            shows every step in a window, at the rate ``metadata["render_fps"]``; every family
+            with ``"rgb_array"`` has this mode.
+        **kwargs: Arguments ``split`` and ``resample_tasks`` of :class:`TaskVectorEnv`, and
+            arguments of the definition.
     """
 
     metadata = ANY_METADATA
@@ -280,42 +285,42 @@ class TaskEnv(gym.Env):
 
     @property
     def horizon(self) -> int:
-        """Steps in an episode."""
+        """The number of steps in an episode."""
         return self.definition.horizon
 
     @property
     def episodes_per_trial(self) -> int:
-        """Episodes on one task that make a trial."""
+        """The number of episodes in a trial on one task."""
         return self.definition.episodes_per_trial
 
     @property
     def adaptation_unit(self) -> str:
-        """After what a learner may adapt: ``"episode"`` or ``"step"``."""
+        """The interval at which a learner may adapt: every ``"episode"`` or every ``"step"``."""
         return self.definition.adaptation_unit
 
     @property
     def trial_start(self) -> bool:
-        """Whether the latest observation is the first on its task."""
+        """Whether the latest observation is the first one of a new task."""
         return bool(self._batch.trial_start[0])
 
     def set_task(self, task: Task | None) -> None:
-        """Set the task from the next reset on; ``None`` lets the environment choose again."""
+        """Sets the task from the next reset on; ``None`` lets the environment draw tasks again."""
         self._batch.set_tasks(None if task is None else add_task_axis(task))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin a new episode.
+        """Begins a new episode.
 
         Args:
-            seed: Fixes all that follows, and the task where none was set.
-            options: ``{"task": task}`` sets the task.
+            seed: Seed of all that follows, and of the task if none was set (default: none is set).
+            options: Dict ``{"task": task}``, which sets the task (default: none).
 
         Returns:
             The observation, and ``{"task": task}``.
 
         Raises:
-            ValueError: A task outside its space, or an unknown option.
+            ValueError: The task is outside its space, or an option is unknown.
         """
         super().reset(seed=seed)
         options = dict(options or {})
@@ -327,10 +332,10 @@ class TaskEnv(gym.Env):
             self._np_random = self._batch.np_random
         if self.render_mode == "human":
             self._show()
-        return _single(observations), {"task": self.task}
+        return _first_observation(observations), {"task": self.task}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one step, as in :class:`gymnasium.Env`."""
+        """Makes one step, as in :class:`gymnasium.Env`."""
         observations, rewards, terminated, truncated, infos = self._batch.step(
             np.asarray(action)[None]
         )
@@ -338,17 +343,17 @@ class TaskEnv(gym.Env):
         done = bool(terminated[0]), bool(truncated[0])
         if self.render_mode == "human":
             self._show()
-        return _single(observations), float(rewards[0]), *done, info
+        return _first_observation(observations), float(rewards[0]), *done, info
 
     def render(self) -> Any:
-        """The current frame; ``None`` with ``"human"``, which shows it in its window."""
+        """Renders the current frame; with ``"human"``, shows it in the window instead."""
         if self.render_mode == "human":
             return self._show()
         frames = self._batch.render()
         return None if frames is None else frames[0]
 
     def close(self) -> None:
-        """Close the window, and release what the definition holds (threads, cameras)."""
+        """Closes the window, and releases the definition's resources (threads, cameras)."""
         if self._window is not None:
             self._window.close()
             self._window = None
@@ -368,11 +373,11 @@ class TaskEnv(gym.Env):
 
 
 def build_definition(definition: Definition, kwargs: dict[str, Any]) -> TaskFuncEnv:
-    """The definition itself, or the one that ``"module:Class"`` or a class makes of ``kwargs``.
+    """Builds a definition from a class or ``"module:Class"``, or returns one that is built.
 
     Raises:
-        ValueError: Arguments for a definition that is built already.
-        TypeError: Something that makes no :class:`TaskFuncEnv`.
+        ValueError: There are arguments, but the definition is built already.
+        TypeError: The result is not a :class:`TaskFuncEnv`.
     """
     if isinstance(definition, TaskFuncEnv):
         if kwargs:
@@ -393,13 +398,13 @@ def _check_render_mode(render_mode: str | None, modes: list[str]) -> str | None:
     return render_mode
 
 
-def _merged(mask: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+def _replace_rows(mask: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     merged = old.copy()
     merged[mask] = new
     return merged
 
 
-def _single(observations: Any) -> Any:
+def _first_observation(observations: Any) -> Any:
     if isinstance(observations, dict):
-        return {key: _single(value) for key, value in observations.items()}
+        return {key: _first_observation(value) for key, value in observations.items()}
     return observations[0]

@@ -1,4 +1,4 @@
-"""A feed-forward policy as a pure function of its parameters: one network, many fast weights."""
+"""A feed-forward policy as a pure function of its parameters, which may be many fast weights."""
 
 from __future__ import annotations
 
@@ -25,32 +25,34 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 MIN_LOG_STD = math.log(1e-6)
 
 Outputs = tuple[Tensor, ...]
-"""What the network gives for steps ``[..., S]``: logits ``[..., S, A]``; or means and logarithms of
+"""Outputs of the network for steps ``[..., S]``: logits ``[..., S, A]``; or means and logarithms of
 standard deviations, ``[..., S, A]`` each."""
 
 
 class TaskPolicy(BasePolicy):
-    """A multi-layer perceptron whose parameters are an argument.
+    """A multi-layer perceptron policy that takes its parameters as an argument.
 
-    Discrete actions are categorical. Continuous ones are a Gaussian with a standard deviation that
-    does not depend on the observation, in units in which the bounds of the action space are -1 and
-    1, and clipped to them. The probability of a clipped action is that of all the values that are
-    clipped to it (Fujita and Maeda, "Clipped Action Policy Gradient", 2018): so actions as the
-    environment saw them are enough to learn from, and the policy gradient has the same mean as
-    that of the Gaussian, with less variance.
+    Discrete actions have a categorical distribution. Continuous actions have a Gaussian
+    distribution, whose standard deviation does not depend on the observation. Its units are those
+    in which the bounds of the action space are -1 and 1, and actions are clipped to the bounds. An
+    action at a bound has the probability of all values that are clipped to it (Fujita and Maeda,
+    "Clipped Action Policy Gradient", 2018). So it is enough to store the clipped actions, and the
+    policy gradient has the same mean as that of the Gaussian, with less variance.
 
     Args:
-        observation_space: ``Box``, ``Discrete``, ``MultiBinary`` or a ``Dict`` of these.
-        action_space: ``Discrete`` or ``Box``.
-        hidden_sizes: Of the layers.
-        activation: ``"relu"`` or ``"tanh"``.
-        log_std_init: First logarithm of the standard deviation.
-        output_scale: Of the last layer's first weights, to those of Glorot. With 1 the first means
-            of a robot's actions are as large as its bounds; a small one begins with noise alone.
-        generator: Draws the first weights and, later, the actions.
+        observation_space: Space of observations: ``Box``, ``Discrete``, ``MultiBinary`` or a
+            ``Dict`` of these.
+        action_space: Space of actions: ``Discrete`` or ``Box``.
+        hidden_sizes: Numbers of units of the hidden layers (default: 100 and 100).
+        activation: Name of the activation: ``"relu"`` (default) or ``"tanh"``.
+        log_std_init: Initial logarithm of the standard deviation (default: 0).
+        output_scale: Factor of the last layer's initial weights, which are Glorot's (default: 1).
+            With 1, the initial means of a robot's actions are as large as the bounds; a small
+            factor begins with noise around 0.
+        generator: Generator that draws the initial weights and, later, the actions.
 
     Raises:
-        ValueError: Another activation, a scale that is not positive, or actions that are bounded on
+        ValueError: The activation is unknown, the scale is not positive, or actions are bounded on
             one side only.
     """
 
@@ -82,18 +84,18 @@ class TaskPolicy(BasePolicy):
         self.layer_names = [f"network.{2 * i}" for i in range(len(sizes))]
         if isinstance(action_space, spaces.Box):
             self.log_std = nn.Parameter(torch.full((num_outputs,), float(log_std_init)))
-            self._bound_actions(action_space)
+            self._set_action_units(action_space)
         self.generator = generator
-        drawn_by = weights_generator(generator)
+        on_cpu = weights_generator(generator)
         for layer in self.network:
             if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight, generator=drawn_by)
+                nn.init.xavier_uniform_(layer.weight, generator=on_cpu)
                 nn.init.zeros_(layer.bias)
         with torch.no_grad():
             last.weight.mul_(output_scale)
 
-    def _bound_actions(self, space: spaces.Box) -> None:
-        """What a unit of the Gaussian is: half the width of the bounds, where there are some."""
+    def _set_action_units(self, space: spaces.Box) -> None:
+        """Sets the Gaussian's unit: half the width of the bounds, or 1 for unbounded actions."""
         low, high = space.low.ravel(), space.high.ravel()
         bounded = np.isfinite(low)
         if (bounded != np.isfinite(high)).any():
@@ -109,36 +111,36 @@ class TaskPolicy(BasePolicy):
         self.register_buffer("limit", limit, persistent=False)
 
     def parameters_by_name(self) -> Params:
-        """The network's own parameters, outside any graph."""
+        """Returns the network's own parameters, detached from any graph."""
         return detached(dict(self.named_parameters()))
 
     def forward(self, obs: Tensor, *args: Any) -> Outputs:
-        """The outputs with the network's own parameters: flat observations ``[S, O]``."""
+        """Computes the outputs for flat observations ``[S, O]`` with the network's parameters."""
         return self.outputs(dict(self.named_parameters()), obs)
 
     def outputs(self, params: Params, obs: Tensor) -> Outputs:
-        """The outputs with these parameters of one task: flat observations ``[S, O]``.
+        """Computes the outputs for flat observations ``[S, O]`` with parameters of one task.
 
-        Or of M tasks, with a leading axis everywhere: ``[M, ...]`` and ``[M, S, O]``.
+        With a leading axis of M tasks, parameters are ``[M, ...]`` and observations ``[M, S, O]``.
         """
         layers = [(params[f"{name}.weight"], params[f"{name}.bias"]) for name in self.layer_names]
         return self.with_spread(params, perceptron(obs, layers, self.activation))
 
     def with_spread(self, params: Params, outputs: Tensor) -> Outputs:
-        """What the network gave; and for continuous actions, the deviations that belong to it."""
+        """Adds the logarithms of the standard deviations to the network's output, if continuous."""
         if self.is_discrete:
             return (outputs,)
         return outputs, params["log_std"].clamp(min=MIN_LOG_STD)[..., None, :].expand_as(outputs)
 
     def distribution(self, outputs: Outputs) -> Distribution:
-        """The policy before clipping, from :meth:`outputs`."""
+        """Makes the distribution of actions before clipping, from :meth:`outputs`."""
         if self.is_discrete:
             return Categorical(logits=outputs[0], validate_args=False)
         means, log_std = outputs
         return Independent(Normal(means, log_std.exp(), validate_args=False), 1)
 
     def log_prob(self, outputs: Outputs, actions: Tensor) -> Tensor:
-        """Log-probabilities ``[..., S]`` of actions in units of the Gaussian, ``[..., S, A]``."""
+        """Computes log-probabilities ``[..., S]`` of actions ``[..., S, A]`` in Gaussian units."""
         if self.is_discrete:
             return self.distribution(outputs).log_prob(actions)
         means, log_std = outputs
@@ -151,7 +153,7 @@ class TaskPolicy(BasePolicy):
         return (log_density(scaled, side) - inside * constant).sum(dim=-1)
 
     def kl(self, old: Outputs, new: Outputs) -> Tensor:
-        """``KL(old ‖ new)`` of the policies before clipping, ``[..., S]``; clipping lowers it."""
+        """Computes ``KL(old ‖ new)`` before clipping, ``[..., S]``; clipping can only lower it."""
         if self.is_discrete:
             log_old, log_new = old[0].log_softmax(dim=-1), new[0].log_softmax(dim=-1)
             return (log_old.exp() * (log_old - log_new)).sum(dim=-1)
@@ -159,7 +161,7 @@ class TaskPolicy(BasePolicy):
         return (new[1] - old[1] + 0.5 * shift * (-2.0 * new[1]).exp() - 0.5).sum(dim=-1)
 
     def draw(self, outputs: Outputs, deterministic: bool = False) -> np.ndarray:
-        """Actions as the environment takes them, ``[..., *action shape]``."""
+        """Draws actions in the environment's units, ``[..., *action shape]``."""
         if self.is_discrete:
             return self._draw_discrete(outputs[0], deterministic)
         values = outputs[0]
@@ -183,14 +185,14 @@ class TaskPolicy(BasePolicy):
         return (chosen.cpu().numpy() + start).astype(self.action_space.dtype, copy=False)
 
     def as_units(self, actions: np.ndarray) -> Tensor:
-        """Actions as the environment took them, as :meth:`log_prob` wants them, on the device.
+        """Converts the environment's actions to those of :meth:`log_prob`, on the device.
 
         Args:
-            actions: ``[..., *action shape]``.
+            actions: Actions in the environment's units, ``[..., *action shape]``.
 
         Returns:
-            Float32 ``[..., A]`` in units of the Gaussian; clipped ones are exactly -1 or 1.
-            Numbers from 0 on, for discrete actions.
+            Float32 ``[..., A]`` in units of the Gaussian, where actions at a bound are exactly -1
+            or 1. For discrete actions, whole numbers from 0.
         """
         if self.is_discrete:
             start = int(self.action_space.start)  # type: ignore[attr-defined]
@@ -203,9 +205,9 @@ class TaskPolicy(BasePolicy):
         return torch.as_tensor(units.astype(np.float32), device=self.device)
 
     def flat(self, observations: Any) -> Tensor:
-        """Observations ``[N, ...]`` as the network takes them, float32 ``[N, O]`` on the device."""
+        """Flattens observations ``[N, ...]`` to float32 ``[N, O]`` on the device."""
         return torch.as_tensor(self.encoder.encoded(observations), device=self.device)
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
-        """Not used: the agent predicts, with the parameters of its state."""
+        """Raises an error: the agent predicts, with the parameters of its state."""
         raise NotImplementedError("predict with the agent: it knows the adapted parameters")

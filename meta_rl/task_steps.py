@@ -1,4 +1,4 @@
-"""Steps of a meta-batch by task, and what is done with them task by task."""
+"""The steps of a meta-batch, grouped by task, and functions for them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ Place: TypeAlias = Callable[[int], str]
 
 
 class Batch(NamedTuple):
-    """Steps of a meta-batch, by task, in any order; a slice along the task axis is one task's.
+    """The steps of a meta-batch by task, in any order; a slice of the task axis is one task.
 
     Attributes:
         obs: Flat observations, ``[M, S, O]``.
-        actions: As :meth:`TaskPolicy.log_prob` takes them, ``[M, S, A]`` or, discrete, ``[M, S]``.
-        advantages: ``[M, S]``.
-        mask: 1 where a step is real and 0 where it fills up, ``[M, S]``.
-        old: What the policy that acted gave, ``[M, S, ...]`` each; not part of any graph.
-        old_log_probs: Of the actions, ``[M, S]``.
+        actions: Actions in the units of :meth:`TaskPolicy.log_prob`, ``[M, S, A]`` or, discrete,
+            ``[M, S]``.
+        advantages: Advantages, ``[M, S]``.
+        mask: Mask of the steps, ``[M, S]``: 1 for real steps, 0 for padding.
+        old: Outputs of the policy that acted, ``[M, S, ...]`` each, detached from any graph.
+        old_log_probs: Log-probabilities of the actions, ``[M, S]``.
     """
 
     obs: Tensor
@@ -38,12 +39,12 @@ class Batch(NamedTuple):
     old_log_probs: Tensor
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over the real steps, ``[M, S]`` to ``[M]``; of one task, ``[S]`` to a scalar."""
+        """Computes the mean over the real steps, ``[M, S]`` to ``[M]``, or ``[S]`` to a scalar."""
         return (values * self.mask).sum(dim=-1) / self.mask.sum(dim=-1)
 
 
 def some_steps(batch: Batch, rank: Tensor, fraction: float) -> Batch:
-    """The real steps of the lowest rank; filling only where a task has not enough of them."""
+    """Selects the real steps of the lowest ranks, with padding if a task has too few of them."""
     size = batch.mask.shape[1]
     if bool((batch.mask > 0).all()):
         chosen = rank[:size].argsort()[: max(1, round(fraction * size))]
@@ -55,13 +56,13 @@ def some_steps(batch: Batch, rank: Tensor, fraction: float) -> Batch:
 
 
 def over_tasks(function: Any, params: Any, *data: Any, chunk_size: int | None = None) -> Any:
-    """``vmap`` over the task axis of the data; the parameters are shared.
+    """Applies ``vmap`` over the task axis of the data; the parameters are shared.
 
     Args:
-        function: Of one task.
-        params: Not batched.
+        function: Function of the parameters and of one task's data.
+        params: Parameters, without a task axis.
         *data: Nests of tensors with a leading task axis; one is a :class:`Batch`.
-        chunk_size: Tasks at a time; by default as many as :func:`tasks_at_a_time` says.
+        chunk_size: Number of tasks at a time (default: by :func:`tasks_at_a_time`).
     """
     if chunk_size is None:
         batch = next(part for part in data if isinstance(part, Batch))
@@ -70,9 +71,10 @@ def over_tasks(function: Any, params: Any, *data: Any, chunk_size: int | None = 
 
 
 def tasks_at_a_time(mask: Tensor) -> int | None:
-    """Tasks that are differentiated together: on a CPU, what its caches hold (measured); else all.
+    """Returns the number of tasks that are differentiated together, ``None`` for all.
 
-    With 4,000 steps a task and 100 hidden units, 4 tasks at a time take half the time of 40.
+    On a CPU, it is the number whose data fits the caches (measured). With 4,000 steps a task and
+    100 hidden units, 4 tasks at a time take half the time of 40.
     """
     num_tasks, num_steps = mask.shape
     if mask.device.type != "cpu" or num_tasks * num_steps <= 16_000:
@@ -81,12 +83,12 @@ def tasks_at_a_time(mask: Tensor) -> int | None:
 
 
 def by_task(values: Tensor, per_task: int) -> Tensor:
-    """``[T, M * B, ...]`` as ``[M, T * B, ...]``."""
+    """Groups steps by task, ``[T, M * B, ...]`` to ``[M, T * B, ...]``."""
     return values.unflatten(1, (-1, per_task)).transpose(0, 1).flatten(1, 2)
 
 
 def packed(parts: list[Tensor], real: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The same, with the real steps first and no more filling than the longest task needs."""
+    """Moves the real steps to the front, and cuts padding that the longest task does not need."""
     longest = int(real.sum(dim=1).max())
     order = real.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
     tasks = torch.arange(len(real), device=real.device)[:, None]
@@ -94,7 +96,7 @@ def packed(parts: list[Tensor], real: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def normalised(advantages: Tensor, real: Tensor, per_task: int) -> Tensor:
-    """To mean 0 and standard deviation 1 over the real steps of each task, ``[T, N]``."""
+    """Scales to mean 0 and standard deviation 1 over the real steps of each task, ``[T, N]``."""
     by_task = advantages.unflatten(1, (-1, per_task))
     weight = real.unflatten(1, (-1, per_task)).float()
     total = weight.sum(dim=(0, 2), keepdim=True)
@@ -105,29 +107,29 @@ def normalised(advantages: Tensor, real: Tensor, per_task: int) -> Tensor:
 
 
 def merged_steps(observations: Any) -> Any:
-    """``[T, N, ...]`` as ``[T * N, ...]``."""
+    """Merges the axes of steps and sub-environments, ``[T, N, ...]`` to ``[T * N, ...]``."""
     if isinstance(observations, dict):
         return {key: merged_steps(value) for key, value in observations.items()}
     return observations.reshape(-1, *observations.shape[2:])
 
 
 def real_rewards(rollout: Rollout) -> np.ndarray:
-    """Rewards, 0 at steps that do not count."""
+    """Returns the rewards, with 0 at masked steps."""
     if rollout.mask is None:
         return rollout.rewards
     return np.where(rollout.mask, rollout.rewards, 0.0)
 
 
 def check_finite(what: str, values: Any, place: Place) -> None:
-    """Stop where a task's values are not finite.
+    """Checks that the values of all tasks are finite.
 
     Args:
-        what: For the message.
-        values: A tensor ``[M, ...]``, or a dictionary of them.
-        place: Names a task for the message.
+        what: Name of the values, for the error.
+        values: Tensor ``[M, ...]``, or dictionary of such tensors.
+        place: Function that describes a task, for the error.
 
     Raises:
-        FloatingPointError: Names the task.
+        FloatingPointError: A value is not finite; the error describes its task.
     """
     for value in values.values() if isinstance(values, dict) else [values]:
         broken = ~torch.isfinite(value).flatten(1).all(dim=1)

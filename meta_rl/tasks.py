@@ -1,8 +1,8 @@
 """Tasks as data: a batch of tasks is an array, or a dict of arrays, with a leading task axis.
 
-Nothing about a task hides in an environment object or in an integer index: a Gymnasium space says
-what one task is, a :class:`TaskDistribution` draws batches of them with a generator that is passed
-in, and a :class:`TaskSplit` says which of them may be trained on.
+No part of a task is hidden in an environment object or in an integer index. A Gymnasium space
+describes one task, a :class:`TaskDistribution` draws batches of tasks with a generator that is
+passed in, and a :class:`TaskSplit` separates tasks for training from held-out tasks.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Task: TypeAlias = Any
 
 
 DRAWN_TASKS = 100
-"""Tasks that an evaluation draws from a distribution without a list, where nobody says how many."""
+"""Default number of tasks that an evaluation draws from a distribution without a list."""
 
 
 @runtime_checkable
 class TaskDistribution(Protocol):
-    """What tasks there are, and how to draw them."""
+    """A distribution of tasks that can be sampled."""
 
     @property
     def space(self) -> spaces.Space:
-        """What one task is; validates tasks."""
+        """The space of one task, which also validates tasks."""
         ...
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Tasks:
-        """Draw ``num_tasks`` tasks, stacked on a leading task axis, with the given generator."""
+        """Draws ``num_tasks`` tasks, stacked on a leading task axis, with the given generator."""
         ...
 
 
@@ -47,10 +47,10 @@ class TaskSplit:
     """The task distributions of an environment or a data set.
 
     Attributes:
-        train: For meta-training.
-        validation: For choosing checkpoints and settings.
-        test: Held out: for reporting only.
-        ood: Outside the training range, where that means something.
+        train: Tasks for meta-training.
+        validation: Tasks for choosing checkpoints and settings.
+        test: Held-out tasks, for reporting only.
+        ood: Tasks outside the training range; ``None`` (default) where there are none.
     """
 
     train: TaskDistribution
@@ -64,10 +64,10 @@ class TaskSplit:
         return self.train.space
 
     def __getitem__(self, name: str) -> TaskDistribution:
-        """The part called ``name``.
+        """Returns the part called ``name``.
 
         Raises:
-            ValueError: Unknown part, or one that these tasks do not have.
+            ValueError: The part is unknown, or these tasks do not have it.
         """
         part = getattr(self, name, None) if name in self.__dataclass_fields__ else None
         if part is None:
@@ -77,11 +77,11 @@ class TaskSplit:
 
 
 class UniformTasks:
-    """Independent uniform draws from a bounded space.
+    """A distribution of independent uniform draws from a bounded space.
 
     Args:
-        space: ``Box`` (bounded), ``Discrete``, ``MultiDiscrete``, ``MultiBinary`` or a ``Dict`` of
-            these. Integer boxes include both ends.
+        space: Space of one task: ``Box`` (bounded), ``Discrete``, ``MultiDiscrete``,
+            ``MultiBinary`` or a ``Dict`` of these. Integer boxes include both ends.
 
     Raises:
         ValueError: The space is unbounded, or of another kind.
@@ -89,22 +89,22 @@ class UniformTasks:
 
     def __init__(self, space: spaces.Space) -> None:
         self.space = space
-        _uniform(space, 1, np.random.default_rng(0))  # refuses a space that cannot be drawn from
+        _draw_uniform(space, 1, np.random.default_rng(0))  # refuses other spaces
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Tasks:
-        """Draw ``num_tasks`` tasks uniformly."""
-        return _uniform(self.space, check_count("num_tasks", num_tasks), rng)
+        """Draws ``num_tasks`` tasks uniformly."""
+        return _draw_uniform(self.space, check_count("num_tasks", num_tasks), rng)
 
     def __repr__(self) -> str:
         return f"UniformTasks({self.space})"
 
 
 class SampledTasks:
-    """Tasks drawn by a function: any distribution that has no class of its own.
+    """A distribution whose tasks are drawn by a function.
 
     Args:
-        space: What one task is.
-        sampler: ``sampler(num_tasks, rng) -> tasks`` with a leading task axis.
+        space: Space of one task.
+        sampler: Function ``sampler(num_tasks, rng) -> tasks``, with a leading task axis.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class SampledTasks:
         self.sampler = sampler
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Tasks:
-        """Draw ``num_tasks`` tasks by the sampler, and check them."""
+        """Draws ``num_tasks`` tasks by the sampler, and checks them."""
         num_tasks = check_count("num_tasks", num_tasks)
         return as_tasks(self.space, self.sampler(num_tasks, rng), num_tasks)
 
@@ -125,15 +125,15 @@ class SampledTasks:
 class FiniteTasks:
     """A fixed list of tasks.
 
-    Up to ``len(self)`` tasks are drawn without replacement, so that asking for all of them gives
-    each once; more are drawn as whole shuffled passes over the list.
+    Up to ``len(self)`` tasks are drawn without replacement, so that a draw of all tasks has each
+    task once. More tasks are drawn in whole shuffled passes over the list.
 
     Args:
-        space: What one task is.
-        tasks: All of them, on a leading task axis.
+        space: Space of one task.
+        tasks: All tasks, on a leading task axis.
 
     Raises:
-        ValueError: A task outside the space, or an empty list.
+        ValueError: A task is outside the space, or the list is empty.
     """
 
     def __init__(self, space: spaces.Space, tasks: Tasks) -> None:
@@ -144,14 +144,14 @@ class FiniteTasks:
 
     @classmethod
     def seeded(cls, tasks: TaskDistribution, num_tasks: int, seed: int) -> FiniteTasks:
-        """Freeze ``num_tasks`` draws from ``tasks``: the same list for the same seed, for ever."""
+        """Makes a fixed list of ``num_tasks`` draws from ``tasks``, always equal for a seed."""
         return cls(tasks.space, tasks.sample_tasks(num_tasks, np.random.default_rng(seed)))
 
     def __len__(self) -> int:
         return count_tasks(self.tasks)
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Tasks:
-        """Draw tasks without replacement, pass by pass."""
+        """Draws tasks without replacement, pass by pass."""
         passes = -(-check_count("num_tasks", num_tasks) // len(self))
         order = np.concatenate([rng.permutation(len(self)) for _ in range(passes)])
         return take_tasks(self.tasks, order[:num_tasks])
@@ -168,16 +168,16 @@ def held_out_split(
     seed: int,
     ood: TaskDistribution | None = None,
 ) -> TaskSplit:
-    """Split a continuous distribution: train on all of it, hold out fixed, seeded lists.
+    """Splits a continuous distribution into all of it for training, and fixed held-out lists.
 
-    Fresh draws of a continuous distribution meet a listed task with probability zero.
+    A new draw from a continuous distribution equals a listed task with probability zero.
 
     Args:
-        tasks: The distribution.
+        tasks: Continuous distribution of tasks.
         num_test: Length of the test list.
-        num_validation: Length of the validation list, as long as the test list by default.
-        seed: Fixes both lists.
-        ood: Passed on.
+        num_validation: Length of the validation list (default: length of the test list).
+        seed: Seed of both lists.
+        ood: Tasks outside the training range (default: none).
     """
     seeds = np.random.SeedSequence(seed).generate_state(2)
     return TaskSplit(
@@ -191,22 +191,22 @@ def held_out_split(
 def distinct_tasks(
     tasks: TaskDistribution, num_tasks: int | None, seed: int, *, name: str = "these tasks"
 ) -> tuple[Tasks, np.ndarray]:
-    """Different tasks of a distribution: of a list each at most once, or fresh draws.
+    """Returns distinct tasks of a distribution: each task of a list at most once, or new draws.
 
     The tasks of a list come in an order that is the same for every seed and every number; draws
-    depend on the seed. Either way the first tasks do not depend on how many are asked for.
+    depend on the seed. In both cases the first tasks do not depend on the requested number.
 
     Args:
-        tasks: A list (:class:`FiniteTasks`) or another distribution.
-        num_tasks: How many, M; ``None`` takes all of a list, and up to 100 draws.
+        tasks: List of tasks (:class:`FiniteTasks`) or another distribution.
+        num_tasks: Number of tasks, M; ``None`` for all of a list, or for up to 100 draws.
         seed: Seed of the draws.
-        name: What the tasks are called in errors.
+        name: Name of the tasks in errors (default: ``"these tasks"``).
 
     Returns:
-        The tasks, and ``[M]`` which ones of the list they are (of the draws: 0, 1, 2, ...).
+        The tasks, and their positions in the list ``[M]`` (for draws: 0, 1, 2, ...).
 
     Raises:
-        ValueError: More tasks than there are.
+        ValueError: There are fewer distinct tasks.
     """
     wanted = DRAWN_TASKS if num_tasks is None else check_count("num_tasks", num_tasks)
     if isinstance(tasks, FiniteTasks):
@@ -228,20 +228,20 @@ def distinct_tasks(
 
 
 def as_tasks(space: spaces.Space, tasks: Tasks, num_tasks: int | None = None) -> Tasks:
-    """Tasks as arrays of the space's dtype, checked: every one of them lies in ``space``.
+    """Converts tasks to arrays of the space's dtype, and checks that each lies in ``space``.
 
     Args:
-        space: What one task is.
+        space: Space of one task.
         tasks: Arrays, or nested lists, with a leading task axis.
-        num_tasks: How many there have to be; ``None`` takes any number.
+        num_tasks: Required number of tasks; ``None`` (default) accepts any number.
 
     Returns:
         Arrays (a dict of arrays for a ``Dict`` space); a new array only where the dtype differs.
 
     Raises:
-        ValueError: Names the space, and what does not fit: keys, shapes, bounds or the number.
+        ValueError: The keys, shapes, bounds or number do not fit; the error names the space.
     """
-    converted = _convert(space, tasks, "tasks")
+    converted = _convert_tasks(space, tasks, "tasks")
     count = count_tasks(converted)
     if num_tasks is not None and count != num_tasks:
         raise ValueError(f"expected {num_tasks} tasks (each in {space}), got {count}")
@@ -249,38 +249,38 @@ def as_tasks(space: spaces.Space, tasks: Tasks, num_tasks: int | None = None) ->
 
 
 def as_task(space: spaces.Space, task: Task) -> Task:
-    """One task as arrays of the space's dtype, checked as in :func:`as_tasks`."""
+    """Converts one task to arrays of the space's dtype, and checks it like :func:`as_tasks`."""
     return take_tasks(as_tasks(space, add_task_axis(task)), 0)
 
 
 def add_task_axis(task: Task) -> Tasks:
-    """A batch of this one task."""
+    """Makes a batch of one task."""
     if isinstance(task, Mapping):
         return {key: add_task_axis(value) for key, value in task.items()}
     return np.asarray(task)[None]
 
 
 def count_tasks(tasks: Tasks) -> int:
-    """The length of the leading task axis."""
+    """Returns the length of the leading task axis."""
     while isinstance(tasks, Mapping):
         tasks = next(iter(tasks.values()))
     return len(tasks)
 
 
 def take_tasks(tasks: Tasks, index: Any) -> Tasks:
-    """The tasks (or, for an integer, the one task) at ``index`` of the leading axis."""
+    """Returns the tasks (or, for an integer, the one task) at ``index`` of the leading axis."""
     if isinstance(tasks, Mapping):
         return {key: take_tasks(value, index) for key, value in tasks.items()}
     return tasks[index]
 
 
 def repeat_tasks(tasks: Tasks, repeats: int) -> Tasks:
-    """Each task ``repeats`` times in a row: one equal block of sub-environments per task."""
+    """Repeats each task ``repeats`` times in a row, for equal blocks of sub-environments."""
     return take_tasks(tasks, np.repeat(np.arange(count_tasks(tasks)), repeats))
 
 
 def put_tasks(tasks: Tasks, index: Any, values: Tasks) -> None:
-    """Write ``values`` into ``tasks`` at ``index``, in place."""
+    """Writes ``values`` into ``tasks`` at ``index``, in place."""
     if isinstance(tasks, Mapping):
         for key, value in tasks.items():
             put_tasks(value, index, values[key])
@@ -289,7 +289,7 @@ def put_tasks(tasks: Tasks, index: Any, values: Tasks) -> None:
 
 
 def copy_tasks(tasks: Tasks) -> Tasks:
-    """A deep copy."""
+    """Makes a deep copy of tasks."""
     if isinstance(tasks, Mapping):
         return {key: copy_tasks(value) for key, value in tasks.items()}
     return np.array(tasks)
@@ -298,27 +298,27 @@ def copy_tasks(tasks: Tasks) -> Tasks:
 def _distinct_draws(
     distribution: TaskDistribution, wanted: int, seed: int
 ) -> tuple[Tasks, np.ndarray]:
-    """Draws by seeded blocks, until enough differ or a block brings nothing new."""
+    """Draws seeded blocks until enough tasks are distinct, or until a block has no new task."""
     parts: list[Tasks] = []
     found = np.zeros(0, dtype=np.int64)
     while len(found) < wanted:
         stream = np.random.SeedSequence(seed, spawn_key=(0, len(parts)))
         parts.append(distribution.sample_tasks(DRAWN_TASKS, np.random.default_rng(stream)))
-        drawn = _joined_tasks(parts)
+        drawn = _concatenate_tasks(parts)
         before, found = len(found), _first_places(drawn)
         if len(found) == before:
             break
     return drawn, found
 
 
-def _joined_tasks(parts: list[Tasks]) -> Tasks:
+def _concatenate_tasks(parts: list[Tasks]) -> Tasks:
     if isinstance(parts[0], Mapping):
-        return {key: _joined_tasks([part[key] for part in parts]) for key in parts[0]}
+        return {key: _concatenate_tasks([part[key] for part in parts]) for key in parts[0]}
     return np.concatenate(parts)
 
 
 def _first_places(tasks: Tasks) -> np.ndarray:
-    """Where each distinct task occurs first, in ascending order."""
+    """Returns the position of each distinct task's first occurrence, in ascending order."""
     rows = _as_bytes(tasks)
     places: dict[bytes, int] = {}
     for place, row in enumerate(rows):
@@ -335,9 +335,9 @@ def _as_bytes(tasks: Tasks) -> list[bytes]:
     return [row.tobytes() for row in array]
 
 
-def _uniform(space: spaces.Space, num: int, rng: np.random.Generator) -> Tasks:
+def _draw_uniform(space: spaces.Space, num: int, rng: np.random.Generator) -> Tasks:
     if isinstance(space, spaces.Dict):
-        return {key: _uniform(part, num, rng) for key, part in space.spaces.items()}
+        return {key: _draw_uniform(part, num, rng) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Box):
         if not space.is_bounded():
             raise ValueError(f"cannot draw uniformly from the unbounded {space}")
@@ -354,19 +354,19 @@ def _uniform(space: spaces.Space, num: int, rng: np.random.Generator) -> Tasks:
     raise ValueError(f"cannot draw uniformly from {space}: give a SampledTasks instead")
 
 
-def _convert(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
+def _convert_tasks(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
     if isinstance(space, spaces.Dict):
         if not isinstance(tasks, Mapping) or set(tasks) != set(space.spaces):
             got = sorted(tasks) if isinstance(tasks, Mapping) else type(tasks).__name__
             raise ValueError(
                 f"{where}: expected a dict with keys {sorted(space.spaces)}, got {got}"
             )
-        parts = {k: _convert(s, tasks[k], f"{where}[{k!r}]") for k, s in space.spaces.items()}
+        parts = {k: _convert_tasks(s, tasks[k], f"{where}[{k!r}]") for k, s in space.spaces.items()}
         if len({count_tasks(part) for part in parts.values()}) > 1:
             sizes = {key: count_tasks(part) for key, part in parts.items()}
             raise ValueError(f"{where}: the task axes have different lengths {sizes}")
         return parts
-    array = _cast(space, tasks, where)
+    array = _cast_array(space, tasks, where)
     outside = ~_contains(space, array)
     if outside.any():
         first = int(np.argmax(outside))
@@ -374,7 +374,7 @@ def _convert(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
     return array
 
 
-def _cast(space: spaces.Space, tasks: Tasks, where: str) -> np.ndarray:
+def _cast_array(space: spaces.Space, tasks: Tasks, where: str) -> np.ndarray:
     try:
         array = np.asarray(tasks)
         same_kind = np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind")
@@ -393,7 +393,7 @@ def _cast(space: spaces.Space, tasks: Tasks, where: str) -> np.ndarray:
 
 
 def _contains(space: spaces.Space, array: np.ndarray) -> np.ndarray:
-    """Which tasks lie in the space, ``[M]``; one vectorised check for the usual spaces."""
+    """Tells which tasks lie in the space, ``[M]``; the check is vectorised for usual spaces."""
     axes = tuple(range(1, array.ndim))
     if isinstance(space, spaces.Box):
         return np.all((array >= space.low) & (array <= space.high), axis=axes)

@@ -1,4 +1,4 @@
-"""Generators of random numbers of PyTorch, on a CPU and on a GPU."""
+"""Functions for PyTorch's random generators that give the same results on CPU and GPU."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import Tensor
 
 
 def weights_generator(generator: torch.Generator) -> torch.Generator:
-    """What draws first weights, which are on the CPU: the same of a seed on every device.
+    """Returns a CPU generator for initial weights, so that they are the same on every device.
 
     Args:
-        generator: Freshly seeded. One of a CPU is given back; of a GPU's, one with the same seed.
+        generator: Generator that was just seeded. A CPU generator is returned itself; for a GPU
+            generator, a new CPU generator with the same seed is returned.
     """
     if generator.device.type == "cpu":
         return generator
@@ -20,11 +21,11 @@ def weights_generator(generator: torch.Generator) -> torch.Generator:
 
 
 def set_generator_state(generator: torch.Generator, state: Tensor) -> None:
-    """Take over a saved state; that of another kind of device gives a seed, always the same.
+    """Sets a saved state; the state of another kind of device becomes a seed that depends on it.
 
     Args:
-        generator: On any device.
-        state: By ``get_state``, of any device.
+        generator: Generator on any device.
+        state: Result of ``get_state`` of a generator on any device.
     """
     state = state.cpu()
     if len(state) == len(generator.get_state()):

@@ -1,4 +1,4 @@
-"""How many threads PyTorch computes on."""
+"""A context manager for the number of PyTorch's threads."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @contextmanager
 def torch_threads(num: int | None) -> Iterator[None]:
-    """So many threads for PyTorch within; as many as before afterwards.
+    """Sets the number of PyTorch CPU threads within the context, and restores it afterwards.
 
     Args:
-        num: Of the threads; ``None`` leaves them as they are.
+        num: Number of threads; ``None`` does not change it.
     """
     before = torch.get_num_threads()
     if num is None or num == before:

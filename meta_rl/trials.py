@@ -1,12 +1,12 @@
-"""Trials of a learner on a batch of held-out tasks, each with randomness of its own.
+"""Trials of a learner on a batch of held-out tasks, each with its own random streams.
 
-What a task's trial gives depends on the learner, the task and the seed alone, for two reasons:
+The result of a task's trial depends only on the learner, the task and the seed, for two reasons:
 
-* Every sub-environment is seeded by itself, anew for every episode.
-* The learner is asked about blocks of a fixed number of sub-environments, in which a task has a
-  fixed place and the block has streams of its own. Where a block's other tasks are not being
-  played, copies fill their places. So every operation has the same shape, whatever batch is
-  stepped: a matrix product of one row rounds differently from one of several.
+* Every sub-environment has a seed of its own, and a new one for every episode.
+* The learner acts on blocks of a fixed number of sub-environments. A task has a fixed place in its
+  block, and the block has its own random streams. Where a block's other tasks are not being played,
+  copies fill their places. So every operation has the same shape, whatever batch is stepped. This
+  is needed because a matrix product of one row rounds differently from one of several rows.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from meta_rl.tasks import take_tasks
 
 SHORT_HORIZON = 50
 SHORT_BLOCK, LONG_BLOCK, LEAST_BLOCK = 1024, 64, 8
-"""Sub-environments in a block where episodes are short, where they are long (robots), and at least:
-large blocks are faster for a thousand tasks, small ones for thirty."""
+"""Number of sub-environments in a block with short episodes, with long episodes (robots), and the
+least number. Large blocks are faster for a thousand tasks, small blocks for thirty."""
 NUMBERS_IN_BLOCK = 2**15
-"""In the observations of a block, at most, where that leaves the least number."""
+"""Largest size of a block's observations, unless the block has the least number already."""
 
 _LEARNER, _ENVIRONMENT = 1, 2  # first parts of the spawn keys
 
 
 class Trials:
-    """Runs one trial on each of a batch of tasks.
+    """The trials of a learner, one on each task of a batch.
 
     Args:
-        learner: See :func:`meta_rl.evaluate_adaptation`.
-        env: A batch; wrapped as the learner wants it.
-        envs_per_task: Sub-environments of each task, neighbours in the batch.
+        learner: Learner, as in :func:`meta_rl.evaluate_adaptation`.
+        env: Batch of task environments, with the learner's wrappers.
+        envs_per_task: Number of sub-environments of each task, which are neighbours in the batch.
         deterministic: Whether the learner takes its most likely actions.
         seed: Seed of the evaluation.
-        randomness: The learner's generators.
+        randomness: Generators of the learner.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class Trials:
     def run(
         self, first_task: int, num_tasks: int, num_episodes: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Run a trial on every task that is set in the batch.
+        """Runs a trial on every task that is set in the batch.
 
         Args:
-            first_task: Place of the batch's first task among all tasks of the evaluation.
-            num_tasks: Number of tasks to score; further sub-environments idle along.
-            num_episodes: Episodes in a trial.
+            first_task: Position of the batch's first task among all tasks of the evaluation.
+            num_tasks: Number of tasks that are scored; the other sub-environments are ignored.
+            num_episodes: Number of episodes in a trial.
 
         Returns:
-            Rewards and whether the task succeeded, ``[num_tasks * envs_per_task, points]`` each;
-            ``None`` for the latter where infos tell no success.
+            Rewards and successes, ``[num_tasks * envs_per_task, points]`` each; ``None`` in place
+            of successes where infos have no ``success``.
         """
         blocks = self._blocks(first_task, num_tasks)
         columns: list[np.ndarray] = []
         successes: list[np.ndarray] = []
         for episode in range(num_episodes):
-            reset: Any = self.env.reset  # Gymnasium's signature has no seed for each
+            reset: Any = self.env.reset  # Gymnasium's signature has no list of seeds
             observations, _ = reset(seed=self._env_seeds(blocks, episode))
             for block in blocks:
                 block.begin(episode)
@@ -107,7 +107,7 @@ class Trials:
         ]
 
     def _env_seeds(self, blocks: list[_Block], episode: int) -> list[int]:
-        """One seed for each sub-environment of the batch; copies get their originals'."""
+        """Returns a seed for each sub-environment; sub-environments that are not scored get 0."""
         seeds = np.zeros(self.env.num_envs, dtype=np.uint32)
         for block in blocks:
             own = block.stream(_ENVIRONMENT, episode).generate_state(block.size)
@@ -117,10 +117,10 @@ class Trials:
     def _run_episode(
         self, blocks: list[_Block], observations: Any
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """One episode in every sub-environment, and what the learner makes of it.
+        """Runs one episode in every sub-environment, and lets the learner adapt to it.
 
-        Sub-environments whose episode has ended idle along until the last one ends: nothing of that
-        reaches the learner or the result.
+        All are stepped until the last episode ends. Steps after an episode's end reach neither the
+        learner nor the result.
         """
         scored = np.zeros(self.env.num_envs, dtype=bool)
         for block in blocks:
@@ -137,7 +137,7 @@ class Trials:
             successors = true_successors(following, done, infos)
             step = (observations, actions, rewards, terminated, truncated, successors, active)
             steps.append(step)
-            observations, start = following, np.zeros_like(done)  # those that end idle along
+            observations, start = following, np.zeros_like(done)  # no later episode counts
             columns.append(np.where(active, rewards, 0.0))
             successes += [active & succeeded for succeeded in told_success(infos, done)]
             if self.by_step:
@@ -146,7 +146,7 @@ class Trials:
             active = active & ~done
         if not self.by_step:
             self._adapt(blocks, steps)
-            # Step by step, as np.sum would round by the size of the batch.
+            # Added step by step, as the rounding of np.sum depends on the size of the batch.
             columns = [functools.reduce(np.add, columns)]
             successes = [np.any(successes, axis=0)] if successes else []
         return columns, successes
@@ -158,7 +158,7 @@ class Trials:
             parts = [block.predict(observations, start, active) for block in blocks]
         first = np.asarray(parts[0])
         actions = np.empty((self.env.num_envs, *first.shape[1:]), dtype=first.dtype)
-        actions[:] = first[0]  # of those that idle along
+        actions[:] = first[0]  # for sub-environments that are not scored
         for block, part in zip(blocks, parts, strict=True):
             actions[block.rows] = part
         return actions
@@ -173,14 +173,14 @@ class Trials:
 
 
 class _Block:
-    """Tasks at fixed places, about which the learner is asked in one call.
+    """A block of tasks at fixed places, for which the learner acts in one call.
 
     Attributes:
-        size: Sub-environments in the block, played or not.
-        rows: The batch's sub-environments that are played in it.
-        places: Their places in the block.
-        index: For every place the sub-environment of the batch that fills it.
-        state: The learner's state.
+        size: Number of sub-environments in the block, played or not.
+        rows: Indices of the batch's sub-environments that are played in the block.
+        places: Places of these sub-environments in the block.
+        index: Index of the batch's sub-environment that fills each place of the block.
+        state: State of the learner.
     """
 
     def __init__(
@@ -201,12 +201,12 @@ class _Block:
         self._randomness: Any = None
 
     def stream(self, use: int, episode: int) -> np.random.SeedSequence:
-        """The seeds of one use of this block in one episode."""
+        """Returns the seed sequence of one use of this block in one episode."""
         key = (use, self.number, episode)
         return np.random.SeedSequence(self.trials.seed, spawn_key=key)
 
     def begin(self, episode: int) -> None:
-        """Seed the learner for an episode, and tell it the tasks where it is to know them."""
+        """Seeds the learner for an episode, and tells the tasks to a learner that is told them."""
         randomness = self.trials.randomness
         randomness.seed(self.stream(_LEARNER, episode))
         tell = getattr(self.trials.learner, "adapt_to_tasks", None)
@@ -216,34 +216,34 @@ class _Block:
             self._randomness = randomness.state
 
     def predict(self, observations: Any, start: np.ndarray, active: np.ndarray) -> np.ndarray:
-        """Actions of the played sub-environments; the state goes on where they are active."""
-        with self._drawing():
+        """Returns the actions of the played sub-environments; updates the state of active ones."""
+        with self._own_randomness():
             actions, following = self.trials.learner.predict(
                 take_tasks(observations, self.index),
                 state=self.state,
                 episode_start=start[self.index],
                 deterministic=self.trials.deterministic,
             )
-        self._go_on(active[self.index], following)
+        self._update_state(active[self.index], following)
         return np.asarray(actions)[self.places]
 
     def adapt(self, steps: list[Any], length: int) -> None:
-        """Give the learner the steps, time-major parts of a rollout, padded to a fixed length."""
+        """Lets the learner adapt to steps (time-major parts), padded to a fixed length."""
         parts = [_padded(part, self.index, length) for part in steps]
         mask = parts.pop() & (np.arange(length) < len(steps[-1]))[:, None]
         rollout = Rollout(*parts)
         rollout.mask, rollout.envs_per_task = mask, self.trials.envs_per_task
-        with self._drawing():
+        with self._own_randomness():
             following = self.trials.learner.adapt(rollout, self.state)
-        self._go_on(mask.any(axis=0), following)
+        self._update_state(mask.any(axis=0), following)
 
-    def _go_on(self, active: np.ndarray, following: Any) -> None:
+    def _update_state(self, active: np.ndarray, following: Any) -> None:
         axis = _task_axis(self.trials.learner)
-        self.state = _where(active, following, self.state, axis, self.num_tasks)
+        self.state = _keep_inactive(active, following, self.state, axis, self.num_tasks)
 
     @contextmanager
-    def _drawing(self) -> Iterator[None]:
-        """The learner draws from this block's streams within."""
+    def _own_randomness(self) -> Iterator[None]:
+        """Sets the learner's generators to this block's streams within the context."""
         if self.alone:
             yield
             return
@@ -254,10 +254,10 @@ class _Block:
 
 
 def block_size(env: VectorEnv) -> int:
-    """Sub-environments about which a learner is asked in one call; it depends on the family only.
+    """Returns the number of sub-environments in a block, which depends only on the family.
 
     Args:
-        env: A batch; wrapped as the learner wants it.
+        env: Batch of task environments, with the learner's wrappers.
     """
     most = SHORT_BLOCK if task_batch(env).horizon < SHORT_HORIZON else LONG_BLOCK
     fitting = NUMBERS_IN_BLOCK // max(1, spaces.flatdim(env.single_observation_space))
@@ -265,11 +265,11 @@ def block_size(env: VectorEnv) -> int:
 
 
 def told_success(infos: dict[str, Any], done: np.ndarray) -> list[np.ndarray]:
-    """Whether infos tell success in this step, bool ``[N]``; empty where they tell nothing of it.
+    """Returns the success in this step: a list of one bool array ``[N]``, or an empty list.
 
     Args:
         infos: Infos of a step of a batch; those of ended episodes are in ``final_info``.
-        done: Which episodes ended, bool ``[N]``.
+        done: Whether each episode ended, bool ``[N]``.
     """
     if "success" not in infos and "success" not in infos.get("final_info", {}):
         return []
@@ -277,18 +277,18 @@ def told_success(infos: dict[str, Any], done: np.ndarray) -> list[np.ndarray]:
 
 
 def adapts_by_step(learner: Any, env: VectorEnv) -> bool:
-    """Whether a learner adapts after every step (a pull of a bandit), and not after an episode."""
+    """Tells whether a learner adapts after every step (bandits: every pull), or every episode."""
     by_step = task_batch(env).adaptation_unit == "step"
     return by_step and getattr(learner, "adapts_by_step", True)
 
 
 def _sub_environments(tasks: np.ndarray, envs_per_task: int) -> np.ndarray:
-    """The sub-environments of tasks, one block of neighbours after the other."""
+    """Returns the indices of the tasks' sub-environments, one task after the other."""
     return (tasks[:, None] * envs_per_task + np.arange(envs_per_task)).reshape(-1)
 
 
 def _padded(part: Any, index: np.ndarray, length: int) -> Any:
-    """Some sub-environments of a time-major part, ``[length, ...]``; the last step is repeated."""
+    """Takes sub-environments of a time-major part, and pads it with its last step to a length."""
     if isinstance(part, dict):
         return {key: _padded(value, index, length) for key, value in part.items()}
     times = np.minimum(np.arange(length), len(part) - 1)
@@ -296,30 +296,32 @@ def _padded(part: Any, index: np.ndarray, length: int) -> Any:
 
 
 def _task_axis(learner: Any) -> int:
-    """Axis of the tasks in the leaves of the learner's state.
+    """Returns the axis of the tasks in the leaves of the learner's state.
 
-    It is the first one. Recurrent policies of sb3-contrib have their layers there and the
-    sub-environments on the second; other learners say so by an attribute ``state_task_axis``.
+    It is the first axis, unless the learner has an attribute ``state_task_axis``. Recurrent
+    policies of sb3-contrib have their layers on the first axis and the tasks on the second.
     """
     recurrent = hasattr(getattr(learner, "policy", None), "lstm_hidden_state_shape")
     return int(getattr(learner, "state_task_axis", 1 if recurrent else 0))
 
 
-def _where(active: np.ndarray, new: Any, old: Any, axis: int, num_tasks: int) -> Any:
-    """The new state where ``active``, the old one elsewhere.
+def _keep_inactive(active: np.ndarray, new: Any, old: Any, axis: int, num_tasks: int) -> Any:
+    """Returns the new state of active sub-environments, and the old state of the others.
 
-    Leaves have an axis of the sub-environments, or of the tasks that equal blocks of them share,
-    which go on until the last of the block has finished.
+    Leaves have an axis of the sub-environments, or of the tasks that equal blocks of them share. A
+    task is active until all its sub-environments have finished.
 
     Raises:
-        ValueError: A leaf without such an axis.
+        ValueError: A leaf has no such axis.
     """
     if old is None or new is None or new is old or active.all():
         return new
     if isinstance(new, dict):
-        return {k: _where(active, new[k], old[k], axis, num_tasks) for k in new}
+        return {k: _keep_inactive(active, new[k], old[k], axis, num_tasks) for k in new}
     if isinstance(new, tuple | list):
-        leaves = [_where(active, n, o, axis, num_tasks) for n, o in zip(new, old, strict=True)]
+        leaves = [
+            _keep_inactive(active, n, o, axis, num_tasks) for n, o in zip(new, old, strict=True)
+        ]
         return type(new)(*leaves) if hasattr(new, "_fields") else type(new)(leaves)
     shape = tuple(np.shape(new))
     if len(shape) <= axis or shape[axis] not in (len(active), num_tasks):

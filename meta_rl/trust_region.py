@@ -17,12 +17,12 @@ from meta_rl.inner_loop import Params
 
 
 class Trial(NamedTuple):
-    """How a candidate of the line search compares with the old parameters.
+    """The comparison of a candidate of the line search with the old parameters.
 
     Attributes:
-        improvement: By how much the objective rises.
-        kl: Mean KL divergence of the policies whose objective it is, in nats.
-        initial_kl: Mean KL divergence of the policy before adaptation, in nats.
+        improvement: Increase of the objective.
+        kl: Mean KL divergence of the adapted policies, in nats.
+        initial_kl: Mean KL divergence of the policy before adaptation, in nats (default: 0).
     """
 
     improvement: float
@@ -32,13 +32,14 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class TrustRegionStep:
-    """Where a step ended.
+    """The result of a trust-region step.
 
     Attributes:
-        params: The new parameters; the old ones where no step was accepted.
-        accepted: Whether the line search found a step that improves within the bounds.
-        trial: The step that was taken; zeros where none was.
-        backtracks: How often the step was shortened.
+        params: New parameters; the old ones if no step was accepted.
+        accepted: Whether the line search found a step that improves the objective within the
+            bounds.
+        trial: Comparison of the accepted step with the old parameters; zeros if there is none.
+        backtracks: Number of times that the step was shortened.
     """
 
     params: Params
@@ -55,23 +56,25 @@ def natural_direction(
     damping: float = 1e-5,
     tolerance: float = 1e-10,
 ) -> tuple[Tensor, float]:
-    """Solve ``(H + damping I) x = gradient`` by conjugate gradients, from 0.
+    """Solves ``(H + damping I) x = gradient`` by conjugate gradients, starting from 0.
 
-    The libraries' solvers do not serve here: sb3-contrib's begins at a draw from the global
-    generator, and scipy's wakes threads of numpy's that make torch's wait (2.5 times slower on two
-    cores).
+    Two libraries' solvers are not used: that of sb3-contrib starts from a draw from the global
+    generator, and that of scipy uses numpy's threads, for which torch's threads wait (2.5 times
+    slower on two cores).
 
     Args:
-        gradient: Flat, ``[P]``.
-        curvature: ``v -> H v``, H symmetric and positive semidefinite: of the KL divergence.
-        num_iterations: At most; each takes one product.
-        damping: Added to the diagonal of H.
-        tolerance: Stop where the squared residual has fallen by this factor.
+        gradient: Gradient as a vector, ``[P]``.
+        curvature: Function ``v -> H v``, where H is symmetric and positive semidefinite, such as
+            the Hessian of a KL divergence.
+        num_iterations: Largest number of iterations, one product each (default: 10).
+        damping: Number that is added to the diagonal of H (default: 1e-5).
+        tolerance: Factor by which the squared residual has to fall for an early stop (default:
+            1e-10).
 
     Returns:
-        x ``[P]``, and ``x·(H + damping I)x``.
+        The solution x ``[P]``, and ``x·(H + damping I)x``.
     """
-    x, product = torch.zeros_like(gradient), torch.zeros_like(gradient)  # of the matrix with x
+    x, product = torch.zeros_like(gradient), torch.zeros_like(gradient)  # matrix times x
     residual, search = gradient.clone(), gradient.clone()
     squared = residual.dot(residual)
     enough = tolerance * squared
@@ -100,23 +103,25 @@ def trust_region_step(
     max_backtracks: int = 15,
     backtrack_factor: float = 0.8,
 ) -> TrustRegionStep:
-    """One step of TRPO (Schulman et al., "Trust Region Policy Optimization", 2015, appendix C).
+    """Makes a TRPO step (Schulman et al., "Trust Region Policy Optimization", 2015, appendix C).
 
-    The natural gradient is scaled to the bound by its quadratic model, then shortened until the
-    surrogate objective rises and the true divergences keep their bounds.
+    The natural gradient is scaled so that the quadratic model of the KL divergence equals the
+    bound. Then the step is shortened until the surrogate objective rises and the true divergences
+    are within their bounds.
 
     Args:
-        params: The old parameters; not written to.
-        gradient: Of the objective, by the same names.
-        curvature: Products with the Hessian of the mean KL divergence at ``params``.
-        evaluate: Compares candidate parameters with the old ones, on all data.
+        params: Old parameters; they are not written to.
+        gradient: Gradient of the objective, by the same names.
+        curvature: Function that multiplies by the Hessian of the mean KL divergence at ``params``.
+        evaluate: Function that compares candidate parameters with the old ones, on all data.
         max_kl: Bound δ on the mean KL divergence, in nats, above 0; it scales the full step.
-        max_initial_kl: Bound on the divergence before adaptation, in nats, above 0; none by
-            default. Only the line search knows it.
-        num_iterations: Of conjugate gradients.
-        damping: Added to the diagonal of the Hessian.
-        max_backtracks: Tries of the line search, less one.
-        backtrack_factor: What a try is shorter than the one before.
+        max_initial_kl: Bound on the divergence before adaptation, in nats, above 0 (default:
+            none). Only the line search uses it.
+        num_iterations: Largest number of iterations of conjugate gradients (default: 10).
+        damping: Number that is added to the diagonal of the Hessian (default: 1e-5).
+        max_backtracks: Largest number of times that the step is shortened (default: 15).
+        backtrack_factor: Factor by which each retry of the line search shrinks the step (default:
+            0.8).
 
     Raises:
         FloatingPointError: The direction is not finite.
@@ -133,7 +138,7 @@ def trust_region_step(
     )
     if not math.isfinite(squared_length):
         raise FloatingPointError("the natural gradient is not finite")
-    if squared_length <= 0.0:  # the solve broke down: no direction of ascent
+    if squared_length <= 0.0:  # the solver found no direction of ascent
         return TrustRegionStep(params, False, none, 0)
     full_step = unflatten(direction * math.sqrt(2.0 * max_kl / squared_length), params)
     for backtracks in range(max_backtracks + 1):
@@ -147,11 +152,11 @@ def trust_region_step(
 
 
 def flatten(values: Params) -> Tensor:
-    """All entries as one vector, ``[P]``, in the order of the names."""
+    """Concatenates all entries to one vector, ``[P]``, in the order of the names."""
     return torch.cat([value.reshape(-1) for value in values.values()])
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
-    """The parts of a vector, with the names and shapes of ``like``."""
+    """Splits a vector into tensors with the names and shapes of ``like``."""
     parts = vector.split([value.numel() for value in like.values()])
     return {n: part.view_as(like[n]) for n, part in zip(like, parts, strict=True)}

@@ -1,4 +1,4 @@
-"""What shows frames: a window for ``render_mode="human"``, and one picture of many frames."""
+"""Windows for ``render_mode="human"``, and grids that join many frames to one picture."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from typing import Any, Protocol
 
 import numpy as np
 
-LEAST_PIXELS = 400  # frames are enlarged, by a whole number, until their shorter side is as long
+LEAST_PIXELS = 400  # a whole factor enlarges frames so that their shorter side has as many
 
 
 class Window(Protocol):
-    """What :meth:`meta_rl.TaskFuncEnv.open_window` returns."""
+    """The interface of the windows that :meth:`meta_rl.TaskFuncEnv.open_window` returns."""
 
     def show(self, state: Any, tasks: Any) -> None:
-        """Show the first sub-environment of a batch."""
+        """Shows the first sub-environment of a batch."""
 
     def close(self) -> None:
-        """Close the window."""
+        """Closes the window."""
 
 
 class PictureWindow:
-    """Shows frames on the screen, with pygame.
+    """A window of pygame that shows frames.
 
     Args:
-        frames: The frames of a batch, of its states and tasks; the first is shown.
-        caption: Of the window.
+        frames: Function that takes the states and tasks of a batch and returns its frames; the
+            first frame is shown.
+        caption: Caption of the window.
 
     Raises:
         ImportError: pygame is not installed.
@@ -50,7 +51,7 @@ class PictureWindow:
             ) from error
 
     def show(self, state: Any, tasks: Any) -> None:
-        """Show the first sub-environment of a batch."""
+        """Shows the first sub-environment of a batch."""
         frame = self._frames(state, tasks)[0]
         scale = -(-LEAST_PIXELS // min(frame.shape[:2]))
         enlarged = frame.repeat(scale, axis=0).repeat(scale, axis=1).swapaxes(0, 1)
@@ -64,15 +65,15 @@ class PictureWindow:
         self._pygame.event.pump()
 
     def close(self) -> None:
-        """Close the window."""
+        """Closes the window."""
         self._pygame.display.quit()
 
 
 def frame_grid(frames: Sequence[np.ndarray]) -> np.ndarray:
-    """One picture of the frames of a batch, row by row, in a grid that is as square as it can be.
+    """Joins the frames of a batch to one picture, row by row in a grid that is nearly square.
 
     Args:
-        frames: What ``render()`` of a batch returns, uint8 ``[height, width, 3]`` each.
+        frames: Frames from ``render()`` of a batch, uint8 ``[height, width, 3]`` each.
 
     Returns:
         uint8 ``[rows * height, columns * width, 3]``; places without a frame are black.

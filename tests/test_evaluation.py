@@ -28,7 +28,7 @@ from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.agents.bandits import bandit_learners
 from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.tasks import FiniteTasks, TaskSplit, UniformTasks, distinct_tasks
-from meta_rl.trials import _where, adapts_by_step, block_size
+from meta_rl.trials import _keep_inactive, adapts_by_step, block_size
 
 from .families import Corridor, ListedCorridor, PlainCorridor, PulledCorridor, QuickSuccess
 
@@ -328,11 +328,11 @@ def test_states_go_on_until_the_last_of_a_task_has_finished(leaf: Any) -> None:
     """Of four columns of two tasks, those of the first have ended, and half of the second."""
     active = np.array([False, False, True, False])
     old, new = leaf((2, 3)), leaf((2, 3)) + 1
-    kept = _where(active, {"a": (new, [new])}, {"a": (old, [old])}, 0, 2)["a"][1][0]
+    kept = _keep_inactive(active, {"a": (new, [new])}, {"a": (old, [old])}, 0, 2)["a"][1][0]
     assert kept.tolist() == [[0] * 3, [1] * 3]
-    each = _where(active, leaf(4) + 1, leaf(4), 0, 2)
+    each = _keep_inactive(active, leaf(4) + 1, leaf(4), 0, 2)
     assert each.tolist() == [0, 0, 1, 0]
-    layers = _where(active, leaf((5, 4, 1)) + 1, leaf((5, 4, 1)), 1, 2)
+    layers = _keep_inactive(active, leaf((5, 4, 1)) + 1, leaf((5, 4, 1)), 1, 2)
     assert layers[..., 0].tolist() == [[0, 0, 1, 0]] * 5
 
 
@@ -340,8 +340,8 @@ def test_states_go_on_until_the_last_of_a_task_has_finished(leaf: Any) -> None:
 def test_states_without_an_axis_of_the_tasks_are_refused(leaf: Any) -> None:
     active = np.array([False, False, True, False])
     with pytest.raises(ValueError, match=r"4 sub-environments \(or 2 tasks\) on axis 0"):
-        _where(active, leaf, "old", 0, 2)
-    assert _where(np.ones(4, bool), leaf, "old", 0, 2) is leaf  # nothing has to be kept
+        _keep_inactive(active, leaf, "old", 0, 2)
+    assert _keep_inactive(np.ones(4, bool), leaf, "old", 0, 2) is leaf  # nothing has to be kept
 
 
 def test_a_learner_names_the_axis_of_its_tasks() -> None:
