@@ -11,6 +11,7 @@ from meta_rl.evaluation_result import EvaluationResult as EvaluationResult
 from meta_rl.intervals import interquartile_mean as interquartile_mean
 from meta_rl.making import as_task_vec, family_name, make_task_vec
 from meta_rl.randomness import LearnerRandomness
+from meta_rl.rollout import check_same_step
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import (
     DRAWN_TASKS,
@@ -87,6 +88,8 @@ def evaluate_adaptation(
             the batch is not a whole number of tasks, or a state has no axis of the tasks.
     """
     num_tasks = None if num_tasks is None else check_count("num_tasks", num_tasks)
+    seed = check_count("seed", seed, least=0)
+    _check_learner(learner)
     if isinstance(env, TaskSplit) or hasattr(env, "sample_tasks"):
         if num_episodes is not None or env_kwargs:
             raise ValueError("supervised tasks have no episodes and no arguments of environments")
@@ -96,13 +99,26 @@ def evaluate_adaptation(
     if envs_per_task is None:
         envs_per_task = getattr(learner, "envs_per_task", 1)
     envs_per_task = check_count("envs_per_task", envs_per_task)
-    made_here = isinstance(env, str)
     if isinstance(env, str):
         env = _make_env(env, num_tasks, split, envs_per_task, max_envs, env_kwargs)
-    elif env_kwargs:
+        try:
+            return evaluate_adaptation(
+                learner,
+                env,
+                num_tasks,
+                num_episodes,
+                seed=seed,
+                split=split,
+                envs_per_task=envs_per_task,
+                deterministic=deterministic,
+            )
+        finally:
+            env.close()  # otherwise its processes would go on
+    if env_kwargs:
         raise ValueError(f"{sorted(env_kwargs)} are for an environment given by its id")
     env = as_task_vec(getattr(env, "task_env", env))
     base = task_batch(env)
+    check_same_step(env)
     if env.num_envs % envs_per_task:
         raise ValueError(
             f"{env.num_envs} sub-environments: no whole number of {envs_per_task} each"
@@ -115,19 +131,19 @@ def evaluate_adaptation(
     part = base.task_split[split]
     tasks, index = distinct_tasks(part, num_tasks, seed, name=f"the {split} tasks")
     randomness = LearnerRandomness(learner)
-    with randomness.kept():
-        trials = Trials(
-            learner,
-            env,
-            envs_per_task,
-            deterministic=deterministic,
-            seed=seed,
-            randomness=randomness,
-        )
-        values, success = _run_trials(trials, tasks, episodes)
-    base.set_tasks(None)
-    if made_here:
-        env.close()  # otherwise its processes would go on
+    trials = Trials(
+        learner,
+        env,
+        envs_per_task,
+        deterministic=bool(deterministic),
+        seed=seed,
+        randomness=randomness,
+    )
+    try:
+        with randomness.kept():
+            values, success = _run_trials(trials, tasks, episodes)
+    finally:
+        base.set_tasks(None)
     return EvaluationResult(
         values=values,
         unit="pull" if trials.by_step else "episode",
@@ -136,12 +152,27 @@ def evaluate_adaptation(
         split=split,
         seed=seed,
         envs_per_task=envs_per_task,
-        deterministic=deterministic,
+        deterministic=bool(deterministic),
         success=success,
         tasks=index,
         listed=isinstance(part, FiniteTasks),
-        whole_distribution=isinstance(part, FiniteTasks) and part is base.task_split.train,
+        whole_distribution=_is_whole(base.task_split, part, len(index)),
     )
+
+
+def _check_learner(learner: Any) -> None:
+    if isinstance(learner, type) or not callable(getattr(learner, "predict", None)):
+        raise TypeError(
+            "a learner is an object with predict(observation, state, episode_start, deterministic) "
+            f"-> (actions, state), or with predict(inputs, state) for supervised tasks; got "
+            f"{learner!r}"
+        )
+
+
+def _is_whole(split: TaskSplit, part: Any, num_tasks: int) -> bool:
+    """Tells whether the evaluated tasks are all that there are to train and to test on."""
+    listed = isinstance(part, FiniteTasks) and part is split.train and part is split.test
+    return listed and num_tasks == len(distinct_tasks(part, None, 0)[1])
 
 
 def _make_env(
@@ -179,4 +210,8 @@ def _run_trials(
         values.append(earned.reshape(num, each, -1).mean(axis=1))
         if succeeded is not None:
             successes.append(succeeded.reshape(num, each, -1).mean(axis=1))
-    return np.concatenate(values), np.concatenate(successes) if successes else None
+    if not successes:
+        return np.concatenate(values), None
+    zeros = np.zeros_like(values[0])  # of the tasks before the first info that told success
+    earlier = [zeros[:at_once]] * (len(values) - len(successes))
+    return np.concatenate(values), np.concatenate([*earlier, *successes])

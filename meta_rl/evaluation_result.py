@@ -94,6 +94,12 @@ class EvaluationResult:
                 f"training {training} has task {task} {counts.max()} times: give the mean of its "
                 "episodes in one row (envs_per_task makes more of them)"
             )
+        if not np.isfinite(values).all():
+            row, point = np.argwhere(~np.isfinite(values))[0]
+            raise ValueError(
+                f"values have to be finite: that of row {row} at point {point} is "
+                f"{values[row, point]}"
+            )
         for name, value in (("values", values), ("trainings", trainings), ("tasks", tasks)):
             object.__setattr__(self, name, value)
 
@@ -200,7 +206,9 @@ class EvaluationResult:
             summary[name] = estimate(self.values)
             summary[f"{name}_interval"] = interval(self.values, confidence, self.shares)
             summary[f"total_{name}"] = estimate(total)[0]
-            summary[f"total_{name}_interval"] = interval(total, confidence)[0]
+            points = self.values.shape[1] if self.shares else 1  # the mean of shares is one, too
+            of_mean = interval(total / points, confidence, self.shares)[0]
+            summary[f"total_{name}_interval"] = points * of_mean
         if self.success is not None:
             summary["success"] = design.mean(self.success)
             summary["success_interval"] = design.mean_interval(self.success, confidence, True)

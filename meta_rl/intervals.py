@@ -88,7 +88,13 @@ def student_interval(estimate: np.ndarray, spread: Spread, confidence: float) ->
     return np.stack([estimate - half, estimate + half], axis=-1)
 
 
-def share_interval(share: np.ndarray, spread: Spread, units: int, confidence: float) -> np.ndarray:
+def share_interval(
+    share: np.ndarray,
+    spread: Spread,
+    units: int,
+    confidence: float,
+    most_if_rare: int | None = None,
+) -> np.ndarray:
     """Computes the interval of a share, which stays valid near 0 and 1, as ``[C, 2]``.
 
     This is Clopper and Pearson's interval for the effective number of independent outcomes
@@ -101,13 +107,16 @@ def share_interval(share: np.ndarray, spread: Spread, units: int, confidence: fl
     Where a unit's value is a fraction (several episodes of a task, several queries), the effective
     number is larger than the number of units. Near 0 or 1 the variance is then unreliable, as the
     rare units that fail may not be in the sample. With fewer than 5 units' worth of failures, or of
-    successes, the effective number is therefore at most that of the units.
+    successes, the effective number is therefore at most ``most_if_rare``.
 
     Args:
         share: Mean of values in [0, 1], ``[C]``.
         spread: Spread of the share.
         units: Number of independent units (tasks), at least 2.
         confidence: Coverage, between 0 and 1.
+        most_if_rare: Largest effective number if failures or successes are rare (default:
+            ``units``). With several trainings it is their number, as three trainings without a
+            failure cannot exclude that one in five fails.
     """
     chance = share * (1 - share)
     varies = spread.variance > 0
@@ -116,7 +125,8 @@ def share_interval(share: np.ndarray, spread: Spread, units: int, confidence: fl
     tail = (1 + confidence) / 2
     number = number * np.square(stats.t.ppf(tail, units - 1) / stats.t.ppf(tail, spread.freedom))
     rare = units * np.minimum(share, 1 - share) < LEAST_COUNT
-    number = np.clip(np.where(rare, np.minimum(number, units), number), 1, 1e8)
+    most = units if most_if_rare is None else most_if_rare
+    number = np.clip(np.where(rare, np.minimum(number, most), number), 1, 1e8)
     return clopper_pearson(share * number, number, confidence)
 
 
@@ -188,4 +198,4 @@ def interquartile_mean_of_share(share: np.ndarray) -> np.ndarray:
 def _without_rounding(squares: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Sets to 0 the mean squares ``[..., C]`` that are only rounding errors of rows ``[n, C]``."""
     scale = np.abs(rows).max(axis=0)
-    return np.where(squares > np.square(1e-13 * scale) * len(rows), squares, 0.0)
+    return np.where(squares > np.square(1e-14 * scale), squares, 0.0)

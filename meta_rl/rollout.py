@@ -78,7 +78,7 @@ def collect_rollout(
         ValueError: The autoreset mode is another one, a count is below one, or the steps return no
             such infos.
     """
-    _check_same_step(env)
+    check_same_step(env)
     steps: list[tuple[Any, ...]] = []
     extras: list[dict[str, np.ndarray]] = []
     for _ in range(check_count("num_steps", num_steps)):
@@ -142,7 +142,7 @@ def collect_episodes(
     Raises:
         ValueError: The autoreset mode is another one.
     """
-    _check_same_step(env)
+    check_same_step(env)
     active = np.ones(env.num_envs, dtype=bool)
     steps: list[tuple[Any, ...]] = []
     extras: list[dict[str, np.ndarray]] = []
@@ -199,7 +199,12 @@ def true_successors(observations: Any, done: np.ndarray, infos: dict[str, Any]) 
     return _replace_final(observations, done, infos["final_obs"])
 
 
-def _check_same_step(env: VectorEnv) -> None:
+def check_same_step(env: VectorEnv) -> None:
+    """Refuses a batch whose autoreset puts dummy steps into the data or waits for resets.
+
+    Raises:
+        ValueError: The batch does not reset in the same step.
+    """
     if env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
         raise ValueError(
             f"rollouts need SAME_STEP autoreset, not {env.metadata.get('autoreset_mode')}: the "

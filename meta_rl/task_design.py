@@ -105,7 +105,8 @@ class Design:
         if not shares:
             return student_interval(mean, spread, confidence)
         units = self.num_trainings if self.kind == "fixed" else int(self.sizes.min())
-        return share_interval(mean, spread, units, confidence)
+        most_if_rare = self.num_trainings if self.num_trainings > 1 else units
+        return share_interval(mean, spread, units, confidence, most_if_rare)
 
     def iqm_interval(
         self, columns: np.ndarray, confidence: float, shares: bool = False

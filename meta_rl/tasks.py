@@ -298,17 +298,18 @@ def copy_tasks(tasks: Tasks) -> Tasks:
 def _distinct_draws(
     distribution: TaskDistribution, wanted: int, seed: int
 ) -> tuple[Tasks, np.ndarray]:
-    """Draws seeded blocks until enough tasks are distinct, or until a block has no new task."""
+    """Draws seeded blocks until enough tasks are distinct, or until long nothing new has come."""
     parts: list[Tasks] = []
-    found = np.zeros(0, dtype=np.int64)
-    while len(found) < wanted:
+    places: dict[bytes, int] = {}
+    drawn = latest = 0  # draws so far, and up to the latest new task
+    while len(places) < wanted and drawn - latest <= 10 * (len(places) + DRAWN_TASKS):
         stream = np.random.SeedSequence(seed, spawn_key=(0, len(parts)))
         parts.append(distribution.sample_tasks(DRAWN_TASKS, np.random.default_rng(stream)))
-        drawn = _concatenate_tasks(parts)
-        before, found = len(found), _first_places(drawn)
-        if len(found) == before:
-            break
-    return drawn, found
+        for place, row in enumerate(_as_bytes(parts[-1]), start=drawn):
+            if places.setdefault(row, place) == place:
+                latest = place
+        drawn += DRAWN_TASKS
+    return _concatenate_tasks(parts), np.array(list(places.values()), dtype=np.int64)
 
 
 def _concatenate_tasks(parts: list[Tasks]) -> Tasks:

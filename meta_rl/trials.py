@@ -11,6 +11,7 @@ The result of a task's trial depends only on the learner, the task and the seed,
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from gymnasium.vector import VectorEnv
 from meta_rl.randomness import LearnerRandomness
 from meta_rl.rollout import Rollout, acting, named_infos, stack_batches, true_successors
 from meta_rl.task_batch import task_batch
-from meta_rl.tasks import take_tasks
+from meta_rl.tasks import check_count, take_tasks
 
 SHORT_HORIZON = 50
 SHORT_BLOCK, LONG_BLOCK, LEAST_BLOCK = 1024, 64, 8
@@ -64,6 +65,7 @@ class Trials:
         self.deterministic = deterministic
         self.seed = seed
         self.randomness = randomness
+        self._tells_success = False  # by any info so far
         self.by_step = adapts_by_step(learner, env)
         self.horizon = task_batch(env).horizon
         self.tasks_per_block = max(1, block_size(env) // envs_per_task)
@@ -95,7 +97,7 @@ class Trials:
             successes.extend(succeeded)
         scored = slice(num_tasks * self.envs_per_task)
         values = np.stack(columns, axis=1)[scored]
-        return values, np.stack(successes, axis=1)[scored] if successes else None
+        return values, np.stack(successes, axis=1)[scored] if self._tells_success else None
 
     def _blocks(self, first_task: int, num_tasks: int) -> list[_Block]:
         places = np.arange(first_task, first_task + num_tasks)
@@ -139,7 +141,9 @@ class Trials:
             steps.append(step)
             observations, start = following, np.zeros_like(done)  # no later episode counts
             columns.append(np.where(active, rewards, 0.0))
-            successes += [active & succeeded for succeeded in told_success(infos, done)]
+            succeeded = told_success(infos, done)
+            self._tells_success |= bool(succeeded)
+            successes.append(active & succeeded[0] if succeeded else np.zeros_like(active))
             if self.by_step:
                 self._adapt(blocks, steps)
                 steps = []
@@ -148,7 +152,7 @@ class Trials:
             self._adapt(blocks, steps)
             # Added step by step, as the rounding of np.sum depends on the size of the batch.
             columns = [functools.reduce(np.add, columns)]
-            successes = [np.any(successes, axis=0)] if successes else []
+            successes = [np.any(successes, axis=0)]
         return columns, successes
 
     def _actions(
@@ -217,15 +221,24 @@ class _Block:
 
     def predict(self, observations: Any, start: np.ndarray, active: np.ndarray) -> np.ndarray:
         """Returns the actions of the played sub-environments; updates the state of active ones."""
+        active = active[self.index]
+        # The states of those whose episode has ended must survive a learner that writes into them.
+        state = self.state if active.all() else copy.deepcopy(self.state)
         with self._own_randomness():
             actions, following = self.trials.learner.predict(
                 take_tasks(observations, self.index),
-                state=self.state,
+                state=state,
                 episode_start=start[self.index],
                 deterministic=self.trials.deterministic,
             )
-        self._update_state(active[self.index], following)
-        return np.asarray(actions)[self.places]
+        self._update_state(active, following)
+        actions = np.asarray(actions)
+        if actions.shape[:1] != (self.size,):
+            raise ValueError(
+                f"predict got {self.size} observations: expected as many actions on the first "
+                f"axis, got shape {actions.shape}"
+            )
+        return actions[self.places]
 
     def adapt(self, steps: list[Any], length: int) -> None:
         """Lets the learner adapt to steps (time-major parts), padded to a fixed length."""
@@ -302,7 +315,8 @@ def _task_axis(learner: Any) -> int:
     policies of sb3-contrib have their layers on the first axis and the tasks on the second.
     """
     recurrent = hasattr(getattr(learner, "policy", None), "lstm_hidden_state_shape")
-    return int(getattr(learner, "state_task_axis", 1 if recurrent else 0))
+    axis = getattr(learner, "state_task_axis", 1 if recurrent else 0)
+    return check_count("state_task_axis", axis, least=0)
 
 
 def _keep_inactive(active: np.ndarray, new: Any, old: Any, axis: int, num_tasks: int) -> Any:
