@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -48,6 +48,30 @@ class Rollout:
     envs_per_task: int = 1
 
 
+class Step(NamedTuple):
+    """One step of all ``N`` sub-environments.
+
+    Attributes:
+        actions: ``[N, ...]``.
+        rewards: ``[N]``.
+        terminated: ``[N]``, bool.
+        truncated: ``[N]``, bool.
+        following: What the agent sees next, ``[N, ...]``: after an episode's end, the first
+            observation of the next one.
+        infos: As the environment gave them.
+        active: ``[N]``, bool: which sub-environments do not merely fill up the rollout; ``None``
+            where all count.
+    """
+
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    following: Any
+    infos: dict[str, Any]
+    active: np.ndarray | None = None
+
+
 def collect_rollout(
     env: VectorEnv,
     act: Act,
@@ -56,6 +80,7 @@ def collect_rollout(
     on_step: Callable[[], bool] | None = None,
     *,
     on_done: Callable[[np.ndarray], None] | None = None,
+    watch: Callable[[Step], bool] | None = None,
     info_names: Sequence[str] = (),
 ) -> tuple[Rollout, Any]:
     """Step every sub-environment ``num_steps`` times; episodes that end begin again.
@@ -68,6 +93,7 @@ def collect_rollout(
         on_step: Called after every step; ``False`` stops, and the rollout ends there.
         on_done: Called after every step, before ``on_step``, with the episodes that it ended, bool
             ``[N]``.
+        watch: Called with every step, after ``on_done``; ``False`` stops as ``on_step`` does.
         info_names: Infos that the steps give, to keep in ``extras``.
 
     Returns:
@@ -89,7 +115,8 @@ def collect_rollout(
         observations = following
         if on_done is not None:
             on_done(terminated | truncated)
-        if on_step is not None and not on_step():
+        step = Step(actions, rewards, terminated, truncated, following, infos)
+        if not _goes_on(step, watch, on_step):
             break
     parts = [stack_batches([step[i] for step in steps]) for i in range(6)]
     rollout = Rollout(*parts)
@@ -121,6 +148,7 @@ def collect_episodes(
     on_step: Callable[[], bool] | None = None,
     *,
     keep_successors: bool = True,
+    watch: Callable[[Step], bool] | None = None,
 ) -> Rollout:
     """Run one episode in every sub-environment.
 
@@ -132,6 +160,7 @@ def collect_episodes(
         observations: Of the reset.
         on_step: Called after every step; ``False`` stops, and the rollout ends there.
         keep_successors: ``False`` leaves ``next_observations`` at ``None``.
+        watch: Called with every step; ``False`` stops as ``on_step`` does.
 
     Returns:
         Padded to the longest episode.
@@ -151,10 +180,19 @@ def collect_episodes(
         successors = true_successors(following, done, infos) if keep_successors else None
         steps.append((observations, actions, rewards, terminated, truncated, successors, active))
         extras.append(extra)
+        step = Step(actions, rewards, terminated, truncated, following, infos, active)
         observations, active = following, active & ~done
-        if on_step is not None and not on_step():
+        if not _goes_on(step, watch, on_step):
             break
     return masked_rollout(steps, extras)
+
+
+def _goes_on(
+    step: Step, watch: Callable[[Step], bool] | None, on_step: Callable[[], bool] | None
+) -> bool:
+    """Whether neither of the two wants to stop after this step."""
+    watched = watch is None or watch(step)
+    return watched and (on_step is None or on_step())
 
 
 def masked_rollout(

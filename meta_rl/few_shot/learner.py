@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +35,8 @@ from meta_rl.few_shot.command_line import OnCommandLine
 from meta_rl.few_shot.device_work import DeviceWork
 from meta_rl.few_shot.networks import RECIPES, check_sizes_known
 from meta_rl.few_shot.training_log import TrainingLog, progress
+from meta_rl.finite_state import FiniteState
+from meta_rl.provenance import whole_file
 from meta_rl.torch_generator import set_generator_state
 
 Callback = Callable[["FewShotLearner"], "bool | None"]
@@ -49,7 +50,7 @@ TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 FORMAT = 1
 
 
-class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
+class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
     """Meta-training by a loop of :meth:`draw` and :meth:`update`; adaptation as a function.
 
     What an iteration does depends on the parameters, the optimiser and the two generators, all of
@@ -264,8 +265,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
                 C++ compiler. Results differ by rounding.
 
         Raises:
-            FloatingPointError: The loss or a gradient is no longer finite; the parameters are those
-                before.
+            FloatingPointError: The loss or a gradient is no longer finite, and the parameters are
+                those before; or parameters are no longer finite, and cannot be saved.
             TypeError: A callback that is no function, or tasks that cannot be drawn from.
             ValueError: A negative number of iterations, a total below what is done then, tasks
                 that the network does not take, a graph where there is no GPU, or a learner that
@@ -308,9 +309,18 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         self.module.train()
         try:
             with self.own_noise(advance=True):
-                return self.update(batch)
+                report = self.update(batch)
         finally:
             self.module.eval()
+        self.check_update(self.num_iterations + 1, report.get("loss"))
+        return report
+
+    def learned(self) -> dict[str, Any]:
+        """What is learned, by name."""
+        parts: dict[str, Any] = {"module": self.module}
+        if self.optimizer is not None:
+            parts["optimizer"] = self.optimizer
+        return parts | {k: v for k, v in self.extra_state().items() if isinstance(v, dict)}
 
     @property
     def progress(self) -> float:
@@ -335,7 +345,12 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         """Take back what :meth:`extra_state` gave."""
 
     def save(self, path: str | Path) -> Path:
-        """Write everything that training needs to go on, atomically; gives the path."""
+        """Write everything that training needs to go on, atomically; gives the path.
+
+        Raises:
+            FloatingPointError: Something that is learned is not finite; no file is touched.
+        """
+        self.check_saved(self.num_iterations)
         path = _with_suffix(Path(path))
         recipe = getattr(self.network, "recipe", None)
         content = {
@@ -354,16 +369,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with unfinished.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            file.write(buffer.getbuffer())
         return path
 
     @classmethod
