@@ -53,7 +53,7 @@ class Train:
     out: Annotated[Path | None, _default("runs/ALGO-TASKS-seedN")] = None
     """Run folder."""
     resume: bool = False
-    """Go on from the last checkpoint in the run folder."""
+    """Go on from the last checkpoint in the run folder, with the same settings."""
     device: str = "auto"
     """Device of the networks: auto, cpu or cuda."""
     eval_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
@@ -136,8 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nmeta-rl: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\nmeta-rl: {error or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
 
