@@ -303,6 +303,10 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
         """Write a line of the log."""
         elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
         steps = self.num_timesteps - self._num_timesteps_at_start
+        for name, key in (("ep_rew_mean", "r"), ("ep_len_mean", "l")):
+            if self.ep_info_buffer:
+                mean = float(np.mean([episode[key] for episode in self.ep_info_buffer]))
+                self.logger.record(f"rollout/{name}", mean)
         self.logger.record("time/iterations", self._num_iterations, exclude="tensorboard")
         self.logger.record("time/fps", int(steps / elapsed))
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")

@@ -46,7 +46,7 @@ class Train:
     ] = ()
     """Settings to change: of the algorithm (learning_rate=3e-4), of its networks
     (policy.hidden_size=64) or of the environment or data set (env.horizon=100)."""
-    total_timesteps: Annotated[int | None, _default("the tuned number")] = None
+    total_timesteps: Annotated[int | None, _default("the tuned number, or the run's")] = None
     """Environment steps, or iterations of a few-shot learner."""
     seed: int = 0
     """Seed of the weights, the training tasks and all other randomness."""

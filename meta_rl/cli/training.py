@@ -57,6 +57,8 @@ def train(command: Train) -> RunFolder:
     folder.check(config, command.resume)
     if command.resume:
         folder.check_resumable()
+        if command.total_timesteps is None:
+            config = replace(config, total_timesteps=folder.config().total_timesteps)
     interruption = Interruption()
     try:
         with interruption.handled(), folder.lock() as lock:
