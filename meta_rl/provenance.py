@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BufferedWriter
 from pathlib import Path
-from typing import BinaryIO
 
 PACKAGES = ("meta-rl", "torch", "gymnasium", "numpy", "mujoco", "stable-baselines3", "scipy")
 
@@ -73,7 +73,7 @@ def write_atomically(path: str | Path, text: str) -> Path:
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+def whole_file(path: str | Path) -> Iterator[BufferedWriter]:
     """Open a file that takes its place when it is whole, so that a crash leaves the earlier one.
 
     Args:
