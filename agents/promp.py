@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -117,6 +117,8 @@ class ProMP(PolicyGradientAgent):
         self.policy.optimizer = torch.optim.Adam(
             self.policy.parameters(), lr=self.lr_schedule(1), fused=True
         )
+
+    loss_column: ClassVar[str] = "train/objective"
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []

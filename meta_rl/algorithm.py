@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import inspect
 import io
-import json
-import os
 import pickle
 import sys
 import time
 import zipfile
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,12 +20,16 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
+from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from meta_rl.agent_file import read_description
 from meta_rl.arguments import check_count, plain
+from meta_rl.finite_state import FiniteState
 from meta_rl.making import as_task_vec, env_constructor, family_name, is_python, make_task_vec
+from meta_rl.provenance import whole_file
 from meta_rl.registration import find_env_id
 from meta_rl.rollout import Rollout
 from meta_rl.task_batch import task_batch
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from meta_rl.evaluation_result import EvaluationResult
 
 
-class MetaAlgorithm(BaseAlgorithm):
+class MetaAlgorithm(FiniteState, BaseAlgorithm):
     """Meta-training by a loop of :meth:`collect_rollouts` and :meth:`train`.
 
     Every iteration draws a meta-batch of tasks from the training split and resets the environment
@@ -76,6 +77,7 @@ class MetaAlgorithm(BaseAlgorithm):
     length_setting: ClassVar[str] = "total_timesteps"
     default_length: ClassVar[int] = 1_000_000
     steps_column: ClassVar[str] = "time/total_timesteps"
+    loss_column: ClassVar[str] = "train/loss"
     validation_points: ClassVar[int] = 20
     policy: Any
     env: TaskVecEnvView | None
@@ -253,6 +255,8 @@ class MetaAlgorithm(BaseAlgorithm):
             progress_bar: Show one, by tqdm and rich.
 
         Raises:
+            FloatingPointError: A reward, an observation, an action, a loss or something that is
+                learned is not finite.
             ValueError: Negative ``total_timesteps``, a ``log_interval`` below one, or no
                 environment.
         """
@@ -275,6 +279,9 @@ class MetaAlgorithm(BaseAlgorithm):
                 self._num_iterations += 1
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 self.train()
+                self.check_update(
+                    self._num_iterations, self.logger.name_to_value.get(self.loss_column)
+                )
                 if log_interval is not None and self._num_iterations % log_interval == 0:
                     self.dump_logs()
         finally:
@@ -296,11 +303,21 @@ class MetaAlgorithm(BaseAlgorithm):
         """Write a line of the log."""
         elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
         steps = self.num_timesteps - self._num_timesteps_at_start
+        for name, key in (("ep_rew_mean", "r"), ("ep_len_mean", "l")):
+            if self.ep_info_buffer:
+                mean = float(np.mean([episode[key] for episode in self.ep_info_buffer]))
+                self.logger.record(f"rollout/{name}", mean)
         self.logger.record("time/iterations", self._num_iterations, exclude="tensorboard")
         self.logger.record("time/fps", int(steps / elapsed))
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
+
+    def learned(self) -> dict[str, Any]:
+        """What is learned, by name: the networks and their optimisers."""
+        parts = {name: recursive_getattr(self, name) for name in self._get_torch_save_params()[0]}
+        kinds = (torch.nn.Module, torch.optim.Optimizer)
+        return {name: part for name, part in parts.items() if isinstance(part, kinds)}
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "generator", "_last_obs", "_last_episode_starts"]
@@ -315,24 +332,19 @@ class MetaAlgorithm(BaseAlgorithm):
 
         The file is written beside its place and moved there when it is whole, so that a run killed
         meanwhile leaves the earlier file.
+
+        Raises:
+            FloatingPointError: Something that is learned is not finite; no file is touched.
         """
+        self.check_saved(self._num_iterations)
         self._generator_state = self.generator.get_state().numpy()
         self.algorithm = type(self).__name__
         if isinstance(path, io.BufferedIOBase):
             super().save(path, exclude, include)
             return
         path = Path(path)
-        path = path if path.suffix else path.with_suffix(".zip")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with unfinished.open("wb") as file:
-                super().save(file, exclude, include)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with whole_file(path if path.suffix else path.with_suffix(".zip")) as file:
+            super().save(file, exclude, include)
 
     @classmethod
     def load(
@@ -355,7 +367,7 @@ class MetaAlgorithm(BaseAlgorithm):
             FileNotFoundError: No such file.
             ValueError: A checkpoint of another algorithm or environment, or a corrupt one.
         """
-        about = _read_description(path)
+        about = read_description(path)
         if about.get("algorithm") != cls.__name__:
             raise ValueError(
                 f"{path} is a checkpoint of {about.get('algorithm', 'another library')}, "
@@ -467,33 +479,3 @@ class MetaAlgorithm(BaseAlgorithm):
         """The mean return of a trial, and the success in its last episode where that is told."""
         scores, told = {"trial_return": float(result.total.mean())}, result.success
         return scores if told is None else scores | {"success": float(told[:, -1].mean())}
-
-
-def _read_description(path: str | Path | io.BufferedIOBase) -> dict[str, Any]:
-    """What a checkpoint says about itself, without running anything in it."""
-    if not isinstance(path, io.BufferedIOBase):
-        path = Path(path)
-        path = path if path.exists() or path.suffix else path.with_suffix(".zip")
-        if not path.exists():
-            raise FileNotFoundError(f"no checkpoint {path}")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            if broken is not None:
-                raise ValueError(f"{broken!r} in it is damaged")
-            about: dict[str, Any] = json.loads(archive.read("data"))
-            if not isinstance(about, dict):
-                raise ValueError("'data' in it describes nothing")
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        RuntimeError,
-        KeyError,
-        ValueError,
-        EOFError,
-        OSError,
-    ) as error:
-        raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
-    if not isinstance(path, Path):
-        path.seek(0)
-    return about

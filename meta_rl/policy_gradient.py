@@ -33,6 +33,7 @@ from meta_rl.task_steps import (
     tasks_at_a_time,
 )
 from meta_rl.tasks import check_count, check_number, take_tasks
+from meta_rl.training_steps import TrainingSteps
 
 DATA = ("_supports", "_path", "_query", "_query_returns")
 """Attributes that hold the data of the latest iteration; checkpoints do not contain them."""
@@ -181,7 +182,7 @@ class PolicyGradientAgent(MetaAlgorithm):
     def _run_episodes(
         self, observations: Any, state: FastWeights | None, callback: BaseCallback
     ) -> tuple[Rollout, bool]:
-        going_on = True
+        steps = TrainingSteps(self, callback)
         parameters = self.policy.parameters_by_name() if state is None else state.params
         parameters = {  # memory layout for fast products with rows of observations
             name: value.mT.contiguous().mT if name.endswith("weight") else value
@@ -192,18 +193,16 @@ class PolicyGradientAgent(MetaAlgorithm):
             outputs = self._outputs(observations, parameters, stacked=state is not None)
             return self.policy.draw(outputs), {"policy_outputs": outputs[0].cpu().numpy()}
 
-        def on_step() -> bool:
-            nonlocal going_on
-            self.num_timesteps += self.n_envs
-            going_on = callback.on_step()
-            return going_on
-
         with torch.inference_mode():
             rollout = collect_episodes(
-                self.task_env, act, observations, on_step, keep_successors=False
+                self.task_env,
+                steps.watched(act),
+                observations,
+                keep_successors=False,
+                watch=steps,
             )
         rollout.envs_per_task = self.envs_per_task
-        return rollout, going_on
+        return rollout, steps.going_on
 
     def _outputs(self, observations: Any, params: Params, *, stacked: bool) -> Outputs:
         """Returns the policy's outputs, ``[N, ...]``; fast weights act on M equal blocks of N."""

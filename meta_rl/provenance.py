@@ -6,7 +6,10 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from io import BufferedWriter
 from pathlib import Path
 
 PACKAGES = ("meta-rl", "torch", "gymnasium", "numpy", "mujoco", "stable-baselines3", "scipy")
@@ -64,12 +67,26 @@ def write_atomically(path: str | Path, text: str) -> Path:
     Returns:
         The path; its folder is made where it is missing.
     """
+    with whole_file(path) as file:
+        file.write(text.encode())
+    return Path(path)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[BufferedWriter]:
+    """Open a file that takes its place when it is whole, so that a crash leaves the earlier one.
+
+    Args:
+        path: Path of the file; its folder is made where it is missing.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        unfinished.write_text(text, encoding="utf-8")
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return path

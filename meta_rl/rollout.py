@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -48,6 +48,30 @@ class Rollout:
     envs_per_task: int = 1
 
 
+class Step(NamedTuple):
+    """One step of all ``N`` sub-environments.
+
+    Attributes:
+        actions: ``[N, ...]``.
+        rewards: ``[N]``.
+        terminated: ``[N]``, bool.
+        truncated: ``[N]``, bool.
+        following: What the agent sees next, ``[N, ...]``: after an episode's end, the first
+            observation of the next one.
+        infos: As the environment gave them.
+        active: ``[N]``, bool: which sub-environments do not merely fill up the rollout; ``None``
+            where all count.
+    """
+
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    following: Any
+    infos: dict[str, Any]
+    active: np.ndarray | None = None
+
+
 def collect_rollout(
     env: VectorEnv,
     act: Act,
@@ -56,6 +80,7 @@ def collect_rollout(
     on_step: Callable[[], bool] | None = None,
     *,
     on_done: Callable[[np.ndarray], None] | None = None,
+    watch: Callable[[Step], bool] | None = None,
     info_names: Sequence[str] = (),
 ) -> tuple[Rollout, Any]:
     """Steps every sub-environment ``num_steps`` times; a new episode follows each that ends.
@@ -69,6 +94,8 @@ def collect_rollout(
             ``False`` (default: none).
         on_done: Function that is called after every step, before ``on_step``, with the episodes
             that the step ended, bool ``[N]`` (default: none).
+        watch: Function that is called with every step, after ``on_done``; the rollout ends where it
+            returns ``False`` (default: none).
         info_names: Names of infos that are kept in ``extras`` (default: none).
 
     Returns:
@@ -91,7 +118,8 @@ def collect_rollout(
         observations = following
         if on_done is not None:
             on_done(terminated | truncated)
-        if on_step is not None and not on_step():
+        step = Step(actions, rewards, terminated, truncated, following, infos)
+        if not _goes_on(step, watch, on_step):
             break
     parts = [stack_batches([step[i] for step in steps]) for i in range(6)]
     rollout = Rollout(*parts)
@@ -123,6 +151,7 @@ def collect_episodes(
     on_step: Callable[[], bool] | None = None,
     *,
     keep_successors: bool = True,
+    watch: Callable[[Step], bool] | None = None,
 ) -> Rollout:
     """Runs one episode in every sub-environment.
 
@@ -135,6 +164,8 @@ def collect_episodes(
         on_step: Function that is called after every step; the rollout ends where it returns
             ``False`` (default: none).
         keep_successors: Whether ``next_observations`` are kept (default: True).
+        watch: Function that is called with every step; the rollout ends where it returns ``False``
+            (default: none).
 
     Returns:
         The rollout, padded to the longest episode.
@@ -154,10 +185,19 @@ def collect_episodes(
         successors = true_successors(following, done, infos) if keep_successors else None
         steps.append((observations, actions, rewards, terminated, truncated, successors, active))
         extras.append(extra)
+        step = Step(actions, rewards, terminated, truncated, following, infos, active)
         observations, active = following, active & ~done
-        if on_step is not None and not on_step():
+        if not _goes_on(step, watch, on_step):
             break
     return masked_rollout(steps, extras)
+
+
+def _goes_on(
+    step: Step, watch: Callable[[Step], bool] | None, on_step: Callable[[], bool] | None
+) -> bool:
+    """Whether neither of the two wants to stop after this step."""
+    watched = watch is None or watch(step)
+    return watched and (on_step is None or on_step())
 
 
 def masked_rollout(

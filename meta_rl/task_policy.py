@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from meta_rl.clipped_gaussian import log_density
+from meta_rl.finite_state import check_chances
 from meta_rl.inner_loop import Params, detached
 from meta_rl.perceptron import perceptron
 from meta_rl.previous_step import FlatEncoder
@@ -179,7 +180,7 @@ class TaskPolicy(BasePolicy):
             chosen = logits.argmax(dim=-1)
         else:
             chances = logits.softmax(dim=-1).flatten(end_dim=-2)
-            drawn = torch.multinomial(chances, 1, generator=self.generator)
+            drawn = torch.multinomial(check_chances(chances), 1, generator=self.generator)
             chosen = drawn.view(logits.shape[:-1])
         start = int(self.action_space.start)  # type: ignore[attr-defined]
         return (chosen.cpu().numpy() + start).astype(self.action_space.dtype, copy=False)

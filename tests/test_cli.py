@@ -242,10 +242,10 @@ class TestResume:
         assert after == before
         assert (run / "evaluation.json").read_text() == evaluation
 
-    def test_resume_begins_where_nothing_is(self, tmp_path: Path) -> None:
-        """--resume on a new folder, or on one killed before its first checkpoint."""
+    def test_resume_begins_again_before_the_first_checkpoint(self, tmp_path: Path) -> None:
+        """A run that was killed before it ends as an undisturbed one."""
         out = tmp_path / "run"
-        assert main([*TRAIN, *SHORT, "--resume", "--out", str(out)]) == 0
+        assert main([*TRAIN, *SHORT, "--out", str(out)]) == 0
         evaluation = (out / "evaluation.json").read_text()
         (out / "checkpoint.zip").unlink()
         assert main([*TRAIN, *SHORT, "--resume", "--out", str(out)]) == 0

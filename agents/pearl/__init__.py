@@ -112,6 +112,7 @@ class PEARL(LatentInference, TaskCollection):
         >>> meta_rl.evaluate_adaptation(model, "meta_rl/HalfCheetahVel-v0", 30, 3)
     """
 
+    loss_column: ClassVar[str] = "train/critic_loss"
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": LatentActorCritic}
     policy: LatentActorCritic
 
@@ -341,10 +342,14 @@ class PEARL(LatentInference, TaskCollection):
         optimizers = [self.policy.critic_optimizer, self.policy.optimizer]
         self._update_learning_rate(optimizers)
         reports = []
-        with self._recorded(optimizers):
-            for _ in range(self.updates_per_iteration):
-                report = self.update()
-                reports.append(torch.stack(list(report.values())))
+        self._updating = True
+        try:
+            with self._recorded(optimizers):
+                for _ in range(self.updates_per_iteration):
+                    report = self.update()
+                    reports.append(torch.stack(list(report.values())))
+        finally:
+            self._updating = False
         for name, value in zip(report, torch.stack(reports).mean(dim=0).tolist(), strict=True):
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -421,5 +426,5 @@ class PEARL(LatentInference, TaskCollection):
     def _stop_unless(self, finite: Tensor, losses: Tensor, tasks: Tensor) -> None:
         if not finite:
             bad = ~losses.detach().isfinite()
-            what, where = ("the loss", tasks[bad]) if bad.any() else ("the gradient", tasks)
-            self._stop(what, where.cpu().numpy())
+            what, where = ("loss", tasks[bad]) if bad.any() else ("gradient", tasks)
+            self._stop(f"the {what} is not finite", where.cpu().numpy())

@@ -15,6 +15,7 @@ from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.rollout import Rollout, collect_rollout
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import FiniteTasks, Tasks, count_tasks, take_tasks
+from meta_rl.training_steps import Stop, TrainingSteps
 
 from .encoders import Belief, RecurrentEncoder
 from .networks import LatentActorCritic
@@ -101,6 +102,7 @@ class TaskCollection(MetaAlgorithm):
     buffer_size: int
     training_reward: str | None
     exploration_episodes: int
+    _updating = False
 
     def _freeze_tasks(self) -> None:
         """Fixes the list of training tasks, which is the family's or is drawn once."""
@@ -147,14 +149,15 @@ class TaskCollection(MetaAlgorithm):
             return False
         actor = self._begin(self._choose_tasks())
         rollouts: dict[str, list[Rollout]] = {"prior": [], "posterior": []}
+        watch = TrainingSteps(self, callback, self._stop_at(actor))
         for kind, steps, to_context in (
             ("prior", self.prior_steps, True),
             ("posterior", self.posterior_steps, True),
             ("posterior", self.extra_steps, False),
         ):
             for num_steps in self._step_counts(kind, steps // self.envs_per_task):
-                rollout, continues = self._collect(actor, kind, num_steps, to_context, callback)
-                if not continues:
+                rollout = self._collect(actor, kind, num_steps, to_context, watch)
+                if not watch.going_on:
                     return False
                 rollouts[kind].append(rollout)
         self._log_rollouts(rollouts)
@@ -188,7 +191,10 @@ class TaskCollection(MetaAlgorithm):
         order = np.arange(batches * self.meta_batch_size) % num_tasks
         steps = self.initial_steps // self.envs_per_task
         for tasks in order.reshape(batches, -1):
-            if not self._collect(self._begin(tasks), "initial", steps, True, callback)[1]:
+            actor = self._begin(tasks)
+            watch = TrainingSteps(self, callback, self._stop_at(actor))
+            self._collect(actor, "initial", steps, True, watch)
+            if not watch.going_on:
                 return False
         return True
 
@@ -201,13 +207,8 @@ class TaskCollection(MetaAlgorithm):
 
     @torch.no_grad()
     def _collect(
-        self,
-        actor: LatentActor,
-        kind: str,
-        num_steps: int,
-        to_context: bool,
-        callback: BaseCallback,
-    ) -> tuple[Rollout, bool]:
+        self, actor: LatentActor, kind: str, num_steps: int, to_context: bool, watch: TrainingSteps
+    ) -> Rollout:
         """Acts for some steps and stores them; z is drawn anew where an episode begins."""
         tasks = torch.from_numpy(actor.tasks).to(self.device)
         belief = self.first_belief(tasks)
@@ -215,26 +216,18 @@ class TaskCollection(MetaAlgorithm):
             belief = self.policy.encoder.update(belief, self.sample_context(tasks))
         actor.follow(*self.policy.encoder.posterior(belief))
         held = kind == "initial" and self.initial_actions == "held"
-        continues = True
-
-        def on_step() -> bool:
-            nonlocal continues
-            self.num_timesteps += self.n_envs
-            continues = callback.on_step()
-            return continues
-
         names = [] if self.training_reward is None else [self.training_reward]
         rollout, actor.observations = collect_rollout(
             self.task_env,
-            actor.act_held if held else actor.act,
+            watch.watched(actor.act_held if held else actor.act),
             num_steps,
             actor.observations,
-            on_step,
             on_done=actor.on_done,
+            watch=watch,
             info_names=names,
         )
         self._store(actor.tasks, rollout, to_context)
-        return rollout, continues
+        return rollout
 
     def _store(self, tasks: np.ndarray, rollout: Rollout, to_context: bool) -> None:
         rewards = rollout.rewards
@@ -245,16 +238,20 @@ class TaskCollection(MetaAlgorithm):
         rows = as_rows(rollout, actions, rewards, learned_from).to(self.device)
         finite = rows.isfinite().all(dim=2).all(dim=0).cpu().numpy()
         if not finite.all():
-            self._stop("an observation, action or reward", tasks[~finite])
+            self._stop("an observation, action or reward is not finite", tasks[~finite])
         self.replay.add(tasks, rows, to_context)
+
+    def _stop_at(self, actor: LatentActor) -> Stop:
+        """How the training stops where numbers of a column are not finite."""
+        return lambda what, columns: self._stop(what, actor.tasks[columns])
 
     def _stop(self, what: str, tasks: np.ndarray) -> NoReturn:
         """Stops the training, before anything that is not finite is stored or saved."""
         which = [f"{i} ({take_tasks(self.train_tasks, int(i))})" for i in np.unique(tasks)]
         shown = ", ".join(which[:3]) + (f" and {len(which) - 3} more" if len(which) > 3 else "")
+        iteration = self._num_iterations + (0 if self._updating else 1)  # train() counts first
         raise FloatingPointError(
-            f"{what} is not finite in iteration {self._num_iterations + 1}, update "
-            f"{self._n_updates}, on training task {shown}"
+            f"{what} in iteration {iteration}, update {self._n_updates}, on training task {shown}"
         )
 
     def _log_rollouts(self, rollouts: dict[str, list[Rollout]]) -> None:

@@ -46,14 +46,14 @@ class Train:
     ] = ()
     """Settings to change: of the algorithm (learning_rate=3e-4), of its networks
     (policy.hidden_size=64) or of the environment or data set (env.horizon=100)."""
-    total_timesteps: Annotated[int | None, _default("the tuned number")] = None
+    total_timesteps: Annotated[int | None, _default("the tuned number, or the run's")] = None
     """Environment steps, or iterations of a few-shot learner."""
     seed: int = 0
     """Seed of the weights, the training tasks and all other randomness."""
     out: Annotated[Path | None, _default("runs/ALGO-TASKS-seedN")] = None
     """Run folder."""
     resume: bool = False
-    """Go on from the last checkpoint in the run folder."""
+    """Go on from the last checkpoint in the run folder, with the same settings."""
     device: str = "auto"
     """Device of the networks: auto, cpu or cuda."""
     eval_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
@@ -136,8 +136,8 @@ def main(arguments: list[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nmeta-rl: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\nmeta-rl: {error or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
 

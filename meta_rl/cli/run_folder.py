@@ -16,6 +16,7 @@ from stable_baselines3.common.logger import (
     TensorBoardOutputFormat,
 )
 
+from meta_rl.cli.run_lock import RunLock
 from meta_rl.provenance import git_commit, package_versions, write_atomically
 
 
@@ -34,6 +35,7 @@ class RunConfig:
         seed: Seed of the training.
         versions: Versions of the packages, at the start.
         commit: Commit of the source tree; ``None`` for an installed package.
+        threads: Number of PyTorch CPU threads; ``None`` in older runs.
     """
 
     algorithm: str
@@ -45,15 +47,34 @@ class RunConfig:
     seed: int
     versions: dict[str, str] = field(default_factory=package_versions)
     commit: str | None = field(default_factory=git_commit)
+    threads: int | None = None
 
     def differences(self, other: RunConfig) -> list[str]:
-        """Settings that the two ask differently; versions, commit and length may differ."""
-        mine, theirs = asdict(self), asdict(other)
-        return [
-            f"{name}: {mine[name]!r} there, {theirs[name]!r} asked"
-            for name in mine
-            if name not in ("versions", "commit", "total_timesteps") and mine[name] != theirs[name]
-        ]
+        """Settings that the two ask differently; versions, commit, length and threads may differ.
+
+        Args:
+            other: The configuration that is asked.
+        """
+        mine, theirs = (json.loads(json.dumps(asdict(one))) for one in (self, other))
+        free = ("versions", "commit", "total_timesteps", "threads")
+        return _differences({k: v for k, v in mine.items() if k not in free}, theirs)
+
+
+UNSET = "unset"
+
+
+def _differences(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """The names in ``there`` whose values differ, and both values."""
+    found = []
+    for name, value in there.items():
+        other = asked.get(name, UNSET)
+        if isinstance(value, dict) and isinstance(other, dict):
+            both = {key: value.get(key, UNSET) for key in [*value, *other]}
+            found += [f"{name}: {text}" for text in _differences(both, other)]
+        elif value != other:
+            texts = [v if v is UNSET else repr(v) for v in (value, other)]
+            found.append(f"{name}: {texts[0]} there, {texts[1]} asked")
+    return found
 
 
 class RunFolder:
@@ -103,6 +124,48 @@ class RunFolder:
         differences = self.config().differences(config)
         if differences:
             raise ValueError(f"{self.path} cannot be resumed: {'; '.join(differences)}")
+
+    def check_resumable(self) -> None:
+        """Look whether there is a run to go on with; before its first checkpoint it begins again.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not self.config_file.exists():
+            raise ValueError(
+                f"--resume: {self.path} holds no run to go on with (there is no "
+                f"{self.config_file}); without --resume a new one begins"
+            )
+
+    def check_length(self, config: RunConfig, steps_done: int) -> None:
+        """Look whether the wanted length goes on with the run, and tell what else is not the same.
+
+        Args:
+            config: Configuration that is asked.
+            steps_done: Number of steps that were done.
+
+        Raises:
+            ValueError: Fewer steps are wanted than were done.
+        """
+        there, wanted = self.config(), config.total_timesteps
+        if wanted < min(steps_done, there.total_timesteps):
+            raise ValueError(
+                f"{self.path} cannot be resumed: {steps_done} steps were done, which is more than "
+                f"the total of {wanted} that is asked"
+            )
+        if there.threads not in (None, config.threads):
+            print(
+                f"meta-rl: {self.path} began with {there.threads} threads and goes on with "
+                f"{config.threads}, which changes the last bits of its results",
+                file=sys.stderr,
+            )
+
+    def lock(self) -> RunLock:
+        """The lock of the folder: while it is held, no other process can write a run here.
+
+        A folder that does not exist yet is made, and locked, when the run begins.
+        """
+        return RunLock(self.path)
 
     def begin(self, config: RunConfig, resume: bool) -> None:
         """Check, and write the configuration; of a resumed run, only the length changes."""

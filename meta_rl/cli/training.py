@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from meta_rl.algorithms import (
@@ -18,8 +20,10 @@ from meta_rl.algorithms import (
     find_algorithm,
     registered_algorithms,
 )
+from meta_rl.cli.interruption import InterruptedTrainingError, Interruption
 from meta_rl.cli.pictures import report
 from meta_rl.cli.run_folder import RunConfig, RunFolder
+from meta_rl.cli.run_lock import RunLock
 from meta_rl.cli.settings import (
     apply_params,
     check_device,
@@ -43,18 +47,44 @@ def train(command: Train) -> RunFolder:
     Raises:
         ValueError: Unknown names, settings that do not fit, or a folder that holds another run.
         FloatingPointError: The training diverged; the last checkpoint is as it was.
+        InterruptedTrainingError: The training was interrupted; the message says what is saved.
     """
-    algorithm = find_algorithm(command.algo)
-    config = run_config(command, algorithm)
+    config = run_config(command, find_algorithm(command.algo))
+    config = replace(config, threads=torch.get_num_threads())
     folder = RunFolder(
         command.out or Path("runs", f"{config.algorithm}-{config.tasks}-seed{config.seed}")
     )
     folder.check(config, command.resume)
+    if command.resume:
+        folder.check_resumable()
+        if command.total_timesteps is None:
+            config = replace(config, total_timesteps=folder.config().total_timesteps)
+    interruption = Interruption()
+    try:
+        with interruption.handled(), folder.lock() as lock:
+            _train_locked(command, config, folder, lock, interruption)
+    except KeyboardInterrupt as error:
+        raise InterruptedTrainingError(_what_is_saved(folder, interruption)) from error
+    print(f"run folder: {folder.path}")
+    return folder
+
+
+def _train_locked(
+    command: Train,
+    config: RunConfig,
+    folder: RunFolder,
+    lock: RunLock,
+    interruption: Interruption,
+) -> None:
+    """Train and evaluate, in a folder that no other process writes to."""
     options = _options(command)
     tasks = open_tasks(config)
     resumed = folder if command.resume and folder.checkpoint.exists() else None
     model = make_model(config, tasks, command.device, options=options, resumed=resumed)
     _check_options(command.algo, options)
+    if resumed is not None:
+        folder.check_length(config, model.steps_done)
+    lock.acquire()
     folder.begin(config, command.resume)
     train_into(
         folder,
@@ -64,14 +94,22 @@ def train(command: Train) -> RunFolder:
         checkpoint_interval=command.checkpoint_interval,
         progress_bar=not command.quiet,
         options=options,
+        interruption=interruption,
     )
     num_tasks = command.eval_tasks
     if num_tasks is None:
         num_tasks = model.evaluation_size(tasks)
     if num_tasks != 0:
         report(evaluate_adaptation(model, tasks.source, num_tasks, **tasks.arguments), folder)
-    print(f"run folder: {folder.path}")
-    return folder
+
+
+def _what_is_saved(folder: RunFolder, interruption: Interruption) -> str:
+    """What to say of a training that was interrupted."""
+    if not folder.checkpoint.exists():
+        again = "--resume begins it again" if folder.config_file.exists() else "no run was begun"
+        return f"interrupted; nothing is saved yet, and {again}"
+    after = " after a whole iteration, which is saved" if interruption.requested else ""
+    return f"interrupted{after}; --resume goes on from the last checkpoint"
 
 
 def evaluate(command: Evaluate) -> EvaluationResult:
@@ -200,6 +238,7 @@ def train_into(
     progress_bar: bool = False,
     callbacks: Sequence[Any] = (),
     options: frozenset[str] = frozenset(),
+    interruption: Interruption | None = None,
 ) -> None:
     """Train up to the length in the configuration, with log and checkpoints in the folder.
 
@@ -212,22 +251,31 @@ def train_into(
         progress_bar: Show one.
         callbacks: Further callbacks that the learner takes, such as one that stops the training.
         options: ``"cuda_graph"``, ``"compile"``.
+        interruption: What ends the training between two iterations (default: nothing does).
+
+    Raises:
+        KeyboardInterrupt: The training was interrupted; what it did is saved.
     """
-    remaining = config.total_timesteps - model.steps_done
-    if remaining > 0:
-        logger = folder.logger(model.steps_done, 0, model.steps_column)
-        model.set_logger(logger)
-        watching = [
-            Validation(config, tasks=tasks),
-            Checkpoints(folder.checkpoint, checkpoint_interval),
-            *callbacks,
-        ]
-        model.train_until(
-            config.total_timesteps, tasks, watching, progress_bar=progress_bar, options=options
-        )
+    interruption = interruption or Interruption()
+    if config.total_timesteps <= model.steps_done:
+        if not folder.checkpoint.exists():
+            model.save(folder.checkpoint)
+        return
+    logger = folder.logger(model.steps_done, 0, model.steps_column)
+    model.set_logger(logger)
+    watching = [
+        Validation(config, tasks=tasks),
+        Checkpoints(folder.checkpoint, checkpoint_interval, interruption),
+        *callbacks,
+    ]
+    try:
+        with interruption.deferred():
+            model.train_until(
+                config.total_timesteps, tasks, watching, progress_bar=progress_bar, options=options
+            )
+            model.save(folder.checkpoint)
+    finally:
         logger.close()
-    if remaining > 0 or not folder.checkpoint.exists():
-        model.save(folder.checkpoint)
 
 
 def _options(command: Train) -> frozenset[str]:
@@ -254,8 +302,8 @@ class BetweenIterations(BaseCallback):
     """
 
     @abstractmethod
-    def __call__(self, learner: Any) -> None:
-        """Look at a few-shot learner after an iteration."""
+    def __call__(self, learner: Any) -> bool | None:
+        """Look at a few-shot learner after an iteration; ``False`` ends the training."""
 
     def _on_step(self) -> bool:
         return True
@@ -267,22 +315,36 @@ class Checkpoints(BetweenIterations):
     Args:
         path: Path of the checkpoint, which is replaced atomically.
         interval: Seconds between two checkpoints; 0 saves at every iteration.
+        interruption: What ends the training here, after a save (default: nothing does).
     """
 
-    def __init__(self, path: Path, interval: float = 30.0) -> None:
+    def __init__(
+        self, path: Path, interval: float = 30.0, interruption: Interruption | None = None
+    ) -> None:
         super().__init__()
         self.path = path
         self.interval = interval
+        self.interruption = interruption or Interruption()
         self._saved = time.monotonic()
+        self._stopping = False
 
-    def __call__(self, learner: Any) -> None:
-        """Save the learner if the interval is over."""
-        if time.monotonic() - self._saved >= self.interval:
+    def __call__(self, learner: Any) -> bool:
+        """Save the learner if the interval is over; ``False`` ends the training.
+
+        Raises:
+            KeyboardInterrupt: The learner went on though it was told to end.
+        """
+        if self._stopping:
+            raise KeyboardInterrupt
+        self._stopping = self.interruption.requested
+        if self._stopping or time.monotonic() - self._saved >= self.interval:
             learner.save(self.path)
             self._saved = time.monotonic()
+        return not self._stopping
 
     def _on_rollout_start(self) -> None:
-        self(self.model)
+        if not self(self.model):
+            raise KeyboardInterrupt
 
 
 class Validation(BetweenIterations):

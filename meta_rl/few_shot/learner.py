@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +35,8 @@ from meta_rl.few_shot.command_line import OnCommandLine
 from meta_rl.few_shot.device_work import DeviceWork
 from meta_rl.few_shot.networks import RECIPES, check_sizes_known
 from meta_rl.few_shot.training_log import TrainingLog, progress
+from meta_rl.finite_state import FiniteState
+from meta_rl.provenance import whole_file
 from meta_rl.torch_generator import set_generator_state
 
 Callback = Callable[["FewShotLearner"], "bool | None"]
@@ -49,7 +50,7 @@ TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 FORMAT = 1
 
 
-class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
+class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
     """The base class of few-shot learners.
 
     Meta-training is a loop of :meth:`draw` and :meth:`update`; adaptation does not change the
@@ -271,8 +272,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
                 on a CPU, a C++ compiler. Results differ by rounding.
 
         Raises:
-            FloatingPointError: The loss or a gradient is no longer finite; the parameters are those
-                before this iteration.
+            FloatingPointError: The loss, a gradient or a parameter is no longer finite; nothing of
+                that is saved.
             TypeError: A callback is no function, or tasks cannot be drawn.
             ValueError: The number of iterations is negative, the total ends before this call, the
                 network does not take the tasks, or updates cannot be recorded or compiled.
@@ -314,9 +315,18 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         self.module.train()
         try:
             with self.own_noise(advance=True):
-                return self.update(batch)
+                report = self.update(batch)
         finally:
             self.module.eval()
+        self.check_update(self.num_iterations + 1, report.get("loss"))
+        return report
+
+    def learned(self) -> dict[str, Any]:
+        """What is learned, by name."""
+        parts: dict[str, Any] = {"module": self.module}
+        if self.optimizer is not None:
+            parts["optimizer"] = self.optimizer
+        return parts | {k: v for k, v in self.extra_state().items() if isinstance(v, dict)}
 
     @property
     def progress(self) -> float:
@@ -341,7 +351,12 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         """Restores what :meth:`extra_state` returned."""
 
     def save(self, path: str | Path) -> Path:
-        """Writes everything that training needs to go on, atomically, and returns the path."""
+        """Writes everything that training needs to go on, atomically, and returns the path.
+
+        Raises:
+            FloatingPointError: Something that is learned is not finite; no file is touched.
+        """
+        self.check_saved(self.num_iterations)
         path = _with_suffix(Path(path))
         recipe = getattr(self.network, "recipe", None)
         content = {
@@ -360,16 +375,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, ABC):
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with unfinished.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            file.write(buffer.getbuffer())
         return path
 
     @classmethod

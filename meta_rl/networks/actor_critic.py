@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
+from meta_rl.finite_state import check_chances
 from meta_rl.torch_generator import weights_generator
 
 ActorState: TypeAlias = tuple[Tensor, ...]
@@ -163,7 +164,7 @@ class ActorCritic(BasePolicy):
     def _draw(self, policy: Distribution) -> Tensor:
         """Draws with the agent's own generator, which torch.distributions cannot take."""
         if isinstance(policy, Categorical):
-            return torch.multinomial(policy.probs, 1, generator=self.generator)[:, 0]
+            return torch.multinomial(check_chances(policy.probs), 1, generator=self.generator)[:, 0]
         noise = torch.randn(policy.mean.shape, generator=self.generator, device=self.device)
         return policy.mean + policy.stddev * noise
 

@@ -21,6 +21,7 @@ from meta_rl.returns import generalized_advantages
 from meta_rl.rollout import Rollout, collect_rollout
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count, check_number
+from meta_rl.training_steps import TrainingSteps
 
 
 class OnPolicyAgent(MetaAlgorithm):
@@ -209,7 +210,7 @@ class OnPolicyAgent(MetaAlgorithm):
     def _run_trials(self, num_steps: int, callback: BaseCallback) -> tuple[Rollout, bool]:
         observations = self.begin_tasks()
         state = self.policy.initial_state(self.n_envs)
-        continues = True
+        steps = TrainingSteps(self, callback)
 
         def act(observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             nonlocal state
@@ -219,15 +220,11 @@ class OnPolicyAgent(MetaAlgorithm):
             extras = {"raw_actions": taken, "values": values.cpu().numpy()}
             return self.policy.clip(taken), {**extras, "log_probs": log_probs.cpu().numpy()}
 
-        def on_step() -> bool:
-            nonlocal continues
-            self.num_timesteps += self.n_envs
-            continues = callback.on_step()
-            return continues
-
         with torch.inference_mode():
-            rollout, _ = collect_rollout(self.task_env, act, num_steps, observations, on_step)
-        return rollout, continues
+            rollout, _ = collect_rollout(
+                self.task_env, steps.watched(act), num_steps, observations, watch=steps
+            )
+        return rollout, steps.going_on
 
     def _as_batch(self, rollouts: list[Rollout]) -> dict[str, Tensor]:
         """Joins all trials, ``[T, trials, ...]``, with their advantages and returns."""
@@ -292,6 +289,7 @@ class OnPolicyAgent(MetaAlgorithm):
             order = torch.randperm(num_trials, generator=self.generator, device=self.device)
             for trials in order.tensor_split(self.num_minibatches):
                 loss, report = self.loss({k: part[:, trials] for k, part in self._batch.items()})
+                self.check_loss(loss, self._num_iterations)
                 self.policy.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from meta_rl.rollout import true_successors
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import Tasks, add_task_axis, take_tasks
+
+EpisodeEnds: TypeAlias = dict[int, dict[str, Any]]
+"""Return, length and time of episodes that ended, by the number of the sub-environment."""
 
 
 class TaskVecEnvView(VecEnv):
@@ -52,7 +55,7 @@ class TaskVecEnvView(VecEnv):
             raise ValueError(f"set_options: tasks for {len(tasks)} of {self.num_envs} environments")
         options = {"task": _stacked_tasks(tasks)} if tasks else None
         observations, infos = self.task_env.reset(seed=self._seeds[0], options=options)
-        self.reset_infos = self._split(infos)
+        self.reset_infos = split_infos(infos, self.num_envs)
         self._returns[:] = 0.0
         self._lengths[:] = 0
         self._reset_seeds()
@@ -69,40 +72,13 @@ class TaskVecEnvView(VecEnv):
         done = terminated | truncated
         self._returns += rewards
         self._lengths += 1
-        split = self._split(infos)
+        split = split_infos(infos, self.num_envs)
         if done.any():
-            self._end_episodes(split, np.flatnonzero(done), truncated, observations, infos, done)
+            ended = episode_ends(done, self._returns, self._lengths, time.time() - self._began)
+            add_episodes(split, ended, truncated, true_successors(observations, done, infos))
+            self._returns[done] = 0.0
+            self._lengths[done] = 0
         return observations, rewards.astype(np.float32), done, split
-
-    def _end_episodes(
-        self,
-        split: list[dict[str, Any]],
-        ended: np.ndarray,
-        truncated: np.ndarray,
-        observations: Any,
-        infos: dict[str, Any],
-        done: np.ndarray,
-    ) -> None:
-        last = true_successors(observations, done, infos)
-        elapsed = round(time.time() - self._began, 6)
-        for i in ended:
-            split[i]["terminal_observation"] = take_tasks(last, i)
-            split[i]["TimeLimit.truncated"] = bool(truncated[i])
-            split[i]["episode"] = {
-                "r": float(self._returns[i]),
-                "l": int(self._lengths[i]),
-                "t": elapsed,
-            }
-        self._returns[ended] = 0.0
-        self._lengths[ended] = 0
-
-    def _split(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
-        """One dict for each sub-environment."""
-        named = {k: v for k, v in infos.items() if not k.startswith(("_", "final_"))}
-        return [
-            {key: take_tasks(value, i) for key, value in named.items()}
-            for i in range(self.num_envs)
-        ]
 
     def close(self) -> None:
         """Release what the environment holds."""
@@ -149,6 +125,39 @@ class TaskVecEnvView(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
         """``True`` for ``Monitor``, whose part this view plays; otherwise ``False``."""
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
+
+
+def split_infos(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
+    """One dictionary for each sub-environment."""
+    named = {k: v for k, v in infos.items() if not k.startswith(("_", "final_"))}
+    return [{key: take_tasks(value, i) for key, value in named.items()} for i in range(num_envs)]
+
+
+def episode_ends(
+    done: np.ndarray, returns: np.ndarray, lengths: np.ndarray, elapsed: float
+) -> EpisodeEnds:
+    """Return ``r``, length ``l`` and time ``t`` of the episodes that ended."""
+    return {
+        int(i): {"r": float(returns[i]), "l": int(lengths[i]), "t": round(elapsed, 6)}
+        for i in np.flatnonzero(done)
+    }
+
+
+def add_episodes(
+    split: list[dict[str, Any]], ended: EpisodeEnds, truncated: np.ndarray, last: Any
+) -> None:
+    """Put what Stable-Baselines3 looks for into the infos of episodes that ended.
+
+    Args:
+        split: Infos, one dictionary for each sub-environment.
+        ended: The episodes that ended, as :func:`episode_ends` gives them.
+        truncated: Which episodes were cut by their time limit, bool ``[N]``.
+        last: The last observations of the episodes, ``[N, ...]``.
+    """
+    for i, episode in ended.items():
+        split[i]["terminal_observation"] = take_tasks(last, i)
+        split[i]["TimeLimit.truncated"] = bool(truncated[i])
+        split[i]["episode"] = episode
 
 
 def _stacked_tasks(tasks: list[Any]) -> Tasks:

@@ -119,7 +119,7 @@ class TestProbes:
 
         Actions are drawn: the likeliest ones of an untrained policy may be right by chance.
         """
-        model = trained(ObservationActionReward, 80, seed)
+        model = trained(ObservationActionReward, 160, seed)
         values = earned(model, ObservationActionReward, deterministic=False)
         learned("reward", values.mean(), at_least=0.8)
 

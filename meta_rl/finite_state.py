@@ -1,0 +1,179 @@
+"""What is learned stays finite: the check after every update and before every save."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+
+class _Part(NamedTuple):
+    """A tensor of what is learned.
+
+    Attributes:
+        name: Its name in a message.
+        value: The tensor.
+        may_mask: Whether it may hold negative infinity, as the buffers of attention masks do.
+    """
+
+    name: str
+    value: Any
+    may_mask: bool = False
+
+
+class NonFiniteError(FloatingPointError):
+    """Numbers of some rows of a batch are not finite.
+
+    Args:
+        what: What is wrong, such as ``"a chance is not finite"``.
+        rows: Indices of the rows.
+
+    Attributes:
+        rows: Indices of the rows.
+    """
+
+    def __init__(self, what: str, rows: np.ndarray) -> None:
+        super().__init__(what)
+        self.rows = rows
+
+
+def check_chances(chances: Tensor) -> Tensor:
+    """The chances of actions, ``[N, A]``, if they are finite.
+
+    Raises:
+        NonFiniteError: They are not, and nothing can be drawn by them.
+    """
+    if not chances.isfinite().all():
+        broken = ~chances.isfinite().all(dim=1)
+        raise NonFiniteError(
+            "an action's chance is not finite", broken.nonzero()[:, 0].cpu().numpy()
+        )
+    return chances
+
+
+class FiniteState:
+    """An agent or a learner whose parameters and optimisers are known to be finite.
+
+    An update checks its loss before the step. What is learned is checked after every update and
+    before every save, so that no file ever holds NaN or infinity.
+    """
+
+    @abstractmethod
+    def learned(self) -> dict[str, Any]:
+        """What is learned, by name: modules, optimisers and dictionaries of tensors."""
+
+    def check_loss(self, loss: Tensor, iteration: int) -> None:
+        """Stop before a step on a loss that is not finite.
+
+        Args:
+            loss: A scalar.
+            iteration: Number of the iteration, from 1.
+
+        Raises:
+            FloatingPointError: The message names the iteration and the loss.
+        """
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{type(self).__name__}: the loss of iteration {iteration} is not finite, but "
+                f"{value}. Lower the step sizes"
+            )
+
+    def check_update(self, iteration: int, loss: Any = None) -> None:
+        """Stop after an update where something that is learned is not finite.
+
+        Args:
+            iteration: Number of the iteration, from 1.
+            loss: The loss of the update, for the message (default: it is not known).
+
+        Raises:
+            FloatingPointError: The message names the iteration, the tensor and the loss.
+        """
+        broken = broken_part(self.learned())
+        if broken is not None:
+            value = loss.item() if isinstance(loss, Tensor) else loss
+            found = "" if loss is None else f" (the loss was {value:.6g})"
+            raise FloatingPointError(
+                f"{type(self).__name__}: {broken} is not finite after the update of iteration "
+                f"{iteration}{found}. Lower the step sizes"
+            )
+
+    def check_saved(self, iteration: int) -> None:
+        """Refuse to save what is not finite.
+
+        Args:
+            iteration: Number of iterations so far.
+
+        Raises:
+            FloatingPointError: The message names the tensor.
+        """
+        broken = broken_part(self.learned())
+        if broken is not None:
+            raise FloatingPointError(
+                f"{type(self).__name__} is not saved: {broken} is not finite after iteration "
+                f"{iteration}"
+            )
+
+
+def broken_part(learned: Mapping[str, Any]) -> str | None:
+    """The name of the first tensor that is not finite; ``None`` where all are.
+
+    A buffer may hold negative infinity, as attention masks do.
+
+    Args:
+        learned: Modules, optimisers and dictionaries of tensors, by name.
+    """
+    values = [v for owner in learned.values() for v in _values(owner) if _has_fractions(v)]
+    with torch.no_grad():
+        if not values or _summary(values).isfinite():
+            return None
+        parts = [part for name, owner in learned.items() for part in _parts(name, owner)]
+        return next((part.name for part in parts if not _is_fine(part)), None)
+
+
+def _values(owner: Any) -> list[Any]:
+    """All values of a module, an optimiser or a dictionary, without their names: that is faster."""
+    if isinstance(owner, nn.Module):
+        return [*owner.parameters(), *owner.buffers()]
+    if isinstance(owner, torch.optim.Optimizer):
+        return [v for s in owner.state.values() for key, v in s.items() if key != "step"]
+    return list(owner.values())
+
+
+def _parts(name: str, owner: Any) -> list[_Part]:
+    """The tensors of a module, an optimiser or a dictionary, with their names."""
+    if isinstance(owner, nn.Module):
+        found = [_Part(f"{name}.{key}", value) for key, value in owner.named_parameters()]
+        found += [_Part(f"{name}.{key}", value, True) for key, value in owner.named_buffers()]
+    elif isinstance(owner, torch.optim.Optimizer):
+        states = owner.state.values()
+        found = [_Part(f"{key} of {name}", v) for state in states for key, v in state.items()]
+    else:
+        found = [_Part(f"{name}.{key}", value) for key, value in owner.items()]
+    return [part for part in found if _has_fractions(part.value)]
+
+
+def _has_fractions(value: Any) -> bool:
+    """Whether this is a tensor that can hold NaN."""
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _summary(values: list[Tensor]) -> Tensor:
+    """A number that is not finite where a value is not; it may overflow where all are."""
+    if values[0].device.type != "cpu":  # a few kernels in all
+        return get_total_norm([value for value in values if value.numel()], norm_type=math.inf)
+    real = [torch.view_as_real(v) if v.is_complex() else v for v in values]
+    return torch.stack([value.sum(dtype=torch.float32) for value in real]).sum()
+
+
+def _is_fine(part: _Part) -> bool:
+    fine = part.value.isfinite()
+    if part.may_mask and part.value.is_floating_point():
+        fine |= part.value.isneginf()
+    return bool(fine.all())

@@ -1,0 +1,205 @@
+"""Only finite parameters are saved: a divergence stops, and the file holds the last good state."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from meta_rl.agents.rl2 import RL2
+from meta_rl.cli import main
+from meta_rl.few_shot import FewShotLearner
+from meta_rl.finite_state import broken_part
+
+from .every_agent import AGENTS, Signs, learned, make_agent
+from .every_learner import CASES
+from .every_learner import learned as learned_by_learner
+
+LEARNERS = [name for name in CASES if name not in ("scratch", "nearest")]
+
+
+def equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+class TestInputs:
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize("what", ["reward", "observation", "first"])
+    @pytest.mark.parametrize("name", AGENTS)
+    def test_what_is_not_finite_stops_the_training(
+        self, name: str, what: str, value: float, tmp_path: Path
+    ) -> None:
+        """The error names iteration and task, and nothing is learned from it."""
+        agent = make_agent(name).learn(1)
+        agent.save(tmp_path / "agent")
+        before = learned(agent)
+        agent.task_env.unwrapped.definition.broken = (what, value)
+        named = "a reward" if what == "reward" else "an observation"
+        pattern = rf"^{named} is not finite.* iteration 2.*|^{named} .* task \d.* iteration 2$"
+        with pytest.raises(FloatingPointError, match=pattern) as caught:
+            agent.learn(1, reset_num_timesteps=False)
+        assert "task" in str(caught.value)
+        assert equal(learned(agent), before)
+        assert equal(learned(type(agent).load(tmp_path / "agent", device="cpu")), before)
+
+
+class TestUpdates:
+    @pytest.mark.parametrize("part", ["parameter", "optimiser"])
+    @pytest.mark.parametrize("name", AGENTS)
+    def test_agents(
+        self, name: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What breaks in an update is seen after it, and never saved."""
+        if part == "optimiser" and name == "maml_trpo":
+            pytest.skip("it has no optimiser")
+        agent = make_agent(name).learn(1)
+        path = tmp_path / "agent.zip"
+        agent.save(path)
+        content, train = path.read_bytes(), type(agent).train
+
+        def broken(self: Any) -> None:
+            train(self)
+            if part == "parameter":
+                next(iter(self.policy.parameters())).data.view(-1)[-1] = math.nan
+            else:
+                states = self.policy.optimizer.state.values()
+                next(iter(states))["exp_avg_sq"].view(-1)[-1] = math.inf
+
+        monkeypatch.setattr(type(agent), "train", broken)
+        with pytest.raises(FloatingPointError, match="after the update of iteration 2"):
+            agent.learn(1, reset_num_timesteps=False)
+        with pytest.raises(FloatingPointError, match="is not saved: "):
+            agent.save(path)
+        assert path.read_bytes() == content
+        assert [file.name for file in tmp_path.iterdir()] == ["agent.zip"]
+
+    @pytest.mark.parametrize("part", ["parameter", "optimiser"])
+    @pytest.mark.parametrize("name", LEARNERS)
+    def test_learners(
+        self, name: str, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same for few-shot learners; Reptile's moments are its optimiser's state."""
+        learner, tasks = CASES[name].make(), CASES[name].tasks()
+        learner.learn(tasks, 1)
+        path = learner.save(tmp_path / "learner.zip")
+        content, update = path.read_bytes(), type(learner).update
+
+        def broken(self: FewShotLearner, batch: Any) -> Any:
+            report = update(self, batch)
+            if part == "parameter":
+                next(self.module.parameters()).data.view(-1)[-1] = math.nan
+                return report
+            moments = learned_by_reference(self)
+            if not moments:
+                pytest.skip("its optimiser has no state")
+            moments[-1].view(-1)[-1] = math.inf
+            return report
+
+        monkeypatch.setattr(type(learner), "update", broken)
+        with pytest.raises(FloatingPointError, match=r"after the update of iteration 2 \(the loss"):
+            learner.learn(tasks, 1, reset_num_iterations=False)
+        with pytest.raises(FloatingPointError, match="is not saved: "):
+            learner.save(path)
+        assert path.read_bytes() == content
+        assert [file.name for file in tmp_path.iterdir()] == ["learner.zip"]
+        loaded = learned_by_learner(learner_from(learner, path))
+        assert all(bool(value.isfinite().all()) for value in loaded)
+
+    def test_a_loss_in_training_names_its_iteration(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """PEARL's loss is a task's: the task is named, and the iteration is the one it is in."""
+        agent = make_agent("pearl").learn(1)
+        monkeypatch.setattr(
+            agent, "_critic_loss", lambda *args: [part * math.nan for part in critic_loss(*args)]
+        )
+        critic_loss = agent.losses.critic_loss
+        pattern = r"the loss is not finite in iteration 2, update 3, on training task \d"
+        with pytest.raises(FloatingPointError, match=pattern):
+            agent.learn(1, reset_num_timesteps=False)
+
+    @pytest.mark.parametrize("discrete", [False, True])
+    @pytest.mark.parametrize("name", [name for name in AGENTS if name != "maml_trpo"])
+    def test_steps_that_are_too_long(self, name: str, discrete: bool) -> None:
+        """They end with an error that names the iteration, and with no other error."""
+        if discrete and ("sac" in name or name == "pearl"):
+            pytest.skip("it takes continuous actions only")
+        agent = make_agent(name, lambda: Signs(discrete), learning_rate=1e30)
+        with pytest.raises(FloatingPointError, match=r"iteration [1-9]"):
+            agent.learn(2_000)
+
+    @pytest.mark.parametrize("name", ["rl2", "protonet"])
+    def test_command_line(
+        self, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Exit code 1, one line, and the last good state in the file."""
+        rl = name == "rl2"
+        tasks = "BernoulliBandit" if rl else "Sinusoid"
+        rate = ["learning_rate=1e30", "meta_batch_size=8"] if rl else ["meta_lr=1e30"]
+        out = tmp_path / "run"
+        command = ["train", name if rl else "maml", tasks, "--param", *rate, "--out", str(out)]
+        command += ["--total-timesteps", "640" if rl else "20", "--eval-tasks", "0", "--quiet"]
+        assert main([*command, "--device", "cpu", "--checkpoint-interval", "0"]) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "iteration" in error
+        assert "loss" in error
+        if rl:
+            agent = RL2.load(out / "checkpoint.zip", device="cpu")
+            assert all(bool(value.isfinite().all()) for value in learned(agent))
+
+
+def learned_by_reference(learner: FewShotLearner) -> list[torch.Tensor]:
+    """The tensors of the optimiser's state themselves."""
+    states = learner.optimizer.state.values() if learner.optimizer else []
+    kept = [v for state in states for key, v in state.items() if key != "step"]
+    kept = [value for value in kept if isinstance(value, torch.Tensor)]
+    return [*learner.extra_state().get("moments", {}).values(), *kept]
+
+
+def learner_from(learner: FewShotLearner, path: Path) -> FewShotLearner:
+    parameters = type(learner).load.__func__  # type: ignore[attr-defined]
+    takes = "network" in type(learner).__init__.__code__.co_varnames
+    network = learner.network if takes else None
+    return parameters(type(learner), path, network, "cpu")
+
+
+class TestBrokenPart:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.cfloat])
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_every_kind_of_number(self, dtype: torch.dtype, value: float) -> None:
+        good, bad = torch.ones(3, dtype=dtype), torch.ones(2, 2, dtype=dtype)
+        assert broken_part({"x": {"good": good, "bad": bad}}) is None
+        bad[1, 0] = value
+        assert broken_part({"x": {"good": good, "bad": bad}}) == "x.bad"
+
+    def test_what_only_overflows_in_a_sum_is_fine(self) -> None:
+        large = torch.full((9,), torch.finfo(torch.float32).max)
+        assert broken_part({"x": {"large": large, "small": -large}}) is None
+
+    def test_whole_numbers_and_nothing_are_fine(self) -> None:
+        assert (
+            broken_part({"x": {"count": torch.tensor(3), "none": torch.ones(0), "text": "a"}})
+            is None
+        )
+        assert broken_part({}) is None
+
+    @pytest.mark.parametrize(
+        ("value", "fine"), [(-math.inf, True), (math.inf, False), (math.nan, False)]
+    )
+    def test_buffers_may_be_masks(self, value: float, fine: bool) -> None:
+        """Attention masks hold negative infinity; running means that overflowed are refused."""
+        network = nn.Linear(2, 2)
+        network.register_buffer("mask", torch.tensor([0.0, value]))
+        assert broken_part({"network": network}) == (None if fine else "network.mask")
+
+    def test_optimizer(self) -> None:
+        network = nn.Linear(2, 2)
+        optimizer = torch.optim.Adam(network.parameters())
+        network(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        assert broken_part({"optimizer": optimizer}) is None
+        optimizer.state[network.bias]["exp_avg"][1] = math.nan
+        assert broken_part({"optimizer": optimizer}) == "exp_avg of optimizer"
