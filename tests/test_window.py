@@ -87,7 +87,7 @@ def test_the_window_shows_the_frame(monkeypatch: pytest.MonkeyPatch, naps: list[
     env.reset(seed=0, options={"task": np.array([3, 4])})
     env.step(2)
     inside = env.unwrapped
-    frame = inside.definition.render_frames(inside._batch._state, inside._batch._tasks, "")[0]
+    frame = inside.definition.render_frames(inside._batch._state, inside._batch._played, "")[0]
     shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
     scale = 4  # 120 pixels become 480
     assert shown.shape == (480, 480, 3)
