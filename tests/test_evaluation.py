@@ -26,6 +26,7 @@ import meta_rl
 from meta_rl import EvaluationResult, TaskEnv, TaskVectorEnv, evaluate_adaptation, sb3_env
 from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.agents.bandits import bandit_learners
+from meta_rl.agents.navigation import navigation_oracles
 from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.tasks import FiniteTasks, TaskSplit, UniformTasks, distinct_tasks
 from meta_rl.trials import _keep_inactive, adapts_by_step, block_size
@@ -657,3 +658,74 @@ def test_success_of_a_task_is_the_share_of_its_episodes_and_survives_saving(tmp_
     del content["success"]  # as it was saved before there was success
     (tmp_path / "old.json").write_text(json.dumps(content))
     assert EvaluationResult.load(tmp_path / "old.json").success is None
+
+
+class InPlace:
+    """Counts its steps by writing into its state."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, **kwargs: Any
+    ) -> Any:
+        state = np.zeros(len(observation), dtype=np.int64) if state is None else state
+        state += 1
+        return state % 3, state
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 5])
+def test_a_learner_may_write_into_its_state(num_envs: int) -> None:
+    """What is asked after the end of an episode leaves no trace in the state."""
+    values = ordered(evaluate_adaptation(InPlace(), batch(num_envs), 3, 2))
+    for task, length in enumerate(LENGTHS):
+        actions = (np.arange(2 * length) + 1) % 3
+        earned = RETURNS[task] + 0.5 * actions.reshape(2, length).sum(axis=1)
+        np.testing.assert_array_equal(values[task], earned)
+
+
+def test_success_that_is_told_now_and_then_is_none_elsewhere() -> None:
+    class Silent(QuickSuccess):
+        def step(self, action: Any) -> Any:
+            *outcome, info = super().step(action)
+            return *outcome, info if info.get("success") else {}
+
+    for num_envs in (1, 2):
+        result = evaluate_adaptation(Scripted(), TaskVectorAdapter([Silent] * num_envs), 2, 2)
+        order = np.argsort(result.values[:, 0])
+        assert result.success[order].tolist() == [[1.0] * 2, [0.0] * 2]
+
+
+def test_tasks_are_all_that_there_are_only_if_all_were_evaluated() -> None:
+    oracle = navigation_oracles()
+    whole = evaluate_adaptation(oracle["GridNavigation"], "GridNavigation", num_episodes=1)
+    part = evaluate_adaptation(oracle["GridNavigation"], "GridNavigation", 5, 1)
+    other = evaluate_adaptation(oracle["DarkRoom"], "DarkRoom", num_episodes=1, split="train")
+    assert [r.whole_distribution for r in (whole, part, other)] == [True, False, False]
+
+
+@pytest.mark.parametrize("learner", [None, "rl2", Scripted, object()])
+def test_what_is_no_learner(learner: Any) -> None:
+    with pytest.raises(TypeError, match=r"a learner is an object with predict\(observation"):
+        evaluate_adaptation(learner, NAME)
+
+
+@pytest.mark.parametrize("seed", [None, -1, 1.5, "a", True])
+def test_seeds_are_whole_numbers(seed: Any) -> None:
+    with pytest.raises(ValueError, match="seed has to be a whole number of at least 0"):
+        evaluate_adaptation(Scripted(), NAME, seed=seed)
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+def test_batches_that_do_not_reset_in_the_same_step(mode: str) -> None:
+    with pytest.raises(ValueError, match="SAME_STEP"):
+        evaluate_adaptation(Scripted(), TaskVectorEnv(ListedCorridor, 2, autoreset_mode=mode))
+
+
+def test_an_own_batch_chooses_its_tasks_again_after_a_failure() -> None:
+    class Failing(Scripted):
+        def adapt(self, rollout: Any, state: Any = None) -> Any:
+            raise RuntimeError("no")
+
+    env = batch(3)
+    with pytest.raises(RuntimeError, match="no"):
+        evaluate_adaptation(Failing(), env)
+    assert env.pending_tasks is None
+    assert len({tuple(env.reset(seed=seed)[1]["task"]) for seed in range(5)}) > 1

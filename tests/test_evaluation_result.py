@@ -376,3 +376,22 @@ def test_summaries_of_many_tasks_are_fast() -> None:
     began = time.perf_counter()
     result.summary()
     assert time.perf_counter() - began < 2
+
+
+def test_trainings_that_never_fail_do_not_exclude_that_some_do() -> None:
+    """Three of three: Clopper and Pearson's interval of three outcomes, however many tasks."""
+    merged = EvaluationResult.merged([make_result(np.ones((100, 1)), seed=3) for _ in range(3)])
+    low, high = merged.summary()["mean_interval"][0]
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 3)), 1.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="row 1 at point 0"):
+        make_result([[1.0, 2.0], [value, 3.0]])
+
+
+def test_large_values_keep_their_spread() -> None:
+    noise = np.random.default_rng(0).normal(size=(10_000, 1))
+    low, high = make_result(1e11 + noise).summary()["mean_interval"][0]
+    assert high - low == pytest.approx(2 * 1.96 / 100, rel=0.05)
