@@ -31,6 +31,8 @@ TRAININGS = (3, 5, 10)
 TASKS = (10, 30, 100)
 RATIOS = (0.0, 0.2, 0.5, 1.0)
 SHARES = (0.5, 0.8, 0.95, 0.99)
+WORKING = (0.8, 0.9, 0.95)
+"""Shares of trainings that work at all."""
 CONFIDENCE = 0.95
 AT_ONCE = 1_000
 """Replicates at a time, as columns."""
@@ -198,6 +200,40 @@ def coverage_of_shares(args: Args, rng: np.random.Generator) -> list[dict[str, A
     return rows
 
 
+def coverage_of_failures(args: Args, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """A row for each share of trainings that fail altogether, and number of trainings.
+
+    A training that works succeeds on every task, or on 98 % of them.
+    """
+    rows = []
+    for working, within, num_trainings in product(WORKING, (1.0, 0.98), TRAININGS):
+        design = crossed_design(num_trainings, TASKS[-1])
+        hits = 0
+        for _ in range(args.replicates // AT_ONCE):
+            works = rng.random((num_trainings, 1, AT_ONCE)) < working
+            outcomes = rng.random((num_trainings, TASKS[-1], AT_ONCE)) < within
+            columns = (works & outcomes).astype(float).reshape(-1, AT_ONCE)
+            chosen = design.mean_interval(columns, CONFIDENCE, shares=True)
+            hits += covered(chosen, working * within)
+        about = {"working": working, "success": within, "trainings": num_trainings}
+        rows.append(about | {"chosen": hits / args.replicates})
+    return rows
+
+
+def failures_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Coverage by trainings that work (down) and number of trainings (across)."""
+    lines = [f"| trainings that work | their success | {' | '.join(map(str, TRAININGS))} |"]
+    lines.append("|---" * (2 + len(TRAININGS)) + "|")
+    for working, within in product(WORKING, (1.0, 0.98)):
+        cells = [
+            f"{row['chosen']:.3f}"
+            for row in rows
+            if (row["working"], row["success"]) == (working, within)
+        ]
+        lines.append(f"| {working:.0%} | {within:.0%} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def means_table(rows: list[dict[str, Any]], kind: str, name: str) -> list[str]:
     """Coverage by trainings and tasks (down) and ratio (across)."""
     heads = " | ".join(f"{ratio:g}" for ratio in RATIOS)
@@ -251,7 +287,12 @@ def shares_table(rows: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def markdown(means: list[dict[str, Any]], shares: list[dict[str, Any]], args: Args) -> str:
+def markdown(
+    means: list[dict[str, Any]],
+    shares: list[dict[str, Any]],
+    failures: list[dict[str, Any]],
+    args: Args,
+) -> str:
     """All tables."""
     lines = [
         "# Coverage of the 95 % intervals",
@@ -279,6 +320,12 @@ def markdown(means: list[dict[str, Any]], shares: list[dict[str, Any]], args: Ar
         "where tasks differ or there are three trainings, and of 3 where tasks differ much.",
         "",
         *shares_table(shares),
+        "## Trainings that fail altogether",
+        "",
+        f"Coverage for {TASKS[-1]} tasks, by the number of trainings. A training works or has no "
+        "success at all.",
+        "",
+        *failures_table(failures),
     ]
     return "\n".join([*lines, f"{versions_text()}.", ""])
 
@@ -288,10 +335,12 @@ def main(args: Args) -> None:
     began = time.perf_counter()
     rng = np.random.default_rng(args.seed)
     means, shares = coverage_of_means(args, rng), coverage_of_shares(args, rng)
-    table = markdown(means, shares, args)
+    failures = coverage_of_failures(args, rng)
+    table = markdown(means, shares, failures, args)
     print(table)
     print(f"{time.perf_counter() - began:.0f} s")
-    content = {"means": means, "shares": shares, "versions": package_versions()}
+    content = {"means": means, "shares": shares, "failures": failures}
+    content["versions"] = package_versions()
     write_atomically(args.out / "interval_coverage.json", json.dumps(content, indent=1) + "\n")
     write_atomically(args.out / "interval_coverage.md", table)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def evaluate_adaptation(
     if isinstance(env, str):
         env = _make_env(env, num_tasks, split, envs_per_task, max_envs, env_kwargs)
         try:
-            return evaluate_adaptation(
+            result = evaluate_adaptation(
                 learner,
                 env,
                 num_tasks,
@@ -112,6 +113,8 @@ def evaluate_adaptation(
                 envs_per_task=envs_per_task,
                 deterministic=deterministic,
             )
+            given = {name: str(value) for name, value in sorted(env_kwargs.items())}
+            return replace(result, env_kwargs=given)
         finally:
             env.close()  # otherwise its processes would go on
     if env_kwargs:

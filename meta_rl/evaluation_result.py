@@ -55,6 +55,7 @@ class EvaluationResult:
             Otherwise tasks were drawn: results of different seeds have no task in common.
         whole_distribution: Whether the result has all tasks that exist (two directions, 21 goals).
             The interval is then for a new training on these tasks.
+        env_kwargs: Arguments of the environment, as text, where it was given by its id.
 
     Raises:
         ValueError: Shapes do not match, or a training has the same task twice.
@@ -77,6 +78,7 @@ class EvaluationResult:
     tasks: np.ndarray = None  # type: ignore[assignment]
     listed: bool = False
     whole_distribution: bool = False
+    env_kwargs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self, strata: np.ndarray | None) -> None:
         values = np.asarray(self.values, dtype=np.float64)
@@ -300,10 +302,17 @@ class EvaluationResult:
             ValueError: There are no results, or they differ in the learner, environment, measure or
                 points of adaptation.
         """
-        kinds = {result._kind for result in results}
-        if len(kinds) != 1:
-            raise ValueError(f"results to merge have to be of one kind, got {sorted(kinds)}")
+        results = list(results)
+        if not results:
+            raise ValueError("results to merge have to be of one kind, and at least one: got none")
         first = results[0]
+        for name, value in first._kind.items():
+            others = {str(result._kind[name]) for result in results} - {str(value)}
+            if others:
+                raise ValueError(
+                    f"results to merge have to be of one kind: {name} is {value} in the first "
+                    f"and {', '.join(sorted(others))} in another"
+                )
         trainings, num_trainings = [], 0
         for result in results:
             _, within = np.unique(result.trainings, return_inverse=True)
@@ -319,12 +328,12 @@ class EvaluationResult:
         return cls(**{**asdict(first), **joined})
 
     @property
-    def _kind(self) -> tuple[str, ...]:
+    def _kind(self) -> dict[str, Any]:
         """The properties that have to be equal in all results that are merged."""
+        names = ("learner", "environment", "env_kwargs", "unit", "split", "measure")
+        ways = ("envs_per_task", "deterministic", "listed", "whole_distribution")
         points = self.points or list(range(self.values.shape[1]))
-        numbers = (points, self.listed, self.whole_distribution)
-        names = (self.learner, self.environment, self.unit, self.split, self.measure)
-        return names + tuple(map(str, numbers))
+        return {name: getattr(self, name) for name in (*names, *ways)} | {"points": points}
 
     def to_frame(self) -> pd.DataFrame:
         """Makes a pandas table with one row for each training, task and column.

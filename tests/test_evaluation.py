@@ -729,3 +729,10 @@ def test_an_own_batch_chooses_its_tasks_again_after_a_failure() -> None:
         evaluate_adaptation(Failing(), env)
     assert env.pending_tasks is None
     assert len({tuple(env.reset(seed=seed)[1]["task"]) for seed in range(5)}) > 1
+
+
+def test_arguments_of_the_environment_tell_results_apart() -> None:
+    results = [evaluate_adaptation(Scripted(), "BernoulliBandit", 5, num_arms=n) for n in (3, 4)]
+    assert results[0].env_kwargs == {"num_arms": "3"}
+    with pytest.raises(ValueError, match=r"env_kwargs is .*3.* in the first and .*4"):
+        EvaluationResult.merged(results)

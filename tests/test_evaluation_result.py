@@ -115,6 +115,9 @@ def test_results_of_other_kinds_are_not_merged() -> None:
         [one, replace(one, points=[0, 5])],
         [one, replace(one, listed=True)],
         [one, replace(one, whole_distribution=True)],
+        [one, replace(one, env_kwargs={"num_arms": "5"})],
+        [one, replace(one, deterministic=True)],
+        [one, replace(one, envs_per_task=20)],
     ):
         with pytest.raises(ValueError, match="of one kind"):
             EvaluationResult.merged(others)
