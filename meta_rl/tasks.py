@@ -210,7 +210,7 @@ def distinct_tasks(
     """
     wanted = DRAWN_TASKS if num_tasks is None else check_count("num_tasks", num_tasks)
     if isinstance(tasks, FiniteTasks):
-        order = np.random.default_rng(0).permutation(len(tasks))
+        order = order_of_list(len(tasks))
         found = order[_first_places(take_tasks(tasks.tasks, order))]
         wanted = len(found) if num_tasks is None else wanted
         drawn = tasks.tasks
@@ -225,6 +225,11 @@ def distinct_tasks(
     found = found[:wanted]
     index = found if isinstance(tasks, FiniteTasks) else np.arange(wanted)
     return take_tasks(drawn, found), index
+
+
+def order_of_list(num_tasks: int) -> np.ndarray:
+    """Returns the order, always the same, in which an evaluation takes the tasks of a list."""
+    return np.random.default_rng(0).permutation(num_tasks)
 
 
 def as_tasks(space: spaces.Space, tasks: Tasks, num_tasks: int | None = None) -> Tasks:

@@ -15,7 +15,7 @@ from meta_rl.evaluation_result import EvaluationResult
 from meta_rl.few_shot.checked_inputs import CheckedInputs
 from meta_rl.few_shot.tasks import FewShotTasks, FrozenTasks
 from meta_rl.randomness import LearnerRandomness
-from meta_rl.tasks import DRAWN_TASKS, TaskSplit, check_count
+from meta_rl.tasks import DRAWN_TASKS, TaskSplit, check_count, order_of_list
 
 DRAWN_AT_ONCE = 50
 TASKS_AT_ONCE = 25
@@ -62,6 +62,8 @@ def evaluate_few_shot(
         if batch.query_y.is_floating_point():
             measure = "mean squared error"
     scores = np.concatenate(values)
+    listed = isinstance(distribution, FrozenTasks)
+    index = order_of_list(len(distribution)) if listed else np.arange(len(scores))
     return EvaluationResult(
         values=scores,
         unit=getattr(learner, "unit", "step"),
@@ -73,7 +75,8 @@ def evaluate_few_shot(
         deterministic=True,
         measure=measure,
         points=points,
-        listed=isinstance(distribution, FrozenTasks),
+        tasks=index[: len(scores)],
+        listed=listed,
     )
 
 
@@ -143,13 +146,8 @@ def _draw_blocks(
 ) -> Iterator[tuple[int, FewShotTasks]]:
     """Yields the tasks of a list in a fixed order, or blocks of drawn tasks."""
     if isinstance(distribution, FrozenTasks):
-        order = np.random.default_rng(0).permutation(len(distribution))
-        yield (
-            0,
-            distribution.tasks.take(
-                torch.from_numpy(order).to(distribution.tasks.support_x.device)
-            ),
-        )
+        order = torch.from_numpy(order_of_list(len(distribution)))
+        yield 0, distribution.tasks.take(order.to(distribution.tasks.support_x.device))
         return
     for first in range(0, num_tasks, DRAWN_AT_ONCE):
         stream = np.random.SeedSequence(seed, spawn_key=(_DRAWS, first))

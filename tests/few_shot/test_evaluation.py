@@ -15,6 +15,8 @@ import meta_rl
 from meta_rl import EvaluationResult
 from meta_rl.few_shot import MAML, ProtoNet, Sinusoid
 from meta_rl.few_shot.evaluation import final_scores, out_of_scope_auroc
+from meta_rl.few_shot.networks import sinusoid_mlp
+from meta_rl.few_shot.tasks import FrozenTasks
 
 from .small_data import Linear1, blob_split, mlp
 
@@ -118,3 +120,15 @@ def test_area_under_the_curve_by_hand() -> None:
     areas = out_of_scope_auroc(Confident(), blob_split(queries=19).test, outside, 100)
     assert areas.shape == (100,)
     assert areas.mean() == pytest.approx(0.75, abs=0.02)
+
+
+def test_rows_tell_which_tasks_of_the_list_they_are() -> None:
+    tasks = Sinusoid(shots=5).test
+    listed = FrozenTasks(tasks.sample_tasks(7, np.random.default_rng(0)), tasks.space, "seven")
+    learner = MAML(sinusoid_mlp(generator=torch.Generator().manual_seed(0)), seed=0)
+    result = meta_rl.evaluate_adaptation(learner, listed, 5)
+    assert result.listed
+    for row, task in zip(result.values, result.tasks, strict=True):
+        alone = FrozenTasks(listed.tasks.take(slice(task, task + 1)), tasks.space, "one")
+        values = meta_rl.evaluate_adaptation(learner, alone).values[0]
+        np.testing.assert_allclose(values, row, rtol=1e-4)
