@@ -62,8 +62,9 @@ def evaluate_few_shot(
         if batch.query_y.is_floating_point():
             measure = "mean squared error"
     scores = np.concatenate(values)
-    listed = isinstance(distribution, FrozenTasks)
-    index = order_of_list(len(distribution)) if listed else np.arange(len(scores))
+    index = np.arange(len(scores))
+    if isinstance(distribution, FrozenTasks):
+        index = order_of_list(len(distribution))[: len(scores)]
     return EvaluationResult(
         values=scores,
         unit=getattr(learner, "unit", "step"),
@@ -75,8 +76,8 @@ def evaluate_few_shot(
         deterministic=True,
         measure=measure,
         points=points,
-        tasks=index[: len(scores)],
-        listed=listed,
+        tasks=index,
+        listed=isinstance(distribution, FrozenTasks),
     )
 
 
