@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import io
-import pickle
 import sys
 import time
-import zipfile
 from abc import abstractmethod
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -17,7 +13,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from stable_baselines3.common.save_util import recursive_getattr
@@ -25,13 +20,12 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from meta_rl.agent_file import read_description
 from meta_rl.arguments import check_count, plain
 from meta_rl.finite_state import FiniteState
 from meta_rl.making import as_task_vec, env_constructor, family_name, is_python, make_task_vec
-from meta_rl.provenance import whole_file
 from meta_rl.registration import find_env_id
 from meta_rl.rollout import Rollout
+from meta_rl.saved_agent import SavedAgent
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import distinct_tasks
 from meta_rl.torch_generator import set_generator_state
@@ -42,7 +36,7 @@ if TYPE_CHECKING:
     from meta_rl.evaluation_result import EvaluationResult
 
 
-class MetaAlgorithm(FiniteState, BaseAlgorithm):
+class MetaAlgorithm(FiniteState, SavedAgent):
     """Meta-training by a loop of :meth:`collect_rollouts` and :meth:`train`.
 
     Every iteration draws a meta-batch of tasks from the training split and resets the environment
@@ -73,7 +67,6 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
             environment (only :meth:`load` does without).
     """
 
-    policy_aliases: ClassVar[dict[str, type[Any]]] = {}
     length_setting: ClassVar[str] = "total_timesteps"
     default_length: ClassVar[int] = 1_000_000
     steps_column: ClassVar[str] = "time/total_timesteps"
@@ -318,86 +311,6 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
         parts = {name: recursive_getattr(self, name) for name in self._get_torch_save_params()[0]}
         kinds = (torch.nn.Module, torch.optim.Optimizer)
         return {name: part for name, part in parts.items() if isinstance(part, kinds)}
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "generator", "_last_obs", "_last_episode_starts"]
-
-    def save(
-        self,
-        path: str | Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """Save everything that training needs to go on, atomically.
-
-        The file is written beside its place and moved there when it is whole, so that a run killed
-        meanwhile leaves the earlier file.
-
-        Raises:
-            FloatingPointError: Something that is learned is not finite; no file is touched.
-        """
-        self.check_saved(self._num_iterations)
-        self._generator_state = self.generator.get_state().numpy()
-        self.algorithm = type(self).__name__
-        if isinstance(path, io.BufferedIOBase):
-            super().save(path, exclude, include)
-            return
-        path = Path(path)
-        with whole_file(path if path.suffix else path.with_suffix(".zip")) as file:
-            super().save(file, exclude, include)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path | io.BufferedIOBase,
-        env: GymEnv | VectorEnv | str | None = None,
-        device: torch.device | str = "auto",
-        **kwargs: Any,
-    ) -> Self:
-        """Load what :meth:`save` wrote.
-
-        Args:
-            path: Of the file; ``.zip`` may be left out.
-            env: To go on training on, of the family that the agent was trained on; an id makes as
-                many sub-environments as it had. (``set_env`` takes any with the same spaces.)
-            device: Of the networks.
-            **kwargs: As in Stable-Baselines3.
-
-        Raises:
-            FileNotFoundError: No such file.
-            ValueError: A checkpoint of another algorithm or environment, or a corrupt one.
-        """
-        about = read_description(path)
-        if about.get("algorithm") != cls.__name__:
-            raise ValueError(
-                f"{path} is a checkpoint of {about.get('algorithm', 'another library')}, "
-                f"not of {cls.__name__}"
-            )
-        view: TaskVecEnvView | None = None
-        if isinstance(env, str):
-            env = make_task_vec(
-                env, about["meta_batch_size"], about["envs_per_task"], **about["env_kwargs"]
-            )
-        if env is not None:
-            view = cls._wrap_env(env)
-            family = family_name(view.task_env)
-            if family != about["family"]:
-                raise ValueError(
-                    f"{path} was trained on {about['family']}, not on {family}; to carry an agent "
-                    "over, load it without an environment and call set_env(env)"
-                )
-        try:
-            return super().load(path, view, device, **kwargs)
-        except (
-            RuntimeError,
-            pickle.UnpicklingError,
-            EOFError,
-            OSError,
-            KeyError,
-            AssertionError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
 
     # What the command line asks: see meta_rl.algorithms.
     @classmethod

@@ -165,7 +165,7 @@ def check_kind(name: str, value: Any, kind: type | tuple[type, ...], wanted: str
         TypeError: The value is of another class.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{name} has to be {wanted}, got {_kind_in_words(value)}")
+        raise TypeError(f"{name} has to be {wanted}, got {kind_in_words(value)}")
 
 
 def check_has(name: str, value: Any, methods: Iterable[str], wanted: str) -> None:
@@ -182,10 +182,11 @@ def check_has(name: str, value: Any, methods: Iterable[str], wanted: str) -> Non
     """
     lacks = [method for method in methods if not callable(getattr(value, method, None))]
     if lacks or isinstance(value, type):
-        raise TypeError(f"{name} has to be {wanted}, got {_kind_in_words(value)}")
+        raise TypeError(f"{name} has to be {wanted}, got {kind_in_words(value)}")
 
 
-def _kind_in_words(value: Any) -> str:
+def kind_in_words(value: Any) -> str:
+    """Returns the kind of an object for an error: ``None``, a class, or its type's name."""
     if value is None:
         return "None"
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

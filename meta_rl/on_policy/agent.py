@@ -129,7 +129,7 @@ class OnPolicyAgent(MetaAlgorithm):
         self.gae_lambda = gae_lambda
         self.clip_range = clip_range
         self.normalize_advantages = normalize_advantages
-        self.entropy_schedule = FloatSchedule(entropy_coefficient)
+        self.entropy_coefficient = entropy_coefficient
         self.value_coefficient = value_coefficient
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
@@ -146,6 +146,11 @@ class OnPolicyAgent(MetaAlgorithm):
         for name in ("clip_range", "max_grad_norm", "target_kl"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), above=0.0)
+
+    @property
+    def entropy_schedule(self) -> FloatSchedule:
+        """The weight of the bonus for a random policy, by the remaining progress."""
+        return FloatSchedule(self.entropy_coefficient)
 
     def _check_num_envs(self, num_envs: int) -> None:
         super()._check_num_envs(num_envs)
