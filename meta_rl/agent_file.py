@@ -1,8 +1,8 @@
 """The files of agents and of few-shot learners, which run nothing and show every damage.
 
 A file is a zip archive without compression. Its member ``data`` is JSON (see
-:mod:`meta_rl.plain_data`), and ``tensors.safetensors`` holds the tensors. The archive's comment, the
-last bytes of the file, is the SHA-256 of all bytes before it.
+:mod:`meta_rl.plain_data`), and ``tensors.safetensors`` holds the tensors. The archive's comment,
+the last bytes of the file, is the SHA-256 of all bytes before it.
 """
 
 from __future__ import annotations

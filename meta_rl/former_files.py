@@ -56,6 +56,7 @@ def read_former(file: BinaryIO, device: torch.device | str) -> tuple[str, dict[s
     if former_owner(file) == LEARNER:
         file.seek(0)
         content = torch.load(file, map_location=device, weights_only=True)
+        del content["format"]
         return content.pop("learner"), content
     attributes, parameters, _ = load_from_zip_file(file, device=device)
     if attributes is None:

@@ -31,8 +31,14 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
             environment, of :class:`meta_rl.adapter.TaskVectorAdapter`.
 
     Raises:
-        ValueError: The id is unknown, or a count is below one.
+        ValueError: The id is unknown, a count is below one, or the arguments name a definition.
+            That is left to the id, as arguments may come from a file, which imports nothing.
     """
+    if "definition" in kwargs:
+        raise ValueError(
+            f"{env_id} has a definition already; another one needs an id of its own, by "
+            "meta_rl.register_task_env"
+        )
     num_envs = check_count("num_tasks", num_tasks) * check_count("envs_per_task", envs_per_task)
     env_id = find_env_id(env_id)
     module, _, name = env_id.rpartition(":")

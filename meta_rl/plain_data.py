@@ -1,8 +1,9 @@
 """Values as JSON and tensors, which can be read back without running code from a file.
 
 Supported values are numbers, texts, lists, tuples, dictionaries, paths, NumPy's arrays, numbers and
-generators, PyTorch's tensors, Gymnasium's spaces, and the schedules of Stable-Baselines3. Each comes
-back with its own type. No value names a class or a function: a tag chooses one of :data:`KINDS`.
+generators, PyTorch's tensors, Gymnasium's spaces, and the schedules of Stable-Baselines3. Each
+comes back with its own type. No value names a class or a function: a tag chooses one of
+:data:`KINDS`.
 """
 
 from __future__ import annotations

@@ -54,11 +54,11 @@ class SavedAgent(BaseAlgorithm):
         self.check_saved(self._num_iterations)
         self._generator_state = self.generator.get_state().numpy()
         left_out = set(exclude or ())
-        made = {name.partition(".")[0] for name in sum(self._get_torch_save_params(), [])}
+        made = {name.partition(".")[0] for part in self._get_torch_save_params() for name in part}
         unsaved = (left_out | set(self._excluded_save_params())) - set(include or ()) | made
         attributes = {key: value for key, value in vars(self).items() if key not in unsaved}
         try:
-            content = self._content(attributes, self.get_parameters(), left_out)
+            content = self.plain_content(attributes, self.get_parameters(), left_out)
             write_file(path, Saved(type(self).__name__, content))
         except UnsavableError as error:
             name = "policy_class" if error.name == "policy" else error.name.partition("[")[0]
@@ -68,7 +68,7 @@ class SavedAgent(BaseAlgorithm):
             ) from error
 
     @classmethod
-    def _content(
+    def plain_content(
         cls, attributes: dict[str, Any], parameters: dict[str, Any], left_out: Iterable[str] = ()
     ) -> dict[str, Any]:
         """Returns the content of a file, in which the policy's class is a name."""
@@ -183,4 +183,3 @@ class SavedAgent(BaseAlgorithm):
             saved = read_file(load_path_or_dict, type(self).__name__, device=get_device(device))
             load_path_or_dict = saved.content["parameters"]
         super().set_parameters(load_path_or_dict, exact_match, device)
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 from torch.nn import functional
 
+from meta_rl.agent_file import Saved, read_file, with_suffix, write_file
 from meta_rl.arguments import (
     check_count,
     check_flag,
@@ -36,7 +36,6 @@ from meta_rl.few_shot.device_work import DeviceWork
 from meta_rl.few_shot.networks import RECIPES, check_sizes_known
 from meta_rl.few_shot.training_log import TrainingLog, progress
 from meta_rl.finite_state import FiniteState
-from meta_rl.provenance import whole_file
 from meta_rl.torch_generator import set_generator_state
 
 Callback = Callable[["FewShotLearner"], "bool | None"]
@@ -46,8 +45,6 @@ Rate = Annotated[float | Sequence[float], "a number or [first, last]"]
 """A number, or a pair: the rate then goes linearly from the first to the last over the training."""
 
 TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
-
-FORMAT = 1
 
 
 class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
@@ -355,15 +352,12 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
 
         Raises:
             FloatingPointError: Something that is learned is not finite; no file is touched.
+            ValueError: An argument cannot be saved; the error names it, and no file is touched.
         """
         self.check_saved(self.num_iterations)
-        path = _with_suffix(Path(path))
-        recipe = getattr(self.network, "recipe", None)
         content = {
-            "format": FORMAT,
-            "learner": type(self).__name__,
             "settings": self.settings,
-            "network": recipe,
+            "network": getattr(self.network, "recipe", None),
             "module": self.module.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "rng": self.rng.bit_generator.state,
@@ -373,11 +367,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
             "example_dims": self._example_dims,
             "extra": self.extra_state(),
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        with whole_file(path) as file:
-            file.write(buffer.getbuffer())
-        return path
+        write_file(path, Saved(type(self).__name__, content))
+        return with_suffix(path)
 
     @classmethod
     def load(
@@ -385,32 +376,24 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         path: str | Path,
         network: nn.Module | None = None,
         device: torch.device | str = "auto",
+        trust_pickle: bool = False,
     ) -> Self:
-        """Loads what :meth:`save` wrote; nothing in the file is executed.
+        """Loads what :meth:`save` wrote; nothing in the file is run.
 
         Args:
             path: Path of the file; ``.zip`` may be left out.
             network: Network of the same shape, if it is your own; the library's networks are made
                 from the file.
             device: Device of the parameters.
+            trust_pickle: Whether a file of the former format is loaded, which has no checksum.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The checkpoint is corrupt, or is of another learner or network.
+            ValueError: The file is damaged, has the former format, or is of another learner or
+                network.
         """
-        path = _with_suffix(Path(path))
-        if not path.is_file():
-            raise FileNotFoundError(f"no checkpoint {path}")
         target = _find_device(device)
-        try:
-            content = torch.load(path, map_location=target, weights_only=True)
-            made_by = content["learner"]
-        except Exception as error:  # damaged files raise all kinds
-            raise ValueError(
-                f"{path} is a corrupt checkpoint, or no checkpoint of a few-shot learner: {error}"
-            ) from error
-        if made_by != cls.__name__:
-            raise ValueError(f"{path} is a checkpoint of {made_by}, not of {cls.__name__}")
+        content = read_file(path, cls.__name__, device=target, trust_pickle=trust_pickle).content
         learner = cls._make_from_checkpoint(content, network, target, path)
         try:
             learner._restore(content)
@@ -420,7 +403,11 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
 
     @classmethod
     def _make_from_checkpoint(
-        cls, content: dict[str, Any], network: nn.Module | None, device: torch.device, path: Path
+        cls,
+        content: dict[str, Any],
+        network: nn.Module | None,
+        device: torch.device,
+        path: str | Path,
     ) -> Self:
         settings = content["settings"]
         if "network" not in inspect.signature(cls.__init__).parameters:
@@ -500,7 +487,3 @@ def _as_list(callback: Any) -> list[Any]:
 
 def _count_dims(shape: tuple[Any, ...] | None) -> int | None:
     return None if shape is None else len(shape)
-
-
-def _with_suffix(path: Path) -> Path:
-    return path if path.suffix else path.with_suffix(".zip")
