@@ -101,8 +101,8 @@ class MetaAlgorithm(FiniteState, SavedAgent):
         super().__init__(
             policy,
             None if env is None else self._wrap_env(env),
-            learning_rate,
-            policy_kwargs=policy_kwargs,
+            plain(learning_rate),
+            policy_kwargs=plain(policy_kwargs),
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,

@@ -101,7 +101,7 @@ KINDS: dict[str, Kind] = {
         lambda p: spaces.MultiDiscrete(p[0], start=p[1], dtype=np.dtype(p[2])),
     ),
     "MultiBinary": Kind(spaces.MultiBinary, lambda s: s.n, spaces.MultiBinary),
-    "Dict": Kind(spaces.Dict, lambda s: dict(s.spaces), spaces.Dict),
+    "Dict": Kind(spaces.Dict, lambda s: [[*pair] for pair in s.spaces.items()], spaces.Dict),
     "Tuple": Kind(spaces.Tuple, lambda s: list(s.spaces), spaces.Tuple),
     "ConstantSchedule": Kind(ConstantSchedule, lambda s: s.val, ConstantSchedule),
     "FloatSchedule": Kind(FloatSchedule, lambda s: s.value_schedule, FloatSchedule),

@@ -122,22 +122,17 @@ class SavedAgent(BaseAlgorithm):
             get_system_info()
         device = get_device(device)
         content = read_file(path, cls.__name__, device=device, trust_pickle=trust_pickle).content
-        given = {**(custom_objects or {}), **kwargs}
-        missing = [name for name in content["left_out"] if name not in given]
-        if missing:
-            raise ValueError(
-                f"{path} was saved without {' and '.join(missing)}: "
-                f"load(path, custom_objects={{{missing[0]!r}: ...}})"
-            )
-        attributes = {**content["attributes"], **given}
-        view = None if env is None else cls._view_for(env, attributes, path)
         try:
+            attributes = _with_given(content, {**(custom_objects or {}), **kwargs})
+            view = None if env is None else cls._view_for(env, attributes)
             return cls._made_from(attributes, content["parameters"], view, device)
-        except (RuntimeError, KeyError, AttributeError, TypeError, AssertionError) as error:
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        except (RuntimeError, LookupError, AttributeError, TypeError, AssertionError) as error:
             raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
 
     @classmethod
-    def _view_for(cls, env: Any, attributes: dict[str, Any], path: Any) -> Any:
+    def _view_for(cls, env: Any, attributes: dict[str, Any]) -> Any:
         """Returns the view of an environment, if it is of the family and has the saved spaces."""
         if isinstance(env, str):
             sizes = (attributes["meta_batch_size"], attributes["envs_per_task"])
@@ -146,7 +141,7 @@ class SavedAgent(BaseAlgorithm):
         family = family_name(view.task_env)
         if family != attributes["family"]:
             raise ValueError(
-                f"{path} was trained on {attributes['family']}, not on {family}; to carry an agent "
+                f"it was trained on {attributes['family']}, not on {family}; to carry an agent "
                 "over, load it without an environment and call set_env(env)"
             )
         check_for_correct_spaces(view, attributes["observation_space"], attributes["action_space"])
@@ -183,3 +178,25 @@ class SavedAgent(BaseAlgorithm):
             saved = read_file(load_path_or_dict, type(self).__name__, device=get_device(device))
             load_path_or_dict = saved.content["parameters"]
         super().set_parameters(load_path_or_dict, exact_match, device)
+
+
+def _with_given(content: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Returns the attributes of a file, some of which are given anew.
+
+    Raises:
+        ValueError: Something that was left out on saving is not given, or networks of another kind
+            are.
+    """
+    missing = [name for name in content["left_out"] if name not in given]
+    if missing:
+        raise ValueError(
+            f"it was saved without {' and '.join(missing)}; "
+            f"load(path, custom_objects={{{missing[0]!r}: ...}})"
+        )
+    saved = content["attributes"]
+    if given.get("policy_kwargs", saved["policy_kwargs"]) != saved["policy_kwargs"]:
+        raise ValueError(
+            f"policy_kwargs cannot change on loading: {saved['policy_kwargs']} in the file, "
+            f"{given['policy_kwargs']} given"
+        )
+    return {**saved, **given}

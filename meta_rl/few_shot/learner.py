@@ -392,12 +392,19 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
             ValueError: The file is damaged, has the former format, or is of another learner or
                 network.
         """
+        if network is not None:
+            check_kind("network", network, nn.Module, "a torch.nn.Module")
         target = _find_device(device)
         content = read_file(path, cls.__name__, device=target, trust_pickle=trust_pickle).content
-        learner = cls._make_from_checkpoint(content, network, target, path)
+        try:
+            learner = cls._make_from_checkpoint(content, network, target)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        except (LookupError, TypeError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
         try:
             learner._restore(content)
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"{path} does not fit this network: {error}") from error
         return learner
 
@@ -407,14 +414,13 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         content: dict[str, Any],
         network: nn.Module | None,
         device: torch.device,
-        path: str | Path,
     ) -> Self:
         settings = content["settings"]
         if "network" not in inspect.signature(cls.__init__).parameters:
             return cls(device=device, **settings)
         if network is None:
             if content["network"] is None:
-                raise ValueError(f"{path} has a network of your own: load(path, network=...)")
+                raise ValueError("it has a network of your own: load(path, network=...)")
             name, kwargs = content["network"]
             network = RECIPES[name](**kwargs).to(_saved_dtype(content["module"]))
         return cls(network, device=device, **settings)

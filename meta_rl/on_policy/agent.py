@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.arguments import plain
 from meta_rl.networks.actor_critic import ActorCritic
 from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.returns import generalized_advantages
@@ -129,7 +130,7 @@ class OnPolicyAgent(MetaAlgorithm):
         self.gae_lambda = gae_lambda
         self.clip_range = clip_range
         self.normalize_advantages = normalize_advantages
-        self.entropy_coefficient = entropy_coefficient
+        self.entropy_coefficient = plain(entropy_coefficient)
         self.value_coefficient = value_coefficient
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
