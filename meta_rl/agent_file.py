@@ -29,6 +29,12 @@ SEAL = b"sha256:%064x"
 SEAL_SIZE = len(SEAL % 0)
 BLOCK = 1 << 20
 
+WRONG_CONTENT = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(MemoryError, RuntimeError, TypeError),
+)
+"""Errors, beside ``ValueError``, of agents and learners that are made of wrong content."""
+
 
 class Saved(NamedTuple):
     """What a file holds.

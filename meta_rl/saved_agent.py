@@ -15,7 +15,7 @@ from stable_baselines3.common.save_util import get_system_info
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_device
 
-from meta_rl.agent_file import Saved, read_file, write_file
+from meta_rl.agent_file import WRONG_CONTENT, Saved, read_file, write_file
 from meta_rl.making import family_name, make_task_vec
 from meta_rl.plain_data import UnsavableError
 
@@ -128,7 +128,7 @@ class SavedAgent(BaseAlgorithm):
             return cls._made_from(attributes, content["parameters"], view, device)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        except (RuntimeError, LookupError, AttributeError, TypeError, AssertionError) as error:
+        except WRONG_CONTENT as error:
             raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
 
     @classmethod
@@ -158,7 +158,7 @@ class SavedAgent(BaseAlgorithm):
         if view is not None:
             agent.n_envs = view.num_envs
         agent._setup_model()
-        agent.set_parameters(parameters, exact_match=True, device=device)
+        agent.set_parameters(dict(parameters), exact_match=True, device=device)
         return agent
 
     def set_parameters(

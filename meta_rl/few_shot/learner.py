@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meta_rl.agent_file import Saved, read_file, with_suffix, write_file
+from meta_rl.agent_file import WRONG_CONTENT, Saved, read_file, with_suffix, write_file
 from meta_rl.arguments import (
     check_count,
     check_flag,
@@ -400,11 +400,11 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
             learner = cls._make_from_checkpoint(content, network, target)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        except (LookupError, TypeError, RuntimeError, AttributeError) as error:
+        except WRONG_CONTENT as error:
             raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
         try:
             learner._restore(content)
-        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError) as error:
+        except (ValueError, *WRONG_CONTENT) as error:
             raise ValueError(f"{path} does not fit this network: {error}") from error
         return learner
 
