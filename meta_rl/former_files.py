@@ -6,9 +6,10 @@ learners were saved by ``torch.save``, without checksums.
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from stable_baselines3.common.save_util import load_from_zip_file
@@ -58,7 +59,7 @@ def read_former(file: BinaryIO, device: torch.device | str) -> tuple[str, dict[s
         content = torch.load(file, map_location=device, weights_only=True)
         del content["format"]
         return content.pop("learner"), content
-    attributes, parameters, _ = load_from_zip_file(file, device=device)
+    attributes, parameters, _ = load_from_zip_file(cast(io.BufferedIOBase, file), device=device)
     if attributes is None:
         raise ValueError("it describes no agent")
     if "entropy_schedule" in attributes:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import inspect
 import io
+from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.save_util import get_system_info
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import check_for_correct_spaces, get_device
+from stable_baselines3.common.utils import check_for_correct_spaces, get_device, get_system_info
 
 from meta_rl.agent_file import WRONG_CONTENT, Saved, read_file, write_file
 from meta_rl.making import family_name, make_task_vec
 from meta_rl.plain_data import UnsavableError
+from meta_rl.vector.sb3_view import TaskVecEnvView
 
 
 class SavedAgent(BaseAlgorithm):
@@ -25,6 +27,13 @@ class SavedAgent(BaseAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {}
     _num_iterations: int
+    generator: torch.Generator
+    _generator_state: np.ndarray | None
+    env: TaskVecEnvView | None
+
+    @abstractmethod
+    def check_saved(self, iteration: int) -> None:
+        """Refuses to save what is not finite; see :class:`meta_rl.finite_state.FiniteState`."""
 
     def _excluded_save_params(self) -> list[str]:
         made = ["generator", "lr_schedule", "_last_obs", "_last_episode_starts"]
@@ -137,7 +146,7 @@ class SavedAgent(BaseAlgorithm):
         if isinstance(env, str):
             sizes = (attributes["meta_batch_size"], attributes["envs_per_task"])
             env = make_task_vec(env, *sizes, **attributes["env_kwargs"])
-        view = cls._wrap_env(env)
+        view: Any = cls._wrap_env(env)
         family = family_name(view.task_env)
         if family != attributes["family"]:
             raise ValueError(

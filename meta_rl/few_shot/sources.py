@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
 
 TIMEOUT = 30.0
 """Time without an answer after which a download stops, in seconds."""
@@ -185,17 +184,14 @@ class ArchiveCheck:
             )
 
 
-class _Bounded:
+class _Bounded(gzip.GzipFile):
     """A file that refuses to read too much at once, as headers of a tar file may tell it to."""
 
-    def __init__(self, file: IO[bytes], path: Path) -> None:
-        self.file, self.path = file, path
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int) -> bytes:
-        if size > LARGEST:
-            raise ValueError(f"{self.path} is too large: {size} bytes at once")
-        return self.file.read(size)
+    def read(self, size: int | None = -1) -> bytes:
+        """Reads some bytes; a negative size is refused too."""
+        if size is None or not 0 <= size <= LARGEST:
+            raise ValueError(f"{self.name} is too large: {size} bytes at once")
+        return super().read(size)
 
 
 def tar_files(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[str], bytes]]:
@@ -211,8 +207,8 @@ def tar_files(path: Path, pattern: re.Pattern[str]) -> Iterator[tuple[re.Match[s
     check = ArchiveCheck(path)
     try:
         with (
-            gzip.open(path) as unpacked,
-            tarfile.open(fileobj=_Bounded(unpacked, path), mode="r:") as archive,  # type: ignore[arg-type]
+            _Bounded(path) as unpacked,
+            tarfile.open(fileobj=unpacked, mode="r:") as archive,
         ):
             for member in archive:
                 check.member(member.name, member.size, member.isfile() or member.isdir())
