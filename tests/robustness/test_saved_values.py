@@ -208,7 +208,7 @@ class TestWhatCannotBeSaved:
     @pytest.mark.parametrize(
         "value",
         [np.array([{}]), object(), {1, 2}, 1j, b"x", torch.zeros(2, dtype=torch.complex128), int],
-        ids=repr,
+        ids=lambda value: type(value).__name__,
     )
     def test_other_kinds(self, value: Any) -> None:
         with pytest.raises(ValueError, match=r"^x\[0\]\['y'\] cannot be saved"):
