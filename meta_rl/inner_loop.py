@@ -148,7 +148,7 @@ def meta_loss(
     meta-gradient, with second derivatives unless ``first_order``. There is one exception: in torch
     2.13, second derivatives *through* ``vmap`` of torch's batch, layer and instance normalisation
     are wrong without any error if their scale adapts. With these layers use
-    :func:`meta_gradient`, or :class:`meta_rl.batch_norm.BatchNorm`.
+    :func:`meta_gradient`, or :class:`meta_rl.few_shot.networks.batch_norm.BatchNorm`.
 
     Args:
         inner_loss: Loss of the inner loop, for one task.

@@ -13,9 +13,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from meta_rl.definition import TaskFuncEnv
-from meta_rl.streams import Draws, TaskStreams
-from meta_rl.task_assignment import TaskAssignment
-from meta_rl.task_batch import TaskBatch
+from meta_rl.rendering.window import Window
 from meta_rl.tasks import (
     Task,
     Tasks,
@@ -25,7 +23,8 @@ from meta_rl.tasks import (
     copy_tasks,
     take_tasks,
 )
-from meta_rl.window import Window
+from meta_rl.vector.streams import Draws, TaskStreams
+from meta_rl.vector.task_batch import TaskAssignment, TaskBatch
 
 Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
 
