@@ -1,5 +1,3 @@
-from .learners.sequence_learner import NTM as NTM
-
 from .data.babi import Babi as Babi
 from .data.clinc150 import Clinc150 as Clinc150
 from .data.omniglot import Omniglot as Omniglot
@@ -18,6 +16,7 @@ from .learners.matching import MatchingNet as MatchingNet
 from .learners.memory_network import MemoryNetworkLearner as MemoryNetworkLearner
 from .learners.protonet import ProtoNet as ProtoNet
 from .learners.reptile import Reptile as Reptile
+from .learners.sequence_learner import NTM as NTM
 from .learners.sequence_learner import LSTMLearner as LSTMLearner
 from .learners.sequence_learner import NTMLearner as NTMLearner
 from .learners.siamese import Siamese as Siamese

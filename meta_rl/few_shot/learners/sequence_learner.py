@@ -14,7 +14,7 @@ from meta_rl.arguments import check_count, check_has, check_number
 from meta_rl.few_shot.learner import TASKS_WANTED, FewShotLearner, Rate
 from meta_rl.few_shot.networks.feed_forward import first_weights
 from meta_rl.few_shot.tasks import FewShotTasks
-from meta_rl.memory.ntm import NTM
+from meta_rl.memory.ntm import NTM as NTM
 
 
 class LSTM(nn.Module):
