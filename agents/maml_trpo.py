@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
+from meta_rl.arguments import check_count, check_number
 from meta_rl.inner_loop import (
     Params,
     hessian_vector_product,
@@ -24,7 +25,6 @@ from meta_rl.policy_gradient.agent import PolicyGradientAgent
 from meta_rl.policy_gradient.batch import Batch, check_finite, tasks_at_a_time
 from meta_rl.policy_gradient.policy import TaskPolicy
 from meta_rl.policy_gradient.trust_region import Trial, trust_region_step
-from meta_rl.tasks import check_count, check_number
 
 
 class MAMLTRPO(PolicyGradientAgent):

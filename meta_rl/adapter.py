@@ -10,14 +10,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from meta_rl.tasks import (
-    Tasks,
-    TaskSplit,
-    check_count,
-    take_tasks,
-)
+from meta_rl.arguments import check_count
+from meta_rl.tasks import TaskSplit
 from meta_rl.vector.process_blocks import ProcessBlocks
-from meta_rl.vector.task_batch import TaskAssignment, TaskBatch
+from meta_rl.vector.task_arrays import Tasks, take_tasks
+from meta_rl.vector.task_assignment import TaskAssignment
+from meta_rl.vector.task_batch import TaskBatch
 
 _CHECKED_ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 """Spaces whose actions are arrays and are checked; others are passed on unchecked."""

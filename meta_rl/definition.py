@@ -15,8 +15,9 @@ from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
 from meta_rl.rendering.window import PictureWindow, Window
-from meta_rl.tasks import Tasks, TaskSplit, count_tasks
+from meta_rl.tasks import TaskSplit
 from meta_rl.vector.streams import Draws
+from meta_rl.vector.task_arrays import Tasks, count_tasks
 
 
 class TaskFuncEnv(FuncEnv):

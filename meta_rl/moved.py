@@ -69,7 +69,7 @@ MOVED = {
     "meta_rl.returns": "meta_rl.policy_gradient.returns",
     "meta_rl.shared_rollout": "meta_rl.physics.shared_rollout",
     "meta_rl.streams": "meta_rl.vector.streams",
-    "meta_rl.task_assignment": "meta_rl.vector.task_batch",
+    "meta_rl.task_assignment": "meta_rl.vector.task_assignment",
     "meta_rl.task_batch": "meta_rl.vector.task_batch",
     "meta_rl.task_design": "meta_rl.evaluation.task_design",
     "meta_rl.task_policy": "meta_rl.policy_gradient.policy",

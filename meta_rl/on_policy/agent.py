@@ -15,10 +15,10 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.arguments import check_count, check_number
 from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.policy_gradient.returns import generalized_advantages
 from meta_rl.rollout import Rollout, collect_rollout
-from meta_rl.tasks import check_count, check_number
 from meta_rl.vector.task_batch import task_batch
 from meta_rl.vector.training_steps import TrainingSteps
 from meta_rl.wrappers.previous_step import AppendPreviousStep

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.arguments import check_count, check_number
 from meta_rl.inner_loop import Params, in_chunks, of_every_task, task_gradients
 from meta_rl.policy_gradient.batch import (
     Batch,
@@ -35,7 +36,7 @@ from meta_rl.policy_gradient.returns import (
     linear_baseline,
 )
 from meta_rl.rollout import Rollout, collect_episodes
-from meta_rl.tasks import check_count, check_number, take_tasks
+from meta_rl.vector.task_arrays import take_tasks
 from meta_rl.vector.task_batch import task_batch
 from meta_rl.vector.training_steps import TrainingSteps
 
