@@ -22,7 +22,7 @@ from few_shot_tables import EVALUATION_SEED, train_setting
 from few_shot_tables import Args as Training
 
 from meta_rl.evaluation import EvaluationResult
-from meta_rl.few_shot.clinc150 import FOLDS
+from meta_rl.few_shot.data.clinc150 import FOLDS
 from meta_rl.few_shot.evaluation import final_scores
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 

@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from meta_rl.few_shot import Omniglot
-from meta_rl.few_shot.omniglot import IMAGES
-from meta_rl.few_shot.sources import obtain
+from meta_rl.few_shot.data.omniglot import IMAGES
+from meta_rl.few_shot.data.sources import obtain
 from meta_rl.provenance import package_versions, write_atomically
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import tyro
 from matplotlib import pyplot as plt
 
-from meta_rl.mujoco_batch import FULL_PHYSICS, MujocoBatch
+from meta_rl.physics.batch import FULL_PHYSICS, MujocoBatch
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 ROBOTS = {

@@ -33,8 +33,8 @@ from matplotlib import pyplot as plt
 
 import meta_rl
 from meta_rl.envs.robot import Robot
+from meta_rl.make import ENVIRONMENTS
 from meta_rl.provenance import package_versions, versions_text, write_atomically
-from meta_rl.registration import ENVIRONMENTS
 
 NUM_ACTIONS = 64  # batches of random actions, drawn before the clock runs
 HORIZON = 1000  # of Gymnasium's robots

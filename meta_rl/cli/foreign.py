@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from meta_rl.agent_file import Saved, read_file, with_suffix, write_file
 from meta_rl.algorithms import find_algorithm, registered_algorithms
 from meta_rl.cli.run_folder import RunConfig
+from meta_rl.files.sealed import Saved, read_file, with_suffix, write_file
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Convert

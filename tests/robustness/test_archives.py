@@ -17,9 +17,9 @@ import pytest
 import torch
 from hypothesis import given
 
-from meta_rl.few_shot import omniglot, sources
-from meta_rl.few_shot.babi import read_questions
-from meta_rl.few_shot.sources import ArchiveCheck, Source, obtain, open_zip
+from meta_rl.few_shot.data import omniglot, sources
+from meta_rl.few_shot.data.babi import read_questions
+from meta_rl.few_shot.data.sources import ArchiveCheck, Source, obtain, open_zip
 
 from .small_files import QUICK
 

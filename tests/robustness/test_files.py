@@ -23,11 +23,11 @@ import torch
 from hypothesis import given
 from stable_baselines3.common.utils import LinearSchedule
 
-from meta_rl.agent_file import read_file
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import main
 from meta_rl.few_shot import MAML
-from meta_rl.plain_data import decode
+from meta_rl.files.plain_data import decode
+from meta_rl.files.sealed import read_file
 
 from .every_learner import learned
 from .small_files import QUICK, Kept, members, sealed, small_agent, small_learner

@@ -16,12 +16,12 @@ from hypothesis import given
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
-from meta_rl.agent_file import Saved, read_file, write_file
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.pearl import PEARL
 from meta_rl.agents.rl2 import RL2, RecurrentActorCritic
 from meta_rl.few_shot import MAML
-from meta_rl.plain_data import decode, encode
+from meta_rl.files.plain_data import decode, encode
+from meta_rl.files.sealed import Saved, read_file, write_file
 
 from .every_agent import AGENTS, NUM_ENVS, Signs, TaskVectorEnv, make_agent
 from .every_agent import learned as learned_by_agent
