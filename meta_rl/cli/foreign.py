@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from meta_rl.algorithms import find_algorithm, registered_algorithms
+from meta_rl.algorithms import Settings, find_algorithm, registered_algorithms
 from meta_rl.cli.run_folder import RunConfig
+from meta_rl.cli.settings import check_settings
 from meta_rl.files.sealed import Saved, read_file, with_suffix, write_file
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def import_modules(names: Collection[str]) -> None:
             raise ValueError(f"--import {name}: {error}") from error
 
 
-def check_own_names(config: RunConfig, imported: Collection[str]) -> None:
-    """Refuses a run of a user's own environment or algorithm whose module was not imported.
+def check_config(config: RunConfig, imported: Collection[str]) -> None:
+    """Refuses a run whose names or arguments are unknown, or whose module was not imported.
 
     The configuration of a run is a file, and a file imports nothing.
 
@@ -39,7 +40,8 @@ def check_own_names(config: RunConfig, imported: Collection[str]) -> None:
         imported: Modules that the user has named.
 
     Raises:
-        ValueError: The module of the environment was not named, or a name is unknown.
+        ValueError: The module of the environment was not named, a name is unknown, or the
+            environment does not take the arguments.
     """
     module = config.env_id.rpartition(":")[0]
     if module not in ("", "meta_rl", *imported):
@@ -48,11 +50,16 @@ def check_own_names(config: RunConfig, imported: Collection[str]) -> None:
             f"give --import {module}"
         )
     try:
-        find_algorithm(config.algorithm).find_tasks(config.env_id)
+        algorithm = find_algorithm(config.algorithm)
+        algorithm.find_tasks(config.env_id)
     except ValueError as error:
         raise ValueError(
             f"{error}. If it is your own, name the module that registers it: --import MODULE"
         ) from error
+    settings = Settings(config.algorithm_kwargs, config.env_kwargs, {})
+    for owner, prefix, given in algorithm.setting_owners(config.env_id, settings):
+        if prefix == "env.":
+            check_settings(owner, prefix, given)
 
 
 def convert(command: Convert) -> None:

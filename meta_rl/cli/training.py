@@ -20,7 +20,7 @@ from meta_rl.algorithms import (
     find_algorithm,
     registered_algorithms,
 )
-from meta_rl.cli.foreign import check_own_names
+from meta_rl.cli.foreign import check_config
 from meta_rl.cli.interruption import InterruptedTrainingError, Interruption
 from meta_rl.cli.pictures import report
 from meta_rl.cli.run_folder import RunConfig, RunFolder
@@ -122,7 +122,7 @@ def evaluate(command: Evaluate) -> EvaluationResult:
     check_device(command.device)
     folder = RunFolder(command.run)
     config = folder.config()
-    check_own_names(config, command.imports)
+    check_config(config, command.imports)
     model = find_algorithm(config.algorithm).load(folder.checkpoint, device=command.device)
     tasks = open_tasks(config, command.split)
     num_tasks = command.num_tasks

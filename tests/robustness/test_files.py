@@ -375,7 +375,12 @@ class TestRunFoldersImportNothing:
             ({"env_id": "a.b:c:Bandit-v0"}, "--import a.b:c"),
             ({"env_id": "Unknown-v0"}, "unknown environment 'Unknown-v0'"),
             ({"algorithm": "own_environments:RL2"}, "unknown algorithm"),
-            ({"env_kwargs": {"definition": "own_environments:X"}}, "has a definition already"),
+            ({"env_kwargs": {"definition": "own_environments:X"}}, "no setting 'env.definition'"),
+            ({"env_kwargs": {"num_arms": "two"}}, "env.num_arms takes int, got 'two'"),
+            ({"env_kwargs": [5]}, "env_kwargs: Input should be"),
+            ({"algorithm": 5}, "algorithm: Input should be a valid string"),
+            ({"seed": "0"}, "seed: Input should be a valid integer"),
+            ({"more": 0}, "unexpected keyword argument 'more'"),
         ],
     )
     def test_changed_configurations(
