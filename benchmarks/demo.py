@@ -37,11 +37,11 @@ class Args:
     """Settings of the demo."""
 
     seed: int = 0
-    """Of the training and the evaluation."""
+    """Seed of the training and of the evaluation."""
     total_timesteps: int = 5_000_000
-    """Pulls in meta-training."""
+    """Number of pulls in meta-training."""
     num_tasks: int = 1000
-    """Held-out bandits."""
+    """Number of held-out bandits."""
     out: Path = Path("runs/demo")
     """Run folder, replaced by each demo."""
 

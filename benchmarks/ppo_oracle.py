@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from result_files import papers
 from stable_baselines3 import PPO
 
 import meta_rl
@@ -18,14 +19,13 @@ from meta_rl.task_batch import task_batch
 
 TOLD = "agent that is told the task"
 
-# Return of an episode of the best published learner. MAML: figure data of its authors, 3 steps.
-# PEARL: one seed, https://github.com/x35f/meta_rl, results/pearl.
-BEST_PUBLISHED: dict[str, tuple[str, float]] = {
-    "HalfCheetahVel": ("a published log of PEARL", -37.3),
-    "HalfCheetahDir": ("a published log of PEARL", 1674.0),
-    "HalfCheetahVelMAML": ("MAML in its paper", -60.8),
-    "HalfCheetahDirMAML": ("MAML in its paper", 315.7),
-    "AntVel": ("MAML in its paper", 101.4),
+LOG, MAML = "a published log of PEARL", "MAML in its paper"
+BEST_PUBLISHED: dict[str, tuple[str, float]] = {  # return of an episode: the log's best, 3 steps
+    **{name: (MAML, row["maml"][-1]) for name, row in papers("MAML-TRPO")["rows"].items()},
+    **{
+        name: (LOG, max(earned for _, earned in points))
+        for name, points in papers("PEARL log")["rows"].items()
+    },
 }
 
 
@@ -33,7 +33,7 @@ def told_name(tasks: str, earned: float) -> str:
     """What the agent may be called: "oracle" only if no published learner earns more.
 
     Args:
-        tasks: Name of the environment or setting.
+        tasks: Name of the environment or of the setting.
         earned: Mean return of an episode.
     """
     published = BEST_PUBLISHED.get(tasks)

@@ -45,7 +45,8 @@ def same_table(file: Path, table: str) -> None:
 @pytest.mark.parametrize("file", MAML, ids=lambda file: file.stem)
 def test_tables_of_maml(file: Path, script: Any) -> None:
     name, rows = file.stem.removeprefix("maml_"), json.loads(file.read_text(encoding="utf-8"))
-    same_table(file, script("maml_curves").as_markdown(name, rows))
+    notes = script("result_files").notes(file)
+    same_table(file, script("maml_curves").as_markdown(name, rows, notes))
     _, env_id, settings = find_settings("maml_trpo", name)
     known = num_test_tasks(env_id, **settings.pop("env", {}))
     for row in rows:
@@ -72,7 +73,7 @@ def test_there_are_results_to_look_at() -> None:
 
 def test_marks(script: Any) -> None:
     """Only where fewer tasks are distinct than were counted."""
-    module = script("distinct_tasks")
+    module = script("result_files")
     assert module.marked("RL²", 30, 30) == "RL²"
     assert module.marked("RL²", 40, 30) == "RL² †"
     assert module.repeated_note(30, 30) == []
