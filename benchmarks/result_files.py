@@ -34,6 +34,11 @@ def read(file: Path, default: Any = None) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def result(name: str) -> Any:
+    """The content of a result's JSON file, by the name of the result."""
+    return read(RESULTS / f"{name}.json")
+
+
 def papers(name: str) -> dict[str, Any]:
     """The entry of a paper in :data:`PAPERS`: its ``source``, and its numbers."""
     return read(PAPERS)[name]

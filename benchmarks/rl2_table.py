@@ -25,14 +25,13 @@ from meta_rl.agents.rl2 import RL2
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.provenance import write_atomically
 
-BANDITS, MDPS = papers("RL² bandits"), papers("RL² tabular MDPs")
-LEAST: dict[str, float] = {  # what is demanded of ours
-    "BernoulliBandit-n10-k5": 6.6,
-    "BernoulliBandit": 6.6,
-    "BernoulliBandit-n10-k50": 6.6,
-    "BernoulliBandit-n100-k5": 78.0,
-    "BernoulliBandit-n100-k10": 82.5,
-    "TabularMDP": 155.0,
+SETTINGS: dict[str, tuple[str, str, float]] = {  # the paper's table, its column, least of ours
+    "BernoulliBandit-n10-k5": ("RL² bandits", "10 pulls, 5 arms", 6.6),
+    "BernoulliBandit": ("RL² bandits", "10 pulls, 10 arms", 6.6),
+    "BernoulliBandit-n10-k50": ("RL² bandits", "10 pulls, 50 arms", 6.6),
+    "BernoulliBandit-n100-k5": ("RL² bandits", "100 pulls, 5 arms", 78.0),
+    "BernoulliBandit-n100-k10": ("RL² bandits", "100 pulls, 10 arms", 82.5),
+    "TabularMDP": ("RL² tabular MDPs", "10 episodes", 155.0),
 }
 
 
@@ -40,7 +39,7 @@ LEAST: dict[str, float] = {  # what is demanded of ours
 class Args:
     """Settings of the run."""
 
-    settings: tuple[str, ...] = tuple(LEAST)
+    settings: tuple[str, ...] = tuple(SETTINGS)
     """Names of shipped settings."""
     seed: int = 0
     """Seed of the training; the evaluation has seed 1000."""
@@ -93,18 +92,11 @@ def summarised(result: EvaluationResult) -> dict[str, float]:
     }
 
 
-def of_paper(config: dict[str, Any]) -> float:
-    """The paper's number of RL² for a setting.
-
-    Args:
-        config: Configuration of the run folder.
-    """
-    kwargs = config["env_kwargs"]
-    if "Bandit" in config["env_id"]:
-        column = f"{kwargs.get('horizon', 10)} pulls, {kwargs.get('num_arms', 10)} arms"
-        return BANDITS["rows"]["RL²"][BANDITS["columns"].index(column)]
-    column = f"{kwargs.get('episodes_per_trial', 10)} episodes"
-    return MDPS["rows"]["RL²"][MDPS["columns"].index(column)]
+def of_paper(setting: str) -> float:
+    """The paper's number of RL² for a setting."""
+    name, column, _ = SETTINGS[setting]
+    paper = papers(name)
+    return paper["rows"]["RL²"][paper["columns"].index(column)]
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
@@ -114,8 +106,8 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
         return "" if figures is None else f"{figures['mean']:.2f} ± {figures['standard_error']:.2f}"
 
     lines = []
-    for row in sorted(rows, key=lambda r: (list(LEAST).index(r["setting"]), r["seed"])):
-        least = LEAST[row["setting"]]
+    for row in sorted(rows, key=lambda r: (list(SETTINGS).index(r["setting"]), r["seed"])):
+        *_, least = SETTINGS[row["setting"]]
         lines.append(
             [
                 row["setting"],
@@ -124,7 +116,7 @@ def as_markdown(rows: list[dict[str, Any]]) -> str:
                 cell(row.get("gittins_fresh")),
                 cell(row["test"]),
                 cell(row.get("gittins_test")),
-                f"{of_paper(row['config'])}",
+                f"{of_paper(row['setting'])}",
                 f"{least}",
                 "yes" if row["fresh"]["mean"] >= least else "**no**",
                 f"{row['total_timesteps'] / 1e6:.1f} M",
@@ -150,10 +142,10 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     file = args.out / "rl2_table.json"
     for name in args.settings:
-        if name not in LEAST:
-            raise SystemExit(f"unknown setting {name!r}: {', '.join(LEAST)} exist")
+        if name not in SETTINGS:
+            raise SystemExit(f"unknown setting {name!r}: {', '.join(SETTINGS)} exist")
         row = train_and_evaluate(name, args)
-        rows = add_row(file, row, "setting", list(LEAST))
+        rows = add_row(file, row, "setting", list(SETTINGS))
         write_atomically(file.with_suffix(".md"), as_markdown(rows))
         print(f"{name}: {row['fresh']} (fresh), {row['test']} (test)", flush=True)
 
