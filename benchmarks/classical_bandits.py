@@ -168,6 +168,11 @@ def our_columns() -> list[Column]:
     ]
 
 
+def all_columns() -> list[Column]:
+    """All learners of the table."""
+    return [*paper_columns(), *our_columns()]
+
+
 def simulate(
     learner: Any, tasks: np.ndarray, num_pulls: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -200,7 +205,7 @@ def run(column: Column, setting: tuple[int, int], value: Any, tasks: Any, seed: 
 def cell_of(
     column: Column, i: int, tasks: np.ndarray, tuning_tasks: np.ndarray, seeds: Any
 ) -> dict[str, Any]:
-    """Tune and measure one setting: ours, the paper's, and how far they are apart."""
+    """Tunes and measures one setting: ours, the paper's, and how far they are apart."""
     setting = SETTINGS[i]
     tuned = column.grid[0]
     if len(column.grid) > 1:
@@ -227,14 +232,14 @@ def cell_of(
     return cell
 
 
-def markdown(results: dict[str, Any], columns: list[Column], file: Path) -> str:
+def markdown(results: dict[str, Any], file: Path) -> str:
     """The table and notes as a page.
 
     Args:
         results: Content of the JSON file.
-        columns: Learners of the table.
         file: Path of the JSON file, which has the notes beside it.
     """
+    columns = all_columns()
     rows = {c.name: [x for x in results["cells"] if x["learner"] == c.name] for c in columns}
     optimum = {(x["pulls"], x["arms"]): x["value"] for x in results["bayes_optimum"]}
     bandits, tuning = (
@@ -306,7 +311,7 @@ def main(args: Args) -> None:
     """Tunes and measures all learners, and writes both files."""
     began = time.perf_counter()
     task_seed, tuning_seed, *run_seeds = np.random.SeedSequence(args.seed).generate_state(4)
-    columns = [*paper_columns(), *our_columns()]
+    columns = all_columns()
     sizes = {n: i for i, n in enumerate(dict.fromkeys(n for n, _ in SETTINGS))}
     cells = []
     for column in columns:
@@ -336,7 +341,7 @@ def main(args: Args) -> None:
         "cells": cells,
     }
     file = args.out / "classical_bandits.json"
-    write(file, results, markdown(results, columns, file))
+    write(file, results, markdown(results, file))
 
 
 if __name__ == "__main__":

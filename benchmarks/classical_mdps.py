@@ -164,6 +164,12 @@ def true_prior_columns() -> list[Column]:
     ]
 
 
+def all_columns() -> list[Column]:
+    """All learners of the tables."""
+    optimum = Column("Value iteration", lambda rng, _: ValueIteration(*SIZES))
+    return [*paper_columns(), *true_prior_columns(), optimum]
+
+
 def simulate(
     learner: Any, tasks: dict[str, np.ndarray], num_episodes: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -253,14 +259,14 @@ def cells_of(
     return cells
 
 
-def markdown(results: dict[str, Any], columns: list[Column], file: Path) -> str:
+def markdown(results: dict[str, Any], file: Path) -> str:
     """The tables and notes as a page.
 
     Args:
         results: Content of the JSON file.
-        columns: Learners of the tables.
         file: Path of the JSON file, which has the notes beside it.
     """
+    columns = all_columns()
     rows = {c.name: [x for x in results["cells"] if x["learner"] == c.name] for c in columns}
     heads = ["learner", *(f"n = {n}" for n in SETTINGS)]
     per_trial = results["optimal_return_per_episode"] * np.array(SETTINGS)
@@ -346,7 +352,7 @@ def _notes(results: dict[str, Any], columns: list[Column], file: Path) -> list[s
 
 
 def _prior_notes(results: dict[str, Any]) -> list[str]:
-    """What the belief about mean rewards does: PSRL's first setting, and who passes RL²."""
+    """Notes on the belief about mean rewards: PSRL's first setting, and which learners beat RL²."""
     cells = {(c["learner"], c["episodes"]): c for c in results["cells"]}
     believed, told = cells["PSRL", SETTINGS[0]], cells["PSRL, true prior", SETTINGS[0]]
     lines = [
@@ -394,11 +400,7 @@ def main(args: Args) -> None:
     )
     tasks = distribution.sample_tasks(args.num_mdps, np.random.default_rng(test_seed))
     optimum = float(ValueIteration(*SIZES).optimal_return(tasks).mean())
-    columns = [
-        *paper_columns(),
-        *true_prior_columns(),
-        Column("Value iteration", lambda rng, _: ValueIteration(*SIZES)),
-    ]
+    columns = all_columns()
     cells = []
     for column in columns:
         tuned = tune(column, tuning_tasks, int(tuning_run_seed))
@@ -416,7 +418,7 @@ def main(args: Args) -> None:
         "cells": cells,
     }
     file = args.out / "classical_mdps.json"
-    write(file, results, markdown(results, columns, file))
+    write(file, results, markdown(results, file))
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def kept_scores(file: Path, num_tasks: int) -> Scores:
 
 
 def main(args: Args) -> None:
-    """Train and evaluate each learner on each fold; scores of others are kept."""
+    """Trains and evaluates each learner on each fold; scores of others are kept."""
     torch.set_num_threads(args.threads)
     kept = args.runs / "scores.json"
     scores = kept_scores(kept, args.num_tasks)

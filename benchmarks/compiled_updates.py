@@ -84,7 +84,7 @@ def compared(name: str, threads: int, args: Args) -> dict[str, Any]:
 
 
 def main(args: Args) -> None:
-    """Measure, and write the table."""
+    """Measures, and writes the table."""
     keep_freed_memory()
     torch.compiler.config.force_disable_caches = True  # so that the first update does compile
     rows = [compared(name, threads, args) for name in args.settings for threads in args.threads]

@@ -47,7 +47,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    """Train, evaluate, compare."""
+    """Trains RL², evaluates it, and compares it with the classical algorithms."""
     began = time.monotonic()
     folder = meta_train(args)
     model = RL2.load(folder.checkpoint)
@@ -61,7 +61,7 @@ def main(args: Args) -> None:
 
 
 def meta_train(args: Args) -> RunFolder:
-    """Train by the same code as ``meta-rl train rl2 BernoulliBandit``."""
+    """Trains by the same code as ``meta-rl train rl2 BernoulliBandit``."""
     RunFolder(args.out).config_file.unlink(missing_ok=True)
     return train(
         Train(
@@ -76,7 +76,7 @@ def meta_train(args: Args) -> RunFolder:
 
 
 def evaluate(learner: object, args: Args) -> EvaluationResult:
-    """On the same held-out bandits for every learner."""
+    """Evaluates a learner on held-out bandits, which are the same for every learner."""
     return meta_rl.evaluate_adaptation(learner, TASKS, args.num_tasks, seed=args.seed)
 
 

@@ -55,7 +55,7 @@ BLOCK = re.compile(
 )
 OPENING = "<!-- table: "
 Row = tuple[str, str, str, str]
-"""What was measured, ours, the paper's or the optimum, and the name of the result."""
+"""Texts of a row: what was measured, ours, the paper's or the optimum, name of the result."""
 
 
 def missed(ours: float, bound: float) -> str:

@@ -64,7 +64,7 @@ class Args:
 
 
 def contenders() -> dict[str, Callable[[], Any]]:
-    """What is timed, by name; it runs in earlier versions of the library too."""
+    """The functions that are timed, by name; they run in earlier versions of the library too."""
     rng = np.random.default_rng(0)
     timed: dict[str, Callable[[], Any]] = {}
     for num_tasks in SUMMARIES:
@@ -183,7 +183,7 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main(args: Args) -> None:
-    """Measure, and write the table; or, in a turn, tell the seconds."""
+    """Measures, and writes the table; or, in a turn, tells the seconds."""
     if args.measure:
         told = {"from": meta_rl.__path__[0], "seconds": measured(args)}
         print(MARK + json.dumps(told))

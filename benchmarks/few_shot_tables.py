@@ -132,14 +132,14 @@ class StopWatch:
         self.limit = limit
 
     def __call__(self, learner: Any) -> bool:
-        """Whether there is time left."""
+        """Tells whether there is time left."""
         elapsed = time.monotonic() - self.began
         if time.monotonic() - self.noted > 30:
             self.note()
         return elapsed < self.limit
 
     def note(self) -> float:
-        """Write the time of all calls; gives it."""
+        """Writes the time of all calls; gives it."""
         self.noted = time.monotonic()
         seconds = self.before + self.noted - self.began
         write_atomically(self.file, json.dumps(seconds))
@@ -300,7 +300,7 @@ def _further(row: dict[str, Any]) -> str:
 
 
 def main(args: Args) -> None:
-    """Train and evaluate each setting."""
+    """Trains and evaluates each setting."""
     if args.list:
         for name, wanted in WANTED.items():
             print(f"{name:40} paper: {PAPER.get(name, '-'):20} wanted: {wanted or '-'}")

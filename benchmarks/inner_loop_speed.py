@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from result_files import RESULTS, page, ratios, span, table, take_turns, write
+from result_files import RESULTS, notes, page, ratios, span, table, take_turns, write
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -155,7 +155,7 @@ def omniglot_mlp() -> Setting:
 
 
 def conv4() -> Setting:
-    """Its convolutional one: 28, 14, 7, 4, 2 pixels, then their mean."""
+    """The convolutional network of the MAML paper: 28, 14, 7, 4, 2 pixels, then their mean."""
     layers: list[nn.Module] = []
     for channels in (1, 64, 64, 64):
         norm = nn.BatchNorm2d(64, track_running_stats=False)
@@ -168,7 +168,7 @@ SETTINGS = {"sinusoid": sinusoid, "omniglot_mlp": omniglot_mlp, "conv4": conv4}
 
 
 def batched(setting: Setting, compiled: bool = False, backward: bool = False) -> Step:
-    """Ours."""
+    """Our meta-step: as it is, compiled, or by ``backward`` through the loss."""
     module = setting.ours()
 
     def loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
@@ -201,7 +201,7 @@ def cloned(module: nn.Module) -> nn.Module:
 
 
 def parameters_of(module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Where the parameters are: the module that holds each, and its name there."""
+    """The places of the parameters: the module that holds each, and its name there."""
     return [
         (part, name)
         for part in module.modules()
@@ -329,6 +329,7 @@ def main(args: Args) -> None:
     torch.compiler.config.force_disable_caches = True  # so that the first call does compile
     results = {name: compare(name, args) for name in args.settings}
     option = "" if args.keep_memory else " --no-keep-memory"
+    file = args.out / f"{args.name}.json"
     text = page(
         "Speed of the meta-gradient",
         f"`python benchmarks/inner_loop_speed.py{option}`: medians (and ranges) of "
@@ -341,10 +342,11 @@ def main(args: Args) -> None:
             ["setting", "contender", "ms a meta-step", "ratio", "wanted", "first call, s"],
             [row for name, result in results.items() for row in rows(name, result)],
         ),
+        notes(file),
     )
     print(text)
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "name")}
-    write(args.out / f"{args.name}.json", {"results": results, "settings": settings}, text)
+    write(file, {"results": results, "settings": settings}, text)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Args:
 
 
 def run_meta_training(name: str, seed: int, args: Args, timesteps: int | None) -> dict[str, Any]:
-    """Train, or go on with it, and evaluate on held-out tasks."""
+    """Trains, or goes on with an earlier training, and evaluates on held-out tasks."""
     out = args.runs / f"{name}-seed{seed}"
     folder = resumed_training("maml_trpo", name, seed, out, timesteps)
     config = folder.config()

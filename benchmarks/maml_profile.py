@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from result_files import RESULTS, page, span, table, write
+from result_files import RESULTS, notes, page, span, table, write
 
 import meta_rl.agents.maml_trpo as maml_trpo
 from meta_rl.agents.maml_trpo import MAMLTRPO
@@ -87,16 +87,18 @@ def main(args: Args) -> None:
     share = [row["MuJoCo"] / row["all"] for row in rows]
     gpu = "" if args.device == "cpu" else f", {torch.cuda.get_device_name(args.device)}"
     option = "" if args.device == "cpu" else f" --device {args.device}"
+    name = "maml_profile" if args.device == "cpu" else "maml_profile_gpu"
+    file = args.out / f"{name}.json"
     text = page(
         "A meta-iteration of MAML-TRPO",
         f"`python benchmarks/maml_profile.py{option}`: {args.env}, {steps:,} environment steps, "
         f"{count_cores()} cores{gpu}; medians of {args.iterations} iterations, in seconds.",
         table(["part", "seconds"], [[name, f"{medians[name]:.2f}"] for name in (*PARTS, "all")]),
         f"MuJoCo's share: **{np.median(share):.0%}** ({span(share, '.0%')}).",
+        notes(file),
     )
     print(text)
-    name = "maml_profile" if args.device == "cpu" else "maml_profile_gpu"
-    write(args.out / f"{name}.json", {"iterations": rows, "steps": steps}, text)
+    write(file, {"iterations": rows, "steps": steps}, text)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class Args:
     version: str = "en"
     """Version of bAbI: en (1,000 questions) or en-10k."""
     restarts: int = 10
-    """Number of trainings for each task of bAbI; the one with the lowest loss is tested."""
+    """Number of trainings for each task of bAbI; that of the lowest training loss is tested."""
     num_tasks: int = 500
     """Number of test sequences of each length, and of test episodes."""
     max_minutes: float = 90.0

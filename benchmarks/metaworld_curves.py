@@ -64,7 +64,7 @@ class Args:
 
 
 def run(agent: str, seed: int, args: Args) -> dict[str, Any]:
-    """Train, or go on with it, and evaluate on the test goals."""
+    """Trains, or goes on with an earlier training, and evaluates on the test goals."""
     out = args.runs / f"{agent}-{args.name}-seed{seed}"
     folder = resumed_training(agent, f"MetaWorldML1-{args.name}", seed, out, args.timesteps)
     config = folder.config()

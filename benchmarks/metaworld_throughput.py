@@ -73,7 +73,7 @@ def stepping(env: Any, space: gym.Space, num_envs: int) -> Measure:
 
 
 def contenders(args: Args) -> dict[str, Measure]:
-    """All that are installed."""
+    """The contenders that are installed, by name."""
     ours = meta_rl.make_task_vec("MetaWorldML1", args.num_envs)
     ours.reset(seed=0)
     theirs = importlib.import_module("metaworld").make_ml_envs(
@@ -152,7 +152,7 @@ def of_meta_world(arm: Arm, seconds: float) -> tuple[float, float]:
 
 @contextmanager
 def clock_in_mujoco(inside: list[float]) -> Iterator[None]:
-    """Add up the seconds that are spent in MuJoCo."""
+    """Adds up the seconds that are spent in MuJoCo."""
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:

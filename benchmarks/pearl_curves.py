@@ -119,7 +119,7 @@ class Training:
         self.curve: list[dict[str, Any]] = []
 
     def run(self) -> Iterator[PEARL]:
-        """Train, or go on; gives the agent after each interval."""
+        """Trains, or goes on; gives the agent after each interval."""
         model = self._begin()
         seconds = self.curve[-1]["seconds"] if self.curve else 0.0
         while model.num_timesteps < self.total_timesteps and seconds < 60.0 * self.args.minutes:
@@ -433,7 +433,7 @@ def report(trainings: list[Training], models: dict[tuple[str, int], PEARL], args
 
 
 def main(args: Args) -> None:
-    """Train all, then report."""
+    """Trains all learners, then writes the report."""
     unknown = set(args.learners) - set(LEARNERS)
     if unknown:
         raise SystemExit(f"unknown learners {sorted(unknown)}: {', '.join(LEARNERS)} exist")

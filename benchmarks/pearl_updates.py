@@ -52,7 +52,7 @@ KEPT_OPEN = contextlib.ExitStack()  # what goes on recording to the end
 
 @dataclass(frozen=True)
 class Sizes:
-    """What an update works on."""
+    """Sizes of the networks and batches of an update."""
 
     hidden: tuple[int, ...]
     encoder: tuple[int, ...]
@@ -100,7 +100,7 @@ def perceptron(*sizes: int) -> nn.Sequential:
 
 
 def transitions(task: int) -> dict[str, np.ndarray]:
-    """What a task's buffer holds: random numbers of the robot's sizes."""
+    """The transitions in a task's buffer: random numbers of the robot's sizes."""
     rng = np.random.default_rng(task)
     normal = {"obs": OBSERVATION, "action": ACTION, "reward": 1, "next_obs": OBSERVATION}
     drawn = {k: rng.normal(size=(FILLED, size)).astype(np.float32) for k, size in normal.items()}

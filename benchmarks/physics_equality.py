@@ -59,7 +59,7 @@ def read_state(env: Any) -> np.ndarray:
 
 
 def deviation(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Relative to the length of the state, ``[N]``."""
+    """Deviations relative to the length of the state, ``[N]``."""
     return np.linalg.norm(ours - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)
 
 

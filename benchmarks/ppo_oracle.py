@@ -30,7 +30,7 @@ BEST_PUBLISHED: dict[str, tuple[str, float]] = {  # return of an episode: the lo
 
 
 def told_name(tasks: str, earned: float) -> str:
-    """What the agent may be called: "oracle" only if no published learner earns more.
+    """The name that the agent may have: "oracle" only if no published learner earns more.
 
     Args:
         tasks: Name of the environment or of the setting.
@@ -54,7 +54,7 @@ def told_note(tasks: str, earned: float) -> str:
 def trained_oracle(
     env_id: str, file: Path, timesteps: int, *, seed: int = 0, **env_kwargs: Any
 ) -> tuple[TaskConditionedOracle, int, float]:
-    """Load it or, where the file does not exist, train and save it.
+    """Loads the agent or, where the file does not exist, trains and saves it.
 
     Returns:
         The agent, its environment steps, and the seconds that the training took: 0 if loaded.

@@ -1,4 +1,4 @@
-"""What the benchmarks share: files of results, their tables and notes, and resumed trainings.
+"""Parts that the benchmarks share: files of results, tables, notes and resumed trainings.
 
 A result is a JSON file in ``results/`` and a page of the same name, ``.md``, that a script makes
 from it. Notes that belong to a result (what was tried, and in which order) are written by hand
@@ -83,14 +83,14 @@ def page(title: str, *blocks: str | Sequence[str], versions: bool = True) -> str
 
 
 def write(file: Path, content: dict[str, Any], text: str) -> None:
-    """Write a result and the versions to its JSON file, and the page to the ``.md`` beside it."""
+    """Writes a result and the versions to its JSON file, and the page to the ``.md`` beside it."""
     content = {**content, "versions": package_versions()}
     write_atomically(file, json.dumps(content, indent=1, default=str) + "\n")
     write_atomically(file.with_suffix(".md"), text)
 
 
 def add_row(file: Path, row: dict[str, Any], column: str, order: Sequence[str]) -> list[Any]:
-    """Write a row in place of an earlier one of the same learner and seed; gives all rows.
+    """Writes a row in place of an earlier one of the same learner and seed; gives all rows.
 
     Args:
         file: JSON list of rows; made where there is none.
@@ -107,7 +107,7 @@ def add_row(file: Path, row: dict[str, Any], column: str, order: Sequence[str]) 
 def add_to_table(
     file: Path, rows: dict[str, Any], markdown: Callable[[dict[str, Any]], str], part: str = ""
 ) -> None:
-    """Write rows in place of earlier ones of the same names, and the page of all.
+    """Writes rows in place of earlier ones of the same names, and the page of all.
 
     Args:
         file: JSON object with ``rows`` and ``versions``; made where there is none.
@@ -174,7 +174,7 @@ def repeated_note(num_tasks: int, distinct_tasks: int, counted: str = "tasks") -
 
 
 def take_turns(contenders: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Measure each contender once in each turn; gives what was measured, by contender."""
+    """Measures each contender once in each turn; gives what was measured, by contender."""
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, measure in contenders.items():
@@ -190,7 +190,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> np.ndarray:
 def resumed_training(
     algo: str, tasks: str, seed: int, out: Path, timesteps: int | None = None
 ) -> RunFolder:
-    """Train with shipped settings, or go on from the run folder's checkpoint; gives the folder.
+    """Trains with shipped settings, or goes on from the run folder's checkpoint; gives the folder.
 
     Args:
         algo: Algorithm, as on the command line.

@@ -68,14 +68,14 @@ class PreviousStep(gym.Wrapper):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (self.num_arms + 4,), np.float32)
 
     def reset(self, **kwargs):
-        """Nothing before the first step."""
+        """Resets; the observation tells that nothing came before the first step."""
         _, info = self.env.reset(**kwargs)
         row = np.zeros(self.num_arms + 4, dtype=np.float32)
         row[[0, -1]] = 1.0
         return row, info
 
     def step(self, action):
-        """Append what was done."""
+        """Steps, and appends the action, the reward and the end to the observation."""
         _, reward, terminated, truncated, info = self.env.step(action)
         row = np.zeros(self.num_arms + 4, dtype=np.float32)
         row[[0, 1 + action]] = 1.0
@@ -84,7 +84,7 @@ class PreviousStep(gym.Wrapper):
 
 
 def env_steps_per_second(env: VectorEnv, seconds: float = 2.0) -> float:
-    """Random pulls, after a warm-up."""
+    """Environment steps per second with random pulls, after a warm-up."""
     env.reset(seed=0)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(16)]
@@ -133,7 +133,7 @@ def make_recurrent_ppo(args: Args, horizon: int, env: VecEnv) -> RecurrentPPO:
 
 
 def training_steps_per_second(model: RL2 | RecurrentPPO, args: Args, horizon: int) -> float:
-    """Of whole iterations; the first call of a model is its warm-up."""
+    """Training steps per second of whole iterations; a model's first call is its warm-up."""
     iteration = args.num_trials * horizon
     steps = -(-args.num_steps // iteration) * iteration
     began = time.perf_counter()
@@ -178,7 +178,7 @@ def row(ours: str, theirs: str, figures: dict[str, list[float]], what: str) -> l
 
 
 def main(args: Args) -> None:
-    """Measure, and write the tables."""
+    """Measures, and writes the tables."""
     torch.set_num_threads(args.threads)
     native = gym.make_vec(BANDIT, num_envs=args.num_envs)
     sync = SyncVectorEnv(

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import meta_rl
@@ -64,6 +65,35 @@ def test_tables_of_rl2(file: Path, script: Any) -> None:
     same_table(file, script("rl2_adaptation").as_markdown(name, (0,), rows))
     known = num_test_tasks(name)
     assert [row.get("distinct_tasks", row["num_tasks"]) for row in rows] == [known] * len(rows)
+
+
+def test_tables_of_classical_learners(script: Any) -> None:
+    for name in ("classical_bandits", "classical_mdps"):
+        file = RESULTS / f"{name}.json"
+        table = script(name).markdown(script("result_files").read(file), file)
+        assert file.with_suffix(".md").read_text(encoding="utf-8") == table
+
+
+def test_tables_of_memory_and_rl2(script: Any) -> None:
+    result = script("result_files").result
+    memory, rl2 = RESULTS / "memory_tables.json", RESULTS / "rl2_table.json"
+    pages = script("memory_tables").markdown(result("memory_tables")["rows"], memory)
+    assert memory.with_suffix(".md").read_text(encoding="utf-8") == pages
+    same_table(rl2, script("rl2_table").as_markdown(result("rl2_table")))
+
+
+def test_summaries_of_pearl_are_those_of_its_values(script: Any) -> None:
+    """The rows, which the documentation's tables show, tell the means of the tasks' returns."""
+    files = [path for path in RESULTS.glob("pearl_*.json") if "updates" not in path.stem]
+    assert len(files) >= 6
+    for file in files:
+        content = script("result_files").read(file)
+        assert content["rows"].keys() == content["values"].keys()
+        for learner, row in content["rows"].items():
+            values = np.array(content["values"][learner])
+            np.testing.assert_allclose(row["mean"], values.mean(axis=0))
+            last = content["curves"][f"{learner}-seed0"][-1]
+            assert (row["steps"], row["updates"]) == (last["steps"], last["updates"])
 
 
 def test_there_are_results_to_look_at() -> None:
