@@ -217,7 +217,7 @@ def described(result: EvaluationResult) -> dict[str, Any]:
 
 
 def evaluate_setting(name: str, learner: Any, tasks: Any, args: Args) -> dict[str, Any]:
-    """Evaluates on test tasks: also without rotations, in Lake's runs, on pairs, out of scope."""
+    """Evaluates on test tasks and, where there are such, by the other measures of the paper."""
     row = described(evaluate_adaptation(learner, tasks, args.num_tasks, seed=EVALUATION_SEED))
     if getattr(getattr(tasks.test, "pool", None), "turns", 1) > 1:
         straight = open_tasks(setting_config(name, args, test_rotations=False)).source

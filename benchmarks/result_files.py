@@ -200,6 +200,7 @@ def resumed_training(
         timesteps: Number of environment steps (default: the setting's).
     """
     from meta_rl.cli import Train, train
+    from meta_rl.cli.run_folder import RunFolder
 
     return train(
         Train(
@@ -208,7 +209,7 @@ def resumed_training(
             seed=seed,
             total_timesteps=timesteps,
             out=out,
-            resume=True,
+            resume=RunFolder(out).config_file.exists(),
             eval_tasks=0,
             quiet=True,
             checkpoint_interval=60.0,

@@ -96,6 +96,18 @@ def test_summaries_of_pearl_are_those_of_its_values(script: Any) -> None:
             assert (row["steps"], row["updates"]) == (last["steps"], last["updates"])
 
 
+def test_a_training_begins_and_goes_on(script: Any, tmp_path: Path) -> None:
+    """The same call begins where there is no run, does nothing at its end, and goes on further."""
+    training = script("result_files").resumed_training
+    found = []
+    for timesteps in (1, 1, 30_000):
+        folder = training("rl2", "BernoulliBandit", 0, tmp_path / "run", timesteps)
+        found.append(folder.learning_curve()["time/total_timesteps"])
+    first, again, further = found
+    assert first == again == further[:1]
+    assert len(further) == 2
+
+
 def test_there_are_results_to_look_at() -> None:
     assert len(MAML) >= 7
     assert len(RL2) >= 2
