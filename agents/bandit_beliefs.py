@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from meta_rl.rollout import Rollout
-from meta_rl.streams import TaskStreams
+from meta_rl.vector.streams import TaskStreams
 
 
 class BanditState(NamedTuple):

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from meta_rl.previous_step import AppendPreviousStep
+from meta_rl.arguments import check_count
 from meta_rl.rollout import Rollout
-from meta_rl.tasks import check_count
+from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 from .navigation import GRID_MOVES, grid_action
 
@@ -234,7 +234,7 @@ class SearchState(NamedTuple):
 class BayesOptimalSearch:
     """Bayes-optimal agent of grid navigation, which follows the best path until it finds the goal.
 
-    It sees rewards within an episode through :class:`meta_rl.previous_step.AppendPreviousStep`,
+    It sees rewards within an episode through :class:`.AppendPreviousStep`,
     with which the evaluator wraps the environment.
 
     Args:

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
+from meta_rl.arguments import check_count, check_number
 from meta_rl.inner_loop import (
     Params,
     hessian_vector_product,
@@ -20,11 +21,10 @@ from meta_rl.inner_loop import (
     of_every_task,
     task_gradients,
 )
-from meta_rl.policy_gradient import PolicyGradientAgent
-from meta_rl.task_policy import TaskPolicy
-from meta_rl.task_steps import Batch, check_finite, tasks_at_a_time
-from meta_rl.tasks import check_count, check_number
-from meta_rl.trust_region import Trial, trust_region_step
+from meta_rl.policy_gradient.agent import PolicyGradientAgent
+from meta_rl.policy_gradient.batch import Batch, check_finite, tasks_at_a_time
+from meta_rl.policy_gradient.policy import TaskPolicy
+from meta_rl.policy_gradient.trust_region import Trial, trust_region_step
 
 
 class MAMLTRPO(PolicyGradientAgent):
@@ -45,7 +45,7 @@ class MAMLTRPO(PolicyGradientAgent):
     search uses all steps.
 
     Args:
-        policy: Policy class, or ``"MlpPolicy"`` for :class:`meta_rl.task_policy.TaskPolicy`.
+        policy: Policy class, or ``"MlpPolicy"`` for :class:`.TaskPolicy`.
         env: An environment id, or a batch of task environments.
         meta_batch_size: Number of tasks at a time, M, where ``env`` is an id.
         envs_per_task: Number of episodes of each task for a gradient step, B.

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
-from meta_rl.previous_step import FlatEncoder
 from meta_rl.rollout import Rollout
-from meta_rl.tasks import Tasks
+from meta_rl.vector.task_arrays import Tasks
+from meta_rl.wrappers.previous_step import FlatEncoder
 
 
 class Predictor(Protocol):

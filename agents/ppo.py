@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from meta_rl.networks.actor_critic import ActorCritic, ActorState
+from meta_rl.on_policy.actor_critic import ActorCritic, ActorState
 from meta_rl.on_policy.agent import OnPolicyAgent
 from meta_rl.rollout import Rollout
 
@@ -22,7 +22,7 @@ class MemorylessActorCritic(ActorCritic):
     carry information about the task.
 
     Args:
-        observation_space: Flat ``Box`` of :class:`meta_rl.previous_step.AppendPreviousStep`.
+        observation_space: Flat ``Box`` of :class:`.AppendPreviousStep`.
         action_space: ``Discrete`` or ``Box`` space of actions.
         hidden_sizes: Sizes of the tanh layers, which policy and value function share.
         generator: Generator that draws the first weights and, later, the actions.

@@ -10,11 +10,11 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 from torch.func import grad
 
+from meta_rl.arguments import check_count, check_number
 from meta_rl.inner_loop import Params, adapt
-from meta_rl.policy_gradient import PolicyGradientAgent
-from meta_rl.task_policy import TaskPolicy
-from meta_rl.task_steps import Batch, check_finite, over_tasks
-from meta_rl.tasks import check_count, check_number
+from meta_rl.policy_gradient.agent import PolicyGradientAgent
+from meta_rl.policy_gradient.batch import Batch, check_finite, over_tasks
+from meta_rl.policy_gradient.policy import TaskPolicy
 
 
 class ProMP(PolicyGradientAgent):
@@ -27,7 +27,7 @@ class ProMP(PolicyGradientAgent):
     that sampled (equation 8). A few steps of Adam on the same data maximise it.
 
     Args:
-        policy: Policy class, or ``"MlpPolicy"`` for :class:`meta_rl.task_policy.TaskPolicy`.
+        policy: Policy class, or ``"MlpPolicy"`` for :class:`.TaskPolicy`.
         env: An environment id, or a batch of task environments.
         learning_rate: Step size of Adam: a number, or a function of the remaining progress (1 to
             0).

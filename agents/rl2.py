@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from meta_rl.memory import MemoryState, make_memory_core
-from meta_rl.networks.actor_critic import ActorCritic
+from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.on_policy.agent import OnPolicyAgent
 
 
@@ -21,7 +21,7 @@ class RecurrentActorCritic(ActorCritic):
     The memory is reset where the observation marks a new trial, and nowhere else.
 
     Args:
-        observation_space: Flat ``Box`` of :class:`meta_rl.previous_step.AppendPreviousStep`.
+        observation_space: Flat ``Box`` of :class:`.AppendPreviousStep`.
         action_space: ``Discrete`` or ``Box`` space of actions.
         core: Name in :data:`meta_rl.memory.MEMORY_CORES`.
         hidden_size: Size of the memory.

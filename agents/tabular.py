@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from meta_rl.rollout import Rollout
-from meta_rl.streams import TaskStreams
+from meta_rl.vector.streams import TaskStreams
 
 from .tabular_beliefs import (
     EMPIRICAL_PRIOR,

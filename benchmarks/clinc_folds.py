@@ -23,7 +23,7 @@ from few_shot_tables import Args as Training
 from result_files import RESULTS, page, read, table, with_interval, write
 
 from meta_rl.evaluation import EvaluationResult
-from meta_rl.few_shot.clinc150 import FOLDS
+from meta_rl.few_shot.data.clinc150 import FOLDS
 from meta_rl.few_shot.evaluation import final_scores
 from meta_rl.provenance import write_atomically
 

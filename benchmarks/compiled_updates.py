@@ -1,7 +1,7 @@
 """Speed of updates of few-shot learners, as they are and compiled (``learn(compile=True)``).
 
 Updates of shipped settings, drawing the tasks and the outer step included, on a CPU. Reptile with
-Omniglot's convolutions has, compiled, the gradient of :mod:`meta_rl.few_shot.strided_conv4`.
+Omniglot's convolutions has, compiled, the gradient of :mod:`.strided_conv4`.
 
     python benchmarks/compiled_updates.py
 """
@@ -20,7 +20,7 @@ from result_files import RESULTS, page, ratios, span, table, write
 
 from meta_rl.cli import Train, run_config
 from meta_rl.cli.training import make_model, open_tasks
-from meta_rl.freed_memory import keep_freed_memory
+from meta_rl.compute.freed_memory import keep_freed_memory
 
 
 @dataclass

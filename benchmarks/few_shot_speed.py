@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from meta_rl.few_shot import Omniglot
-from meta_rl.few_shot.omniglot import IMAGES
-from meta_rl.few_shot.sources import obtain
+from meta_rl.few_shot.data.omniglot import IMAGES
+from meta_rl.few_shot.data.sources import obtain
 
 
 @dataclass

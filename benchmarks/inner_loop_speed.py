@@ -17,7 +17,7 @@ checkout of it. All use the same parameters and data, and their gradients have t
 batch normalisation out, as ``backward`` through ``vmap`` of torch's own is wrong (see
 ``meta_loss``); the loops use torch's. Pixels are random: they do not matter for the time.
 
-All contenders keep freed memory, as the command line does (``meta_rl.freed_memory``): fast weights
+All contenders keep freed memory, as the command line does (``freed_memory``): fast weights
 of 32 such MLPs are tens of megabytes, which glibc's malloc would else take from the system and give
 back at every operation. ``--no-keep-memory`` measures that.
 
@@ -50,8 +50,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from meta_rl.batch_norm import BatchNorm
-from meta_rl.freed_memory import keep_freed_memory
+from meta_rl.compute.freed_memory import keep_freed_memory
+from meta_rl.few_shot.networks.batch_norm import BatchNorm
 from meta_rl.inner_loop import Params, detached, meta_gradient, meta_loss
 
 Step = Callable[[], list[Tensor]]

@@ -23,8 +23,8 @@ import tyro
 from result_files import RESULTS, page, span, table, write
 from scipy import optimize, special, stats
 
-from meta_rl.intervals import independent_spread, interquartile_mean, student_interval
-from meta_rl.task_design import Design
+from meta_rl.evaluation.intervals import independent_spread, interquartile_mean, student_interval
+from meta_rl.evaluation.task_design import Design
 
 TRAININGS = (3, 5, 10)
 TASKS = (10, 30, 100)

@@ -23,8 +23,8 @@ from result_files import RESULTS, notes, page, span, table, write
 
 import meta_rl.agents.maml_trpo as maml_trpo
 from meta_rl.agents.maml_trpo import MAMLTRPO
-from meta_rl.freed_memory import keep_freed_memory
-from meta_rl.process_blocks import count_cores
+from meta_rl.compute.freed_memory import keep_freed_memory
+from meta_rl.vector.process_blocks import count_cores
 
 PARTS = {  # what is timed, and where it is found
     "MuJoCo": ("batch", "_roll_out"),

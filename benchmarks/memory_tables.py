@@ -27,13 +27,13 @@ from matplotlib.figure import Figure
 from result_files import RESULTS, add_to_table, notes, page, papers, read, span, table
 
 from meta_rl.few_shot import Omniglot
-from meta_rl.few_shot.babi import NUM_TASKS, Babi
+from meta_rl.few_shot.data.babi import NUM_TASKS, Babi
+from meta_rl.few_shot.data.sequences import CopyTasks
 from meta_rl.few_shot.evaluation import final_scores
 from meta_rl.few_shot.learner import FewShotLearner, task_loss
-from meta_rl.few_shot.mann import MANN
-from meta_rl.few_shot.memory_network import MemoryNetworkLearner
-from meta_rl.few_shot.sequence_learner import LSTMLearner, NTMLearner
-from meta_rl.few_shot.sequences import CopyTasks
+from meta_rl.few_shot.learners.mann import MANN
+from meta_rl.few_shot.learners.memory_network import MemoryNetworkLearner
+from meta_rl.few_shot.learners.sequence_learner import LSTMLearner, NTMLearner
 from meta_rl.provenance import git_commit, write_atomically
 
 LENGTHS = (20, 40, 80, 120)

@@ -25,7 +25,7 @@ import tyro
 from matplotlib import pyplot as plt
 from result_files import RESULTS, page, table, write
 
-from meta_rl.mujoco_batch import FULL_PHYSICS, MujocoBatch
+from meta_rl.physics.batch import FULL_PHYSICS, MujocoBatch
 
 ROBOTS = {
     "HalfCheetah-v5": "half_cheetah.xml",

@@ -15,7 +15,7 @@ from stable_baselines3 import PPO
 
 import meta_rl
 from meta_rl.agents.oracle import TaskConditionedOracle
-from meta_rl.task_batch import task_batch
+from meta_rl.vector.task_batch import task_batch
 
 TOLD = "agent that is told the task"
 

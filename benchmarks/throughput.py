@@ -33,7 +33,7 @@ from result_files import RESULTS, page, ratios, span, table, take_turns, write
 
 import meta_rl
 from meta_rl.envs.robot import Robot
-from meta_rl.registration import ENVIRONMENTS
+from meta_rl.make import ENVIRONMENTS
 
 NUM_ACTIONS = 64  # batches of random actions, drawn before the clock runs
 HORIZON = 1000  # of Gymnasium's robots

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from meta_rl.registration import ENVIRONMENTS, NAMESPACE
+from meta_rl.make import ENVIRONMENTS, NAMESPACE
 
 DOCS = Path(__file__).parent
 PIXELS = 240

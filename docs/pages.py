@@ -16,7 +16,7 @@ import gymnasium as gym
 
 from meta_rl.cli import listing
 from meta_rl.envs.metaworld import MetaWorldTask
-from meta_rl.registration import ENVIRONMENTS, NAMESPACE, PYTHON_ENVIRONMENTS
+from meta_rl.make import ENVIRONMENTS, NAMESPACE, PYTHON_ENVIRONMENTS
 
 PAGES = Path(__file__).parent / "environments"
 

@@ -9,9 +9,9 @@ from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
+from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count, count_tasks, take_tasks
 
-from . import map_picture as picture
 from .grid_navigation import MOVES, GridState, all_cells, moved, same_cell
 
 SEED = 2022

@@ -9,9 +9,8 @@ from array_api_compat import array_namespace, device
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
+from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
-
-from . import map_picture as picture
 
 MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
 """Displacements of the actions in x and y: stay, up, right, down, left."""

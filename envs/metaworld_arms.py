@@ -12,7 +12,7 @@ from unittest import mock
 import mujoco
 import numpy as np
 
-from meta_rl.mujoco_picture import make_gl_context
+from meta_rl.rendering.mujoco_picture import make_gl_context
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value  # everything that the next step depends on
 DRAWS = 2  # largest number of goals that a reset of Meta-World may ask for

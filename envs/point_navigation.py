@@ -11,9 +11,8 @@ from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
+from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit, check_count
-
-from . import map_picture as picture
 
 MAX_STEP = 0.1
 """Distance that an action of 1 moves the point along its axis."""

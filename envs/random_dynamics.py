@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from meta_rl.mujoco_batch import ModelPerTask, MujocoBatch
+from meta_rl.physics.batch import ModelPerTask, MujocoBatch
 from meta_rl.tasks import SampledTasks, Tasks, TaskSplit
 
 from .robot import FallingRobot, RobotState, check_weight, listed_split

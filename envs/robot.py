@@ -12,8 +12,8 @@ from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
-from meta_rl.mujoco_batch import MujocoBatch, Sensor
-from meta_rl.mujoco_picture import RobotCamera, RobotWindow, Scene
+from meta_rl.physics.batch import MujocoBatch, Sensor
+from meta_rl.rendering.mujoco_picture import RobotCamera, RobotWindow, Scene
 from meta_rl.tasks import (
     FiniteTasks,
     SampledTasks,

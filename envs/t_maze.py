@@ -9,9 +9,9 @@ from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
+from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
 
-from . import map_picture as picture
 from .grid_navigation import steps
 
 MOVES = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])

@@ -6,8 +6,8 @@ Importing registers the environments (``meta_rl/...-v0``) and loads nothing heav
 
 import lazy_loader
 
+from meta_rl.make import register_all
 from meta_rl.moved import keep_old_names
-from meta_rl.registration import register_all
 
 __version__ = "0.1.0"
 

@@ -3,9 +3,10 @@ from .algorithms import register_algorithm as register_algorithm
 from .checks import check_task_env as check_task_env
 from .definition import TaskFuncEnv as TaskFuncEnv
 from .evaluation import evaluate_adaptation as evaluate_adaptation
-from .evaluation_result import EvaluationResult as EvaluationResult
-from .making import make_task_vec as make_task_vec
-from .registration import register_task_env as register_task_env
+from .evaluation.result import EvaluationResult as EvaluationResult
+from .make import make_task_vec as make_task_vec
+from .make import register_task_env as register_task_env
+from .rendering.window import frame_grid as frame_grid
 from .rollout import Rollout as Rollout
 from .sb3 import sb3_env as sb3_env
 from .task_env import TaskEnv as TaskEnv
@@ -15,6 +16,5 @@ from .tasks import SampledTasks as SampledTasks
 from .tasks import TaskDistribution as TaskDistribution
 from .tasks import TaskSplit as TaskSplit
 from .tasks import UniformTasks as UniformTasks
-from .window import frame_grid as frame_grid
 
 __version__: str

@@ -10,15 +10,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from meta_rl.process_blocks import ProcessBlocks
-from meta_rl.task_assignment import TaskAssignment
-from meta_rl.task_batch import TaskBatch
-from meta_rl.tasks import (
-    Tasks,
-    TaskSplit,
-    check_count,
-    take_tasks,
-)
+from meta_rl.arguments import check_count
+from meta_rl.tasks import TaskSplit
+from meta_rl.vector.process_blocks import ProcessBlocks
+from meta_rl.vector.task_arrays import Tasks, take_tasks
+from meta_rl.vector.task_assignment import TaskAssignment
+from meta_rl.vector.task_batch import TaskBatch
 
 _CHECKED_ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 """Spaces whose actions are arrays and are checked; others are passed on unchecked."""
@@ -39,7 +36,7 @@ class TaskVectorAdapter(TaskBatch):
     Args:
         env_fns: Functions that make the environments, one each.
         asynchronous: Whether processes step blocks of neighbouring environments
-            (:class:`meta_rl.process_blocks.ProcessBlocks`), instead of one process that steps all
+            (:class:`.ProcessBlocks`), instead of one process that steps all
             in turn (default: False). The results are the same.
         num_processes: Largest number of processes (default: one for each core).
         context: Start method of the processes (default: that of :mod:`multiprocessing`).

@@ -27,19 +27,25 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from meta_rl.agent_file import read_description
 from meta_rl.arguments import check_count, plain
-from meta_rl.finite_state import FiniteState
-from meta_rl.making import as_task_vec, env_constructor, family_name, is_python, make_task_vec
+from meta_rl.compute.finite_state import FiniteState
+from meta_rl.compute.torch_state import set_generator_state
+from meta_rl.make import (
+    as_task_vec,
+    env_constructor,
+    family_name,
+    find_env_id,
+    is_python,
+    make_task_vec,
+)
 from meta_rl.provenance import whole_file
-from meta_rl.registration import find_env_id
 from meta_rl.rollout import Rollout
-from meta_rl.task_batch import task_batch
 from meta_rl.tasks import distinct_tasks
-from meta_rl.torch_generator import set_generator_state
 from meta_rl.vector.sb3_view import TaskVecEnvView
+from meta_rl.vector.task_batch import task_batch
 
 if TYPE_CHECKING:
     from meta_rl.algorithms import RunTasks, Settings
-    from meta_rl.evaluation_result import EvaluationResult
+    from meta_rl.evaluation.result import EvaluationResult
 
 
 class MetaAlgorithm(FiniteState, BaseAlgorithm):
@@ -54,7 +60,7 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
     Args:
         policy: Name in ``policy_aliases``, or a class.
         env: An environment id, a :class:`meta_rl.TaskVectorEnv`, anything that
-            :func:`meta_rl.making.as_task_vec` takes, or a view of one by :func:`meta_rl.sb3_env`.
+            :func:`meta_rl.make.as_task_vec` takes, or a view of one by :func:`meta_rl.sb3_env`.
         learning_rate: A number, or a function of the remaining progress (1 to 0).
         meta_batch_size: Tasks at a time, M. Not used where ``env`` is a batch already: there it is
             the number of sub-environments divided by ``envs_per_task``.

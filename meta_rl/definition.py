@@ -14,9 +14,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
-from meta_rl.streams import Draws
-from meta_rl.tasks import Tasks, TaskSplit, count_tasks
-from meta_rl.window import PictureWindow, Window
+from meta_rl.rendering.window import PictureWindow, Window
+from meta_rl.tasks import TaskSplit
+from meta_rl.vector.streams import Draws
+from meta_rl.vector.task_arrays import Tasks, count_tasks
 
 
 class TaskFuncEnv(FuncEnv):
@@ -28,7 +29,7 @@ class TaskFuncEnv(FuncEnv):
     array that they were given.
 
     Random numbers come from the ``rng`` that is passed in: a :class:`numpy.random.Generator`, or
-    :class:`meta_rl.streams.TaskStreams`, which has the same methods and a stream for each
+    :class:`meta_rl.vector.streams.TaskStreams`, which has the same methods and a stream for each
     sub-environment. The first axis of every draw is the batch (``rng.random((n, 3))``, never
     ``rng.random(3)`` shared by all). So a sub-environment behaves the same in every batch.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from meta_rl.tasks import check_count
+from meta_rl.arguments import check_count
 
 Params: TypeAlias = dict[str, Tensor]
 """Parameters by name; fast weights of a meta-batch have a leading task axis."""
@@ -148,7 +148,7 @@ def meta_loss(
     meta-gradient, with second derivatives unless ``first_order``. There is one exception: in torch
     2.13, second derivatives *through* ``vmap`` of torch's batch, layer and instance normalisation
     are wrong without any error if their scale adapts. With these layers use
-    :func:`meta_gradient`, or :class:`meta_rl.batch_norm.BatchNorm`.
+    :func:`meta_gradient`, or :class:`meta_rl.few_shot.networks.batch_norm.BatchNorm`.
 
     Args:
         inner_loss: Loss of the inner loop, for one task.

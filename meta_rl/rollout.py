@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from meta_rl.tasks import check_count
-from meta_rl.torch_threads import torch_threads
+from meta_rl.arguments import check_count
+from meta_rl.compute.torch_state import torch_threads
 
 Act: TypeAlias = Callable[[Any], tuple[np.ndarray, dict[str, np.ndarray]]]
 """``act(observations) -> (actions, extras)``, each with the leading axis ``[N, ...]``."""

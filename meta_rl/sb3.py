@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from meta_rl.append_task import AppendTask
-from meta_rl.making import make_task_vec
-from meta_rl.previous_step import AppendPreviousStep
+from meta_rl.make import make_task_vec
 from meta_rl.vector.sb3_view import TaskVecEnvView as TaskVecEnvView
+from meta_rl.wrappers.append_task import AppendTask
+from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 
 def sb3_env(
@@ -27,10 +27,10 @@ def sb3_env(
         resample_tasks: Whether a new task is drawn after every trial (default: True), or only at
             seeded resets.
         previous_step: Whether the previous action, reward and done flag are appended to the
-            observation, as for RL² (:class:`meta_rl.previous_step.AppendPreviousStep`; default:
+            observation, as for RL² (:class:`.AppendPreviousStep`; default:
             False).
         append_task: Whether the task is appended to the observation, for an oracle
-            (:class:`meta_rl.append_task.AppendTask`; default: False).
+            (:class:`meta_rl.wrappers.append_task.AppendTask`; default: False).
         **kwargs: Arguments of the family and of :class:`meta_rl.TaskVectorEnv` (``split=...``).
 
     Raises:

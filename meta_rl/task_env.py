@@ -12,20 +12,14 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from meta_rl.arguments import check_count
 from meta_rl.definition import TaskFuncEnv
-from meta_rl.streams import Draws, TaskStreams
-from meta_rl.task_assignment import TaskAssignment
-from meta_rl.task_batch import TaskBatch
-from meta_rl.tasks import (
-    Task,
-    Tasks,
-    TaskSplit,
-    add_task_axis,
-    check_count,
-    copy_tasks,
-    take_tasks,
-)
-from meta_rl.window import Window
+from meta_rl.rendering.window import Window
+from meta_rl.tasks import TaskSplit
+from meta_rl.vector.streams import Draws, TaskStreams
+from meta_rl.vector.task_arrays import Task, Tasks, add_task_axis, copy_tasks, take_tasks
+from meta_rl.vector.task_assignment import TaskAssignment
+from meta_rl.vector.task_batch import TaskBatch
 
 Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
 

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 
 from meta_rl import TaskEnv, TaskVectorEnv, make_task_vec
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.task_batch import TaskBatch, task_batch
+from meta_rl.vector.task_batch import TaskBatch, task_batch
 
 from .families import Corridor, PlainCorridor, PushedCorridor
 

@@ -16,10 +16,10 @@ from gymnasium.vector import AutoresetMode
 
 from meta_rl import TaskEnv, TaskVectorEnv, sb3_env
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.append_task import AppendTask
 from meta_rl.envs.point_navigation import PointNavigation
 from meta_rl.rollout import collect_episodes, collect_rollout
 from meta_rl.tasks import UniformTasks, held_out_split
+from meta_rl.wrappers.append_task import AppendTask
 
 from .agents.probe_families import ObservationReward, Probe
 from .families import Corridor, PushedCorridor

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from meta_rl.batch_norm import BatchNorm
+from meta_rl.few_shot.networks.batch_norm import BatchNorm
 from meta_rl.inner_loop import Params, meta_gradient, meta_loss
 
 

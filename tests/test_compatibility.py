@@ -20,7 +20,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecNormalize
 
 import meta_rl
-from meta_rl.registration import ENVIRONMENTS
+from meta_rl.make import ENVIRONMENTS
 
 REGISTERED = sorted(f"meta_rl/{name}" for name in ENVIRONMENTS)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from gymnasium.envs.mujoco.mujoco_env import expand_model_path
 
-from meta_rl.contact_pairs import list_contacts, mix_geoms
-from meta_rl.mujoco_batch import compile_model
+from meta_rl.physics.batch import compile_model
+from meta_rl.physics.contacts import list_contacts, mix_geoms
 
 LISTED = {"ant.xml": 13, "half_cheetah.xml": 8, "hopper.xml": 7, "walker2d_v5.xml": 7}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from meta_rl import TaskVectorEnv
 from meta_rl.agents.pearl import PEARL
-from meta_rl.cuda_graph import (
+from meta_rl.compute.cuda_graph import (
     CudaGraph,
     options,
     recordable,
@@ -30,7 +30,7 @@ from meta_rl.few_shot import (
     Siamese,
     sinusoid_mlp,
 )
-from meta_rl.few_shot.sinusoid import Sinusoid
+from meta_rl.few_shot.data.sinusoid import Sinusoid
 
 from .agents.probe_families import HiddenSign
 from .few_shot.small_data import blob_split, mlp
@@ -58,7 +58,7 @@ class EveryCallRecorded:
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A GPU; or a CPU that takes the way of a recording."""
     if request.param == "cpu":
-        for module in ("meta_rl.few_shot.device_work", "meta_rl.agents.pearl"):
+        for module in ("meta_rl.compute.device_work", "meta_rl.agents.pearl"):
             monkeypatch.setattr(f"{module}.CudaGraph", EveryCallRecorded)
             monkeypatch.setattr(f"{module}.is_recording", lambda: EveryCallRecorded.recording)
         monkeypatch.setattr(FewShotLearner, "check_can_record", lambda self: None)

@@ -19,7 +19,7 @@ import gymnasium as gym
 import pytest
 
 from meta_rl.cli import listing
-from meta_rl.registration import ENVIRONMENTS, PYTHON_ENVIRONMENTS
+from meta_rl.make import ENVIRONMENTS, PYTHON_ENVIRONMENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -25,7 +25,7 @@ from meta_rl.agents.oracle import TaskConditionedOracle
 from meta_rl.agents.pearl import PEARL
 from meta_rl.agents.rl2 import RL2
 from meta_rl.agents.tabular import mdp_learners
-from meta_rl.task_batch import task_batch
+from meta_rl.vector.task_batch import task_batch
 
 BANDIT, MDP, GRID, POINT = "BernoulliBandit", "TabularMDP", "GridNavigation", "PointNavigation"
 ROBOT, WALKER = "HalfCheetahVel", "Walker2dVel"  # a walker falls: its episodes differ in length

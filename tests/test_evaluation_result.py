@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from meta_rl import EvaluationResult
-from meta_rl.evaluation_result import interquartile_mean
+from meta_rl.evaluation.result import interquartile_mean
 
 INTERVALS = ("mean_interval", "iqm_interval", "total_mean_interval", "total_iqm_interval")
 

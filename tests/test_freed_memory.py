@@ -13,7 +13,7 @@ PROGRAM = """
 import resource
 import sys
 import torch
-from meta_rl.freed_memory import keep_freed_memory
+from meta_rl.compute.freed_memory import keep_freed_memory
 
 def fresh_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

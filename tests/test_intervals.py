@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from meta_rl.intervals import (
+from meta_rl.evaluation.intervals import (
     Spread,
     clopper_pearson,
     crossed_spread,
@@ -26,7 +26,7 @@ from meta_rl.intervals import (
     student_interval,
     trimmed_spread,
 )
-from meta_rl.task_design import Design
+from meta_rl.evaluation.task_design import Design
 
 
 def crossed(num_trainings: int, num_tasks: int, whole_distribution: bool = False) -> Design:

@@ -10,7 +10,7 @@ import pytest
 from meta_rl.cli import main
 from meta_rl.cli.listing import environment_facts, shipped_settings, table_lines
 from meta_rl.cli.settings import settings_for
-from meta_rl.few_shot.datasets import DATASETS
+from meta_rl.few_shot.data.datasets import DATASETS
 
 OURS = sorted(env_id for env_id in gym.registry if env_id.startswith("meta_rl/"))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from meta_rl.perceptron import perceptron
+from meta_rl.policy_gradient.perceptron import perceptron
 
 TASKS, STEPS = 3, 7
 Params = list[Tensor]

@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode
 
 from meta_rl import TaskEnv, TaskVectorEnv, make_task_vec
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.previous_step import AppendPreviousStep
+from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 from .families import Corridor, PlainCorridor, PushedCorridor
 

@@ -18,7 +18,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from meta_rl.process_blocks import ProcessBlocks, count_cores
+from meta_rl.vector.process_blocks import ProcessBlocks, count_cores
 
 NUM_ENVS = 5
 SEEN = spaces.Dict({"noise": spaces.Box(-9.0, 9.0, (2,), np.float64), "steps": spaces.Discrete(9)})

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from meta_rl.returns import discounted_returns, generalized_advantages, linear_baseline
+from meta_rl.policy_gradient.returns import (
+    discounted_returns,
+    generalized_advantages,
+    linear_baseline,
+)
 
 REWARDS = np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
 VALUES = np.array([[0.5, 0.5], [1.0, 1.0], [1.5, 1.5]])

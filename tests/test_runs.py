@@ -25,7 +25,7 @@ from meta_rl.cli import main
 from meta_rl.cli.run_folder import AppendingCSV, RunConfig, RunFolder
 from meta_rl.cli.settings import find_settings, settings_for
 from meta_rl.cli.training import Checkpoints, Validation
-from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS
+from meta_rl.make import NAMESPACE, PYTHON_ENVIRONMENTS
 
 STEPS = AppendingCSV.STEPS
 AGENTS = algorithms_by_kind()["agents"]

@@ -10,8 +10,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from meta_rl.mujoco_batch import FULL_PHYSICS, MujocoBatch
-from meta_rl.shared_rollout import Rollouts, SharedRollout
+from meta_rl.physics.batch import FULL_PHYSICS, MujocoBatch
+from meta_rl.physics.shared_rollout import Rollouts, SharedRollout
 
 PENDULUM = """
 <mujoco><worldbody><body><joint name="hinge" axis="0 1 0"/><geom size="0.1" pos="0.5 0 0"/></body>

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from meta_rl.streams import TaskStreams
+from meta_rl.vector.streams import TaskStreams
 
 NUM = 20_000
 SEEDS = np.random.default_rng(0).integers(2**63, size=NUM)

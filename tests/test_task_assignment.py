@@ -13,8 +13,8 @@ import pytest
 
 from meta_rl import TaskEnv, TaskVectorEnv
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.task_assignment import TaskAssignment
 from meta_rl.tasks import UniformTasks
+from meta_rl.vector.task_assignment import TaskAssignment
 
 from .families import Corridor
 

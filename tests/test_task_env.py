@@ -20,8 +20,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import meta_rl
 from meta_rl import TaskEnv, TaskVectorEnv, check_task_env, make_task_vec
-from meta_rl.making import as_task_vec, family_name
-from meta_rl.registration import ENVIRONMENTS, find_env_id, register_all
+from meta_rl.make import ENVIRONMENTS, as_task_vec, family_name, find_env_id, register_all
 
 from .families import Corridor, PushedCorridor
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.func import grad, vmap
 
-from meta_rl.task_policy import MIN_LOG_STD, TaskPolicy
+from meta_rl.policy_gradient.policy import MIN_LOG_STD, TaskPolicy
 
 FREE = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 BOUNDED = spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 1.0]), dtype=np.float64)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
 from meta_rl.inner_loop import Params
-from meta_rl.trust_region import (
+from meta_rl.policy_gradient.trust_region import (
     Trial,
     TrustRegionStep,
     flatten,

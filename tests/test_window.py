@@ -20,8 +20,8 @@ import pytest
 import meta_rl
 from meta_rl import TaskEnv, TaskVectorEnv, frame_grid
 from meta_rl.envs.point_navigation import PointRobot
-from meta_rl.mujoco_picture import check_screen
-from meta_rl.window import PictureWindow
+from meta_rl.rendering.mujoco_picture import check_screen
+from meta_rl.rendering.window import PictureWindow
 
 from .families import Corridor
 

@@ -13,8 +13,8 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
-from meta_rl.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
-from meta_rl.tasks import check_count, check_number
+from meta_rl.arguments import check_count, check_number
+from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
 
 from .collection import TaskCollection
 from .encoders import GivenLatent, RecurrentEncoder

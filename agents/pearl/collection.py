@@ -13,9 +13,9 @@ from torch import Tensor
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.rollout import Rollout, collect_rollout
-from meta_rl.task_batch import task_batch
-from meta_rl.tasks import FiniteTasks, Tasks, count_tasks, take_tasks
-from meta_rl.training_steps import Stop, TrainingSteps
+from meta_rl.vector.task_arrays import Tasks, count_tasks, take_tasks
+from meta_rl.vector.task_batch import task_batch
+from meta_rl.vector.training_steps import Stop, TrainingSteps
 
 from .encoders import Belief, RecurrentEncoder
 from .networks import LatentActorCritic
@@ -110,10 +110,9 @@ class TaskCollection(MetaAlgorithm):
             return
         train = task_batch(self.task_env).task_split.train
         self.task_space = train.space
-        if isinstance(train, FiniteTasks):
-            self.train_tasks = train.tasks
-        else:
-            self.train_tasks = train.sample_tasks(self.num_train_tasks, self.rng)
+        listed = getattr(train, "tasks", None)  # of FiniteTasks
+        drawn = listed is None
+        self.train_tasks = train.sample_tasks(self.num_train_tasks, self.rng) if drawn else listed
 
     def _make_replay(self) -> None:
         num_tasks = count_tasks(self.train_tasks)

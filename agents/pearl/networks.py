@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
-from meta_rl.torch_generator import weights_generator
+from meta_rl.compute.torch_state import weights_generator
 
 from .encoders import ENCODERS, mlp
 

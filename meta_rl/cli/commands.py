@@ -155,8 +155,8 @@ def run(command: Any) -> None:
         return None
     from meta_rl.cli.settings import check_threads
     from meta_rl.cli.training import evaluate, train
-    from meta_rl.freed_memory import keep_freed_memory
-    from meta_rl.torch_threads import torch_threads
+    from meta_rl.compute.freed_memory import keep_freed_memory
+    from meta_rl.compute.torch_state import torch_threads
 
     keep_freed_memory()
     with torch_threads(check_threads(command)):

@@ -14,8 +14,8 @@ from gymnasium.envs.registration import load_env_creator
 
 from meta_rl.algorithms import registered_algorithms
 from meta_rl.cli.settings import settings_for
-from meta_rl.few_shot.datasets import DATASETS, dataset_maker
-from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS
+from meta_rl.few_shot.data.datasets import DATASETS, dataset_maker
+from meta_rl.make import NAMESPACE, PYTHON_ENVIRONMENTS
 
 FACTS = "environments.json"
 """Facts about our own environments and data sets, by name.

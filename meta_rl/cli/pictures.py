@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from meta_rl.cli.run_folder import RunFolder, learning_columns
-from meta_rl.evaluation_result import EvaluationResult
+from meta_rl.evaluation.result import EvaluationResult
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Plot

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from meta_rl.algorithms import registered_algorithms
-from meta_rl.registration import NAMESPACE, find_env_id
+from meta_rl.make import NAMESPACE, find_env_id
 
 NOT_SETTINGS = (
     *("env", "env_kwargs", "policy_kwargs", "seed", "device", "_init_setup_model"),

@@ -33,7 +33,7 @@ from meta_rl.cli.settings import (
     with_schedules,
 )
 from meta_rl.evaluation import evaluate_adaptation
-from meta_rl.evaluation_result import EvaluationResult
+from meta_rl.evaluation.result import EvaluationResult
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Evaluate, Train

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 
-from meta_rl.few_shot.datasets import (
+from meta_rl.few_shot.data.datasets import (
     DATASETS,
     dataset_maker,
     find_dataset,
     numbers_in,
     open_dataset,
 )
-from meta_rl.few_shot.networks import RECIPES
+from meta_rl.few_shot.networks.feed_forward import RECIPES
 from meta_rl.tasks import TaskSplit
 
 if TYPE_CHECKING:
     from meta_rl.algorithms import RunTasks, Settings
-    from meta_rl.evaluation_result import EvaluationResult
+    from meta_rl.evaluation.result import EvaluationResult
 
 EVALUATED_TASKS = 600
 """Default number of tasks in an evaluation, for tasks that are drawn from a distribution."""

@@ -28,16 +28,16 @@ from meta_rl.arguments import (
     keyword_names,
     plain,
 )
-from meta_rl.cuda_graph import options, restore_options, set_rate
-from meta_rl.few_shot.arrays import as_tensor
-from meta_rl.few_shot.checked_inputs import CheckedInputs
+from meta_rl.compute.cuda_graph import options, restore_options, set_rate
+from meta_rl.compute.device_work import DeviceWork
+from meta_rl.compute.finite_state import FiniteState
+from meta_rl.compute.torch_state import set_generator_state
 from meta_rl.few_shot.command_line import OnCommandLine
-from meta_rl.few_shot.device_work import DeviceWork
-from meta_rl.few_shot.networks import RECIPES, check_sizes_known
+from meta_rl.few_shot.data.arrays import as_tensor
+from meta_rl.few_shot.data.checked_inputs import CheckedInputs
+from meta_rl.few_shot.networks.feed_forward import RECIPES, check_sizes_known
 from meta_rl.few_shot.training_log import TrainingLog, progress
-from meta_rl.finite_state import FiniteState
 from meta_rl.provenance import whole_file
-from meta_rl.torch_generator import set_generator_state
 
 Callback = Callable[["FewShotLearner"], "bool | None"]
 """A function that is called after every iteration; if it returns ``False``, training stops."""
@@ -62,7 +62,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
     accepted too; the state then has a task axis of one.
 
     Args:
-        network: One of :mod:`meta_rl.few_shot.networks`, or a module of your own from inputs
+        network: One of :mod:`.feed_forward`, or a module of your own from inputs
             ``[N, ...]`` to ``[N, outputs]``.
         meta_lr: Step size of Adam in the outer update: a number, or its first and last value.
         meta_batch_size: Number of tasks in an iteration, M.

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from meta_rl.arguments import check_count, check_flag, check_kind, check_names
-from meta_rl.few_shot.arrays import as_tensor, find_not_finite
+from meta_rl.few_shot.data.arrays import as_tensor, find_not_finite
 from meta_rl.tasks import TaskSplit
 
 
@@ -64,7 +64,7 @@ class FewShotTasks(NamedTuple):
     @classmethod
     def from_dataset(cls, dataset: Any, ways: int, shots: int, **settings: Any) -> FewShotSplit:
         """Makes tasks from a labelled ``torch.utils.data.Dataset``; see :func:`split_dataset`."""
-        from meta_rl.few_shot.own_data import DATASET_SETTINGS, split_dataset
+        from meta_rl.few_shot.data.own_data import DATASET_SETTINGS, split_dataset
 
         check_names(settings, DATASET_SETTINGS, "from_dataset")
         return split_dataset(dataset, ways, shots, **settings)
@@ -72,7 +72,7 @@ class FewShotTasks(NamedTuple):
     @classmethod
     def from_folder(cls, path: str | Path, ways: int, shots: int, **settings: Any) -> FewShotSplit:
         """Makes tasks from a folder of images by class; see :func:`split_folder`."""
-        from meta_rl.few_shot.own_data import split_folder
+        from meta_rl.few_shot.data.own_data import split_folder
 
         return split_folder(path, ways, shots, **settings)
 

@@ -15,24 +15,24 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
-from meta_rl.networks.actor_critic import ActorCritic
-from meta_rl.previous_step import AppendPreviousStep
-from meta_rl.returns import generalized_advantages
+from meta_rl.arguments import check_count, check_number
+from meta_rl.on_policy.actor_critic import ActorCritic
+from meta_rl.policy_gradient.returns import generalized_advantages
 from meta_rl.rollout import Rollout, collect_rollout
-from meta_rl.task_batch import task_batch
-from meta_rl.tasks import check_count, check_number
-from meta_rl.training_steps import TrainingSteps
+from meta_rl.vector.task_batch import task_batch
+from meta_rl.vector.training_steps import TrainingSteps
+from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 
 class OnPolicyAgent(MetaAlgorithm):
     """Base class of agents that learn from whole trials by proximal policy optimisation.
 
     An agent adds its networks (``policy_aliases``: subclasses of
-    :class:`meta_rl.networks.actor_critic.ActorCritic`). It may replace the loss (:meth:`loss`) and
+    :class:`meta_rl.on_policy.actor_critic.ActorCritic`). It may replace the loss (:meth:`loss`) and
     the next states' values in the advantage estimate (:meth:`what_follows`).
 
     The policy sees the previous action, reward and done flag beside the observation, and the mark
-    of a new trial (:class:`meta_rl.previous_step.AppendPreviousStep`). A trial is
+    of a new trial (:class:`meta_rl.wrappers.previous_step.AppendPreviousStep`). A trial is
     ``episodes_per_trial * horizon`` steps (both of the environment). All trials have the same
     length, so that nothing is padded: an episode that ends early makes room for one more.
 

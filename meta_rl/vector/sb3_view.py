@@ -13,8 +13,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from meta_rl.rollout import true_successors
-from meta_rl.task_batch import task_batch
-from meta_rl.tasks import Tasks, add_task_axis, take_tasks
+from meta_rl.vector.task_arrays import Tasks, add_task_axis, take_tasks
+from meta_rl.vector.task_batch import task_batch
 
 EpisodeEnds: TypeAlias = dict[int, dict[str, Any]]
 """Return, length and time of episodes that ended, by the number of the sub-environment."""

@@ -14,8 +14,8 @@ from meta_rl import TaskVectorEnv
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.promp import ProMP
 from meta_rl.inner_loop import detached
+from meta_rl.policy_gradient.batch import Batch
 from meta_rl.rollout import Rollout
-from meta_rl.task_steps import Batch
 
 from ..families import Corridor
 

@@ -29,9 +29,9 @@ from meta_rl import TaskVectorEnv, evaluate_adaptation, sb3_env
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.cli import main
 from meta_rl.inner_loop import Params, adapt
-from meta_rl.policy_gradient import FastWeights, PolicyGradientAgent
+from meta_rl.policy_gradient.agent import FastWeights, PolicyGradientAgent
+from meta_rl.policy_gradient.trust_region import flatten, unflatten
 from meta_rl.rollout import Rollout
-from meta_rl.trust_region import flatten, unflatten
 
 from ..families import Corridor, PushedCorridor
 from ..learning import Learned

@@ -15,7 +15,7 @@ from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
 from meta_rl.agents.pearl import PEARL
 from meta_rl.agents.promp import ProMP
 from meta_rl.agents.rl2 import RL2
-from meta_rl.torch_generator import set_generator_state, weights_generator
+from meta_rl.compute.torch_state import set_generator_state, weights_generator
 
 OFF_POLICY: dict[str, Any] = {
     "num_train_tasks": 4,

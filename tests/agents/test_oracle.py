@@ -15,8 +15,8 @@ from stable_baselines3 import PPO
 
 from meta_rl import TaskVectorEnv, evaluate_adaptation, sb3_env
 from meta_rl.agents.oracle import TaskConditionedOracle
-from meta_rl.append_task import AppendTask
 from meta_rl.rollout import Rollout
+from meta_rl.wrappers.append_task import AppendTask
 
 from ..families import LENGTHS, Corridor, PushedCorridor
 from ..learning import Learned

@@ -22,7 +22,7 @@ from torch.distributions import kl_divergence
 from meta_rl import TaskVectorEnv, evaluate_adaptation
 from meta_rl.agents.promp import ProMP
 from meta_rl.inner_loop import Params, adapt
-from meta_rl.trust_region import flatten, unflatten
+from meta_rl.policy_gradient.trust_region import flatten, unflatten
 
 from ..families import Corridor, PushedCorridor
 from ..learning import Learned

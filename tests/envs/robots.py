@@ -35,7 +35,7 @@ MODELS = [name for name in ROBOTS if "RandParams" in name]
 
 
 def make_definition(name: str, **kwargs: Any) -> Robot:
-    spec = gym.spec(meta_rl.registration.find_env_id(name))
+    spec = gym.spec(meta_rl.make.find_env_id(name))
     definition = build_definition(spec.kwargs["definition"], {"nthread": 1, **kwargs})
     assert isinstance(definition, Robot)
     return definition

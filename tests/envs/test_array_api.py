@@ -17,7 +17,7 @@ import torch
 
 from meta_rl import TaskFuncEnv
 from meta_rl.envs.robot import Robot
-from meta_rl.registration import ENVIRONMENTS
+from meta_rl.make import ENVIRONMENTS
 from meta_rl.tasks import count_tasks
 
 DRAWING = ("BernoulliBandit-v0", "GaussianBandit-v0", "TabularMDP-v0")

@@ -26,7 +26,7 @@ from meta_rl.algorithms import RunTasks
 from meta_rl.cli import main
 from meta_rl.envs import metaworld as ours
 from meta_rl.envs.metaworld_goals import Goals, benchmark_goals, import_metaworld
-from meta_rl.registration import PYTHON_ENVIRONMENTS
+from meta_rl.make import PYTHON_ENVIRONMENTS
 
 from ..families import QuickSuccess
 

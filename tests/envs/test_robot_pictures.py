@@ -14,7 +14,7 @@ from gymnasium.envs.mujoco.mujoco_env import expand_model_path
 
 import meta_rl
 from meta_rl import mujoco_picture
-from meta_rl.mujoco_picture import RobotCamera, make_gl_context
+from meta_rl.rendering.mujoco_picture import RobotCamera, make_gl_context
 
 WIDTH, HEIGHT = 160, 120
 

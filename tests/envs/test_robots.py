@@ -21,7 +21,7 @@ from gymnasium.vector import AutoresetMode
 
 import meta_rl
 from meta_rl.envs.robot import Robot, RobotState
-from meta_rl.mujoco_batch import FULL_PHYSICS
+from meta_rl.physics.batch import FULL_PHYSICS
 from meta_rl.tasks import take_tasks
 
 from .robots import DYNAMICS, MODELS, REWARDS, ROBOTS, draw_tasks, make_definition, nominal_tasks

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from meta_rl.few_shot.babi import ARCHIVES, Babi, encode, parse, vocabulary_of
+from meta_rl.few_shot.data.babi import ARCHIVES, Babi, encode, parse, vocabulary_of
 
 from .small_data import real_data
 

@@ -22,8 +22,8 @@ from meta_rl.cli import Train, main, run_config
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import settings_for
 from meta_rl.few_shot import MAML, FewShotLearner
-from meta_rl.few_shot.datasets import DATASETS, find_dataset, numbers_in
-from meta_rl.few_shot.networks import RECIPES
+from meta_rl.few_shot.data.datasets import DATASETS, find_dataset, numbers_in
+from meta_rl.few_shot.networks.feed_forward import RECIPES
 
 from .small_data import real_data
 

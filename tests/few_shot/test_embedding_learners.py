@@ -12,10 +12,10 @@ from torch import Tensor
 
 from meta_rl import evaluate_adaptation
 from meta_rl.few_shot import MatchingNet, NearestNeighbour, ProtoNet, Siamese, conv4
-from meta_rl.few_shot.embedding import Memory, shots_of
-from meta_rl.few_shot.matching import FullContext
-from meta_rl.few_shot.protonet import squared_distances
-from meta_rl.few_shot.siamese import distort_images
+from meta_rl.few_shot.learners.embedding import Memory, shots_of
+from meta_rl.few_shot.learners.matching import FullContext
+from meta_rl.few_shot.learners.protonet import squared_distances
+from meta_rl.few_shot.learners.siamese import distort_images
 
 from ..learning import Learned
 from .small_data import Same, blob_split, mlp

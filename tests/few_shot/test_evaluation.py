@@ -15,7 +15,7 @@ import meta_rl
 from meta_rl import EvaluationResult
 from meta_rl.few_shot import MAML, ProtoNet, Sinusoid
 from meta_rl.few_shot.evaluation import final_scores, out_of_scope_auroc
-from meta_rl.few_shot.networks import sinusoid_mlp
+from meta_rl.few_shot.networks.feed_forward import sinusoid_mlp
 from meta_rl.few_shot.tasks import FrozenTasks
 
 from .small_data import Linear1, blob_split, mlp

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from meta_rl.few_shot import Clinc150, Sinusoid, clinc150, texts
-from meta_rl.few_shot.sinusoid import FunctionTasks
+from meta_rl.few_shot.data.sinusoid import FunctionTasks
 
 from .small_data import real_data
 

@@ -26,7 +26,7 @@ from meta_rl.few_shot import (
     sinusoid_mlp,
 )
 from meta_rl.few_shot.learner import task_loss
-from meta_rl.few_shot.networks import draw_weights
+from meta_rl.few_shot.networks.feed_forward import draw_weights
 from meta_rl.few_shot.tasks import class_split
 from meta_rl.inner_loop import adapt_tasks
 

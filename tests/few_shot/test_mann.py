@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from meta_rl.few_shot.mann import (
+from meta_rl.few_shot.learners.mann import (
     MANN,
     MANNCell,
     by_presentation,

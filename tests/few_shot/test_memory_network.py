@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from meta_rl import evaluate_adaptation
-from meta_rl.few_shot.memory_network import (
+from meta_rl.few_shot.learners.memory_network import (
     MemoryNetwork,
     MemoryNetworkLearner,
     bag_of_words,

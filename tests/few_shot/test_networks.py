@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 
 from meta_rl.few_shot import conv4, koch_network, omniglot_mlp, sinusoid_mlp, text_encoder
-from meta_rl.few_shot.networks import RECIPES, FewShotNetwork
+from meta_rl.few_shot.networks.feed_forward import RECIPES, FewShotNetwork
 
 
 def count(network: nn.Module) -> int:

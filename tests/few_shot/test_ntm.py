@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from meta_rl.few_shot.ntm import (
+from meta_rl.few_shot.data.sequences import CopyTasks
+from meta_rl.few_shot.learners.sequence_learner import LSTMLearner, NTMLearner
+from meta_rl.memory.ntm import (
     NTM,
     content_weights,
     cosines,
@@ -18,8 +20,6 @@ from meta_rl.few_shot.ntm import (
     shift,
     write,
 )
-from meta_rl.few_shot.sequence_learner import LSTMLearner, NTMLearner
-from meta_rl.few_shot.sequences import CopyTasks
 
 from ..learning import Learned
 

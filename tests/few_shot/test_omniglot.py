@@ -16,7 +16,7 @@ from PIL import Image
 
 import meta_rl
 from meta_rl.few_shot import NearestNeighbour, Omniglot, lake_runs, omniglot
-from meta_rl.few_shot.sources import contents_digest
+from meta_rl.few_shot.data.sources import contents_digest
 
 from .small_data import real_data
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from meta_rl.few_shot.sequences import (
+from meta_rl.few_shot.data.sequences import (
     AssociativeRecallTasks,
     CopyTasks,
     RepeatCopyTasks,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meta_rl.few_shot.sources import Source, obtain, open_zip
+from meta_rl.few_shot.data.sources import Source, obtain, open_zip
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from torch.func import grad_and_value, vmap
 
 from meta_rl.few_shot import conv4, omniglot_mlp
 from meta_rl.few_shot.learner import task_loss
-from meta_rl.few_shot.strided_conv4 import StridedConv4
+from meta_rl.few_shot.networks.strided_conv4 import StridedConv4
 from meta_rl.inner_loop import Params
 
 NUM_TASKS = 3

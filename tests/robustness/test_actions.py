@@ -12,7 +12,7 @@ from gymnasium import spaces
 import meta_rl
 from meta_rl import make_task_vec, sb3_env
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.task_batch import check_actions
+from meta_rl.vector.task_batch import check_actions
 
 CONTINUOUS = ["meta_rl/PointNavigation-v0", "meta_rl/HalfCheetahVel-v0"]
 BAD = [np.nan, np.inf, -np.inf]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from meta_rl.few_shot import FewShotLearner, MatchingNet, NearestNeighbour, ProtoNet
-from meta_rl.few_shot.protonet import squared_distances
+from meta_rl.few_shot.learners.protonet import squared_distances
 
 LEARNERS: dict[str, Callable[[], FewShotLearner]] = {
     "nearest": lambda: NearestNeighbour(device="cpu"),

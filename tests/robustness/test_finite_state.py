@@ -12,8 +12,8 @@ from torch import nn
 
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import main
+from meta_rl.compute.finite_state import broken_part
 from meta_rl.few_shot import FewShotLearner
-from meta_rl.finite_state import broken_part
 
 from .every_agent import AGENTS, Signs, learned, make_agent
 from .every_learner import CASES

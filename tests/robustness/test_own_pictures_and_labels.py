@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
 from meta_rl.few_shot import FewShotTasks, ProtoNet, conv4, text_encoder
-from meta_rl.few_shot.images import check_background, image_tensor, read_image
+from meta_rl.few_shot.data.images import check_background, image_tensor, read_image
 
 WHITE = (255, 255, 255)
 

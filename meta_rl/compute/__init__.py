@@ -1,0 +1,1 @@
+"""How updates are computed: devices, threads, generators, recorded and guarded steps."""

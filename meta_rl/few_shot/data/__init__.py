@@ -1,0 +1,1 @@
+"""Data sets, and conversions of the user's own data to few-shot tasks."""

@@ -1,0 +1,226 @@
+"""A policy and a value function that read the same features, for on-policy agents."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal
+
+from meta_rl.compute.finite_state import check_chances
+from meta_rl.compute.torch_state import weights_generator
+
+ActorState: TypeAlias = tuple[Tensor, ...]
+"""The state that the network carries from step to step; every leaf is ``[N, ...]``."""
+
+
+class ActorCritic(BasePolicy):
+    """Base class of networks for :class:`meta_rl.on_policy.agent.OnPolicyAgent`.
+
+    A subclass makes its own layers and calls :meth:`make_heads` at the end of its constructor. It
+    computes the heads' input: :meth:`step` for a single step, :meth:`features` for whole trials.
+
+    Observations are those of :class:`.AppendPreviousStep`: flat, with the
+    previous action, reward and done flag, and in the last column the mark of a new trial.
+
+    Letters: N trials, T steps, O numbers in an observation, H features.
+
+    Args:
+        observation_space: Flat ``Box`` of that wrapper.
+        action_space: ``Discrete`` or ``Box`` space of actions.
+        generator: Generator that draws the first weights and, later, the actions.
+        log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
+
+    Attributes:
+        num_outputs: Number of the actor's outputs: logits, or means of a ``Box``.
+        return_scale: Factor of the critic's output. Returns of long trials are large, and so large
+            an error would dominate the policy's gradient in shared layers.
+    """
+
+    num_outputs: int
+    optimizer: torch.optim.Optimizer
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete | spaces.Box,
+        generator: torch.Generator,
+        log_std_init: float = 0.0,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        self.action_space: spaces.Discrete | spaces.Box
+        self.observation_space: spaces.Box
+        if isinstance(action_space, spaces.Discrete):
+            self.num_outputs = int(action_space.n)
+        else:
+            self.num_outputs = math.prod(action_space.shape)
+            self.log_std = nn.Parameter(torch.full((self.num_outputs,), log_std_init))
+        self.generator = generator
+
+    def make_heads(self, num_features: int) -> torch.Generator:
+        """Makes actor and critic on ``num_features`` features, and draws all first weights.
+
+        Weights are orthogonal, biases are zero, and the first policy is nearly uniform.
+
+        Returns:
+            The generator of the weights, for parameters that the subclass draws itself.
+        """
+        self.actor = nn.Linear(num_features, self.num_outputs)
+        self.critic = nn.Linear(num_features, 1)
+        self.return_scale: Tensor
+        self.register_buffer("return_scale", torch.ones(()))
+        generator = weights_generator(self.generator)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name == "log_std":
+                    continue
+                if parameter.dim() < 2:
+                    nn.init.zeros_(parameter)
+                    continue
+                gain, blocks = self.first_weights(name, parameter)
+                for block in blocks:
+                    nn.init.orthogonal_(block, gain, generator=generator)
+        return generator
+
+    def first_weights(self, name: str, weight: Tensor) -> tuple[float, Sequence[Tensor]]:
+        """Returns the gain of a layer's first weights, and the blocks that are each orthogonal."""
+        return (0.01 if name == "actor.weight" else 1.0), [weight]
+
+    @abstractmethod
+    def initial_state(self, num: int) -> ActorState:
+        """Returns the state before the first step of ``num`` trials."""
+
+    @abstractmethod
+    def step(self, obs: Tensor, state: ActorState) -> tuple[Tensor, ActorState]:
+        """Returns features ``[N, H]`` of one step's observations ``[N, O]``, and the next state."""
+
+    @abstractmethod
+    def features(self, obs: Tensor, state: ActorState) -> Tensor:
+        """Returns features ``[T, N, H]`` of whole trials ``[T, N, O]``, from the first step on."""
+
+    def forward(
+        self, obs: Tensor, state: ActorState, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, ActorState]:
+        """Acts for one step.
+
+        Args:
+            obs: Observations of the step, ``[N, O]``.
+            state: State before the step.
+            deterministic: Whether to take the most likely action instead of a draw.
+
+        Returns:
+            Actions ``[N, ...]``, values ``[N]``, log-probabilities ``[N]``, and the next state.
+        """
+        hidden, state = self.step(obs, state)
+        policy = self.distribution(hidden)
+        actions = policy.mode if deterministic else self._draw(policy)
+        return actions, self.values(hidden), policy.log_prob(actions), state
+
+    def evaluate_actions(
+        self, obs: Tensor, actions: Tensor, state: ActorState
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Runs whole trials, from their first step on.
+
+        Args:
+            obs: Observations, ``[T, N, O]``.
+            actions: Actions that were taken, ``[T, N, ...]``.
+            state: State before the first step.
+
+        Returns:
+            Values, log-probabilities of the actions, and entropies, ``[T, N]`` each.
+        """
+        hidden = self.features(obs, state)
+        policy = self.distribution(hidden)
+        return self.values(hidden), policy.log_prob(actions), policy.entropy()
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """Returns expected returns, for features ``[..., H]``."""
+        return self.critic(hidden)[..., 0] * self.return_scale
+
+    @torch.no_grad()
+    def rescale_returns(self, scale: Tensor) -> None:
+        """Sets ``return_scale``, keeping the critic's values (PopArt: van Hasselt et al., 2016)."""
+        change = self.return_scale / scale
+        self.critic.weight.mul_(change)
+        self.critic.bias.mul_(change)
+        self.return_scale.copy_(scale)
+
+    def distribution(self, hidden: Tensor) -> Distribution:
+        """Returns the distribution of actions, for features ``[..., H]``."""
+        outputs = self.actor(hidden)
+        if isinstance(self.action_space, spaces.Discrete):
+            return Categorical(logits=outputs, validate_args=False)
+        means = outputs.unflatten(-1, self.action_space.shape)
+        spread = self.log_std.exp().view(self.action_space.shape).expand_as(means)
+        return Independent(Normal(means, spread, validate_args=False), len(self.action_space.shape))
+
+    def _draw(self, policy: Distribution) -> Tensor:
+        """Draws with the agent's own generator, which torch.distributions cannot take."""
+        if isinstance(policy, Categorical):
+            return torch.multinomial(check_chances(policy.probs), 1, generator=self.generator)[:, 0]
+        noise = torch.randn(policy.mean.shape, generator=self.generator, device=self.device)
+        return policy.mean + policy.stddev * noise
+
+    def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        """Acts in the first step of trials; :meth:`predict` carries the state on."""
+        return self(observation, self.initial_state(len(observation)), deterministic)[0]
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Acts, and carries the state on.
+
+        Args:
+            observation: Observations ``[N, O]``, or ``[O]`` for a single environment.
+            state: State that the previous call returned, leaves ``[N, ...]``; ``None`` before the
+                first step.
+            episode_start: Not used: the state is kept over the episodes of a trial, and the
+                observation marks where a trial begins.
+            deterministic: Whether to take the most likely action instead of a draw.
+
+        Returns:
+            Actions of ``action_space.dtype``, clipped to a ``Box``, and the next state.
+
+        Raises:
+            ValueError: The observations have another shape, or the state another number of trials.
+        """
+        array = np.asarray(observation, dtype=np.float32)
+        size = self.observation_space.shape[0]
+        single = array.shape == (size,)
+        batch = array[None] if single else array
+        if batch.ndim != 2 or batch.shape[1] != size:
+            raise ValueError(
+                f"observation: expected shape (N, {size}) with the previous step appended (as by "
+                f"meta_rl.sb3_env(..., previous_step=True)), got {array.shape}"
+            )
+        num = len(batch)
+        before = self.initial_state(num) if state is None else self._as_state(state, num)
+        with torch.inference_mode():
+            obs = torch.as_tensor(batch, device=self.device)
+            actions, _, _, after = self(obs, before, deterministic)
+        taken = self.clip(actions.cpu().numpy())
+        return (taken[0] if single else taken), tuple(leaf.cpu().numpy() for leaf in after)
+
+    def clip(self, actions: np.ndarray) -> np.ndarray:
+        """Clips actions to the bounds, and gives them the type, of the action space."""
+        if isinstance(self.action_space, spaces.Box):
+            actions = np.clip(actions, self.action_space.low, self.action_space.high)
+        return actions.astype(self.action_space.dtype, copy=False)
+
+    def _as_state(self, state: Any, num: int) -> ActorState:
+        like = self.initial_state(num)
+        expected, got = [tuple(leaf.shape) for leaf in like], [np.shape(leaf) for leaf in state]
+        if got != expected:
+            raise ValueError(f"state: expected leaves of shapes {expected}, got {got}")
+        return tuple(torch.as_tensor(leaf).to(part) for leaf, part in zip(state, like, strict=True))

@@ -1,0 +1,1 @@
+"""Batches of MuJoCo simulations: models, threads and contacts."""

@@ -1,0 +1,2 @@
+from .agent import FastWeights as FastWeights
+from .agent import PolicyGradientAgent as PolicyGradientAgent

@@ -1,0 +1,454 @@
+"""The base class of gradient-based meta-RL agents: their data, and the inner gradient step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.arguments import check_count, check_number
+from meta_rl.inner_loop import Params, in_chunks, of_every_task, task_gradients
+from meta_rl.policy_gradient.batch import (
+    Batch,
+    Place,
+    by_task,
+    check_finite,
+    merged_steps,
+    normalised,
+    packed,
+    real_rewards,
+    some_steps,
+    tasks_at_a_time,
+)
+from meta_rl.policy_gradient.policy import Outputs, TaskPolicy
+from meta_rl.policy_gradient.returns import (
+    discounted_returns,
+    generalized_advantages,
+    linear_baseline,
+)
+from meta_rl.rollout import Rollout, collect_episodes
+from meta_rl.vector.task_arrays import take_tasks
+from meta_rl.vector.task_batch import task_batch
+from meta_rl.vector.training_steps import TrainingSteps
+
+DATA = ("_supports", "_path", "_query", "_query_returns")
+"""Attributes that hold the data of the latest iteration; checkpoints do not contain them."""
+
+INNER_LOSSES = ("log_likelihood", "likelihood_ratio")
+
+
+class FastWeights(NamedTuple):
+    """The state of a gradient-based agent, which :meth:`PolicyGradientAgent.adapt` returns.
+
+    Attributes:
+        params: Parameters of each task's policy, ``[M, ...]`` each.
+        num_steps: Number of gradient steps so far, ``[M]``.
+    """
+
+    params: Params
+    num_steps: Tensor
+
+
+class PolicyGradientAgent(MetaAlgorithm):
+    """A policy that adapts by gradient steps on its own episodes; subclasses define the training.
+
+    An iteration samples ``envs_per_task`` episodes of every task with the initial parameters, takes
+    a step of the vanilla policy gradient on them, samples again with the fast weights, and so on
+    ``num_inner_steps`` times (Finn et al., 2017, algorithm 3). All tasks adapt and act at once.
+
+    A fixed horizon counts as the end of an episode: the value after it is 0, and the time is a
+    feature of the baseline. Advantages are normalised for each task.
+
+    Args:
+        policy: Policy class, or ``"MlpPolicy"`` for :class:`.TaskPolicy`.
+        env: Environment id, or batch of task environments.
+        learning_rate: Step size of the outer optimiser, where the algorithm has one.
+        meta_batch_size: Number of tasks at a time, M, where ``env`` is an id.
+        envs_per_task: Number of episodes of each task for a gradient step, B.
+        inner_lr: Step size α of the inner loop.
+        num_inner_steps: Number of inner steps in training. With 0, one policy is trained for all
+            tasks (the pre-trained baseline), which still adapts by gradient steps afterwards.
+        later_inner_lr: Step size of the steps after those (default: half of ``inner_lr``, as in
+            the evaluation of the MAML paper).
+        inner_loss: Name of the inner loss: ``"log_likelihood"`` (Finn et al., 2017), or
+            ``"likelihood_ratio"``, whose second derivative keeps the effect of the step on the
+            sampled trajectories (Rothfuss et al., "ProMP: Proximal Meta-Policy Search", 2019,
+            equation 6).
+        first_order: Whether inner gradients are treated as constants.
+        discount: Discount factor of rewards, from 0 to 1.
+        gae_lambda: Parameter λ of generalized advantage estimation, from 0 to 1.
+        env_kwargs: Arguments of the environment, where ``env`` is an id.
+        policy_kwargs: Arguments of the policy: ``hidden_sizes``, ``activation``,
+            ``log_std_init``, ``output_scale``.
+        stats_window_size: Number of episodes in the logged means.
+        tensorboard_log: Folder of TensorBoard events (default: none).
+        verbose: Amount of output: 0 for none, 1 for the training log.
+        seed: Seed of all randomness (default: drawn from the system's entropy).
+        device: Device of the networks.
+
+    Raises:
+        ValueError: A name is unknown, a count is below one, a number is outside its range, or
+            there is no environment (only :meth:`load` works without one).
+    """
+
+    policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": TaskPolicy}
+    policy: TaskPolicy
+    adapts_by_step = False
+
+    def __init__(
+        self,
+        policy: str | type[TaskPolicy],
+        env: GymEnv | VectorEnv | str | None,
+        learning_rate: float | Schedule,
+        *,
+        meta_batch_size: int,
+        envs_per_task: int,
+        inner_lr: float,
+        num_inner_steps: int,
+        later_inner_lr: float | None,
+        inner_loss: str,
+        first_order: bool,
+        discount: float,
+        gae_lambda: float,
+        **base: Any,
+    ) -> None:
+        if isinstance(policy, str):  # Stable-Baselines3 refuses the name with Dict observations
+            policy = self.policy_aliases.get(policy, policy)
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            meta_batch_size=meta_batch_size,
+            envs_per_task=envs_per_task,
+            supported_action_spaces=(spaces.Discrete, spaces.Box),
+            **base,
+        )
+        self.inner_lr = inner_lr
+        self.num_inner_steps = check_count("num_inner_steps", num_inner_steps, least=0)
+        self.later_inner_lr = inner_lr / 2 if later_inner_lr is None else later_inner_lr
+        if inner_loss not in INNER_LOSSES:
+            raise ValueError(f"inner_loss {inner_loss!r}: {', '.join(INNER_LOSSES)} exist")
+        self.inner_loss_kind = inner_loss
+        self.first_order = first_order
+        self.discount = discount
+        self.gae_lambda = gae_lambda
+        check_number("inner_lr", inner_lr, above=0.0)
+        check_number("later_inner_lr", self.later_inner_lr, above=0.0)
+        check_number("discount", discount, least=0.0, most=1.0)
+        check_number("gae_lambda", gae_lambda, least=0.0, most=1.0)
+
+    def _make_networks(self) -> None:
+        make_policy: Any = self.policy_class
+        kwargs = {"generator": self.generator, **self.policy_kwargs}
+        self.policy = make_policy(self.observation_space, self.action_space, **kwargs)
+        self.policy.to(self.device)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy"], []
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), *DATA]
+
+    def collect_rollouts(self, callback: BaseCallback) -> bool:
+        """Samples, adapts and samples again, on new training tasks."""
+        callback.on_rollout_start()
+        self._iteration = self._num_iterations + 1
+        observations = self.begin_tasks()
+        self._supports: list[Batch] = []
+        self._path: list[Params] = []  # fast weights after each inner step
+        state: FastWeights | None = None
+        returns = []
+        for step in range(self.num_inner_steps + 1):
+            if step:
+                observations = self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
+            rollout, going_on = self._run_episodes(observations, state, callback)
+            if not going_on:
+                return False
+            returns.append(self._check_rollout(rollout, self.place_in_training))
+            batch = self.as_batch(rollout, state)
+            if step < self.num_inner_steps:
+                self._supports.append(batch)
+                state = self._step_inner(batch, state, self.place_in_training)
+                self._path.append(state.params)
+        self._query, self._query_returns = batch, returns[-1]
+        self._log_returns(returns)
+        callback.on_rollout_end()
+        return True
+
+    def _run_episodes(
+        self, observations: Any, state: FastWeights | None, callback: BaseCallback
+    ) -> tuple[Rollout, bool]:
+        steps = TrainingSteps(self, callback)
+        parameters = self.policy.parameters_by_name() if state is None else state.params
+        parameters = {  # memory layout for fast products with rows of observations
+            name: value.mT.contiguous().mT if name.endswith("weight") else value
+            for name, value in parameters.items()
+        }
+
+        def act(observations: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+            outputs = self._outputs(observations, parameters, stacked=state is not None)
+            return self.policy.draw(outputs), {"policy_outputs": outputs[0].cpu().numpy()}
+
+        with torch.inference_mode():
+            rollout = collect_episodes(
+                self.task_env,
+                steps.watched(act),
+                observations,
+                keep_successors=False,
+                watch=steps,
+            )
+        rollout.envs_per_task = self.envs_per_task
+        return rollout, steps.going_on
+
+    def _outputs(self, observations: Any, params: Params, *, stacked: bool) -> Outputs:
+        """Returns the policy's outputs, ``[N, ...]``; fast weights act on M equal blocks of N."""
+        obs = self.policy.flat(observations)
+        if not stacked:
+            return self.policy.outputs(params, obs)
+        by_task = obs.unflatten(0, (len(next(iter(params.values()))), -1))
+        return tuple(part.flatten(0, 1) for part in self.policy.outputs(params, by_task))
+
+    def _check_rollout(self, rollout: Rollout, place: Place) -> np.ndarray:
+        """Checks a rollout, and returns the mean returns of the tasks, ``[M]``.
+
+        Raises:
+            FloatingPointError: A reward or an observation is not finite.
+        """
+        returns = real_rewards(rollout).sum(axis=0).reshape(-1, rollout.envs_per_task)
+        check_finite("a reward", torch.from_numpy(returns), place)
+        sums = self._flat_observations(rollout).sum(dim=(0, 2))
+        check_finite("an observation", sums.unflatten(0, (-1, rollout.envs_per_task)), place)
+        return returns.mean(axis=1)
+
+    def _flat_observations(self, rollout: Rollout) -> Tensor:
+        """Returns flat observations ``[T, N, O]``; those of masked steps are 0."""
+        flat = self.policy.flat(merged_steps(rollout.observations))
+        flat = flat.unflatten(0, rollout.rewards.shape)
+        if rollout.mask is None:
+            return flat
+        return torch.where(torch.as_tensor(rollout.mask, device=self.device)[..., None], flat, 0.0)
+
+    def place_in_training(self, index: int) -> str:
+        """Describes a task of the meta-batch for an error."""
+        task = take_tasks(task_batch(self.task_env).tasks, index * self.envs_per_task)
+        return f"task {index} ({task}) of the meta-batch in iteration {self._iteration}"
+
+    def as_batch(self, rollout: Rollout, state: FastWeights | None) -> Batch:
+        """Groups a rollout's steps by task, with advantages and the acting policy's outputs."""
+        mask = np.ones_like(rollout.terminated) if rollout.mask is None else rollout.mask
+        advantages, obs = self._advantages(rollout, mask)
+        parts = [obs, self.policy.as_units(rollout.actions), advantages]
+        if rollout.mask is None and "policy_outputs" in rollout.extras:
+            acted = rollout.extras["policy_outputs"]
+            parts.append(torch.as_tensor(acted, device=self.device))
+        per_task = rollout.envs_per_task
+        parts = [by_task(part, per_task) for part in parts]
+        real = by_task(torch.as_tensor(mask, device=self.device), per_task)
+        if not bool(real.all()):
+            parts, real = packed(parts, real)
+        obs, actions, advantages, *kept = parts
+        own = self.policy.parameters_by_name()
+        params = of_every_task(own, len(real)) if state is None else state.params
+        with torch.no_grad():
+            if kept:
+                old = self.policy.with_spread(params, kept[0])
+            else:
+                chunk_size = tasks_at_a_time(real)
+                old = in_chunks(self.policy.outputs, params, obs, chunk_size=chunk_size)
+            log_probs = self.policy.log_prob(old, actions)
+        return Batch(obs, actions, advantages, real.float(), old, log_probs)
+
+    def _advantages(self, rollout: Rollout, mask: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Returns advantages, normalised for each task, ``[T, N]``, and flat observations."""
+        num_steps, num_envs = mask.shape
+        per_task = rollout.envs_per_task
+        real = torch.as_tensor(mask, device=self.device)
+        rewards = real_rewards(rollout).astype(np.float32)
+        flat = self._flat_observations(rollout)
+        ends = rollout.terminated | rollout.truncated
+        ends[-1] = True
+        returns = discounted_returns(rewards, ends, self.discount)
+        times = torch.arange(num_steps, device=self.device)[:, None].expand(-1, num_envs)
+        fitted = linear_baseline(
+            by_task(flat, per_task),
+            by_task(times, per_task),
+            by_task(torch.as_tensor(returns, device=self.device), per_task),
+            by_task(real, per_task),
+        )
+        fitted = fitted.unflatten(1, (num_steps, per_task)).transpose(0, 1).flatten(1)
+        values = fitted.cpu().numpy()
+        following = np.concatenate([values[1:], np.zeros_like(values[:1])]) * ~ends
+        advantages = generalized_advantages(
+            rewards, values, following, ends, self.discount, self.gae_lambda
+        )
+        return normalised(torch.as_tensor(advantages, device=self.device), real, per_task), flat
+
+    def inner_loss(self, params: Params, support: Batch) -> Tensor:
+        """Computes the negative objective of the vanilla policy gradient, for one task."""
+        outputs = self.policy.outputs(params, support.obs)
+        log_probs = self.policy.log_prob(outputs, support.actions)
+        if self.inner_loss_kind == "likelihood_ratio":
+            return -support.mean((log_probs - support.old_log_probs).exp() * support.advantages)
+        return -support.mean(log_probs * support.advantages)
+
+    def stepped(self, params: Params, support: Batch, lr: float) -> Params:
+        """Makes a gradient step of every task's parameters, ``[M, ...]``, on its batch."""
+        gradients, _ = task_gradients(
+            self.inner_loss, params, support, chunk_size=tasks_at_a_time(support.mask)
+        )
+        return {name: value - lr * gradients[name] for name, value in params.items()}
+
+    def surrogate(self, params: Params, query: Batch) -> Tensor:
+        """Computes the importance-weighted objective of one task, at adapted parameters."""
+        return self.surrogate_and_kl(params, query)[0]
+
+    def kl(self, params: Params, query: Batch) -> Tensor:
+        """Computes the mean KL divergence of one task's policy from the policy that acted."""
+        return query.mean(self.policy.kl(query.old, self.policy.outputs(params, query.obs)))
+
+    def surrogate_and_kl(self, params: Params, query: Batch) -> tuple[Tensor, Tensor]:
+        """Computes :meth:`surrogate` and :meth:`kl` in one pass through the network."""
+        outputs = self.policy.outputs(params, query.obs)
+        log_probs = self.policy.log_prob(outputs, query.actions)
+        value = query.mean((log_probs - query.old_log_probs).exp() * query.advantages)
+        return value, query.mean(self.policy.kl(query.old, outputs))
+
+    def _step_inner(self, batch: Batch, state: FastWeights | None, place: Place) -> FastWeights:
+        """Makes one inner step of every task."""
+        num_tasks = len(batch.mask)
+        if state is None:
+            params = of_every_task(self.policy.parameters_by_name(), num_tasks)
+            done = torch.zeros(num_tasks, dtype=torch.int64)
+        else:
+            params, done = state.params, state.num_steps
+        trained = int(done.max()) < max(self.num_inner_steps, 1)
+        params = self.stepped(params, batch, self.inner_lr if trained else self.later_inner_lr)
+        check_finite("an inner gradient", params, place)
+        return FastWeights(params, done + 1)
+
+    def adapt(self, rollout: Rollout, state: FastWeights | None = None) -> FastWeights:
+        """Makes one policy-gradient step for every task, on the given episodes.
+
+        Args:
+            rollout: Episodes that the policy with this state played, one in each column;
+                ``rollout.envs_per_task`` neighbouring columns share a task.
+            state: Fast weights of the steps before; ``None`` (default) starts from the meta-trained
+                parameters.
+
+        Returns:
+            The fast weights, leaves ``[M, ...]``.
+
+        Raises:
+            FloatingPointError: A reward, an observation or a gradient is not finite.
+            ValueError: The state is for another number of tasks, or the columns are not a whole
+                number of tasks.
+        """
+        columns, per_task = rollout.rewards.shape[1], rollout.envs_per_task
+        if columns % per_task:
+            raise ValueError(f"{columns} columns: no whole number of tasks with {per_task} each")
+        if state is not None and len(state.num_steps) != columns // per_task:
+            raise ValueError(
+                f"a state of {len(state.num_steps)} tasks, but a rollout of {columns // per_task} "
+                f"({columns} columns, {per_task} for each task)"
+            )
+
+        def place(index: int) -> str:
+            return f"task {index} of {columns // per_task}"
+
+        self._check_rollout(rollout, place)
+        return self._step_inner(self.as_batch(rollout, state), state, place)
+
+    def predict(
+        self,
+        observation: Any,
+        state: FastWeights | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, FastWeights | None]:
+        """Chooses actions with the adapted parameters of each task.
+
+        Args:
+            observation: Observations ``[N, ...]``, or one observation.
+            state: Result of :meth:`adapt`, with N observations in M equal blocks; ``None``
+                (default) acts as before adaptation.
+            episode_start: Ignored; the policy has no memory.
+            deterministic: Whether the most likely action is taken (default: False).
+
+        Returns:
+            Actions inside the action space, and the unchanged state.
+
+        Raises:
+            ValueError: Observations have another shape, or their number is not a multiple of the
+                number of tasks.
+        """
+        single = self._is_single(observation)
+        batch = (
+            tree_map(lambda part: np.asarray(part)[None], observation) if single else observation
+        )
+        params = self.policy.parameters_by_name() if state is None else state.params
+        self._check_observation(batch, state)
+        with torch.inference_mode():
+            outputs = self._outputs(batch, params, stacked=state is not None)
+            actions = self.policy.draw(outputs, deterministic)
+        return (actions[0] if single else actions), state
+
+    def _is_single(self, observation: Any) -> bool:
+        """Tells whether this is one observation, and not a batch."""
+        space = self.observation_space
+        if isinstance(space, spaces.Dict) and isinstance(observation, dict):
+            key, space = next(iter(space.spaces.items()))
+            observation = observation.get(key)
+        return np.shape(observation) == space.shape
+
+    def _check_observation(self, batch: Any, state: FastWeights | None) -> None:
+        space = self.observation_space
+        parts: dict[str, Any] = {"observation": space}
+        values: Any = {"observation": batch}
+        if isinstance(space, spaces.Dict):
+            parts, values = dict(space.spaces), batch
+        if not isinstance(values, dict) or not parts.keys() <= values.keys():
+            raise ValueError(f"observation: expected a dict of {sorted(parts)}")
+        counts = set()
+        for key, part in parts.items():
+            shape = np.shape(values[key])
+            if shape[1:] != part.shape or not shape:
+                raise ValueError(f"{key}: expected shape {('N', *(part.shape or ()))}, got {shape}")
+            counts.add(shape[0])
+        if len(counts) != 1:
+            raise ValueError(f"observation: parts of different lengths, {sorted(counts)}")
+        num = counts.pop()
+        if state is not None and num % len(state.num_steps):
+            raise ValueError(
+                f"{num} observations are no equal blocks for {len(state.num_steps)} tasks"
+            )
+
+    def _log_returns(self, returns: list[np.ndarray]) -> None:
+        for step, values in enumerate(returns):
+            self.logger.record(f"rollout/return_after_{step}_steps", values.mean())
+        self.logger.record("rollout/trial_return", float(np.sum([r.mean() for r in returns])))
+
+    @abstractmethod
+    def train(self) -> None:
+        """Makes the outer update, on ``_supports`` and ``_query``."""
+
+    def supports_and_query(self) -> tuple[list[Batch], Batch]:
+        """Returns the data of the latest iteration."""
+        return self._supports, self._query
+
+    def part_of_steps(self, fraction: float) -> tuple[list[Batch], Batch]:
+        """Returns a fraction of the real steps, drawn without replacement for every task."""
+        batches = [*self._supports, self._query]
+        most = max(batch.mask.shape[1] for batch in batches)
+        order = torch.randperm(most, generator=self.generator, device=self.device)
+        rank = order.argsort()
+        chosen = [some_steps(batch, rank, fraction) for batch in batches]
+        return chosen[:-1], chosen[-1]

@@ -1,0 +1,1 @@
+"""Pictures of robots and maps, and the window that shows them."""

@@ -1,0 +1,159 @@
+"""The base class of all batches of task environments, native or adapted, and its tasks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+
+from meta_rl.vector.task_arrays import (
+    Tasks,
+    as_tasks,
+    copy_tasks,
+    count_tasks,
+    repeat_tasks,
+)
+
+if TYPE_CHECKING:
+    from meta_rl.tasks import TaskSplit
+    from meta_rl.vector.task_assignment import TaskAssignment
+
+
+class TaskBatch(VectorEnv):
+    """A vector environment whose sub-environments have tasks.
+
+    Attributes:
+        task_split: Task distributions.
+        horizon: Largest number of steps in an episode.
+        episodes_per_trial: Number of episodes in a trial on one task.
+        adaptation_unit: Interval at which a learner may adapt: every ``"episode"`` or ``"step"``.
+    """
+
+    task_split: TaskSplit
+    horizon: int
+    episodes_per_trial: int
+    adaptation_unit: str
+    _assignment: TaskAssignment
+
+    @property
+    def _played(self) -> Tasks:
+        return self._assignment.played
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks that are played, one per sub-environment; ``None`` before the first reset."""
+        return None if self._played is None else copy_tasks(self._played)
+
+    @property
+    def pending_tasks(self) -> Tasks | None:
+        """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
+        return self._assignment.pending
+
+    @property
+    def trial_start(self) -> np.ndarray:
+        """Where the latest observation is the first on a task, bool ``[N]``."""
+        return self._assignment.trial_start
+
+    @abstractmethod
+    def set_tasks(self, tasks: Tasks | None) -> None:
+        """Sets the tasks from the next reset of each sub-environment on; see TaskVectorEnv."""
+
+    def _check_tasks(self, tasks: Tasks) -> Tasks:
+        """Checks that tasks are in their space, and that their number divides ``num_envs``."""
+        tasks = as_tasks(self.task_split.space, tasks)
+        num_tasks = count_tasks(tasks)
+        if num_tasks == 0 or self.num_envs % num_tasks:
+            raise ValueError(
+                f"{num_tasks} tasks do not divide {self.num_envs} sub-environments into equal "
+                "blocks"
+            )
+        return tasks
+
+    def _one_for_each(self, tasks: Tasks) -> Tasks:
+        """Repeats each task for an equal block of neighbouring sub-environments."""
+        return copy_tasks(repeat_tasks(tasks, self.num_envs // count_tasks(tasks)))
+
+    def _check_actions(self, actions: Any) -> np.ndarray:
+        """Converts actions to an array, and checks them by :func:`check_actions`."""
+        return check_actions(actions, self.single_action_space, self.num_envs)
+
+    def _check_mask(self, mask: Any) -> np.ndarray:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=bool)
+        mask = np.asarray(mask)
+        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"reset_mask: expected bool of shape ({self.num_envs},) with a True in it, "
+                f"got {mask.dtype} of shape {mask.shape}"
+            )
+        return mask
+
+
+def task_batch(env: Any) -> TaskBatch:
+    """Returns the batch of task environments under all wrappers.
+
+    Raises:
+        ValueError: There is no such batch.
+    """
+    base = env.unwrapped if isinstance(env, VectorEnv) else env
+    if not isinstance(base, TaskBatch):
+        raise ValueError(
+            f"{env} has no tasks: make the batch by meta_rl.make_task_vec, or wrap plain "
+            "environments by meta_rl.adapter.TaskVectorAdapter"
+        )
+    return base
+
+
+def check_actions(actions: Any, space: spaces.Space, num_envs: int) -> np.ndarray:
+    """Checks the actions of a batch, and returns them as an array.
+
+    Args:
+        actions: Actions, one for each sub-environment, ``[num_envs, ...]``.
+        space: Space of one action. Actions of a ``Box`` may lie outside its bounds, as environments
+            clip them.
+        num_envs: Number of sub-environments.
+
+    Raises:
+        ValueError: Actions have another shape or kind, lie outside a discrete space, or have NaN or
+            infinity in a continuous space.
+    """
+    actions = np.asarray(actions)
+    shape = (num_envs, *(space.shape or ()))
+    if actions.shape != shape:
+        raise ValueError(f"actions: expected {shape}, got {actions.shape}")
+    if isinstance(space, spaces.Box):
+        return _check_finite_actions(actions, space)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        _check_whole_actions(actions, space)
+    return actions
+
+
+def _check_finite_actions(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
+    if actions.dtype.kind not in "fiub":
+        raise ValueError(f"actions: expected real numbers of {space}, got {actions.dtype}")
+    finite = np.isfinite(actions)
+    if not finite.all():
+        first = int(np.argmin(finite.reshape(len(actions), -1).all(axis=1)))
+        raise ValueError(
+            f"actions: expected finite numbers of {space}, got {actions[first]} in "
+            f"sub-environment {first}"
+        )
+    return actions
+
+
+def _check_whole_actions(
+    actions: np.ndarray, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+) -> None:
+    if actions.dtype.kind not in "iub" or (
+        actions.dtype.kind == "b" and not isinstance(space, spaces.MultiBinary)
+    ):
+        raise ValueError(f"actions: expected integers of {space}, got {actions.dtype}")
+    start: Any = 0 if isinstance(space, spaces.MultiBinary) else space.start
+    sizes: Any = 2
+    if not isinstance(space, spaces.MultiBinary):
+        sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
+    if (actions < start).any() or (actions >= start + sizes).any():
+        raise ValueError(f"actions: outside {space}: {actions.min()} to {actions.max()}")
