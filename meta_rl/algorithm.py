@@ -26,7 +26,13 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from meta_rl.agent_file import read_description
-from meta_rl.arguments import check_count, plain
+from meta_rl.arguments import (
+    CheckedArguments,
+    check_count,
+    check_number,
+    check_seed,
+    plain,
+)
 from meta_rl.finite_state import FiniteState
 from meta_rl.making import as_task_vec, env_constructor, family_name, is_python, make_task_vec
 from meta_rl.provenance import whole_file
@@ -42,7 +48,7 @@ if TYPE_CHECKING:
     from meta_rl.evaluation_result import EvaluationResult
 
 
-class MetaAlgorithm(FiniteState, BaseAlgorithm):
+class MetaAlgorithm(CheckedArguments, FiniteState, BaseAlgorithm):
     """Meta-training by a loop of :meth:`collect_rollouts` and :meth:`train`.
 
     Every iteration draws a meta-batch of tasks from the training split and resets the environment
@@ -103,6 +109,11 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
         self.envs_per_task = check_count("envs_per_task", envs_per_task)
         self.env_kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))  # checkpoints hold them
         self.family: str | None = None
+        check_count("stats_window_size", stats_window_size)
+        check_count("verbose", verbose, least=0)
+        check_seed(seed)
+        if not callable(learning_rate):
+            check_number("learning_rate", learning_rate, least=0.0)
         if isinstance(env, str):
             env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
         super().__init__(
@@ -222,6 +233,16 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
         task_batch(self.task_env).set_tasks(tasks)
         return self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
 
+    def check_length(self, num_steps: int) -> None:
+        """Refuses a training that would end before its first update.
+
+        Args:
+            num_steps: Number of environment steps of the training that comes.
+
+        Raises:
+            ValueError: The settings need more steps.
+        """
+
     @abstractmethod
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Collect the data of an iteration; ``False`` where the callback wants to stop."""
@@ -257,13 +278,14 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
         Raises:
             FloatingPointError: A reward, an observation, an action, a loss or something that is
                 learned is not finite.
-            ValueError: Negative ``total_timesteps``, a ``log_interval`` below one, or no
-                environment.
+            ValueError: Negative ``total_timesteps``, or fewer than come before the first update; a
+                ``log_interval`` below one, or no environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
         if log_interval is not None:
             check_count("log_interval", log_interval)
         tasks = task_batch(self.task_env)  # refuses a missing environment
+        self.check_length(total_timesteps)
         total_timesteps, callback = self._setup_learn(
             total_timesteps,
             callback,

@@ -281,6 +281,14 @@ class TrainableAlgorithm(Protocol):
         """Loads the learner of a checkpoint for an evaluation."""
         ...
 
+    def check_length(self, num_steps: int) -> None:
+        """Refuses a training of so many steps if it would end before its first update.
+
+        Raises:
+            ValueError: The settings need more steps.
+        """
+        ...
+
     @property
     def steps_done(self) -> int:
         """The part of the training's length that is done, in the same unit."""

@@ -7,10 +7,13 @@ value and the allowed values. NumPy's numbers count as Python's own; a bool is n
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
-from collections.abc import Collection, Iterable, Mapping
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -222,3 +225,87 @@ def keyword_names(parameters: Mapping[str, Any]) -> list[str]:
     """Returns the names of a signature's parameters that can be given by keyword."""
     by_name = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
     return [name for name, one in parameters.items() if one.kind.name in by_name and name != "self"]
+
+
+# ------------------------------------------------------------- all arguments of a constructor
+
+
+class CheckedArguments:
+    """A base class that checks the names and kinds of a constructor's arguments before it runs.
+
+    Kinds are those of the annotations: a number has to be finite, ``int`` takes whole numbers,
+    ``bool`` takes ``True`` and ``False``. An argument is not checked if its annotation has other
+    parts, such as ``Annotated[float, "a number, or infinity"]``.
+
+    Raises:
+        TypeError: A name does not exist (similar names are listed), or an object is of the wrong
+            kind.
+        ValueError: A number, a flag or a text is of the wrong kind, or a number is not finite.
+    """
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Checks the arguments."""
+        known: dict[str, Any] = {}
+        for constructor in (base.__dict__.get("__init__") for base in cls.__mro__):
+            if constructor is not None:
+                parameters = inspect.signature(constructor).parameters
+                known = {**parameters, **known}
+                if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
+                    names = [name for name in keyword_names(known) if name[0] != "_"]
+                    check_names((name for name in kwargs if name[0] != "_"), names, cls.__name__)
+                    break
+        positional = inspect.signature(cls).bind_partial(*args).arguments
+        for name, value in (positional | kwargs).items():
+            if name in known:
+                check_annotated(name, value, known[name].annotation)
+        return super().__new__(cls)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Sets the constructor's signature, which ``__new__`` hides from ``inspect.signature``."""
+        super().__init_subclass__(**kwargs)
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
+
+
+_NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (lambda v: _is_finite(v) and v % 1 == 0, "a whole number"),
+    "float": (lambda v: _is_finite(v), "a finite number"),
+    "bool": (lambda v: isinstance(v, bool), "True or False"),
+    "str": (lambda v: isinstance(v, str | os.PathLike), "a text"),
+    "None": (lambda v: v is None, "None"),
+}
+_OBJECTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dict": (lambda v: isinstance(v, Mapping), "a dictionary"),
+    "Sequence": (lambda v: isinstance(v, list | tuple), "a sequence"),
+    "Schedule": (callable, "a function of the remaining progress"),
+}
+
+
+def check_annotated(name: str, value: Any, annotation: Any) -> None:
+    """Checks that a value has one of the plain kinds in an annotation, such as ``int | None``.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: The argument.
+        annotation: Annotation, or its text. One with other parts is not checked.
+
+    Raises:
+        TypeError: The value is of another kind, and an object is allowed.
+        ValueError: The value is of another kind, or a number that is not finite.
+    """
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    while text != (shorter := re.sub(r"\[[^\[\]]*\]", "", text)):
+        text = shorter
+    parts, known = [part.strip() for part in text.split("|")], _NUMBERS | _OBJECTS
+    given = plain(value)
+    if any(part not in known for part in parts) or any(known[part][0](given) for part in parts):
+        return
+    wanted = " or ".join(known[part][1] for part in parts)
+    error = TypeError if any(part in _OBJECTS for part in parts) else ValueError
+    raise error(f"{name} has to be {wanted}, got {value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)

@@ -226,15 +226,18 @@ class PEARL(LatentInference, TaskCollection):
         if isinstance(self.kl_weight, int | float):
             check_number("kl_weight", self.kl_weight, least=0.0)
             return
-        pairs = [tuple(pair) for pair in self.kl_weight]
-        starts = [pair[0] for pair in pairs]
-        if any(len(pair) != 2 for pair in pairs) or starts[:1] != [0] or starts != sorted(starts):
-            raise ValueError(
-                "kl_weight is a number, or pairs of steps and weight that begin with 0 steps, got "
-                f"{self.kl_weight!r}"
-            )
-        for _, weight in pairs:
-            check_number("kl_weight", weight, least=0.0)
+        wrong = (
+            "kl_weight is a number, or pairs of steps and weight that begin with 0 steps, got "
+            f"{self.kl_weight!r}"
+        )
+        try:
+            starts, weights = zip(*self.kl_weight, strict=True)
+        except (TypeError, ValueError) as error:
+            raise ValueError(wrong) from error
+        for value in (*starts, *weights):
+            check_number("kl_weight", value, least=0.0)
+        if starts[0] != 0 or list(starts) != sorted(starts):
+            raise ValueError(wrong)
 
     @property
     def current_kl_weight(self) -> float:

@@ -84,6 +84,7 @@ def _train_locked(
     _check_options(command.algo, options)
     if resumed is not None:
         folder.check_length(config, model.steps_done)
+    model.check_length(config.total_timesteps - model.steps_done)
     lock.acquire()
     folder.begin(config, command.resume)
     train_into(

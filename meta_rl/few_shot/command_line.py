@@ -182,6 +182,9 @@ class OnCommandLine:
         made = maker(**{**known, **policy_kwargs}, generator=generator)
         return cls(made, **settings, seed=seed, device=device)
 
+    def check_length(self, num_steps: int) -> None:
+        """Refuses nothing: updates begin with the first iteration."""
+
     @property
     def steps_done(self) -> int:
         """Number of iterations so far."""

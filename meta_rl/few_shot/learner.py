@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import (
+    CheckedArguments,
     check_count,
     check_flag,
     check_has,
     check_kind,
-    check_names,
     check_rate,
     check_seed,
-    keyword_names,
     plain,
 )
 from meta_rl.cuda_graph import options, restore_options, set_rate
@@ -50,7 +49,7 @@ TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 FORMAT = 1
 
 
-class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
+class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
     """The base class of few-shot learners.
 
     Meta-training is a loop of :meth:`draw` and :meth:`update`; adaptation does not change the
@@ -82,24 +81,13 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments, which checkpoints keep."""
-        self = super().__new__(cls)
-        signature = inspect.signature(cls.__init__)
-        if all(one.kind is not one.VAR_KEYWORD for one in signature.parameters.values()):
-            check_names(kwargs, keyword_names(signature.parameters), cls.__name__)
-        given = signature.bind_partial(self, *args, **kwargs).arguments
-        no_settings = ("self", "network", "device")
+        self = super().__new__(cls, *args, **kwargs)
+        given = inspect.signature(cls).bind_partial(*args, **kwargs).arguments
+        no_settings = ("network", "device")
         self.settings = {k: plain(value) for k, value in given.items() if k not in no_settings}
         return self
 
     settings: dict[str, Any]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Sets the constructor's signature, which ``__new__`` hides from ``inspect.signature``."""
-        super().__init_subclass__(**kwargs)
-        signature = inspect.signature(cls.__init__)
-        cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
-
-    __signature__: ClassVar[inspect.Signature]
 
     def __init__(
         self,
