@@ -233,15 +233,19 @@ class MetaAlgorithm(CheckedArguments, FiniteState, BaseAlgorithm):
         task_batch(self.task_env).set_tasks(tasks)
         return self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
 
-    def check_length(self, num_steps: int) -> None:
+    def check_length(self, num_steps: int) -> str:
         """Refuses a training that would end before its first update.
 
         Args:
             num_steps: Number of environment steps of the training that comes.
 
+        Returns:
+            What comes before the first iteration, as text; empty if nothing does.
+
         Raises:
             ValueError: The settings need more steps.
         """
+        return ""
 
     @abstractmethod
     def collect_rollouts(self, callback: BaseCallback) -> bool:

@@ -207,7 +207,8 @@ def check_names(given: Iterable[str], known: Collection[str], what: str) -> None
     """
     for name in given:
         if name not in known:
-            raise TypeError(f"{what} has no argument {name!r}; {did_you_mean(name, known)}")
+            hint = did_you_mean(name, known)
+            raise TypeError(f"{what}() got an unexpected keyword argument {name!r}; {hint}")
 
 
 def near(name: Any, known: Iterable[str]) -> list[str]:

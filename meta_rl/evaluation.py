@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from meta_rl.evaluation_result import EvaluationResult as EvaluationResult
 from meta_rl.intervals import interquartile_mean as interquartile_mean
 from meta_rl.making import as_task_vec, family_name, make_task_vec
+from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.randomness import LearnerRandomness
 from meta_rl.rollout import check_same_step
 from meta_rl.task_batch import task_batch
@@ -126,8 +127,7 @@ def evaluate_adaptation(
         raise ValueError(
             f"{env.num_envs} sub-environments: no whole number of {envs_per_task} each"
         )
-    wrap_env = getattr(learner, "wrap_env", None)
-    env = env if wrap_env is None else wrap_env(env)
+    env = _as_seen(learner, env)
     episodes = check_count(
         "num_episodes", base.episodes_per_trial if num_episodes is None else num_episodes
     )
@@ -160,6 +160,26 @@ def evaluate_adaptation(
         tasks=index,
         listed=isinstance(part, FiniteTasks),
         whole_distribution=_is_whole(base.task_split, part, len(index)),
+    )
+
+
+def _as_seen(learner: Any, env: VectorEnv) -> VectorEnv:
+    """Returns the environment with the learner's wrapper, or with the one it was trained with.
+
+    Raises:
+        ValueError: The learner was trained on other observations.
+    """
+    if hasattr(learner, "wrap_env"):
+        return learner.wrap_env(env)
+    wanted = getattr(learner, "observation_space", None)
+    if wanted is None or wanted.shape == env.single_observation_space.shape:
+        return env
+    with_step = AppendPreviousStep(env)
+    if wanted == with_step.single_observation_space:
+        return with_step
+    raise ValueError(
+        f"the learner was trained on observations in {wanted}, but the environment has "
+        f"{env.single_observation_space}"
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -22,7 +24,6 @@ from meta_rl.tasks import (
     TaskSplit,
     add_task_axis,
     check_count,
-    copy_tasks,
     take_tasks,
 )
 from meta_rl.window import Window
@@ -53,6 +54,8 @@ class TaskVectorEnv(TaskBatch):
         resample_tasks: Whether a new task is drawn after every ``episodes_per_trial`` episodes if
             no task was set (default: False).
         render_mode: Render mode, one of ``metadata["render_modes"]`` (default: none).
+        max_episode_steps: Number of steps, at least 1, after which an episode is truncated if the
+            family's ``horizon`` is longer (default: the horizon).
         **kwargs: Arguments of the definition, if it is given as a class or a name.
 
     Raises:
@@ -68,6 +71,7 @@ class TaskVectorEnv(TaskBatch):
         split: str = "train",
         resample_tasks: bool = False,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.definition = build_definition(definition, kwargs)
@@ -77,6 +81,8 @@ class TaskVectorEnv(TaskBatch):
         self.render_mode = _check_render_mode(render_mode, self.metadata["render_modes"])
         self.task_split: TaskSplit = self.definition.task_split
         self.horizon = self.definition.horizon
+        if max_episode_steps is not None:
+            self.horizon = min(self.horizon, check_count("max_episode_steps", max_episode_steps))
         self.episodes_per_trial = self.definition.episodes_per_trial
         self.adaptation_unit = self.definition.adaptation_unit
         self.steps_on_threads = self.definition.steps_on_threads
@@ -149,7 +155,7 @@ class TaskVectorEnv(TaskBatch):
                 super().reset(seed=seed)
         self._begin(mask, seeded=seed is not None)
         observations = self.definition.observation(self._state, self._draws, self._played)
-        return observations, {"task": copy_tasks(self._played), "_task": self._everywhere}
+        return observations, {"task": self._assignment.shown, "_task": self._everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps every sub-environment.
@@ -158,7 +164,9 @@ class TaskVectorEnv(TaskBatch):
             actions: Actions ``[N, ...]`` in ``action_space``.
 
         Returns:
-            Observations, rewards (float64 ``[N]``), terminations, truncations, infos.
+            Observations, rewards (float64 ``[N]``), terminations, truncations, and infos with the
+            ``"task"`` of every sub-environment. Where an episode ended, it is that of the next one,
+            and ``final_info`` has the former.
 
         Raises:
             gymnasium.error.ResetNeeded: There was no reset or, with autoreset disabled, the episode
@@ -175,7 +183,7 @@ class TaskVectorEnv(TaskBatch):
         terms = definition.reward_terms(self._state, actions, state, rng, tasks)
         if waiting.any():
             terms = {name: np.where(waiting, 0.0, term) for name, term in terms.items()}
-        infos: dict[str, Any] = {**terms}
+        infos: dict[str, Any] = {**terms, "task": self._assignment.shown}
         infos |= definition.transition_info(self._state, actions, state, tasks)
         rewards = np.asarray(sum(terms.values()), dtype=np.float64)
         self._state = state
@@ -184,9 +192,8 @@ class TaskVectorEnv(TaskBatch):
         terminated = np.asarray(definition.terminal(state, rng, tasks))
         at_horizon = self._elapsed >= definition.horizon
         if definition.horizon_is_terminal:
-            terminated, truncated = terminated | at_horizon, np.zeros_like(at_horizon)
-        else:
-            truncated = at_horizon & ~terminated
+            terminated = terminated | at_horizon
+        truncated = (self._elapsed >= self.horizon) & ~terminated
 
         if waiting.any():
             self._begin(waiting)
@@ -198,6 +205,7 @@ class TaskVectorEnv(TaskBatch):
             infos |= {"_final_obs": self._done, "_final_info": self._done}
             self._begin(self._done)
             observations = definition.observation(self._state, rng, self._played)
+        infos["task"] = self._assignment.shown
         infos |= {
             f"_{key}": self._everywhere for key in infos if not key.startswith(("_", "final"))
         }
@@ -241,8 +249,8 @@ class TaskEnv(gym.Env):
     """One environment on one task: a batch of one of the same definition.
 
     ``reset(options={"task": task})`` sets the task; without the option it persists. It is reported
-    in ``info["task"]``. If no task was set, it is drawn from ``split`` at the first reset and at
-    every seeded reset.
+    in every ``info["task"]``. If no task was set, it is drawn from ``split`` at the first reset and
+    at every seeded reset.
 
     Args:
         definition: Definition of the family, its class, or ``"module:Class"``.
@@ -254,6 +262,7 @@ class TaskEnv(gym.Env):
     """
 
     metadata = ANY_METADATA
+    _spec: EnvSpec | None = None
 
     def __init__(
         self, definition: Definition, *, render_mode: str | None = None, **kwargs: Any
@@ -278,6 +287,17 @@ class TaskEnv(gym.Env):
         self.action_space = self._batch.single_action_space
 
     @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """Gymnasium's specification; its time limit is the horizon unless another was given."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None and spec.max_episode_steps is None:
+            spec = replace(spec, max_episode_steps=self.horizon)
+        self._spec = spec
+
+    @property
     def task(self) -> Task:
         """The task that is played; ``None`` before the first reset."""
         tasks = self._batch.tasks
@@ -286,7 +306,7 @@ class TaskEnv(gym.Env):
     @property
     def horizon(self) -> int:
         """The number of steps in an episode."""
-        return self.definition.horizon
+        return self._batch.horizon
 
     @property
     def episodes_per_trial(self) -> int:
@@ -339,11 +359,11 @@ class TaskEnv(gym.Env):
         observations, rewards, terminated, truncated, infos = self._batch.step(
             np.asarray(action)[None]
         )
-        info = {key: value[0] for key, value in infos.items() if not key.startswith("_")}
+        named = {key: value for key, value in infos.items() if not key.startswith("_")}
         done = bool(terminated[0]), bool(truncated[0])
         if self.render_mode == "human":
             self._show()
-        return _first_observation(observations), float(rewards[0]), *done, info
+        return _first_observation(observations), float(rewards[0]), *done, take_tasks(named, 0)
 
     def render(self) -> Any:
         """Renders the current frame; with ``"human"``, shows it in the window instead."""

@@ -184,22 +184,23 @@ class TaskCollection(MetaAlgorithm):
         horizon = task_batch(self.task_env).horizon
         return [min(horizon, steps - begin) for begin in range(0, steps, horizon)]
 
-    def check_length(self, num_steps: int) -> None:
+    def check_length(self, num_steps: int) -> str:
         """Refuses a training that would end within the first steps on the training tasks."""
-        first = self._first_batches().size * self.initial_steps
-        if self.replay.is_empty and 0 < num_steps < first:
-            raise ValueError(
-                f"{num_steps} steps are too few: {self._first_steps_text()} come before the first "
-                "update; ask for more steps (total_timesteps), or lower initial_steps"
-            )
-
-    def _first_steps_text(self) -> str:
+        if not self.replay.is_empty:
+            return ""
         batches = self._first_batches()
-        return (
-            f"{batches.size * self.initial_steps} steps (initial_steps={self.initial_steps} on "
-            f"each of {count_tasks(self.train_tasks)} training tasks, in batches of "
-            f"{batches.shape[1]})"
+        first = batches.size * self.initial_steps
+        text = (
+            f"{first} steps (initial_steps={self.initial_steps} on each of "
+            f"{count_tasks(self.train_tasks)} training tasks, in batches of {batches.shape[1]}) "
+            "come before the first update"
         )
+        if 0 < num_steps < first:
+            raise ValueError(
+                f"{num_steps} steps are too few: {text}; ask for more steps (total_timesteps), or "
+                "lower initial_steps"
+            )
+        return text
 
     def _first_batches(self) -> np.ndarray:
         """Returns all training tasks in batches; earlier tasks fill up the last batch."""
@@ -210,7 +211,7 @@ class TaskCollection(MetaAlgorithm):
 
     def _collect_first(self, callback: BaseCallback) -> bool:
         """Collects each training task's first transitions, and says so."""
-        self.logger.info(f"{self._first_steps_text()} come before the first update")
+        self.logger.info(self.check_length(0))
         steps = self.initial_steps // self.envs_per_task
         batches = self._first_batches()
         for i, tasks in enumerate(batches, start=1):

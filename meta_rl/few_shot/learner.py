@@ -113,6 +113,8 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         self.generator = torch.Generator(self.device)
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         self.logger = Logger(None, [])
+        self._log = TrainingLog(self.logger)
+        self._pending: dict[str, Any] | None = None  # of the former log
         self.optimizer: torch.optim.Optimizer | None = None
         self._checks: dict[str, Tensor] = {}
         self.module.eval()  # training mode only within an update
@@ -277,7 +279,7 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         check_has("tasks", train, ["sample_tasks"], TASKS_WANTED)
         train = train.to(self.device) if hasattr(train, "to") else train
         if reset_num_iterations:
-            self.num_iterations = 0
+            self.num_iterations, self._pending = 0, None
         end = self.num_iterations + num_iterations
         self.total_iterations = check_count(
             "total_iterations", end if total_iterations is None else total_iterations, least=end
@@ -286,7 +288,8 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         self.optimizer = self.optimizer or self.make_optimizer()
         if verbose and not self.logger.output_formats:
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
-        log = TrainingLog(self.logger, log_interval, self.num_iterations)
+        log = TrainingLog(self.logger, log_interval, self.num_iterations, self._pending)
+        self._log, self._pending = log, None
         with faster:
             for _ in progress(num_iterations, progress_bar, type(self).__name__, log):
                 self._set_rates()
@@ -296,6 +299,7 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
                 log.write_if_due(self.num_iterations)
                 if any(answer is False for answer in go_on):
                     break
+        self._pending = log.pending(self.num_iterations)
         return self
 
     def _update_in_training_mode(self, batch: Any) -> dict[str, Tensor]:
@@ -357,6 +361,7 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
             "rng": self.rng.bit_generator.state,
             "generator": self.generator.get_state(),
             "num_iterations": self.num_iterations,
+            "log": self._pending or self._log.pending(self.num_iterations),
             "total_iterations": self.total_iterations,
             "example_dims": self._example_dims,
             "extra": self.extra_state(),
@@ -432,6 +437,7 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         self.rng.bit_generator.state = content["rng"]
         set_generator_state(self.generator, content["generator"])
         self.num_iterations = content["num_iterations"]
+        self._pending = content.get("log")
         self.total_iterations = content["total_iterations"]
         self._example_dims = content.get("example_dims", self._example_dims)
 

@@ -97,7 +97,7 @@ class TestChecks:
         for value in ("no", 0, None):
             with pytest.raises(ValueError, match="flag has to be True or False, got"):
                 arguments.check_flag("flag", value)
-        with pytest.raises(TypeError, match="f has no argument 'x'; lr, seed exist"):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'x'; lr, seed exist"):
             arguments.check_names(["x"], ["lr", "seed"], "f")
 
     def test_seeds(self) -> None:

@@ -231,12 +231,20 @@ def test_pictures_of_8_and_16_bits_in_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"sise": 28}, TypeError, "from_folder has no argument 'sise'; did you mean size"),
+        (
+            {"sise": 28},
+            TypeError,
+            "unexpected keyword argument 'sise'; did you mean size",
+        ),
         ({"channels": 2}, ValueError, "channels is 1"),
         ({"size": 0}, ValueError, "size has to be"),
         ({"background": "colourless"}, ValueError, "background is"),
         ({"rotations": "no"}, ValueError, "rotations has to be True or False, got 'no'"),
-        ({"train": {"way": 3}}, TypeError, "train has no argument 'way'; did you mean ways"),
+        (
+            {"train": {"way": 3}},
+            TypeError,
+            "unexpected keyword argument 'way'; did you mean ways",
+        ),
         ({"seed": -1}, ValueError, "seed has to be a whole number of at least 0, got -1"),
     ],
 )
