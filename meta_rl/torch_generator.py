@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -32,3 +34,18 @@ def set_generator_state(generator: torch.Generator, state: Tensor) -> None:
         generator.set_state(state)
     else:
         generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
+
+
+@contextmanager
+def branch(generator: torch.Generator) -> Iterator[None]:
+    """Draws other numbers within the context, which depend on the state before and keep it.
+
+    Args:
+        generator: Generator on any device.
+    """
+    before = generator.get_state()
+    generator.manual_seed(zlib.crc32(before.cpu().numpy().tobytes()))
+    try:
+        yield
+    finally:
+        generator.set_state(before)

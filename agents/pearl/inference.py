@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from meta_rl.rollout import Rollout
+from meta_rl.torch_generator import branch
 
 from .encoders import Belief
 from .networks import LatentActorCritic
@@ -81,6 +82,8 @@ class LatentInference:
     def adapt(self, rollout: Rollout, state: LatentState | None = None) -> LatentState:
         """Updates the posterior with the transitions of a rollout, and draws z from it.
 
+        The draw leaves the agent's generator as it was, so that a training goes on undisturbed.
+
         Args:
             rollout: Rollout of any number of steps on N tasks; steps outside its mask are ignored.
             state: State before these steps (default: nothing is known).
@@ -91,6 +94,10 @@ class LatentInference:
         Raises:
             ValueError: The state has another number of tasks.
         """
+        with branch(self.policy.generator):
+            return self._adapted(rollout, state)
+
+    def _adapted(self, rollout: Rollout, state: LatentState | None) -> LatentState:
         num_steps, num = rollout.rewards.shape
         state = self.initial_state(num) if state is None else self._check_state(state, num)
         actions = np.asarray(self.policy.scale_action(rollout.actions), dtype=np.float32)
