@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from meta_rl.arguments import check_has, check_kind
 from meta_rl.process_blocks import ProcessBlocks
 from meta_rl.task_assignment import TaskAssignment
 from meta_rl.task_batch import TaskBatch
@@ -62,6 +63,7 @@ class TaskVectorAdapter(TaskBatch):
         split: str = "train",
         resample_tasks: bool = False,
     ) -> None:
+        check_kind("env_fns", env_fns, (list, tuple), "a list of functions that make environments")
         makers = [_TaskSlotMaker(env_fn) for env_fn in env_fns]
         self.num_envs = check_count("num_envs", len(makers))
         self._read_attributes(env_fns[0])
@@ -111,7 +113,9 @@ class TaskVectorAdapter(TaskBatch):
 
     def _read_attributes(self, env_fn: Callable[[], gym.Env]) -> None:
         """Reads the attributes that all environments share from one of them."""
+        check_has("a function of env_fns", env_fn, ["__call__"], "callable")
         env = env_fn()
+        check_kind("what a function of env_fns makes", env, gym.Env, "an environment")
         base = env.unwrapped
         self.spec = env.spec
         if not hasattr(base, "task_split"):
@@ -139,6 +143,7 @@ class TaskVectorAdapter(TaskBatch):
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Begins new episodes; takes the arguments of :meth:`meta_rl.TaskVectorEnv.reset`."""
+        check_kind("options", options, (dict, type(None)), "a dictionary")
         options = dict(options or {})
         task = options.pop("task", None)
         mask = self._check_mask(options.pop("reset_mask", None))

@@ -28,9 +28,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from meta_rl.agent_file import read_description
 from meta_rl.arguments import (
     CheckedArguments,
+    check_choice,
     check_count,
+    check_kind,
     check_number,
     check_seed,
+    checked,
     plain,
 )
 from meta_rl.finite_state import FiniteState
@@ -41,6 +44,7 @@ from meta_rl.rollout import Rollout
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import distinct_tasks
 from meta_rl.torch_generator import set_generator_state
+from meta_rl.torch_threads import find_device
 from meta_rl.vector.sb3_view import TaskVecEnvView
 
 if TYPE_CHECKING:
@@ -112,6 +116,11 @@ class MetaAlgorithm(CheckedArguments, FiniteState, BaseAlgorithm):
         check_count("stats_window_size", stats_window_size)
         check_count("verbose", verbose, least=0)
         check_seed(seed)
+        if isinstance(policy, str):
+            check_choice("policy", policy, self.policy_aliases)
+        else:
+            check_kind("policy", policy, type, "a class, or a name")
+        device = find_device(device)
         if not callable(learning_rate):
             check_number("learning_rate", learning_rate, least=0.0)
         if isinstance(env, str):
@@ -259,6 +268,7 @@ class MetaAlgorithm(CheckedArguments, FiniteState, BaseAlgorithm):
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
         """Learn the tasks from a little data; every leaf of the state has a leading task axis."""
 
+    @checked
     def learn(
         self,
         total_timesteps: int,
@@ -286,6 +296,9 @@ class MetaAlgorithm(CheckedArguments, FiniteState, BaseAlgorithm):
                 ``log_interval`` below one, or no environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
+        for one in callback if isinstance(callback, list) else [callback]:
+            if not (one is None or callable(one)):
+                check_kind("callback", one, BaseCallback, "a callback of Stable-Baselines3")
         if log_interval is not None:
             check_count("log_interval", log_interval)
         tasks = task_batch(self.task_env)  # refuses a missing environment

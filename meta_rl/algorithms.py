@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
+from meta_rl.arguments import checked
+
 if TYPE_CHECKING:
     from meta_rl.algorithm import MetaAlgorithm
     from meta_rl.few_shot.learner import FewShotLearner
@@ -42,6 +44,7 @@ class RegisteredAlgorithm(NamedTuple):
 _registered: dict[str, RegisteredAlgorithm] = {}
 
 
+@checked
 def register_algorithm(
     name: str, home: str, *, kind: str = "others", settings: str | Path | None = None
 ) -> None:

@@ -7,15 +7,19 @@ value and the allowed values. NumPy's numbers count as Python's own; a bool is n
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import numpy as np
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def plain(value: Any) -> Any:
@@ -49,6 +53,17 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     if most is not None and number > most:
         raise ValueError(f"{name} has to be at most {most}, got {value!r}")
     return int(number)
+
+
+def check_counts(name: str, values: Any) -> list[int]:
+    """Checks a sequence of whole numbers of at least 1, such as the sizes of layers.
+
+    Raises:
+        ValueError: A value is another, or this is no sequence.
+    """
+    if not isinstance(values, list | tuple | np.ndarray):
+        raise ValueError(f"{name} has to be a sequence of whole numbers, got {values!r}")
+    return [check_count(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
 def check_number(
@@ -155,6 +170,22 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     return value
 
 
+def check_finite_array(name: str, values: Any) -> None:
+    """Refuses arrays with NaN or infinity.
+
+    Args:
+        name: Name of the argument, for the error.
+        values: Array of numbers, or nested lists of them.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        broken = array[~np.isfinite(array)][0]
+        raise ValueError(f"{name} has to hold finite numbers, got {broken}")
+
+
 def check_kind(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> None:
     """Refuses an object of the wrong kind.
 
@@ -248,19 +279,16 @@ class CheckedArguments:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Checks the arguments."""
-        known: dict[str, Any] = {}
+        known: dict[str, inspect.Parameter] = {}
         for constructor in (base.__dict__.get("__init__") for base in cls.__mro__):
             if constructor is not None:
                 parameters = inspect.signature(constructor).parameters
                 known = {**parameters, **known}
                 if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
-                    names = [name for name in keyword_names(known) if name[0] != "_"]
-                    check_names((name for name in kwargs if name[0] != "_"), names, cls.__name__)
+                    known = {k: one for k, one in known.items() if one.kind is not one.VAR_KEYWORD}
                     break
-        positional = inspect.signature(cls).bind_partial(*args).arguments
-        for name, value in (positional | kwargs).items():
-            if name in known:
-                check_annotated(name, value, known[name].annotation)
+        given = inspect.signature(cls).bind_partial(*args).arguments | kwargs
+        _check_given(given, known, cls.__name__)
         return super().__new__(cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -268,6 +296,31 @@ class CheckedArguments:
         super().__init_subclass__(**kwargs)
         signature = inspect.signature(cls.__init__)
         cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a function, whose arguments are checked as :class:`CheckedArguments` does."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind_partial(*args).arguments | kwargs
+        _check_given(given, signature.parameters, function.__qualname__.removesuffix(".__init__"))
+        return function(*args, **kwargs)
+
+    return checking
+
+
+def _check_given(
+    given: Mapping[str, Any], known: Mapping[str, inspect.Parameter], what: str
+) -> None:
+    """Checks names, unless ``known`` has further ones (``**kwargs``), and kinds."""
+    if all(one.kind is not one.VAR_KEYWORD for one in known.values()):
+        public = [name for name in keyword_names(known) if name[0] != "_"]
+        check_names((name for name in given if name not in known), public, what)
+    for name, value in given.items():
+        if name in known and known[name].kind is not known[name].VAR_POSITIONAL:
+            check_annotated(name, value, known[name].annotation)
 
 
 _NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -304,7 +357,8 @@ def check_annotated(name: str, value: Any, annotation: Any) -> None:
     if any(part not in known for part in parts) or any(known[part][0](given) for part in parts):
         return
     wanted = " or ".join(known[part][1] for part in parts)
-    error = TypeError if any(part in _OBJECTS for part in parts) else ValueError
+    number = _is_number(given) or all(part in ("int", "float", "bool", "None") for part in parts)
+    error = ValueError if number else TypeError
     raise error(f"{name} has to be {wanted}, got {value!r}")
 
 

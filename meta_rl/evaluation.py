@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from meta_rl.arguments import checked
 from meta_rl.evaluation_result import EvaluationResult as EvaluationResult
 from meta_rl.intervals import interquartile_mean as interquartile_mean
 from meta_rl.making import as_task_vec, family_name, make_task_vec
@@ -32,6 +34,7 @@ from meta_rl.trials import told_success as told_success
 MAX_ENVS = 4096  # default number of sub-environments that are stepped at a time
 
 
+@checked
 def evaluate_adaptation(
     learner: Any,
     env: Any,
@@ -95,9 +98,19 @@ def evaluate_adaptation(
     if isinstance(env, TaskSplit) or hasattr(env, "sample_tasks"):
         if num_episodes is not None or env_kwargs:
             raise ValueError("supervised tasks have no episodes and no arguments of environments")
+        if "episode_start" in _predict_arguments(learner):
+            raise TypeError(
+                f"learner: {type(learner).__name__} acts in environments; supervised tasks need an "
+                "object with predict(inputs, state)"
+            )
         from meta_rl.few_shot.evaluation import evaluate_few_shot
 
         return evaluate_few_shot(learner, env, num_tasks, seed=seed, split=split)
+    if not {"episode_start", "kwargs"} & {*_predict_arguments(learner)}:
+        raise TypeError(
+            f"learner: {type(learner).__name__} has no predict(observation, state, episode_start, "
+            "deterministic), which an environment needs"
+        )
     if envs_per_task is None:
         envs_per_task = getattr(learner, "envs_per_task", 1)
     envs_per_task = check_count("envs_per_task", envs_per_task)
@@ -190,6 +203,11 @@ def _check_learner(learner: Any) -> None:
             f"-> (actions, state), or with predict(inputs, state) for supervised tasks; got "
             f"{learner!r}"
         )
+
+
+def _predict_arguments(learner: Any) -> list[str]:
+    parameters = inspect.signature(learner.predict).parameters.values()
+    return ["kwargs" if one.kind is one.VAR_KEYWORD else one.name for one in parameters]
 
 
 def _is_whole(split: TaskSplit, part: Any, num_tasks: int) -> bool:

@@ -10,6 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
+from meta_rl.arguments import check_kind, checked
 from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS, find_env_id
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
@@ -18,6 +19,7 @@ ADAPTER = "meta_rl.adapter:TaskVectorAdapter"
 """The batch for environments without a native one, as a name that is imported when needed."""
 
 
+@checked
 def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs: Any) -> VectorEnv:
     """Makes a batch of ``num_tasks * envs_per_task`` sub-environments, one equal block per task.
 
@@ -39,7 +41,9 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
     if module:
         __import__(module)
     if gym.spec(name).vector_entry_point is not None:
-        return gym.make_vec(name, num_envs=num_envs, **kwargs)
+        env = gym.make_vec(name, num_envs=num_envs, **kwargs)
+        task_batch(env)  # refuses a batch without tasks
+        return env
     return resolve_name(ADAPTER).from_id(name, num_envs, **kwargs)
 
 
@@ -71,7 +75,8 @@ def as_task_vec(env: Any) -> VectorEnv:
     if isinstance(env, VectorEnv):
         task_batch(env)  # refuses a batch without tasks
         return env
-    if not isinstance(env, gym.Env) or not hasattr(env.unwrapped, "task_split"):
+    check_kind("env", env, gym.Env, "an environment id, or task environments")
+    if not hasattr(env.unwrapped, "task_split"):
         raise ValueError(
             f"expected an environment id or task environments with a task_split, got {env!r}"
         )

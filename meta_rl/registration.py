@@ -11,6 +11,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from meta_rl.arguments import check_kind, checked
+
 NAMESPACE = "meta_rl/"
 
 ENVIRONMENTS: dict[str, str] = {
@@ -55,6 +57,7 @@ PYTHON_ENVIRONMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
+@checked
 def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
     """Registers a family with both front ends.
 
@@ -80,6 +83,7 @@ def find_env_id(name: str) -> str:
     Raises:
         ValueError: The name is unknown; the error lists similar names.
     """
+    check_kind("env_id", name, str, "the id of an environment")
     for candidate in (name, NAMESPACE + name, f"{NAMESPACE}{name}-v0"):
         if candidate.partition(":")[2] or candidate in gym.registry:
             return candidate

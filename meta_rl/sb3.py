@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from meta_rl.append_task import AppendTask
+from meta_rl.arguments import checked
 from meta_rl.making import make_task_vec
 from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.vector.sb3_view import TaskVecEnvView as TaskVecEnvView
 
 
+@checked
 def sb3_env(
     env_id: str,
     num_envs: int = 1,

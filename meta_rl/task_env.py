@@ -14,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from meta_rl.arguments import check_choice, check_kind, checked
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.streams import Draws, TaskStreams
 from meta_rl.task_assignment import TaskAssignment
@@ -62,6 +63,7 @@ class TaskVectorEnv(TaskBatch):
         ValueError: An argument has a value that is not allowed.
     """
 
+    @checked
     def __init__(
         self,
         definition: Definition,
@@ -76,6 +78,8 @@ class TaskVectorEnv(TaskBatch):
     ) -> None:
         self.definition = build_definition(definition, kwargs)
         self.num_envs = check_count("num_envs", num_envs)
+        if not isinstance(autoreset_mode, AutoresetMode):
+            check_choice("autoreset_mode", autoreset_mode, [mode.value for mode in AutoresetMode])
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.definition.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = _check_render_mode(render_mode, self.metadata["render_modes"])
@@ -141,6 +145,7 @@ class TaskVectorEnv(TaskBatch):
         Returns:
             Observations, and infos with the ``"task"`` of every sub-environment.
         """
+        check_kind("options", options, (dict, type(None)), "a dictionary")
         options = options or {}
         unknown = set(options) - {"reset_mask", "task"}
         if unknown:
@@ -343,6 +348,7 @@ class TaskEnv(gym.Env):
             ValueError: The task is outside its space, or an option is unknown.
         """
         super().reset(seed=seed)
+        check_kind("options", options, (dict, type(None)), "a dictionary")
         options = dict(options or {})
         if options.get("task") is not None:
             options["task"] = add_task_axis(options["task"])
@@ -363,7 +369,8 @@ class TaskEnv(gym.Env):
         done = bool(terminated[0]), bool(truncated[0])
         if self.render_mode == "human":
             self._show()
-        return _first_observation(observations), float(rewards[0]), *done, take_tasks(named, 0)
+        info = {**take_tasks(named, 0), "task": self.task}  # infos share nothing
+        return _first_observation(observations), float(rewards[0]), *done, info
 
     def render(self) -> Any:
         """Renders the current frame; with ``"human"``, shows it in the window instead."""
@@ -405,8 +412,11 @@ def build_definition(definition: Definition, kwargs: dict[str, Any]) -> TaskFunc
         return definition
     if isinstance(definition, str):
         module, _, name = definition.partition(":")
+        if not name:
+            raise ValueError(f"a definition's name is 'module:Class', got {definition!r}")
         definition = getattr(importlib.import_module(module), name)
-    built = definition(**kwargs) if callable(definition) else definition
+    other = isinstance(definition, type) and not issubclass(definition, TaskFuncEnv)
+    built = definition(**kwargs) if callable(definition) and not other else definition
     if not isinstance(built, TaskFuncEnv):
         raise TypeError(f"expected a TaskFuncEnv, its class or 'module:Class', got {definition!r}")
     return built

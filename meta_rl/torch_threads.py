@@ -1,4 +1,4 @@
-"""A context manager for the number of PyTorch's threads."""
+"""PyTorch's threads and devices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from stable_baselines3.common.utils import get_device
 
 
 @contextmanager
@@ -24,3 +25,15 @@ def torch_threads(num: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def find_device(device: torch.device | str) -> torch.device:
+    """Returns a device as Stable-Baselines3 does: the CPU for ``"cuda"`` if there is no GPU.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    try:
+        return get_device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}") from error

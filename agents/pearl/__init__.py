@@ -13,6 +13,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
+from meta_rl.arguments import check_kind
 from meta_rl.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
 from meta_rl.tasks import check_count, check_number
 
@@ -314,6 +315,7 @@ class PEARL(LatentInference, TaskCollection):
         Raises:
             ValueError: It acts on another z than 0, or has other sizes; nothing is changed then.
         """
+        check_kind("other", other, PEARL, "an agent of PEARL's family without context")
         # A subclass with another first belief tells the agent the task.
         begins_at_zero = type(other).first_belief is PEARL.first_belief
         if not isinstance(other.policy.encoder, GivenLatent) or not begins_at_zero:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from meta_rl.rollout import Rollout
+from meta_rl.arguments import check_finite_array
+from meta_rl.rollout import Rollout, check_rollout
 from meta_rl.torch_generator import branch
 
 from .encoders import Belief
@@ -94,6 +95,7 @@ class LatentInference:
         Raises:
             ValueError: The state has another number of tasks.
         """
+        check_rollout(rollout)
         with branch(self.policy.generator):
             return self._adapted(rollout, state)
 
@@ -145,6 +147,7 @@ class LatentInference:
         if batch.shape[1:] != shape:
             expected = f"(N, {', '.join(map(str, shape or ()))})"
             raise ValueError(f"observation: expected shape {expected}, got {array.shape}")
+        check_finite_array("observation", array)
         if state is None:
             state = self.initial_state(len(batch))
         elif episode_start is not None and np.any(episode_start):

@@ -133,6 +133,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"meta-rl: too little memory: {error}", file=sys.stderr)
+        return 2
     except FloatingPointError as error:
         print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
         return 1

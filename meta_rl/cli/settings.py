@@ -8,6 +8,8 @@ import importlib.resources
 import inspect
 import itertools
 import json
+import math
+import os
 import tomllib
 import types
 from collections.abc import Callable, Iterable
@@ -22,6 +24,9 @@ NOT_SETTINGS = (
     *("observation_space", "action_space", "generator", "network"),
 )
 """Arguments of algorithms and networks that are given otherwise."""
+
+MOST_THREADS = 64
+"""Largest number of threads that a machine with fewer cores may be asked for."""
 
 # ------------------------------------------------------------------------------- shipped settings
 
@@ -160,11 +165,12 @@ def check_threads(command: Any) -> int | None:
     """The threads of a command; ``None`` where it has none, or leaves them to PyTorch.
 
     Raises:
-        ValueError: Less than one.
+        ValueError: Less than one, or so many that the process could not start them.
     """
     threads: int | None = getattr(command, "threads", None)
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {threads}")
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if threads is not None and not 1 <= threads <= most:
+        raise ValueError(f"--threads must be from 1 to {most}, got {threads}")
     return threads
 
 
@@ -198,11 +204,21 @@ def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[st
             )
             raise ValueError(f"{owner.__name__} has no setting {prefix + name!r}: {hint}")
         kind = annotated_type(owner, name)
+        if get_origin(kind) is not Annotated:  # whose text would allow infinity
+            _check_finite(prefix + name, value)
         if _is_plain(kind) and not _is_a(value, kind):
             raise ValueError(
                 f"a setting of the wrong name or kind: {prefix}{name} takes {_described(kind)}, "
                 f"got {value!r}"
             )
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Refuse NaN and infinity, which ``1e999`` is too, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} has to hold finite numbers, got {value}")
+    for part in value if isinstance(value, list | tuple) else []:
+        _check_finite(name, part)
 
 
 def annotated_type(owner: Callable[..., Any], name: str) -> Any:

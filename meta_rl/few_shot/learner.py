@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 import torch
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
-from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +24,7 @@ from meta_rl.arguments import (
     check_kind,
     check_rate,
     check_seed,
+    checked,
     plain,
 )
 from meta_rl.cuda_graph import options, restore_options, set_rate
@@ -37,6 +37,7 @@ from meta_rl.few_shot.training_log import TrainingLog, progress
 from meta_rl.finite_state import FiniteState
 from meta_rl.provenance import whole_file
 from meta_rl.torch_generator import set_generator_state
+from meta_rl.torch_threads import find_device
 
 Callback = Callable[["FewShotLearner"], "bool | None"]
 """A function that is called after every iteration; if it returns ``False``, training stops."""
@@ -100,7 +101,7 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
     ) -> None:
         check_kind("network", network, nn.Module, "a torch.nn.Module")
         check_sizes_known(network)
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.module = nn.ModuleDict({"network": network}).to(self.device)
         self.meta_lr = check_rate("meta_lr", meta_lr)
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
@@ -227,6 +228,7 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         """Makes the optimiser of all parameters of :attr:`module`."""
         return torch.optim.Adam(self.module.parameters(), lr=rate_at(self.meta_lr, 0.0))
 
+    @checked
     def learn(
         self,
         tasks: Any,
@@ -394,7 +396,7 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         path = _with_suffix(Path(path))
         if not path.is_file():
             raise FileNotFoundError(f"no checkpoint {path}")
-        target = _find_device(device)
+        target = find_device(device)
         try:
             content = torch.load(path, map_location=target, weights_only=True)
             made_by = content["learner"]
@@ -473,14 +475,6 @@ def rate_at(rate: Any, progress: float) -> float:
 def _saved_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
     """Returns the type of saved floats, so that ``.double()`` networks are loaded as such."""
     return next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
-
-
-def _find_device(device: torch.device | str) -> torch.device:
-    """Returns a device as Stable-Baselines3 does: the CPU for ``"cuda"`` if there is no GPU."""
-    try:
-        return get_device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}") from error
 
 
 def _as_list(callback: Any) -> list[Any]:

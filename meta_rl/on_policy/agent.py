@@ -18,7 +18,7 @@ from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.networks.actor_critic import ActorCritic
 from meta_rl.previous_step import AppendPreviousStep
 from meta_rl.returns import generalized_advantages
-from meta_rl.rollout import Rollout, collect_rollout
+from meta_rl.rollout import Rollout, check_rollout, collect_rollout
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count, check_number
 from meta_rl.training_steps import TrainingSteps
@@ -342,4 +342,5 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
         """Returns the state as it is: the state from :meth:`predict` has seen the data already."""
+        check_rollout(rollout)
         return state
