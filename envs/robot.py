@@ -294,8 +294,8 @@ def check_range(name: str, value: Range) -> Range:
         low, high = (float(end) for end in value)
     except (TypeError, ValueError):
         low, high = math.nan, math.nan
-    if not low < high:
-        raise ValueError(f"{name} has to be (low, high) with low < high, got {value!r}")
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"{name} has to be (low, high), finite and low < high, got {value!r}")
     return low, high
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from meta_rl.arguments import check_has, check_kind
+from meta_rl.arguments import check_kind
 from meta_rl.process_blocks import ProcessBlocks
 from meta_rl.task_assignment import TaskAssignment
 from meta_rl.task_batch import TaskBatch
@@ -113,7 +113,7 @@ class TaskVectorAdapter(TaskBatch):
 
     def _read_attributes(self, env_fn: Callable[[], gym.Env]) -> None:
         """Reads the attributes that all environments share from one of them."""
-        check_has("a function of env_fns", env_fn, ["__call__"], "callable")
+        check_kind("each of env_fns", env_fn, Callable, "a function that makes an environment")
         env = env_fn()
         check_kind("what a function of env_fns makes", env, gym.Env, "an environment")
         base = env.unwrapped

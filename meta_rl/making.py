@@ -10,7 +10,6 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
-from meta_rl.arguments import check_kind, checked
 from meta_rl.registration import NAMESPACE, PYTHON_ENVIRONMENTS, find_env_id
 from meta_rl.task_batch import task_batch
 from meta_rl.tasks import check_count
@@ -19,7 +18,6 @@ ADAPTER = "meta_rl.adapter:TaskVectorAdapter"
 """The batch for environments without a native one, as a name that is imported when needed."""
 
 
-@checked
 def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs: Any) -> VectorEnv:
     """Makes a batch of ``num_tasks * envs_per_task`` sub-environments, one equal block per task.
 
@@ -70,14 +68,15 @@ def as_task_vec(env: Any) -> VectorEnv:
             ``task_split`` and accepts ``reset(options={"task": ...})``.
 
     Raises:
+        TypeError: This is no environment.
         ValueError: The environment has no tasks.
     """
     if isinstance(env, VectorEnv):
         task_batch(env)  # refuses a batch without tasks
         return env
-    check_kind("env", env, gym.Env, "an environment id, or task environments")
-    if not hasattr(env.unwrapped, "task_split"):
-        raise ValueError(
+    if not isinstance(env, gym.Env) or not hasattr(env.unwrapped, "task_split"):
+        error = ValueError if isinstance(env, gym.Env) else TypeError
+        raise error(
             f"expected an environment id or task environments with a task_split, got {env!r}"
         )
     return resolve_name(ADAPTER)([lambda: env])

@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from meta_rl.arguments import check_kind, checked
+from meta_rl.arguments import check_kind
 
 NAMESPACE = "meta_rl/"
 
@@ -57,7 +57,6 @@ PYTHON_ENVIRONMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-@checked
 def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
     """Registers a family with both front ends.
 
@@ -66,6 +65,9 @@ def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
         definition: Module and name of the :class:`meta_rl.TaskFuncEnv`, ``"module:Class"``.
         **kwargs: Default arguments of its constructor.
     """
+    check_kind("env_id", env_id, str, "the id of an environment")
+    if not (isinstance(definition, str) or callable(definition)):
+        raise TypeError(f"definition has to be 'module:Class', or a class, got {definition!r}")
     gym.register(
         id=env_id if "/" in env_id else NAMESPACE + env_id,
         entry_point="meta_rl.task_env:TaskEnv",

@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         run(command)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2
     except MemoryError as error:

@@ -108,7 +108,10 @@ def apply_params(params: Iterable[Iterable[str]], parts: dict[str, dict[str, Any
     Raises:
         ValueError: Another form, or another part.
     """
-    for text in itertools.chain.from_iterable(params):
+    groups = [list(group) for group in params]
+    if not all(groups):
+        raise ValueError("--param takes k=v, got nothing")
+    for text in itertools.chain.from_iterable(groups):
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--param takes k=v, got {text!r}")
@@ -138,8 +141,9 @@ def check_flags(command: Any) -> None:
     """
     for flag in ("total_timesteps", "eval_tasks", "checkpoint_interval", "seed"):
         value = getattr(command, flag)
-        if value is not None and value < 0:
-            raise ValueError(f"--{flag.replace('_', '-')} must not be negative, got {value}")
+        if value is not None and not 0 <= value < math.inf:
+            wrong = "must not be negative" if value < 0 else "must be finite"
+            raise ValueError(f"--{flag.replace('_', '-')} {wrong}, got {value}")
     if command.cuda_graph and command.compile:
         raise ValueError("--cuda-graph and --compile exclude each other")
     check_device(command.device)
@@ -192,6 +196,9 @@ def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[st
     Raises:
         ValueError: Names the setting, and those near it or the allowed types.
     """
+    for name, value in given.items():
+        if owner is None or get_origin(annotated_type(owner, name)) is not Annotated:
+            _check_finite(prefix + name, value)  # the text of an Annotated one allows infinity
     parameters = inspect.signature(owner).parameters if owner is not None else {}
     if owner is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -204,8 +211,6 @@ def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[st
             )
             raise ValueError(f"{owner.__name__} has no setting {prefix + name!r}: {hint}")
         kind = annotated_type(owner, name)
-        if get_origin(kind) is not Annotated:  # whose text would allow infinity
-            _check_finite(prefix + name, value)
         if _is_plain(kind) and not _is_a(value, kind):
             raise ValueError(
                 f"a setting of the wrong name or kind: {prefix}{name} takes {_described(kind)}, "
