@@ -357,8 +357,9 @@ def check_annotated(name: str, value: Any, annotation: Any) -> None:
     if any(part not in known for part in parts) or any(known[part][0](given) for part in parts):
         return
     wanted = " or ".join(known[part][1] for part in parts)
-    number = _is_number(given) or all(part in ("int", "float", "bool", "None") for part in parts)
-    error = ValueError if number else TypeError
+    objects = [part for part in parts if part in (*_OBJECTS, "str")]
+    about_numbers = not objects or (_is_number(given) and len(objects) < len(parts))
+    error = ValueError if about_numbers else TypeError
     raise error(f"{name} has to be {wanted}, got {value!r}")
 
 

@@ -82,7 +82,7 @@ class TestCheckedArguments:
             (lambda: Derived(3, 4), TypeError, "sizes has to be a sequence, got 4"),
             (lambda: Derived(3, gain=math.inf), ValueError, "gain has to be a finite number, got"),
             (lambda: Derived(3, gain=None), ValueError, "gain has to be a finite number, got None"),
-            (lambda: Derived(3, label=3), ValueError, "label has to be a text or None, got 3"),
+            (lambda: Derived(3, label=3), TypeError, "label has to be a text or None, got 3"),
             (lambda: Closed("no"), ValueError, "flag has to be True or False, got 'no'"),
             (lambda: Closed(flug=True), TypeError, "unexpected keyword argument 'flug'; did you"),
             (lambda: Closed(label="x"), TypeError, "unexpected keyword argument 'label'"),

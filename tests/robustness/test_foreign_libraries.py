@@ -12,7 +12,6 @@ from gymnasium.wrappers import TimeAwareObservation
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 
-import meta_rl
 from meta_rl import evaluate_adaptation, make_task_vec, sb3_env
 from meta_rl.adapter import TaskVectorAdapter
 
@@ -42,9 +41,6 @@ def test_every_info_has_the_task(kind: str, env_id: str) -> None:
         if kind != "synchronous":
             np.testing.assert_array_equal(flat(infos[-1]["task"]), flat(env.tasks))
     tasks = [flat(info["task"]) for info in infos]
-    assert len({task.tobytes() for task in tasks}) == (1 if kind == "synchronous" else 3) or (
-        kind != "synchronous"
-    )
     if kind == "native":
         ended = [i for i, info in enumerate(infos) if "final_info" in info]
         assert ended
@@ -111,4 +107,3 @@ def test_torchrl(env_id: str) -> None:
         envs.GymWrapper(gym.make_vec(env_id, num_envs=3), categorical_action_encoding=True),
     ):
         assert made.rollout(12, break_when_any_done=False).batch_size[-1] == 12
-    assert meta_rl.__version__
