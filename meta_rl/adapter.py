@@ -113,7 +113,8 @@ class TaskVectorAdapter(TaskBatch):
 
     def _read_attributes(self, env_fn: Callable[[], gym.Env]) -> None:
         """Reads the attributes that all environments share from one of them."""
-        check_kind("each of env_fns", env_fn, Callable, "a function that makes an environment")
+        if not callable(env_fn):
+            raise TypeError(f"env_fns has to hold functions that make environments, got {env_fn!r}")
         env = env_fn()
         check_kind("what a function of env_fns makes", env, gym.Env, "an environment")
         base = env.unwrapped
@@ -217,7 +218,7 @@ class _TaskSlot(gym.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         *outcome, info = self.env.step(action)
-        return *outcome, _without_task(info)  # type: ignore[return-value]
+        return *outcome, _without_task(info)
 
 
 def _without_task(info: dict[str, Any]) -> dict[str, Any]:

@@ -292,7 +292,7 @@ class TaskEnv(gym.Env):
         self.action_space = self._batch.single_action_space
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """Gymnasium's specification; its time limit is the horizon unless another was given."""
         return self._spec
 
