@@ -278,7 +278,7 @@ def lines_of(rows: list[Row]) -> list[str]:
 
 def one_line(cell: str) -> str:
     """A cell that does not break the table."""
-    return cell.replace("|", "\\|").replace("\n", " ")
+    return cell.replace("|", "\\|").replace("\n", " ").replace("](", "] (")
 
 
 def main(args: Args) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from gymnasium import spaces
 
-from meta_rl.arguments import check_number
+from meta_rl.arguments import check_finite_array, check_number
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.mujoco_batch import MujocoBatch, Sensor
 from meta_rl.mujoco_picture import RobotCamera, RobotWindow, Scene
@@ -294,8 +294,8 @@ def check_range(name: str, value: Range) -> Range:
         low, high = (float(end) for end in value)
     except (TypeError, ValueError):
         low, high = math.nan, math.nan
-    if not -math.inf < low < high < math.inf:
-        raise ValueError(f"{name} has to be (low, high), finite and low < high, got {value!r}")
+    if not low < high:
+        raise ValueError(f"{name} has to be (low, high) with low < high, got {value!r}")
     return low, high
 
 
@@ -335,6 +335,7 @@ def velocity_split(
     They are uniform within the range; ``ood`` is uniform above it, over a third of its width.
     """
     low, high = check_range("goal_velocity_range", goal_velocity_range)
+    check_finite_array("goal_velocity_range", [low, high])
     beyond = high + (high - low) / 3
     space = spaces.Box(low, beyond, (1,), np.float64)
     return listed_split(

@@ -357,8 +357,8 @@ def check_annotated(name: str, value: Any, annotation: Any) -> None:
     if any(part not in known for part in parts) or any(known[part][0](given) for part in parts):
         return
     wanted = " or ".join(known[part][1] for part in parts)
-    objects = [part for part in parts if part in (*_OBJECTS, "str")]
-    about_numbers = not objects or (_is_number(given) and len(objects) < len(parts))
+    numbers = [part for part in parts if part in ("int", "float", "bool")]
+    about_numbers = numbers and (_is_number(given) or {*parts} <= {*numbers, "None"})
     error = ValueError if about_numbers else TypeError
     raise error(f"{name} has to be {wanted}, got {value!r}")
 

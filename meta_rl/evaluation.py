@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from meta_rl.arguments import checked
+from meta_rl.arguments import check_flag
 from meta_rl.evaluation_result import EvaluationResult as EvaluationResult
 from meta_rl.intervals import interquartile_mean as interquartile_mean
 from meta_rl.making import as_task_vec, family_name, make_task_vec
@@ -34,7 +34,6 @@ from meta_rl.trials import told_success as told_success
 MAX_ENVS = 4096  # default number of sub-environments that are stepped at a time
 
 
-@checked
 def evaluate_adaptation(
     learner: Any,
     env: Any,
@@ -94,6 +93,7 @@ def evaluate_adaptation(
     """
     num_tasks = None if num_tasks is None else check_count("num_tasks", num_tasks)
     seed = check_count("seed", seed, least=0)
+    deterministic = check_flag("deterministic", deterministic)
     _check_learner(learner)
     if isinstance(env, TaskSplit) or hasattr(env, "sample_tasks"):
         if num_episodes is not None or env_kwargs:
@@ -151,7 +151,7 @@ def evaluate_adaptation(
         learner,
         env,
         envs_per_task,
-        deterministic=bool(deterministic),
+        deterministic=deterministic,
         seed=seed,
         randomness=randomness,
     )
@@ -168,7 +168,7 @@ def evaluate_adaptation(
         split=split,
         seed=seed,
         envs_per_task=envs_per_task,
-        deterministic=bool(deterministic),
+        deterministic=deterministic,
         success=success,
         tasks=index,
         listed=isinstance(part, FiniteTasks),

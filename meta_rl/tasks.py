@@ -61,8 +61,10 @@ class TaskSplit:
 
     def __post_init__(self) -> None:
         """Refuses parts from which no tasks can be drawn."""
-        for name in ("train", "validation", "test", *(["ood"] if self.ood is not None else [])):
-            _check_distribution(name, getattr(self, name))
+        _check_distribution("train", self.train)
+        for name in ("validation", "test", "ood"):
+            if getattr(self, name) is not None:
+                _check_distribution(name, getattr(self, name))
 
     @property
     def space(self) -> spaces.Space:
