@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -105,7 +105,7 @@ class MAMLTRPO(PolicyGradientAgent):
         first_order: bool = False,
         exploration_coefficient: float = 0.0,
         max_kl: float = 0.01,
-        max_initial_kl: float = 0.01,
+        max_initial_kl: Annotated[float, "a number above 0, or infinity"] = 0.01,
         cg_iterations: int = 10,
         cg_damping: float = 1e-5,
         max_backtracks: int = 15,

@@ -20,9 +20,18 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from meta_rl.arguments import check_count, plain
+from meta_rl.arguments import (
+    CheckedArguments,
+    check_choice,
+    check_count,
+    check_kind,
+    check_number,
+    check_seed,
+    checked,
+    plain,
+)
 from meta_rl.compute.finite_state import FiniteState
-from meta_rl.compute.torch_state import set_generator_state
+from meta_rl.compute.torch_state import find_device, set_generator_state
 from meta_rl.files.saved_agent import SavedAgent
 from meta_rl.make import (
     as_task_vec,
@@ -42,7 +51,7 @@ if TYPE_CHECKING:
     from meta_rl.evaluation.result import EvaluationResult
 
 
-class MetaAlgorithm(FiniteState, SavedAgent):
+class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
     """Meta-training by a loop of :meth:`collect_rollouts` and :meth:`train`.
 
     Every iteration draws a meta-batch of tasks from the training split and resets the environment
@@ -102,6 +111,16 @@ class MetaAlgorithm(FiniteState, SavedAgent):
         self.envs_per_task = check_count("envs_per_task", envs_per_task)
         self.env_kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))  # checkpoints hold them
         self.family: str | None = None
+        check_count("stats_window_size", stats_window_size)
+        check_count("verbose", verbose, least=0)
+        check_seed(seed)
+        if isinstance(policy, str):
+            check_choice("policy", policy, self.policy_aliases)
+        else:
+            check_kind("policy", policy, type, "a class, or a name")
+        device = find_device(device)
+        if not callable(learning_rate):
+            check_number("learning_rate", learning_rate, least=0.0)
         if isinstance(env, str):
             env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
         super().__init__(
@@ -221,6 +240,20 @@ class MetaAlgorithm(FiniteState, SavedAgent):
         task_batch(self.task_env).set_tasks(tasks)
         return self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
 
+    def check_length(self, num_steps: int) -> str:
+        """Refuses a training that would end before its first update.
+
+        Args:
+            num_steps: Number of environment steps of the training that comes.
+
+        Returns:
+            What comes before the first iteration, as text; empty if nothing does.
+
+        Raises:
+            ValueError: The settings need more steps.
+        """
+        return ""
+
     @abstractmethod
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Collect the data of an iteration; ``False`` where the callback wants to stop."""
@@ -233,6 +266,7 @@ class MetaAlgorithm(FiniteState, SavedAgent):
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
         """Learn the tasks from a little data; every leaf of the state has a leading task axis."""
 
+    @checked
     def learn(
         self,
         total_timesteps: int,
@@ -256,13 +290,17 @@ class MetaAlgorithm(FiniteState, SavedAgent):
         Raises:
             FloatingPointError: A reward, an observation, an action, a loss or something that is
                 learned is not finite.
-            ValueError: Negative ``total_timesteps``, a ``log_interval`` below one, or no
-                environment.
+            ValueError: Negative ``total_timesteps``, or fewer than come before the first update; a
+                ``log_interval`` below one, or no environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
+        for one in callback if isinstance(callback, list) else [callback]:
+            if not (one is None or callable(one)):
+                check_kind("callback", one, BaseCallback, "a callback of Stable-Baselines3")
         if log_interval is not None:
             check_count("log_interval", log_interval)
         tasks = task_batch(self.task_env)  # refuses a missing environment
+        self.check_length(total_timesteps)
         total_timesteps, callback = self._setup_learn(
             total_timesteps,
             callback,

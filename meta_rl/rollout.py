@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from meta_rl.arguments import check_count
+from meta_rl.arguments import check_count, check_kind
 from meta_rl.compute.torch_state import torch_threads
 
 Act: TypeAlias = Callable[[Any], tuple[np.ndarray, dict[str, np.ndarray]]]
@@ -46,6 +46,15 @@ class Rollout:
     mask: np.ndarray | None = None
     extras: dict[str, Any] = field(default_factory=dict)
     envs_per_task: int = 1
+
+
+def check_rollout(rollout: Any) -> None:
+    """Refuses what is no rollout.
+
+    Raises:
+        TypeError: It is another object.
+    """
+    check_kind("rollout", rollout, Rollout, "a meta_rl.Rollout")
 
 
 class Step(NamedTuple):

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
 
 from meta_rl.arguments import check_count as check_count
+from meta_rl.arguments import check_has, check_kind, checked
 from meta_rl.arguments import check_number as check_number
 from meta_rl.vector.task_arrays import Task as Task
 from meta_rl.vector.task_arrays import Tasks as Tasks
@@ -61,6 +62,13 @@ class TaskSplit:
     test: TaskDistribution
     ood: TaskDistribution | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses parts from which no tasks can be drawn."""
+        _check_distribution("train", self.train)
+        for name in ("validation", "test", "ood"):
+            if getattr(self, name) is not None:
+                _check_distribution(name, getattr(self, name))
+
     @property
     def space(self) -> spaces.Space:
         """The space of one task, shared by every part."""
@@ -77,6 +85,14 @@ class TaskSplit:
             have = [field for field in self.__dataclass_fields__ if getattr(self, field)]
             raise ValueError(f"no task split {name!r}: these tasks have {', '.join(have)}")
         return part
+
+
+def _check_distribution(name: str, tasks: Any) -> None:
+    check_has(name, tasks, ["sample_tasks"], "a distribution with sample_tasks(num_tasks, rng)")
+
+
+def _check_rng(rng: Any) -> None:
+    check_kind("rng", rng, np.random.Generator, "a numpy.random.Generator")
 
 
 class UniformTasks:
@@ -96,6 +112,7 @@ class UniformTasks:
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Tasks:
         """Draws ``num_tasks`` tasks uniformly."""
+        _check_rng(rng)
         return _draw_uniform(self.space, check_count("num_tasks", num_tasks), rng)
 
     def __repr__(self) -> str:
@@ -113,6 +130,8 @@ class SampledTasks:
     def __init__(
         self, space: spaces.Space, sampler: Callable[[int, np.random.Generator], Tasks]
     ) -> None:
+        check_kind("space", space, spaces.Space, "a space of Gymnasium")
+        check_has("sampler", sampler, ["__call__"], "a function of num_tasks and rng")
         self.space = space
         self.sampler = sampler
 
@@ -140,6 +159,7 @@ class FiniteTasks:
     """
 
     def __init__(self, space: spaces.Space, tasks: Tasks) -> None:
+        check_kind("space", space, spaces.Space, "a space of Gymnasium")
         self.space = space
         self.tasks = as_tasks(space, tasks)
         if len(self) == 0:
@@ -148,6 +168,8 @@ class FiniteTasks:
     @classmethod
     def seeded(cls, tasks: TaskDistribution, num_tasks: int, seed: int) -> FiniteTasks:
         """Makes a fixed list of ``num_tasks`` draws from ``tasks``, always equal for a seed."""
+        _check_distribution("tasks", tasks)
+        check_count("seed", seed, least=0)
         return cls(tasks.space, tasks.sample_tasks(num_tasks, np.random.default_rng(seed)))
 
     def __len__(self) -> int:
@@ -155,6 +177,7 @@ class FiniteTasks:
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Tasks:
         """Draws tasks without replacement, pass by pass."""
+        _check_rng(rng)
         passes = -(-check_count("num_tasks", num_tasks) // len(self))
         order = np.concatenate([rng.permutation(len(self)) for _ in range(passes)])
         return take_tasks(self.tasks, order[:num_tasks])
@@ -163,6 +186,7 @@ class FiniteTasks:
         return f"FiniteTasks({len(self)} of {self.space})"
 
 
+@checked
 def held_out_split(
     tasks: TaskDistribution,
     *,
@@ -182,6 +206,8 @@ def held_out_split(
         seed: Seed of both lists.
         ood: Tasks outside the training range (default: none).
     """
+    _check_distribution("tasks", tasks)
+    check_count("seed", seed, least=0)
     seeds = np.random.SeedSequence(seed).generate_state(2)
     return TaskSplit(
         train=tasks,

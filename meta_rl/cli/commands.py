@@ -160,8 +160,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         run(command)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"meta-rl: too little memory: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)

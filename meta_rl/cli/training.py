@@ -85,6 +85,9 @@ def _train_locked(
     _check_options(command.algo, options)
     if resumed is not None:
         folder.check_length(config, model.steps_done)
+    comes_first = model.check_length(config.total_timesteps - model.steps_done)
+    if comes_first and not command.quiet:
+        print(comes_first)
     lock.acquire()
     folder.begin(config, command.resume)
     train_into(

@@ -12,25 +12,24 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 import torch
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
-from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import (
+    CheckedArguments,
     check_count,
     check_flag,
     check_has,
     check_kind,
-    check_names,
     check_rate,
     check_seed,
-    keyword_names,
+    checked,
     plain,
 )
 from meta_rl.compute.cuda_graph import options, restore_options, set_rate
 from meta_rl.compute.device_work import DeviceWork
 from meta_rl.compute.finite_state import FiniteState
-from meta_rl.compute.torch_state import set_generator_state
+from meta_rl.compute.torch_state import find_device, set_generator_state
 from meta_rl.few_shot.command_line import OnCommandLine
 from meta_rl.few_shot.data.arrays import as_tensor
 from meta_rl.few_shot.data.checked_inputs import CheckedInputs
@@ -47,7 +46,7 @@ Rate = Annotated[float | Sequence[float], "a number or [first, last]"]
 TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 
 
-class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
+class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
     """The base class of few-shot learners.
 
     Meta-training is a loop of :meth:`draw` and :meth:`update`; adaptation does not change the
@@ -79,24 +78,13 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments, which checkpoints keep."""
-        self = super().__new__(cls)
-        signature = inspect.signature(cls.__init__)
-        if all(one.kind is not one.VAR_KEYWORD for one in signature.parameters.values()):
-            check_names(kwargs, keyword_names(signature.parameters), cls.__name__)
-        given = signature.bind_partial(self, *args, **kwargs).arguments
-        no_settings = ("self", "network", "device")
+        self = super().__new__(cls, *args, **kwargs)
+        given = inspect.signature(cls).bind_partial(*args, **kwargs).arguments
+        no_settings = ("network", "device")
         self.settings = {k: plain(value) for k, value in given.items() if k not in no_settings}
         return self
 
     settings: dict[str, Any]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Sets the constructor's signature, which ``__new__`` hides from ``inspect.signature``."""
-        super().__init_subclass__(**kwargs)
-        signature = inspect.signature(cls.__init__)
-        cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
-
-    __signature__: ClassVar[inspect.Signature]
 
     def __init__(
         self,
@@ -109,7 +97,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
     ) -> None:
         check_kind("network", network, nn.Module, "a torch.nn.Module")
         check_sizes_known(network)
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.module = nn.ModuleDict({"network": network}).to(self.device)
         self.meta_lr = check_rate("meta_lr", meta_lr)
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
@@ -122,6 +110,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         self.generator = torch.Generator(self.device)
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         self.logger = Logger(None, [])
+        self._log = TrainingLog(self.logger)
+        self._pending: dict[str, Any] | None = None  # of the former log
         self.optimizer: torch.optim.Optimizer | None = None
         self._checks: dict[str, Tensor] = {}
         self.module.eval()  # training mode only within an update
@@ -234,6 +224,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         """Makes the optimiser of all parameters of :attr:`module`."""
         return torch.optim.Adam(self.module.parameters(), lr=rate_at(self.meta_lr, 0.0))
 
+    @checked
     def learn(
         self,
         tasks: Any,
@@ -286,7 +277,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         check_has("tasks", train, ["sample_tasks"], TASKS_WANTED)
         train = train.to(self.device) if hasattr(train, "to") else train
         if reset_num_iterations:
-            self.num_iterations = 0
+            self.num_iterations, self._pending = 0, None
         end = self.num_iterations + num_iterations
         self.total_iterations = check_count(
             "total_iterations", end if total_iterations is None else total_iterations, least=end
@@ -295,7 +286,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         self.optimizer = self.optimizer or self.make_optimizer()
         if verbose and not self.logger.output_formats:
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
-        log = TrainingLog(self.logger, log_interval, self.num_iterations)
+        log = TrainingLog(self.logger, log_interval, self.num_iterations, self._pending)
+        self._log, self._pending = log, None
         with faster:
             for _ in progress(num_iterations, progress_bar, type(self).__name__, log):
                 self._set_rates()
@@ -305,6 +297,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
                 log.write_if_due(self.num_iterations)
                 if any(answer is False for answer in go_on):
                     break
+        self._pending = log.pending(self.num_iterations)
         return self
 
     def _update_in_training_mode(self, batch: Any) -> dict[str, Tensor]:
@@ -363,6 +356,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
             "rng": self.rng.bit_generator.state,
             "generator": self.generator.get_state(),
             "num_iterations": self.num_iterations,
+            "log": self._pending or self._log.pending(self.num_iterations),
             "total_iterations": self.total_iterations,
             "example_dims": self._example_dims,
             "extra": self.extra_state(),
@@ -394,7 +388,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         """
         if network is not None:
             check_kind("network", network, nn.Module, "a torch.nn.Module")
-        target = _find_device(device)
+        target = find_device(device)
         content = read_file(path, cls.__name__, device=target, trust_pickle=trust_pickle).content
         try:
             learner = cls._make_from_checkpoint(content, network, target)
@@ -437,6 +431,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         self.rng.bit_generator.state = content["rng"]
         set_generator_state(self.generator, content["generator"])
         self.num_iterations = content["num_iterations"]
+        self._pending = content.get("log")
         self.total_iterations = content["total_iterations"]
         self._example_dims = content.get("example_dims", self._example_dims)
 
@@ -472,14 +467,6 @@ def rate_at(rate: Any, progress: float) -> float:
 def _saved_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
     """Returns the type of saved floats, so that ``.double()`` networks are loaded as such."""
     return next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
-
-
-def _find_device(device: torch.device | str) -> torch.device:
-    """Returns a device as Stable-Baselines3 does: the CPU for ``"cuda"`` if there is no GPU."""
-    try:
-        return get_device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}") from error
 
 
 def _as_list(callback: Any) -> list[Any]:

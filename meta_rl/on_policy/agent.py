@@ -18,7 +18,7 @@ from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_number, plain
 from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.policy_gradient.returns import generalized_advantages
-from meta_rl.rollout import Rollout, collect_rollout
+from meta_rl.rollout import Rollout, check_rollout, collect_rollout
 from meta_rl.vector.task_batch import task_batch
 from meta_rl.vector.training_steps import TrainingSteps
 from meta_rl.wrappers.previous_step import AppendPreviousStep
@@ -347,4 +347,5 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
         """Returns the state as it is: the state from :meth:`predict` has seen the data already."""
+        check_rollout(rollout)
         return state

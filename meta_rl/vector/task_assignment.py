@@ -31,6 +31,7 @@ class TaskAssignment:
 
     Attributes:
         played: The tasks that are played, ``[N, ...]``; ``None`` before the first reset.
+        shown: A copy of them for infos, which are free to change it.
         trial_start: Where an episode has just begun on a new task, bool ``[N]``.
     """
 
@@ -47,6 +48,7 @@ class TaskAssignment:
         self.episodes_per_trial = episodes_per_trial
         self.resample = resample
         self.played: Tasks = None
+        self.shown: Tasks = None
         self.trial_start = np.zeros(num_envs, dtype=bool)
         self._given: Tasks = None  # what was set
         self._due = np.zeros(num_envs, dtype=bool)  # where no reset has brought it yet
@@ -139,6 +141,8 @@ class TaskAssignment:
         elif new.any():
             self.played = copy_tasks(self.played)  # earlier infos keep theirs
             put_tasks(self.played, new, take_tasks(coming, new))
+        if new.any():
+            self.shown = copy_tasks(self.played)
         taken = self._due if self._given is not None else self._is_ahead
         taken &= ~new
         self._episodes = np.where(new, 0, self._episodes + (mask & self._stepped))
