@@ -1,0 +1,53 @@
+"""The kind of arrays that a batch works with: numpy's, or PyTorch's tensors on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+class Arrays:
+    """A kind of arrays: numpy's, or PyTorch's tensors on one device.
+
+    Args:
+        device: PyTorch device of the tensors; ``None`` (default) for numpy's arrays.
+
+    Attributes:
+        xp: The array-API namespace: ``numpy``, or ``array_api_compat.torch``.
+        device: Device of the arrays, ``"cpu"`` for numpy's.
+    """
+
+    def __init__(self, device: Any = None) -> None:
+        self.xp: Any = np
+        self.device: Any = "cpu"
+        if device is not None:
+            from array_api_compat import torch as xp
+
+            self.xp, self.device = xp, xp.device(device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Arrays, (None if self.xp is np else self.device,)  # modules cannot be pickled
+
+    def zeros(self, shape: Any, dtype: str) -> Any:
+        """Makes an array of zeros.
+
+        Args:
+            shape: Its shape.
+            dtype: Name of its dtype in the array API, such as ``"bool"``.
+        """
+        return self.xp.zeros(shape, dtype=getattr(self.xp, dtype), device=self.device)
+
+    def converted(self, values: Any) -> Any:
+        """Returns an array, or a dict of arrays, as arrays of this kind; copies where it must."""
+        if isinstance(values, Mapping):
+            return {key: self.converted(value) for key, value in values.items()}
+        return self.xp.asarray(values, device=self.device)
+
+
+def dtype_kind(dtype: Any) -> str:
+    """Returns numpy's letter for the kind of a dtype of numpy or PyTorch, such as ``"f"``."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind
+    return "f" if dtype.is_floating_point else np.dtype(str(dtype).removeprefix("torch.")).kind
