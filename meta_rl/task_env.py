@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
@@ -222,7 +221,7 @@ class TaskVectorEnv(TaskBatch):
             raise ValueError("render() needs a render_mode, given when the environment is made")
         if self._state is None:
             raise gym.error.ResetNeeded("render() needs a reset() first: there is nothing to see")
-        return self.definition.render_frames(*self._seen, self.render_mode)
+        return self.definition.render_frames(*self._shown, self.render_mode)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Releases the definition's resources, such as threads and windows."""
@@ -233,13 +232,9 @@ class TaskVectorEnv(TaskBatch):
         return self.np_random if self._own_draws is None else self._own_draws
 
     @property
-    def _seen(self) -> tuple[Any, Tasks]:
-        """The state and the tasks in numpy arrays, for pictures."""
-        if self.arrays.xp is np:
-            return self._state, self._played
-        from gymnasium.wrappers.array_conversion import array_conversion
-
-        return array_conversion((self._state, self._played), xp=np)
+    def _shown(self) -> tuple[Any, Tasks]:
+        """The state and the tasks that pictures show."""
+        return self.arrays.to_numpy((self._state, self._played))
 
     def _begin(self, mask: Any, seeded: bool = False) -> None:
         """Begin new episodes where ``mask`` says so, on the tasks that are theirs from now on."""
@@ -385,7 +380,7 @@ class TaskEnv(gym.Env):
             self._window = self.definition.open_window()
         wait = self._shown + 1.0 / self.metadata["render_fps"] - time.monotonic()
         time.sleep(max(wait, 0.0))
-        self._window.show(*self._batch._seen)
+        self._window.show(*self._batch._shown)
         self._shown = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from meta_rl.tasks import (
     distinct_tasks,
     take_tasks,
 )
+from meta_rl.vector.numpy_view import numpy_view
 from meta_rl.vector.task_batch import task_batch
 
 MAX_ENVS = 4096  # default number of sub-environments that are stepped at a time
@@ -119,7 +120,7 @@ def evaluate_adaptation(
             env.close()  # otherwise its processes would go on
     if env_kwargs:
         raise ValueError(f"{sorted(env_kwargs)} are for an environment given by its id")
-    env = as_task_vec(getattr(env, "task_env", env))
+    env = numpy_view(as_task_vec(getattr(env, "task_env", env)))
     base = task_batch(env)
     check_same_step(env)
     if env.num_envs % envs_per_task:

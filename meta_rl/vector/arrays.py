@@ -45,6 +45,14 @@ class Arrays:
             return {key: self.converted(value) for key, value in values.items()}
         return self.xp.asarray(values, device=self.device)
 
+    def to_numpy(self, values: Any) -> Any:
+        """Returns arrays of this kind, or a dict or a tuple of them, as numpy arrays."""
+        if self.xp is np:
+            return values
+        from gymnasium.wrappers.array_conversion import array_conversion
+
+        return array_conversion(values, xp=np)
+
 
 def dtype_kind(dtype: Any) -> str:
     """Returns numpy's letter for the kind of a dtype of numpy or PyTorch, such as ``"f"``."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import VectorEnv, VectorWrapper
 
 from meta_rl.tasks import (
     TaskDistribution,
@@ -270,6 +270,13 @@ def task_batch(env: Any) -> TaskBatch:
             "environments by meta_rl.adapter.TaskVectorAdapter"
         )
     return base
+
+
+def batch_arrays(env: Any) -> Arrays:
+    """Returns the kind of arrays that a batch, or its outermost wrapper, returns."""
+    while isinstance(env, VectorWrapper) and not hasattr(env, "arrays"):
+        env = env.env
+    return getattr(env, "arrays", NUMPY)
 
 
 def check_actions(actions: Any, space: spaces.Space, num_envs: int, arrays: Arrays = NUMPY) -> Any:
