@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit, check_count
+from meta_rl.vector.arrays import array_namespace
 
 MAX_STEP = 0.1
 """Distance that an action of 1 moves the point along its axis."""

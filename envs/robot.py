@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
@@ -23,6 +22,7 @@ from meta_rl.tasks import (
     check_count,
     count_tasks,
 )
+from meta_rl.vector.arrays import array_namespace
 
 Range = tuple[float, float]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, check_count, held_out_split
+from meta_rl.vector.arrays import array_namespace, indices
 
 
 class TabularState(NamedTuple):
@@ -148,4 +149,4 @@ class TabularMDP(TaskFuncEnv):
 
 def _each(action: Any) -> Any:
     """Returns the number of each sub-environment, ``[N]``."""
-    return array_namespace(action).arange(len(action), device=device(action))
+    return indices(len(action), array_namespace(action), device(action))

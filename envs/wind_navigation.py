@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from gymnasium import spaces
 
 from meta_rl.definition import ones_where
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
+from meta_rl.vector.arrays import array_namespace
 
 from .point_navigation import MAX_STEP, PlanarPoint, PointState, check_positive, square_ring
 

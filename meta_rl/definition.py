@@ -10,12 +10,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
 from meta_rl.rendering.window import PictureWindow, Window
 from meta_rl.tasks import Tasks, TaskSplit, first_array
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from meta_rl.compute.torch_state import torch_threads
 from meta_rl.tasks import check_count, copy_tasks, first_array
+from meta_rl.vector.arrays import array_namespace
 
 Act: TypeAlias = Callable[[Any], tuple[Any, dict[str, Any]]]
 """``act(observations) -> (actions, extras)``, each with the leading axis ``[N, ...]``."""

@@ -110,6 +110,8 @@ class TaskVectorEnv(TaskBatch):
         self._elapsed = self.arrays.zeros(self.num_envs, "int64")
         self._done = self._nowhere
         self._any_done = False
+        terminal = getattr(self.definition.terminal, "__func__", None)
+        self._has_terminal = terminal is not TaskFuncEnv.terminal
 
     def set_tasks(self, tasks: Tasks | None) -> None:
         """Sets the tasks from the next reset of each sub-environment on.
@@ -192,7 +194,9 @@ class TaskVectorEnv(TaskBatch):
         self._state = state
         self._elapsed = self._elapsed + 1
         self._assignment.step()
-        terminated = xp.asarray(definition.terminal(state, rng, tasks))
+        terminated = self.arrays.zeros(self.num_envs, "bool")
+        if self._has_terminal:
+            terminated = xp.asarray(definition.terminal(state, rng, tasks))
         at_horizon = self._elapsed >= definition.horizon
         if definition.horizon_is_terminal:
             terminated, truncated = terminated | at_horizon, self._nowhere & at_horizon
@@ -241,6 +245,8 @@ class TaskVectorEnv(TaskBatch):
         self._assignment.begin(mask, seeded=seeded)
         if mask.all():
             self._state = self.definition.initial(self._draws, self._played)
+            self._elapsed = self.arrays.zeros(self.num_envs, "int64")
+            self._done, self._any_done = self._nowhere, False
         else:
             rng = self.np_random if self._own_draws is None else self._own_draws[mask]
             first = self.definition.initial(rng, take_tasks(self._played, mask))
@@ -248,9 +254,9 @@ class TaskVectorEnv(TaskBatch):
             for leaf, new in zip(merged, first, strict=True):
                 leaf[mask] = new
             self._state = type(first)(*merged)
-        self._elapsed = self._elapsed * ~mask
-        self._done = self._done & ~mask
-        self._any_done = bool(self._done.any())
+            self._elapsed = self._elapsed * ~mask
+            self._done = self._done & ~mask
+            self._any_done = bool(self._done.any())
 
 
 class TaskEnv(gym.Env):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.arguments import check_count as check_count
 from meta_rl.arguments import check_number as check_number
+from meta_rl.vector.arrays import array_namespace
 
 Tasks: TypeAlias = Any
 """``M`` tasks: an array ``[M, ...]``, or a (nested) dict of such arrays."""

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from array_api_compat import array_namespace
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
@@ -19,6 +18,7 @@ from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.policy_gradient.returns import generalized_advantages
 from meta_rl.rollout import Rollout, collect_rollout
 from meta_rl.tasks import check_count, check_number
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.task_batch import batch_arrays, task_batch
 from meta_rl.vector.training_steps import TrainingSteps
 from meta_rl.wrappers.previous_step import AppendPreviousStep

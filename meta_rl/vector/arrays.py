@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
+import array_api_compat
+import array_api_compat.numpy
 import numpy as np
 
 
@@ -23,9 +26,10 @@ class Arrays:
         self.xp: Any = np
         self.device: Any = "cpu"
         if device is not None:
+            import torch
             from array_api_compat import torch as xp
 
-            self.xp, self.device = xp, xp.device(device)
+            self.xp, self.device = xp, torch.device(device)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Arrays, (None if self.xp is np else self.device,)  # modules cannot be pickled
@@ -52,6 +56,19 @@ class Arrays:
         from gymnasium.wrappers.array_conversion import array_conversion
 
         return array_conversion(values, xp=np)
+
+
+def array_namespace(array: Any) -> Any:
+    """Returns the array-API namespace of an array, as ``array_api_compat`` does but faster."""
+    if type(array) is np.ndarray:
+        return array_api_compat.numpy
+    return array_api_compat.array_namespace(array)
+
+
+@lru_cache(maxsize=64)
+def indices(num: int, xp: Any, device: Any) -> Any:
+    """Returns ``0, 1, ..., num - 1`` in an array that must not be written to."""
+    return xp.arange(num, device=device)
 
 
 def dtype_kind(dtype: Any) -> str:

@@ -175,13 +175,13 @@ def draws_of(arrays: Arrays, seed: int | list[int] | None) -> Any:
     Returns:
         The source; ``None`` if Gymnasium's generator, ``np_random``, draws the numbers.
     """
-    streams = TaskStreams(seed) if isinstance(seed, list) else None
     if arrays.xp is np:
-        return streams
+        return TaskStreams(seed) if isinstance(seed, list) else None
     from meta_rl.vector.tensor_draws import CopiedDraws, TensorDraws  # PyTorch loads slowly
 
-    device = arrays.device
-    return TensorDraws(device, seed) if streams is None else CopiedDraws(streams, device)
+    if isinstance(seed, list):
+        return CopiedDraws(TaskStreams(seed), arrays.device)
+    return TensorDraws(arrays.device, seed)
 
 
 def _marsaglia_tsang(keys: np.ndarray, shape: np.ndarray) -> np.ndarray:

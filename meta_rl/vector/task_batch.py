@@ -112,7 +112,7 @@ class TaskAssignment:
     def step(self) -> None:
         """Note that every sub-environment takes a step."""
         self._stepped = self._everywhere
-        self.trial_start = self._nowhere
+        self.trial_start = self.arrays.zeros(self.num_envs, "bool")
 
     def prepare(
         self, mask: np.ndarray, *, seeded: bool = False, stepped: bool = False
