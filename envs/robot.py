@@ -59,6 +59,7 @@ class Robot(TaskFuncEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    numpy_only = True  # MuJoCo's batch
     num_excluded_positions = 1
     gaussian_velocity_noise = False
     velocity_limit = math.inf

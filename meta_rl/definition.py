@@ -48,6 +48,7 @@ class TaskFuncEnv(FuncEnv):
         steps_on_threads: Whether a step of a batch runs on several cores (default: False).
         device: PyTorch device of the family's tensors, if the family works on no numpy arrays
             (default: ``None``).
+        numpy_only: Whether the family works on numpy arrays only (default: False).
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
@@ -60,6 +61,7 @@ class TaskFuncEnv(FuncEnv):
     adaptation_unit: Literal["episode", "step"] = "episode"
     steps_on_threads: bool = False
     device: Any = None
+    numpy_only: bool = False
 
     def __init__(self) -> None:
         super().__init__()

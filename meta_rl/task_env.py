@@ -78,6 +78,8 @@ class TaskVectorEnv(TaskBatch):
         **kwargs: Any,
     ) -> None:
         self.definition = build_definition(definition, kwargs)
+        if device is not None and self.definition.numpy_only:
+            raise ValueError(f"device: {type(self.definition).__name__} works on numpy arrays only")
         self.arrays = Arrays(self.definition.device if device is None else device)
         self.num_envs = check_count("num_envs", num_envs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)

@@ -120,7 +120,7 @@ def evaluate_adaptation(
             env.close()  # otherwise its processes would go on
     if env_kwargs:
         raise ValueError(f"{sorted(env_kwargs)} are for an environment given by its id")
-    env = numpy_view(as_task_vec(getattr(env, "task_env", env)))
+    env = as_task_vec(getattr(env, "task_env", env))
     base = task_batch(env)
     check_same_step(env)
     if env.num_envs % envs_per_task:
@@ -128,7 +128,7 @@ def evaluate_adaptation(
             f"{env.num_envs} sub-environments: no whole number of {envs_per_task} each"
         )
     wrap_env = getattr(learner, "wrap_env", None)
-    env = env if wrap_env is None else wrap_env(env)
+    env = numpy_view(env if wrap_env is None else wrap_env(env))
     episodes = check_count(
         "num_episodes", base.episodes_per_trial if num_episodes is None else num_episodes
     )

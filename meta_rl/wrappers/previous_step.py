@@ -92,7 +92,7 @@ class AppendPreviousStep(VectorWrapper):
         return latest, rewards, terminated, truncated, infos
 
     def _write_observations(self, latest: Any, observations: Any) -> None:
-        new_trial = self._arrays.converted(task_batch(self.env).trial_start)
+        new_trial = task_batch(self.env).trial_start
         latest[new_trial] = 0.0
         latest[:, -1] = new_trial
         self._encode_obs.write(observations, latest[:, : self.observation_size])

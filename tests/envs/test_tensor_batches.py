@@ -220,16 +220,39 @@ def test_views_are_numpy_arrays() -> None:
         for got, expected in zip(view.step(actions)[:4], ours.step(actions)[:4], strict=True):
             assert isinstance(got, np.ndarray)
             np.testing.assert_array_equal(got, expected)
-    sb3 = meta_rl.sb3_env("GridNavigation", NUM, previous_step=True, device="cpu")
-    assert isinstance(sb3.reset(), np.ndarray)
-    observations, rewards, dones, infos = sb3.step(np.zeros(NUM, dtype=np.int64))
-    assert all(isinstance(part, np.ndarray) for part in (observations, rewards, dones))
-    assert isinstance(infos[0]["reward_step"], np.floating)
-    assert isinstance(sb3.get_attr("task")[0], np.ndarray)
+    with pytest.raises(ValueError, match="HalfCheetahVel works on numpy arrays only"):
+        meta_rl.make_task_vec("HalfCheetahVel", 2, device="cpu")
     pictures = meta_rl.make_task_vec("DarkRoom", 2, device="cpu", render_mode="rgb_array")
     pictures.reset(seed=0)
     frames: Any = pictures.render()
     assert frames[0].shape[-1] == 3
+
+
+def test_view_of_stable_baselines3() -> None:
+    """Nothing is drawn on this grid, so that the numbers are those of numpy arrays."""
+    views = [
+        meta_rl.sb3_env("GridNavigation", NUM, previous_step=True, append_task=True, **kwargs)
+        for kwargs in ({}, {"device": "cpu"})
+    ]
+    for view in views:
+        view.seed(0)
+    np.testing.assert_array_equal(*(view.reset() for view in views))
+    ended = 0
+    for _ in range(4 * 15 + 1):  # the fifth episode is on new tasks
+        actions = np.array([views[0].action_space.sample() for _ in range(NUM)])
+        expected, got = (view.step(actions) for view in views)
+        for numbers, others in zip(expected[:3], got[:3], strict=True):
+            assert isinstance(others, np.ndarray)
+            np.testing.assert_array_equal(numbers, others)
+        np.testing.assert_equal(
+            *(
+                [{**i, "episode": {**i.get("episode", {}), "t": 0}} for i in x[3]]
+                for x in (expected, got)
+            )
+        )
+        np.testing.assert_array_equal(*(view.get_attr("task") for view in views))
+        ended += expected[2].sum()
+    assert ended == 4 * NUM
 
 
 @pytest.fixture(autouse=True)
