@@ -86,9 +86,9 @@ class PPO(OnPolicyAgent):
     @torch.no_grad()
     def what_follows(self, rollout: Rollout, values: Tensor) -> tuple[Tensor, Tensor]:
         """Returns values of the true next states (0 if terminal), and the ends of episodes."""
-        obs = torch.from_numpy(rollout.next_observations).to(self.device)
+        obs = self._as_tensor(rollout.next_observations)
         following = self.policy.values(self.policy.features(obs, ()))
-        terminated = torch.from_numpy(rollout.terminated).to(self.device)
-        ends = terminated | torch.from_numpy(rollout.truncated).to(self.device)
+        terminated = self._as_tensor(rollout.terminated)
+        ends = terminated | self._as_tensor(rollout.truncated)
         ends[-1] = True
         return torch.where(terminated, 0.0, following), ends

@@ -9,8 +9,9 @@ import numpy as np
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
-from meta_rl.definition import TaskFuncEnv
+from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, UniformTasks, check_count, held_out_split
+from meta_rl.vector.arrays import array_namespace
 
 NUM_TEST_TASKS = 1000
 
@@ -40,7 +41,7 @@ class _Bandit(TaskFuncEnv):
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> BanditState:
         """Returns a state without pulls."""
-        return BanditState(np.zeros(len(params), dtype=np.int64))
+        return BanditState(zeros_for(params, dtype="int64"))
 
     def transition(
         self, state: BanditState, action: Any, rng: np.random.Generator, params: Tasks
@@ -50,7 +51,12 @@ class _Bandit(TaskFuncEnv):
 
     def observation(self, state: BanditState, rng: np.random.Generator, params: Tasks) -> Any:
         """Returns 0: there is nothing to see."""
-        return np.zeros_like(state.pulls)
+        return state.pulls * 0
+
+    def arm_values(self, params: Tasks, action: Any) -> Any:
+        """Returns the entries of the tasks ``[N, k]`` for the arms that were pulled, ``[N]``."""
+        xp = array_namespace(params)
+        return xp.take_along_axis(params, action[:, None], axis=1)[:, 0]
 
 
 class BernoulliBandit(_Bandit):
@@ -107,9 +113,9 @@ class BernoulliBandit(_Bandit):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Draws the reward of the arm that was pulled, from a numpy generator."""
-        pays = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
-        return {"reward_pull": (rng.random(len(params)) < pays).astype(np.float64)}
+        """Draws the reward of the arm that was pulled."""
+        pays = rng.random(len(params)) < self.arm_values(params, action)
+        return {"reward_pull": ones_where(pays)}
 
 
 class GaussianBandit(_Bandit):
@@ -180,8 +186,8 @@ class GaussianBandit(_Bandit):
         rng: np.random.Generator,
         params: Tasks,
     ) -> dict[str, Any]:
-        """Draws the reward of the arm that was pulled, from a numpy generator."""
-        means = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
+        """Draws the reward of the arm that was pulled."""
+        means = self.arm_values(params, action)
         return {"reward_pull": means + self.reward_std * rng.standard_normal(len(params))}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
+from meta_rl.vector.arrays import array_namespace
 
 from .robot import (
     Range,

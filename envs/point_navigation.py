@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
-from meta_rl.definition import TaskFuncEnv
+from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit, check_count
+from meta_rl.vector.arrays import array_namespace
 
 MAX_STEP = 0.1
 """Distance that an action of 1 moves the point along its axis."""
@@ -54,7 +54,7 @@ class PlanarPoint(TaskFuncEnv):
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> PointState:
         """Returns states at the origin."""
-        return PointState(np.zeros((len(params), 2)))
+        return PointState(zeros_for(params, (2,)))
 
     def transition(
         self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
@@ -262,5 +262,5 @@ class PointRobot(PlanarPoint):
         )
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> PointState:
-        """Draws a start anywhere in the square, from a numpy generator."""
+        """Draws a start anywhere in the square."""
         return PointState(rng.uniform(-1.0, 1.0, (len(params), 2)))

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.arguments import check_finite_array, check_number
@@ -24,6 +23,7 @@ from meta_rl.tasks import (
     check_count,
     count_tasks,
 )
+from meta_rl.vector.arrays import array_namespace
 
 Range = tuple[float, float]
 
@@ -60,6 +60,7 @@ class Robot(TaskFuncEnv):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    numpy_only = True  # MuJoCo's batch
     num_excluded_positions = 1
     gaussian_velocity_noise = False
     velocity_limit = math.inf

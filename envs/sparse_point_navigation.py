@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
+from meta_rl.vector.arrays import array_namespace
 
 from .point_navigation import MAX_STEP, PlanarPoint, PointState
 

@@ -6,11 +6,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
+from meta_rl.definition import ones_where
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
+from meta_rl.vector.arrays import array_namespace
 
 from .point_navigation import MAX_STEP, PlanarPoint, PointState, square_ring
 
@@ -106,7 +108,7 @@ class WindNavigation(PlanarPoint):
     ) -> dict[str, Any]:
         """Returns 1 at the goal, otherwise 0."""
         at_goal = self.distance(next_state, params) <= self.goal_radius
-        return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
+        return {"reward_goal": ones_where(at_goal)}
 
     def goal_radius_drawn(self) -> float:
         """Returns the radius of the zone that pays."""

@@ -43,6 +43,7 @@ from meta_rl.make import (
 )
 from meta_rl.rollout import Rollout
 from meta_rl.tasks import distinct_tasks
+from meta_rl.vector.numpy_view import numpy_view
 from meta_rl.vector.sb3_view import TaskVecEnvView
 from meta_rl.vector.task_batch import task_batch
 
@@ -161,8 +162,8 @@ class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
 
     @classmethod
     def wrap_env(cls, env: VectorEnv) -> VectorEnv:
-        """How this agent sees task environments: as they are, unless a subclass wraps them."""
-        return env
+        """Returns task environments as this agent sees them: with numpy arrays, by default."""
+        return numpy_view(env)
 
     @classmethod
     def _wrap_env(cls, env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> TaskVecEnvView:

@@ -10,15 +10,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import numpy as np
+from array_api_compat import device
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
 from meta_rl.arguments import CheckedArguments
 from meta_rl.rendering.window import PictureWindow, Window
-from meta_rl.tasks import TaskSplit
+from meta_rl.tasks import TaskSplit, first_array
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
-from meta_rl.vector.task_arrays import Tasks, count_tasks
+from meta_rl.vector.task_arrays import Tasks
 
 
 class TaskFuncEnv(CheckedArguments, FuncEnv):
@@ -30,9 +31,11 @@ class TaskFuncEnv(CheckedArguments, FuncEnv):
     array that they were given.
 
     Random numbers come from the ``rng`` that is passed in: a :class:`numpy.random.Generator`, or
-    :class:`meta_rl.vector.streams.TaskStreams`, which has the same methods and a stream for each
-    sub-environment. The first axis of every draw is the batch (``rng.random((n, 3))``, never
-    ``rng.random(3)`` shared by all). So a sub-environment behaves the same in every batch.
+    an object with the same methods, which has a stream for each sub-environment
+    (:class:`meta_rl.vector.streams.TaskStreams`) or draws tensors
+    (:class:`meta_rl.vector.tensor_draws.TensorDraws`). The first axis of every draw is the batch
+    (``rng.random((n, 3))``, never ``rng.random(3)`` shared by all). So a sub-environment behaves
+    the same in every batch.
 
     The constructor's arguments are checked by their annotations
     (:class:`meta_rl.arguments.CheckedArguments`).
@@ -48,6 +51,9 @@ class TaskFuncEnv(CheckedArguments, FuncEnv):
         adaptation_unit: Interval at which a learner may adapt: every ``"episode"`` (default) or
             every ``"step"`` (bandits: every pull).
         steps_on_threads: Whether a step of a batch runs on several cores (default: False).
+        device: PyTorch device of the family's tensors, if the family works on no numpy arrays
+            (default: ``None``).
+        numpy_only: Whether the family works on numpy arrays only (default: False).
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
@@ -59,6 +65,8 @@ class TaskFuncEnv(CheckedArguments, FuncEnv):
     episodes_per_trial: int = 1
     adaptation_unit: Literal["episode", "step"] = "episode"
     steps_on_threads: bool = False
+    device: Any = None
+    numpy_only: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +95,7 @@ class TaskFuncEnv(CheckedArguments, FuncEnv):
 
     def terminal(self, state: Any, rng: Draws, params: Tasks) -> Any:
         """Tells which states end the episode, bool ``[N]`` (default: none)."""
-        return np.zeros(count_tasks(params), dtype=bool)
+        return zeros_for(params, dtype="bool")
 
     def check_tasks(self, tasks: Tasks) -> None:
         """Refuses invalid tasks that the task space cannot exclude.
@@ -118,3 +126,22 @@ class TaskFuncEnv(CheckedArguments, FuncEnv):
 
     def close(self) -> None:
         """Releases the definition's resources, such as threads and windows."""
+
+
+def zeros_for(params: Tasks, shape: tuple[int, ...] = (), dtype: str = "float64") -> Any:
+    """Makes zeros ``[N, *shape]`` for ``N`` tasks, in arrays of the tasks' kind.
+
+    Args:
+        params: Tasks, arrays or tensors.
+        shape: Shape of the zeros of one sub-environment (default: a single number).
+        dtype: Name of their dtype in the array API (default: ``"float64"``).
+    """
+    array = first_array(params)
+    xp = array_namespace(array)
+    return xp.zeros((len(array), *shape), dtype=getattr(xp, dtype), device=device(array))
+
+
+def ones_where(condition: Any) -> Any:
+    """Returns 1 where the condition holds, otherwise 0, float64 like most rewards."""
+    xp = array_namespace(condition)
+    return xp.astype(condition, xp.float64)

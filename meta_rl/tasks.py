@@ -24,6 +24,7 @@ from meta_rl.vector.task_arrays import as_task as as_task
 from meta_rl.vector.task_arrays import as_tasks as as_tasks
 from meta_rl.vector.task_arrays import copy_tasks as copy_tasks
 from meta_rl.vector.task_arrays import count_tasks as count_tasks
+from meta_rl.vector.task_arrays import first_array as first_array
 from meta_rl.vector.task_arrays import put_tasks as put_tasks
 from meta_rl.vector.task_arrays import repeat_tasks as repeat_tasks
 from meta_rl.vector.task_arrays import take_tasks as take_tasks

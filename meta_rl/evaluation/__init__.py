@@ -19,6 +19,7 @@ from meta_rl.evaluation.trials import told_success as told_success
 from meta_rl.make import as_task_vec, family_name, make_task_vec
 from meta_rl.rollout import check_same_step
 from meta_rl.tasks import DRAWN_TASKS, FiniteTasks, TaskSplit, distinct_tasks
+from meta_rl.vector.numpy_view import numpy_view
 from meta_rl.vector.task_arrays import Tasks, count_tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
 from meta_rl.wrappers.previous_step import AppendPreviousStep
@@ -132,7 +133,7 @@ def evaluate_adaptation(
         raise ValueError(
             f"{env.num_envs} sub-environments: no whole number of {envs_per_task} each"
         )
-    env = _as_seen(learner, env)
+    env = numpy_view(_as_seen(learner, env))
     episodes = check_count(
         "num_episodes", base.episodes_per_trial if num_episodes is None else num_episodes
     )

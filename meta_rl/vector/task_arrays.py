@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from gymnasium import spaces
 
+from meta_rl.vector.arrays import array_namespace
+
 Tasks: TypeAlias = Any
 """``M`` tasks: an array ``[M, ...]``, or a (nested) dict of such arrays."""
 
@@ -48,11 +50,16 @@ def add_task_axis(task: Task) -> Tasks:
     return np.asarray(task)[None]
 
 
-def count_tasks(tasks: Tasks) -> int:
-    """Returns the length of the leading task axis."""
+def first_array(tasks: Tasks) -> Any:
+    """Returns the first array of tasks: they themselves, or the first one of their dict."""
     while isinstance(tasks, Mapping):
         tasks = next(iter(tasks.values()))
-    return len(tasks)
+    return tasks
+
+
+def count_tasks(tasks: Tasks) -> int:
+    """Returns the length of the leading task axis."""
+    return len(first_array(tasks))
 
 
 def take_tasks(tasks: Tasks, index: Any) -> Tasks:
@@ -80,7 +87,7 @@ def copy_tasks(tasks: Tasks) -> Tasks:
     """Makes a deep copy of tasks."""
     if isinstance(tasks, Mapping):
         return {key: copy_tasks(value) for key, value in tasks.items()}
-    return np.array(tasks)
+    return array_namespace(tasks).asarray(tasks, copy=True)
 
 
 def _convert_tasks(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
@@ -105,7 +112,7 @@ def _convert_tasks(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
 
 def _cast_array(space: spaces.Space, tasks: Tasks, where: str) -> np.ndarray:
     try:
-        array = np.asarray(tasks)
+        array = np.asarray(tasks.cpu() if hasattr(tasks, "cpu") else tasks)
         same_kind = np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind")
         if not same_kind and not (
             array.dtype.kind in "iub" and np.dtype(space.dtype).kind in "iuf"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from meta_rl.vector.arrays import NUMPY, Arrays
 from meta_rl.vector.task_arrays import Tasks, copy_tasks, put_tasks, repeat_tasks, take_tasks
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class TaskAssignment:
         distribution: Distribution of the tasks that are drawn.
         episodes_per_trial: Number of episodes on one task.
         resample: Whether a new task is drawn after every trial.
+        arrays: Kind of the arrays of masks and tasks (default: numpy's).
 
     Attributes:
         played: The tasks that are played, ``[N, ...]``; ``None`` before the first reset.
@@ -42,20 +44,24 @@ class TaskAssignment:
         episodes_per_trial: int,
         *,
         resample: bool = False,
+        arrays: Arrays = NUMPY,
     ) -> None:
         self.num_envs = num_envs
         self.distribution = distribution
         self.episodes_per_trial = episodes_per_trial
         self.resample = resample
+        self.arrays = arrays
         self.played: Tasks = None
         self.shown: Tasks = None
-        self.trial_start = np.zeros(num_envs, dtype=bool)
+        self._nowhere = arrays.zeros(num_envs, "bool")
+        self._everywhere = ~self._nowhere
+        self.trial_start = self._nowhere
         self._given: Tasks = None  # what was set
-        self._due = np.zeros(num_envs, dtype=bool)  # where no reset has brought it yet
+        self._due = self._nowhere  # where no reset has brought it yet
         self._ahead: Tasks = None  # what was drawn ahead
-        self._is_ahead = np.zeros(num_envs, dtype=bool)  # where it has not been played yet
-        self._episodes = np.zeros(num_envs, dtype=np.int64)  # ended in the current trial
-        self._stepped = np.zeros(num_envs, dtype=bool)  # in the current episode
+        self._is_ahead = self._nowhere  # where it has not been played yet
+        self._episodes = arrays.zeros(num_envs, "int64")  # ended in the current trial
+        self._stepped = self._nowhere  # in the current episode
         self._seeds: int | list[int] | None = None
         self._rngs: list[np.random.Generator] | None = None  # made when they are first needed
 
@@ -66,8 +72,8 @@ class TaskAssignment:
 
     def set(self, tasks: Tasks | None) -> None:
         """Set one task for each sub-environment; ``None`` lets them be drawn again."""
-        self._given = None if tasks is None else copy_tasks(tasks)
-        self._due[:] = tasks is not None
+        self._given = None if tasks is None else copy_tasks(self.arrays.converted(tasks))
+        self._due = self._nowhere if tasks is None else self._everywhere
 
     def seed(self, seed: int | Sequence[int]) -> int | list[int]:
         """Seed the draws: together, or each sub-environment's by its own seed.
@@ -90,13 +96,13 @@ class TaskAssignment:
             raise ValueError(f"seed: expected whole numbers from 0, got {seed!r}")
         self._seeds = int(seeds) if seeds.ndim == 0 else [int(own) for own in seeds]
         self._rngs = None
-        self._is_ahead[:] = False  # what was drawn ahead came from other seeds
+        self._is_ahead = self._nowhere  # what was drawn ahead came from other seeds
         return self._seeds
 
     def step(self) -> None:
         """Note that every sub-environment takes a step."""
-        self._stepped[:] = True
-        self.trial_start = np.zeros(self.num_envs, dtype=bool)
+        self._stepped = self._everywhere
+        self.trial_start = self.arrays.zeros(self.num_envs, "bool")
 
     def prepare(
         self, mask: np.ndarray, *, seeded: bool = False, stepped: bool = False
@@ -114,17 +120,17 @@ class TaskAssignment:
         """
         if self._given is not None:
             return self._due & mask, self._given
-        due = mask.copy()
+        due = mask & self._everywhere
         if self.played is not None and not seeded:
             ended = self._episodes + (self._stepped | stepped)
-            due &= self.resample & (ended >= self.episodes_per_trial)
+            due = mask & (ended >= self.episodes_per_trial) if self.resample else self._nowhere
         draw = due & ~self._is_ahead
         if draw.all():
             self._ahead = self._drawn(draw)
         elif draw.any():
             self._ahead = copy_tasks(self.played if self._ahead is None else self._ahead)
             put_tasks(self._ahead, draw, self._drawn(draw))
-        self._is_ahead |= draw
+        self._is_ahead = self._is_ahead | draw
         return due, self._ahead
 
     def begin(self, mask: np.ndarray, *, seeded: bool = False) -> None:
@@ -143,22 +149,26 @@ class TaskAssignment:
             put_tasks(self.played, new, take_tasks(coming, new))
         if new.any():
             self.shown = copy_tasks(self.played)
-        taken = self._due if self._given is not None else self._is_ahead
-        taken &= ~new
-        self._episodes = np.where(new, 0, self._episodes + (mask & self._stepped))
-        self._stepped &= ~mask
+        if self._given is not None:
+            self._due = self._due & ~new
+        else:
+            self._is_ahead = self._is_ahead & ~new
+        self._episodes = (self._episodes + (mask & self._stepped)) * ~new
+        self._stepped = self._stepped & ~mask
         self.trial_start = new
 
-    def _drawn(self, mask: np.ndarray) -> Tasks:
+    def _drawn(self, mask: Any) -> Tasks:
         """Draws for the sub-environments where ``mask``, in their order."""
+        return self.arrays.converted(self._sampled(self.arrays.xp.nonzero(mask)[0].tolist()))
+
+    def _sampled(self, chosen: list[int]) -> Tasks:
         seeds = self._seeds
         if not isinstance(seeds, list):
             if self._rngs is None:
                 self._rngs = [np.random.default_rng(None if seeds is None else [seeds, 1])]
-            return self.distribution.sample_tasks(int(mask.sum()), self._rngs[0])
+            return self.distribution.sample_tasks(len(chosen), self._rngs[0])
         if self._rngs is None:
             self._rngs = [np.random.default_rng([own, 1]) for own in seeds]
-        chosen = np.flatnonzero(mask)
         tasks = None
         for place, i in enumerate(chosen):
             own = self.distribution.sample_tasks(1, self._rngs[i])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import VectorEnv, VectorWrapper
 
+from meta_rl.vector.arrays import NUMPY, Arrays, dtype_kind
 from meta_rl.vector.task_arrays import (
     Tasks,
     as_tasks,
@@ -30,8 +30,10 @@ class TaskBatch(VectorEnv):
         horizon: Largest number of steps in an episode.
         episodes_per_trial: Number of episodes in a trial on one task.
         adaptation_unit: Interval at which a learner may adapt: every ``"episode"`` or ``"step"``.
+        arrays: Kind of the batch's arrays (default: numpy's).
     """
 
+    arrays: Arrays = NUMPY
     task_split: TaskSplit
     horizon: int
     episodes_per_trial: int
@@ -53,7 +55,7 @@ class TaskBatch(VectorEnv):
         return self._assignment.pending
 
     @property
-    def trial_start(self) -> np.ndarray:
+    def trial_start(self) -> Any:
         """Where the latest observation is the first on a task, bool ``[N]``."""
         return self._assignment.trial_start
 
@@ -76,18 +78,18 @@ class TaskBatch(VectorEnv):
         """Repeats each task for an equal block of neighbouring sub-environments."""
         return copy_tasks(repeat_tasks(tasks, self.num_envs // count_tasks(tasks)))
 
-    def _check_actions(self, actions: Any) -> np.ndarray:
+    def _check_actions(self, actions: Any) -> Any:
         """Converts actions to an array, and checks them by :func:`check_actions`."""
-        return check_actions(actions, self.single_action_space, self.num_envs)
+        return check_actions(actions, self.single_action_space, self.num_envs, self.arrays)
 
-    def _check_mask(self, mask: Any) -> np.ndarray:
+    def _check_mask(self, mask: Any) -> Any:
         if mask is None:
-            return np.ones(self.num_envs, dtype=bool)
-        mask = np.asarray(mask)
-        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            return ~self.arrays.zeros(self.num_envs, "bool")
+        mask = self.arrays.converted(mask)
+        if mask.dtype != self.arrays.xp.bool or mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(
                 f"reset_mask: expected bool of shape ({self.num_envs},) with a True in it, "
-                f"got {mask.dtype} of shape {mask.shape}"
+                f"got {mask.dtype} of shape {tuple(mask.shape)}"
             )
         return mask
 
@@ -107,7 +109,14 @@ def task_batch(env: Any) -> TaskBatch:
     return base
 
 
-def check_actions(actions: Any, space: spaces.Space, num_envs: int) -> np.ndarray:
+def batch_arrays(env: Any) -> Arrays:
+    """Returns the kind of arrays that a batch, or its outermost wrapper, returns."""
+    while isinstance(env, VectorWrapper) and not hasattr(env, "arrays"):
+        env = env.env
+    return getattr(env, "arrays", NUMPY)
+
+
+def check_actions(actions: Any, space: spaces.Space, num_envs: int, arrays: Arrays = NUMPY) -> Any:
     """Checks the actions of a batch, and returns them as an array.
 
     Args:
@@ -115,45 +124,46 @@ def check_actions(actions: Any, space: spaces.Space, num_envs: int) -> np.ndarra
         space: Space of one action. Actions of a ``Box`` may lie outside its bounds, as environments
             clip them.
         num_envs: Number of sub-environments.
+        arrays: Kind of the array that is returned (default: numpy's).
 
     Raises:
         ValueError: Actions have another shape or kind, lie outside a discrete space, or have NaN or
             infinity in a continuous space.
     """
-    actions = np.asarray(actions)
+    actions = arrays.xp.asarray(actions, device=arrays.device)
     shape = (num_envs, *(space.shape or ()))
     if actions.shape != shape:
-        raise ValueError(f"actions: expected {shape}, got {actions.shape}")
+        raise ValueError(f"actions: expected {shape}, got {tuple(actions.shape)}")
     if isinstance(space, spaces.Box):
-        return _check_finite_actions(actions, space)
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        _check_whole_actions(actions, space)
+        _check_finite_actions(actions, space, arrays)
+    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        _check_whole_actions(actions, space, arrays)
     return actions
 
 
-def _check_finite_actions(actions: np.ndarray, space: spaces.Box) -> np.ndarray:
-    if actions.dtype.kind not in "fiub":
+def _check_finite_actions(actions: Any, space: spaces.Box, arrays: Arrays) -> None:
+    if dtype_kind(actions.dtype) not in "fiub":
         raise ValueError(f"actions: expected real numbers of {space}, got {actions.dtype}")
-    finite = np.isfinite(actions)
+    finite = arrays.xp.isfinite(actions)
     if not finite.all():
-        first = int(np.argmin(finite.reshape(len(actions), -1).all(axis=1)))
+        first = finite.reshape(len(actions), -1).all(axis=1).tolist().index(False)
         raise ValueError(
             f"actions: expected finite numbers of {space}, got {actions[first]} in "
             f"sub-environment {first}"
         )
-    return actions
 
 
 def _check_whole_actions(
-    actions: np.ndarray, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+    actions: Any, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, arrays: Arrays
 ) -> None:
-    if actions.dtype.kind not in "iub" or (
-        actions.dtype.kind == "b" and not isinstance(space, spaces.MultiBinary)
-    ):
+    kind = dtype_kind(actions.dtype)
+    if kind not in "iub" or (kind == "b" and not isinstance(space, spaces.MultiBinary)):
         raise ValueError(f"actions: expected integers of {space}, got {actions.dtype}")
-    start: Any = 0 if isinstance(space, spaces.MultiBinary) else space.start
-    sizes: Any = 2
-    if not isinstance(space, spaces.MultiBinary):
-        sizes = space.n if isinstance(space, spaces.Discrete) else space.nvec
-    if (actions < start).any() or (actions >= start + sizes).any():
+    start: Any = 0
+    end: Any = 2
+    if isinstance(space, spaces.Discrete):
+        start, end = int(space.start), int(space.start + space.n)
+    elif isinstance(space, spaces.MultiDiscrete):
+        start, end = (arrays.converted(edge) for edge in (space.start, space.start + space.nvec))
+    if (actions < start).any() or (actions >= end).any():
         raise ValueError(f"actions: outside {space}: {actions.min()} to {actions.max()}")
