@@ -11,8 +11,7 @@ from gymnasium.vector.utils import batch_space
 
 from meta_rl.rollout import true_successors
 from meta_rl.tasks import count_tasks
-from meta_rl.vector.arrays import Arrays
-from meta_rl.vector.arrays import NUMPY
+from meta_rl.vector.arrays import NUMPY, Arrays
 from meta_rl.vector.task_batch import batch_arrays, task_batch
 
 
