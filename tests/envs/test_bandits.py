@@ -110,7 +110,7 @@ def test_bad_counts_are_refused(family: Any, name: str, count: Any) -> None:
 
 @pytest.mark.parametrize("spreads", [{"mean_std": 0.0}, {"reward_std": -1.0}])
 def test_bad_spreads_are_refused(spreads: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="mean_std and reward_std must be > 0"):
+    with pytest.raises(ValueError, match="_std has to be above 0"):
         GaussianBandit(**spreads)
 
 
