@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from meta_rl.arguments import check_count
 from meta_rl.rollout import Rollout
-from meta_rl.tasks import check_count
 
 from .bandit_beliefs import (
     ArmBelief,

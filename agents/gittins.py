@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from meta_rl.tasks import check_count
+from meta_rl.arguments import check_count
 
 MAX_HORIZON = 500
 """Longest trial with a table of Gittins indices, in pulls: 84 MB and about 10 seconds."""

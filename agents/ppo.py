@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from meta_rl.arguments import check_counts, checked
 from meta_rl.on_policy.actor_critic import ActorCritic, ActorState
 from meta_rl.on_policy.agent import OnPolicyAgent
 from meta_rl.rollout import Rollout
@@ -29,6 +30,7 @@ class MemorylessActorCritic(ActorCritic):
         log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
     """
 
+    @checked
     def __init__(
         self,
         observation_space: spaces.Box,
@@ -40,7 +42,7 @@ class MemorylessActorCritic(ActorCritic):
     ) -> None:
         super().__init__(observation_space, action_space, generator, log_std_init)
         self.observation_size = observation_space.shape[0] - spaces.flatdim(action_space) - 3
-        sizes = [self.observation_size, *hidden_sizes]
+        sizes = [self.observation_size, *check_counts("hidden_sizes", hidden_sizes)]
         pairs = itertools.pairwise(sizes)
         self.layers = nn.Sequential(
             *(part for a, b in pairs for part in (nn.Linear(a, b), nn.Tanh()))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from meta_rl.arguments import check_number
 from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, UniformTasks, check_count, held_out_split
 from meta_rl.vector.arrays import array_namespace
@@ -168,10 +169,8 @@ class GaussianBandit(_Bandit):
         reward_std: float = 1.0,
     ) -> None:
         super().__init__(num_arms, horizon)
-        if not (mean_std > 0 and reward_std > 0):
-            raise ValueError(f"mean_std and reward_std must be > 0, got {mean_std}, {reward_std}")
-        self.reward_std = float(reward_std)
-        self.mean_std = float(mean_std)
+        self.reward_std = check_number("reward_std", reward_std, above=0)
+        self.mean_std = check_number("mean_std", mean_std, above=0)
         space = spaces.Box(-np.inf, np.inf, (self.num_arms,), np.float64)
         train, ood = (
             SampledTasks(space, partial(_normal_means, self.num_arms, spread))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from meta_rl.arguments import check_finite_array, check_number
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.physics.batch import MujocoBatch, Sensor
 from meta_rl.rendering.mujoco_picture import RobotCamera, RobotWindow, Scene
@@ -85,7 +86,7 @@ class Robot(TaskFuncEnv):
     ) -> None:
         super().__init__()
         self.horizon = check_count("horizon", horizon)
-        self.reset_noise_scale = check_weight("reset_noise_scale", reset_noise_scale)
+        self.reset_noise_scale = check_number("reset_noise_scale", reset_noise_scale, least=0)
         self.exclude_current_positions_from_observation = exclude_current_positions_from_observation
         self.batch = MujocoBatch(xml_file, frame_skip, nthread=nthread, sensors=sensors)
         self.steps_on_threads = self.batch.nthread > 1
@@ -233,9 +234,9 @@ class FallingRobot(Robot):
         **robot: Any,
     ) -> None:
         super().__init__(**robot)
-        self.healthy_reward = check_weight("healthy_reward", healthy_reward)
+        self.healthy_reward = check_number("healthy_reward", healthy_reward, least=0)
         self.healthy_z_range = check_range("healthy_z_range", healthy_z_range)
-        self.ctrl_cost_weight = check_weight("ctrl_cost_weight", ctrl_cost_weight)
+        self.ctrl_cost_weight = check_number("ctrl_cost_weight", ctrl_cost_weight, least=0)
         self.terminate_when_unhealthy = terminate_when_unhealthy
 
     def is_healthy(self, state: RobotState) -> Any:
@@ -284,17 +285,6 @@ def in_plane(vectors: Any, height: float = 0.0) -> Any:
     return xp.concat([vectors, xp.full_like(vectors[:, :1], height)], axis=1)
 
 
-def check_weight(name: str, value: float) -> float:
-    """Returns ``value`` as a float.
-
-    Raises:
-        ValueError: It is negative or not finite.
-    """
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} has to be a finite number that is not negative, got {value!r}")
-    return float(value)
-
-
 def check_range(name: str, value: Range) -> Range:
     """Returns ``value`` as two increasing floats.
 
@@ -327,6 +317,8 @@ def listed_split(
         seed: Seed of the three lists.
         ood: Distribution out of the training range, for the split (default: none).
     """
+    if num_train is not None:
+        check_count("num_train_tasks", num_train)
     train, validation, test = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
     return TaskSplit(
         train=tasks if num_train is None else FiniteTasks.seeded(tasks, num_train, train),
@@ -344,6 +336,7 @@ def velocity_split(
     They are uniform within the range; ``ood`` is uniform above it, over a third of its width.
     """
     low, high = check_range("goal_velocity_range", goal_velocity_range)
+    check_finite_array("goal_velocity_range", [low, high])
     beyond = high + (high - low) / 3
     space = spaces.Box(low, beyond, (1,), np.float64)
     return listed_split(

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from meta_rl.arguments import check_number
 from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
@@ -99,10 +100,8 @@ class TMaze(TaskFuncEnv):
         super().__init__()
         self.corridor_length = check_count("corridor_length", corridor_length)
         self.oracle_length = check_count("oracle_length", oracle_length, least=0)
-        if not penalty <= 0:
-            raise ValueError(f"penalty must not be positive, got {penalty}")
         self.goal_reward = float(goal_reward)
-        self.penalty = float(penalty)
+        self.penalty = check_number("penalty", penalty, most=0)
         self.ambiguous_position = bool(ambiguous_position)
         self.junction = self.oracle_length + self.corridor_length
         self.horizon = self.corridor_length + 2 * self.oracle_length + 1

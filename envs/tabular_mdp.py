@@ -8,6 +8,7 @@ import numpy as np
 from array_api_compat import device
 from gymnasium import spaces
 
+from meta_rl.arguments import check_number
 from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, check_count, held_out_split
 from meta_rl.vector.arrays import array_namespace, indices
@@ -85,9 +86,7 @@ class TabularMDP(TaskFuncEnv):
         self.num_actions = check_count("num_actions", num_actions)
         self.horizon = check_count("horizon", horizon)
         self.episodes_per_trial = check_count("episodes_per_trial", episodes_per_trial)
-        if reward_std < 0:
-            raise ValueError(f"reward_std must not be negative, got {reward_std}")
-        self.reward_std = float(reward_std)
+        self.reward_std = check_number("reward_std", reward_std, least=0)
         self.observation_space = spaces.Discrete(self.num_states)
         self.action_space = spaces.Discrete(self.num_actions)
         table = (self.num_states, self.num_actions)

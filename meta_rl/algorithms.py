@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
 
+from meta_rl.arguments import checked
+
 if TYPE_CHECKING:
     from meta_rl.algorithm import MetaAlgorithm
     from meta_rl.few_shot.learner import FewShotLearner
@@ -42,6 +44,7 @@ class RegisteredAlgorithm(NamedTuple):
 _registered: dict[str, RegisteredAlgorithm] = {}
 
 
+@checked
 def register_algorithm(
     name: str, home: str, *, kind: str = "others", settings: str | Path | None = None
 ) -> None:
@@ -279,6 +282,17 @@ class TrainableAlgorithm(Protocol):
     @classmethod
     def load(cls, path: Path, *, device: str = "auto") -> Self:
         """Loads the learner of a checkpoint for an evaluation."""
+        ...
+
+    def check_length(self, num_steps: int) -> str:
+        """Refuses a training of so many steps if it would end before its first update.
+
+        Returns:
+            What comes before the first iteration, as text; empty if nothing does.
+
+        Raises:
+            ValueError: The settings need more steps.
+        """
         ...
 
     @property

@@ -14,13 +14,15 @@ from array_api_compat import device
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
+from meta_rl.arguments import CheckedArguments
 from meta_rl.rendering.window import PictureWindow, Window
-from meta_rl.tasks import Tasks, TaskSplit, first_array
+from meta_rl.tasks import TaskSplit, first_array
 from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
+from meta_rl.vector.task_arrays import Tasks
 
 
-class TaskFuncEnv(FuncEnv):
+class TaskFuncEnv(CheckedArguments, FuncEnv):
     """The base class of a family: Gymnasium's functional interface for batches of tasks.
 
     Every function takes and returns batches: each array has a leading axis of length ``N``, one
@@ -34,6 +36,9 @@ class TaskFuncEnv(FuncEnv):
     (:class:`meta_rl.vector.tensor_draws.TensorDraws`). The first axis of every draw is the batch
     (``rng.random((n, 3))``, never ``rng.random(3)`` shared by all). So a sub-environment behaves
     the same in every batch.
+
+    The constructor's arguments are checked by their annotations
+    (:class:`meta_rl.arguments.CheckedArguments`).
 
     Attributes:
         observation_space: Observation space of a single sub-environment.

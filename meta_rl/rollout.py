@@ -11,9 +11,11 @@ import numpy as np
 from array_api_compat import device
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from meta_rl.arguments import check_count, check_kind
 from meta_rl.compute.torch_state import torch_threads
-from meta_rl.tasks import check_count, copy_tasks, first_array
+from meta_rl.tasks import first_array
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.task_arrays import copy_tasks
 
 Act: TypeAlias = Callable[[Any], tuple[Any, dict[str, Any]]]
 """``act(observations) -> (actions, extras)``, each with the leading axis ``[N, ...]``."""
@@ -49,6 +51,15 @@ class Rollout:
     mask: Any = None
     extras: dict[str, Any] = field(default_factory=dict)
     envs_per_task: int = 1
+
+
+def check_rollout(rollout: Any) -> None:
+    """Refuses what is no rollout.
+
+    Raises:
+        TypeError: It is another object.
+    """
+    check_kind("rollout", rollout, Rollout, "a meta_rl.Rollout")
 
 
 class Step(NamedTuple):

@@ -5,26 +5,23 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from meta_rl.arguments import check_choice, check_count, check_kind, checked
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.rendering.window import Window
-from meta_rl.tasks import (
-    Task,
-    Tasks,
-    TaskSplit,
-    add_task_axis,
-    check_count,
-    copy_tasks,
-    take_tasks,
-)
+from meta_rl.tasks import TaskSplit
 from meta_rl.vector.arrays import Arrays
 from meta_rl.vector.streams import Draws, draws_of
-from meta_rl.vector.task_batch import TaskAssignment, TaskBatch
+from meta_rl.vector.task_arrays import Task, Tasks, add_task_axis, copy_tasks, take_tasks
+from meta_rl.vector.task_assignment import TaskAssignment
+from meta_rl.vector.task_batch import TaskBatch
 
 Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
 
@@ -56,6 +53,8 @@ class TaskVectorEnv(TaskBatch):
         resample_tasks: Whether a new task is drawn after every ``episodes_per_trial`` episodes if
             no task was set (default: False).
         render_mode: Render mode, one of ``metadata["render_modes"]`` (default: none).
+        max_episode_steps: Number of steps, at least 1, after which an episode is truncated if the
+            family's ``horizon`` is longer (default: the horizon).
         device: PyTorch device of states, rewards, masks, infos and tasks (default: that of the
             definition, which is ``None`` for numpy arrays). Random numbers are drawn there too, but
             those of a list of seeds are numpy's, copied to the device.
@@ -65,6 +64,7 @@ class TaskVectorEnv(TaskBatch):
         ValueError: An argument has a value that is not allowed.
     """
 
+    @checked
     def __init__(
         self,
         definition: Definition,
@@ -74,6 +74,7 @@ class TaskVectorEnv(TaskBatch):
         split: str = "train",
         resample_tasks: bool = False,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         device: Any = None,
         **kwargs: Any,
     ) -> None:
@@ -82,11 +83,15 @@ class TaskVectorEnv(TaskBatch):
             raise ValueError(f"device: {type(self.definition).__name__} works on numpy arrays only")
         self.arrays = Arrays(self.definition.device if device is None else device)
         self.num_envs = check_count("num_envs", num_envs)
+        if not isinstance(autoreset_mode, AutoresetMode):
+            check_choice("autoreset_mode", autoreset_mode, [mode.value for mode in AutoresetMode])
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.definition.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = _check_render_mode(render_mode, self.metadata["render_modes"])
         self.task_split: TaskSplit = self.definition.task_split
         self.horizon = self.definition.horizon
+        if max_episode_steps is not None:
+            self.horizon = min(self.horizon, check_count("max_episode_steps", max_episode_steps))
         self.episodes_per_trial = self.definition.episodes_per_trial
         self.adaptation_unit = self.definition.adaptation_unit
         self.steps_on_threads = self.definition.steps_on_threads
@@ -150,6 +155,7 @@ class TaskVectorEnv(TaskBatch):
         Returns:
             Observations, and infos with the ``"task"`` of every sub-environment.
         """
+        check_kind("options", options, (dict, type(None)), "a dictionary")
         options = options or {}
         unknown = set(options) - {"reset_mask", "task"}
         if unknown:
@@ -164,7 +170,7 @@ class TaskVectorEnv(TaskBatch):
                 super().reset(seed=seed)
         self._begin(mask, seeded=seed is not None)
         observations = self.definition.observation(self._state, self._draws, self._played)
-        return observations, {"task": copy_tasks(self._played), "_task": self._everywhere}
+        return observations, {"task": self._assignment.shown, "_task": self._everywhere}
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps every sub-environment.
@@ -173,7 +179,9 @@ class TaskVectorEnv(TaskBatch):
             actions: Actions ``[N, ...]`` in ``action_space``.
 
         Returns:
-            Observations, rewards (float64 ``[N]``), terminations, truncations, infos.
+            Observations, rewards (float64 ``[N]``), terminations, truncations, and infos with the
+            ``"task"`` of every sub-environment. Where an episode ended, it is that of the next one,
+            and ``final_info`` has the former.
 
         Raises:
             gymnasium.error.ResetNeeded: There was no reset or, with autoreset disabled, the episode
@@ -190,7 +198,7 @@ class TaskVectorEnv(TaskBatch):
         terms = definition.reward_terms(self._state, actions, state, rng, tasks)
         if any_waiting:
             terms = {name: xp.where(waiting, 0.0, term) for name, term in terms.items()}
-        infos: dict[str, Any] = {**terms}
+        infos: dict[str, Any] = {**terms, "task": self._assignment.shown}
         infos |= definition.transition_info(self._state, actions, state, tasks)
         rewards = xp.asarray(sum(terms.values()), dtype=xp.float64)
         self._state = state
@@ -201,9 +209,8 @@ class TaskVectorEnv(TaskBatch):
             terminated = xp.asarray(definition.terminal(state, rng, tasks))
         at_horizon = self._elapsed >= definition.horizon
         if definition.horizon_is_terminal:
-            terminated, truncated = terminated | at_horizon, self._nowhere & at_horizon
-        else:
-            truncated = at_horizon & ~terminated
+            terminated = terminated | at_horizon
+        truncated = (self._elapsed >= self.horizon) & ~terminated
 
         if any_waiting:
             self._begin(waiting)
@@ -216,6 +223,7 @@ class TaskVectorEnv(TaskBatch):
             infos |= {"_final_obs": self._done, "_final_info": self._done}
             self._begin(self._done)
             observations = definition.observation(self._state, rng, self._played)
+        infos["task"] = self._assignment.shown
         infos |= {
             f"_{key}": self._everywhere for key in infos if not key.startswith(("_", "final"))
         }
@@ -265,8 +273,8 @@ class TaskEnv(gym.Env):
     """One environment on one task: a batch of one of the same definition.
 
     ``reset(options={"task": task})`` sets the task; without the option it persists. It is reported
-    in ``info["task"]``. If no task was set, it is drawn from ``split`` at the first reset and at
-    every seeded reset.
+    in every ``info["task"]``. If no task was set, it is drawn from ``split`` at the first reset and
+    at every seeded reset.
 
     Args:
         definition: Definition of the family, its class, or ``"module:Class"``.
@@ -278,6 +286,7 @@ class TaskEnv(gym.Env):
     """
 
     metadata = ANY_METADATA
+    _spec: EnvSpec | None = None
 
     def __init__(
         self, definition: Definition, *, render_mode: str | None = None, **kwargs: Any
@@ -302,6 +311,17 @@ class TaskEnv(gym.Env):
         self.action_space = self._batch.single_action_space
 
     @property
+    def spec(self) -> EnvSpec | None:
+        """Gymnasium's specification; its time limit is the horizon unless another was given."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None and spec.max_episode_steps is None:
+            spec = replace(spec, max_episode_steps=self.horizon)
+        self._spec = spec
+
+    @property
     def task(self) -> Task:
         """The task that is played; ``None`` before the first reset."""
         tasks = self._batch.tasks
@@ -310,7 +330,7 @@ class TaskEnv(gym.Env):
     @property
     def horizon(self) -> int:
         """The number of steps in an episode."""
-        return self.definition.horizon
+        return self._batch.horizon
 
     @property
     def episodes_per_trial(self) -> int:
@@ -347,6 +367,7 @@ class TaskEnv(gym.Env):
             ValueError: The task is outside its space, or an option is unknown.
         """
         super().reset(seed=seed)
+        check_kind("options", options, (dict, type(None)), "a dictionary")
         options = dict(options or {})
         if options.get("task") is not None:
             options["task"] = add_task_axis(options["task"])
@@ -363,10 +384,11 @@ class TaskEnv(gym.Env):
         observations, rewards, terminated, truncated, infos = self._batch.step(
             self._batch.arrays.converted(action)[None]
         )
-        info = {key: value[0] for key, value in infos.items() if not key.startswith("_")}
+        named = {key: value for key, value in infos.items() if not key.startswith("_")}
         done = bool(terminated[0]), bool(truncated[0])
         if self.render_mode == "human":
             self._show()
+        info = {**take_tasks(named, 0), "task": self.task}  # infos share nothing
         return _first_observation(observations), float(rewards[0]), *done, info
 
     def render(self) -> Any:
@@ -409,8 +431,11 @@ def build_definition(definition: Definition, kwargs: dict[str, Any]) -> TaskFunc
         return definition
     if isinstance(definition, str):
         module, _, name = definition.partition(":")
+        if not name:
+            raise ValueError(f"a definition's name is 'module:Class', got {definition!r}")
         definition = getattr(importlib.import_module(module), name)
-    built = definition(**kwargs) if callable(definition) else definition
+    other = isinstance(definition, type) and not issubclass(definition, TaskFuncEnv)
+    built = definition(**kwargs) if callable(definition) and not other else definition
     if not isinstance(built, TaskFuncEnv):
         raise TypeError(f"expected a TaskFuncEnv, its class or 'module:Class', got {definition!r}")
     return built

@@ -1,4 +1,4 @@
-"""PyTorch's random generators, equal on CPU and GPU, and its number of threads."""
+"""PyTorch's random generators, equal on CPU and GPU, its threads and its devices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
 
@@ -52,3 +53,30 @@ def torch_threads(num: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def branch(generator: torch.Generator) -> Iterator[None]:
+    """Draws other numbers within the context, which depend on the state before and keep it.
+
+    Args:
+        generator: Generator on any device.
+    """
+    before = generator.get_state()
+    generator.manual_seed(zlib.crc32(before.cpu().numpy().tobytes()))
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
+def find_device(device: torch.device | str) -> torch.device:
+    """Returns a device as Stable-Baselines3 does: the CPU for ``"cuda"`` if there is no GPU.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    try:
+        return get_device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}") from error

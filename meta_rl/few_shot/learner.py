@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,31 +12,30 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 import torch
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
-from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import (
+    CheckedArguments,
     check_count,
     check_flag,
     check_has,
     check_kind,
-    check_names,
     check_rate,
     check_seed,
-    keyword_names,
+    checked,
     plain,
 )
 from meta_rl.compute.cuda_graph import options, restore_options, set_rate
 from meta_rl.compute.device_work import DeviceWork
 from meta_rl.compute.finite_state import FiniteState
-from meta_rl.compute.torch_state import set_generator_state
+from meta_rl.compute.torch_state import find_device, set_generator_state
 from meta_rl.few_shot.command_line import OnCommandLine
 from meta_rl.few_shot.data.arrays import as_tensor
 from meta_rl.few_shot.data.checked_inputs import CheckedInputs
 from meta_rl.few_shot.networks.feed_forward import RECIPES, check_sizes_known
 from meta_rl.few_shot.training_log import TrainingLog, progress
-from meta_rl.provenance import whole_file
+from meta_rl.files.sealed import WRONG_CONTENT, Saved, read_file, with_suffix, write_file
 
 Callback = Callable[["FewShotLearner"], "bool | None"]
 """A function that is called after every iteration; if it returns ``False``, training stops."""
@@ -47,10 +45,8 @@ Rate = Annotated[float | Sequence[float], "a number or [first, last]"]
 
 TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 
-FORMAT = 1
 
-
-class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
+class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
     """The base class of few-shot learners.
 
     Meta-training is a loop of :meth:`draw` and :meth:`update`; adaptation does not change the
@@ -82,24 +78,13 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments, which checkpoints keep."""
-        self = super().__new__(cls)
-        signature = inspect.signature(cls.__init__)
-        if all(one.kind is not one.VAR_KEYWORD for one in signature.parameters.values()):
-            check_names(kwargs, keyword_names(signature.parameters), cls.__name__)
-        given = signature.bind_partial(self, *args, **kwargs).arguments
-        no_settings = ("self", "network", "device")
+        self = super().__new__(cls, *args, **kwargs)
+        given = inspect.signature(cls).bind_partial(*args, **kwargs).arguments
+        no_settings = ("network", "device")
         self.settings = {k: plain(value) for k, value in given.items() if k not in no_settings}
         return self
 
     settings: dict[str, Any]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Sets the constructor's signature, which ``__new__`` hides from ``inspect.signature``."""
-        super().__init_subclass__(**kwargs)
-        signature = inspect.signature(cls.__init__)
-        cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
-
-    __signature__: ClassVar[inspect.Signature]
 
     def __init__(
         self,
@@ -112,7 +97,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
     ) -> None:
         check_kind("network", network, nn.Module, "a torch.nn.Module")
         check_sizes_known(network)
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.module = nn.ModuleDict({"network": network}).to(self.device)
         self.meta_lr = check_rate("meta_lr", meta_lr)
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
@@ -125,6 +110,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         self.generator = torch.Generator(self.device)
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         self.logger = Logger(None, [])
+        self._log = TrainingLog(self.logger)
+        self._pending: dict[str, Any] | None = None  # of the former log
         self.optimizer: torch.optim.Optimizer | None = None
         self._checks: dict[str, Tensor] = {}
         self.module.eval()  # training mode only within an update
@@ -237,6 +224,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         """Makes the optimiser of all parameters of :attr:`module`."""
         return torch.optim.Adam(self.module.parameters(), lr=rate_at(self.meta_lr, 0.0))
 
+    @checked
     def learn(
         self,
         tasks: Any,
@@ -289,7 +277,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         check_has("tasks", train, ["sample_tasks"], TASKS_WANTED)
         train = train.to(self.device) if hasattr(train, "to") else train
         if reset_num_iterations:
-            self.num_iterations = 0
+            self.num_iterations, self._pending = 0, None
         end = self.num_iterations + num_iterations
         self.total_iterations = check_count(
             "total_iterations", end if total_iterations is None else total_iterations, least=end
@@ -298,7 +286,8 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         self.optimizer = self.optimizer or self.make_optimizer()
         if verbose and not self.logger.output_formats:
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
-        log = TrainingLog(self.logger, log_interval, self.num_iterations)
+        log = TrainingLog(self.logger, log_interval, self.num_iterations, self._pending)
+        self._log, self._pending = log, None
         with faster:
             for _ in progress(num_iterations, progress_bar, type(self).__name__, log):
                 self._set_rates()
@@ -308,6 +297,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
                 log.write_if_due(self.num_iterations)
                 if any(answer is False for answer in go_on):
                     break
+        self._pending = log.pending(self.num_iterations)
         return self
 
     def _update_in_training_mode(self, batch: Any) -> dict[str, Tensor]:
@@ -355,29 +345,24 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
 
         Raises:
             FloatingPointError: Something that is learned is not finite; no file is touched.
+            ValueError: An argument cannot be saved; the error names it, and no file is touched.
         """
         self.check_saved(self.num_iterations)
-        path = _with_suffix(Path(path))
-        recipe = getattr(self.network, "recipe", None)
         content = {
-            "format": FORMAT,
-            "learner": type(self).__name__,
             "settings": self.settings,
-            "network": recipe,
+            "network": getattr(self.network, "recipe", None),
             "module": self.module.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "rng": self.rng.bit_generator.state,
             "generator": self.generator.get_state(),
             "num_iterations": self.num_iterations,
+            "log": self._pending or self._log.pending(self.num_iterations),
             "total_iterations": self.total_iterations,
             "example_dims": self._example_dims,
             "extra": self.extra_state(),
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        with whole_file(path) as file:
-            file.write(buffer.getbuffer())
-        return path
+        write_file(path, Saved(type(self).__name__, content))
+        return with_suffix(path)
 
     @classmethod
     def load(
@@ -385,49 +370,51 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         path: str | Path,
         network: nn.Module | None = None,
         device: torch.device | str = "auto",
+        trust_pickle: bool = False,
     ) -> Self:
-        """Loads what :meth:`save` wrote; nothing in the file is executed.
+        """Loads what :meth:`save` wrote; nothing in the file is run.
 
         Args:
             path: Path of the file; ``.zip`` may be left out.
             network: Network of the same shape, if it is your own; the library's networks are made
                 from the file.
             device: Device of the parameters.
+            trust_pickle: Whether a file of the former format is loaded, which has no checksum.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The checkpoint is corrupt, or is of another learner or network.
+            ValueError: The file is damaged, has the former format, or is of another learner or
+                network.
         """
-        path = _with_suffix(Path(path))
-        if not path.is_file():
-            raise FileNotFoundError(f"no checkpoint {path}")
-        target = _find_device(device)
+        if network is not None:
+            check_kind("network", network, nn.Module, "a torch.nn.Module")
+        target = find_device(device)
+        content = read_file(path, cls.__name__, device=target, trust_pickle=trust_pickle).content
         try:
-            content = torch.load(path, map_location=target, weights_only=True)
-            made_by = content["learner"]
-        except Exception as error:  # damaged files raise all kinds
-            raise ValueError(
-                f"{path} is a corrupt checkpoint, or no checkpoint of a few-shot learner: {error}"
-            ) from error
-        if made_by != cls.__name__:
-            raise ValueError(f"{path} is a checkpoint of {made_by}, not of {cls.__name__}")
-        learner = cls._make_from_checkpoint(content, network, target, path)
+            learner = cls._make_from_checkpoint(content, network, target)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        except WRONG_CONTENT as error:
+            raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
         try:
             learner._restore(content)
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (ValueError, *WRONG_CONTENT) as error:
             raise ValueError(f"{path} does not fit this network: {error}") from error
         return learner
 
     @classmethod
     def _make_from_checkpoint(
-        cls, content: dict[str, Any], network: nn.Module | None, device: torch.device, path: Path
+        cls,
+        content: dict[str, Any],
+        network: nn.Module | None,
+        device: torch.device,
     ) -> Self:
         settings = content["settings"]
         if "network" not in inspect.signature(cls.__init__).parameters:
             return cls(device=device, **settings)
         if network is None:
             if content["network"] is None:
-                raise ValueError(f"{path} has a network of your own: load(path, network=...)")
+                raise ValueError("it has a network of your own: load(path, network=...)")
             name, kwargs = content["network"]
             network = RECIPES[name](**kwargs).to(_saved_dtype(content["module"]))
         return cls(network, device=device, **settings)
@@ -444,6 +431,7 @@ class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC)
         self.rng.bit_generator.state = content["rng"]
         set_generator_state(self.generator, content["generator"])
         self.num_iterations = content["num_iterations"]
+        self._pending = content.get("log")
         self.total_iterations = content["total_iterations"]
         self._example_dims = content.get("example_dims", self._example_dims)
 
@@ -481,14 +469,6 @@ def _saved_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
     return next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
 
 
-def _find_device(device: torch.device | str) -> torch.device:
-    """Returns a device as Stable-Baselines3 does: the CPU for ``"cuda"`` if there is no GPU."""
-    try:
-        return get_device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}") from error
-
-
 def _as_list(callback: Any) -> list[Any]:
     several = isinstance(callback, Iterable) and not callable(callback)
     callbacks = list(callback) if several else [] if callback is None else [callback]
@@ -500,7 +480,3 @@ def _as_list(callback: Any) -> list[Any]:
 
 def _count_dims(shape: tuple[Any, ...] | None) -> int | None:
     return None if shape is None else len(shape)
-
-
-def _with_suffix(path: Path) -> Path:
-    return path if path.suffix else path.with_suffix(".zip")

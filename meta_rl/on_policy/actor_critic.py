@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
+from meta_rl.arguments import check_finite_array
 from meta_rl.compute.finite_state import check_chances
 from meta_rl.compute.torch_state import weights_generator
 
@@ -205,6 +206,7 @@ class ActorCritic(BasePolicy):
                 f"observation: expected shape (N, {size}) with the previous step appended (as by "
                 f"meta_rl.sb3_env(..., previous_step=True)), got {array.shape}"
             )
+        check_finite_array("observation", batch)
         num = len(batch)
         before = self.initial_state(num) if state is None else self._as_state(state, num)
         with torch.inference_mode():

@@ -14,10 +14,10 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.arguments import check_count, check_number, plain
 from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.policy_gradient.returns import generalized_advantages
-from meta_rl.rollout import Rollout, collect_rollout
-from meta_rl.tasks import check_count, check_number
+from meta_rl.rollout import Rollout, check_rollout, collect_rollout
 from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.task_batch import batch_arrays, task_batch
 from meta_rl.vector.training_steps import TrainingSteps
@@ -129,7 +129,7 @@ class OnPolicyAgent(MetaAlgorithm):
         self.gae_lambda = gae_lambda
         self.clip_range = clip_range
         self.normalize_advantages = normalize_advantages
-        self.entropy_schedule = FloatSchedule(entropy_coefficient)
+        self.entropy_coefficient = plain(entropy_coefficient)
         self.value_coefficient = value_coefficient
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
@@ -146,6 +146,11 @@ class OnPolicyAgent(MetaAlgorithm):
         for name in ("clip_range", "max_grad_norm", "target_kl"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), above=0.0)
+
+    @property
+    def entropy_schedule(self) -> FloatSchedule:
+        """The weight of the bonus for a random policy, by the remaining progress."""
+        return FloatSchedule(self.entropy_coefficient)
 
     def _check_num_envs(self, num_envs: int) -> None:
         super()._check_num_envs(num_envs)
@@ -345,4 +350,5 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
         """Returns the state as it is: the state from :meth:`predict` has seen the data already."""
+        check_rollout(rollout)
         return state

@@ -58,6 +58,10 @@ class Arrays:
         return array_conversion(values, xp=np)
 
 
+NUMPY = Arrays()
+"""The arrays of numpy."""
+
+
 def array_namespace(array: Any) -> Any:
     """Returns the array-API namespace of an array, as ``array_api_compat`` does but faster."""
     if type(array) is np.ndarray:

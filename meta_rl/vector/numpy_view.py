@@ -8,7 +8,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers.vector import ArrayConversion
 
-from meta_rl.vector.task_batch import NUMPY, batch_arrays
+from meta_rl.vector.arrays import NUMPY
+from meta_rl.vector.task_batch import batch_arrays
 
 
 class NumpyView(ArrayConversion):

@@ -13,9 +13,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from meta_rl.rollout import true_successors
-from meta_rl.tasks import Tasks, add_task_axis, take_tasks
 from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.numpy_view import numpy_view
+from meta_rl.vector.task_arrays import Tasks, add_task_axis, take_tasks
 from meta_rl.vector.task_batch import task_batch
 
 EpisodeEnds: TypeAlias = dict[int, dict[str, Any]]

@@ -11,9 +11,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from meta_rl.compute.finite_state import NonFiniteError
 from meta_rl.rollout import Act, Step, true_successors
-from meta_rl.tasks import take_tasks
 from meta_rl.vector.arrays import dtype_kind
 from meta_rl.vector.sb3_view import EpisodeEnds, add_episodes, episode_ends, split_infos
+from meta_rl.vector.task_arrays import take_tasks
 from meta_rl.vector.task_batch import batch_arrays, task_batch
 
 if TYPE_CHECKING:

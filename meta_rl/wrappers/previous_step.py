@@ -11,8 +11,8 @@ from gymnasium.vector.utils import batch_space
 
 from meta_rl.rollout import true_successors
 from meta_rl.tasks import count_tasks
-from meta_rl.vector.arrays import Arrays
-from meta_rl.vector.task_batch import NUMPY, batch_arrays, task_batch
+from meta_rl.vector.arrays import NUMPY, Arrays
+from meta_rl.vector.task_batch import batch_arrays, task_batch
 
 
 class AppendPreviousStep(VectorWrapper):

@@ -104,7 +104,7 @@ def test_other_sizes_keep_the_promises(family: Any) -> None:
 @pytest.mark.parametrize("name", ["num_arms", "horizon"])
 @pytest.mark.parametrize("count", [0, -1, 2.5])
 def test_bad_counts_are_refused(family: Any, name: str, count: Any) -> None:
-    with pytest.raises(ValueError, match=f"{name} has to be a whole number of at least 1"):
+    with pytest.raises(ValueError, match=f"{name} has to be a whole number"):
         family(**{name: count})
 
 

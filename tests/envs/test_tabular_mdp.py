@@ -118,7 +118,7 @@ def test_bad_counts_are_refused(name: str, count: Any) -> None:
 
 
 def test_a_negative_spread_is_refused() -> None:
-    with pytest.raises(ValueError, match="reward_std must not be negative, got -1"):
+    with pytest.raises(ValueError, match="reward_std has to be at least 0, got -1"):
         TabularMDP(reward_std=-1)
 
 

@@ -55,6 +55,8 @@ def find_dataset(name: str) -> str:
         near = difflib.get_close_matches(dataset, DATASETS, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else f"{', '.join(DATASETS)} exist"
         raise ValueError(f"unknown few-shot tasks {name!r}: {hint}, as in Omniglot-5w1s")
+    if re.match(r"\w+-\d", name) and not numbers_in(name):
+        raise ValueError(f"unknown few-shot tasks {name!r}: a name is as Omniglot-5w1s")
     return dataset
 
 
