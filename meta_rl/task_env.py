@@ -235,7 +235,7 @@ class TaskVectorEnv(TaskBatch):
             raise ValueError("render() needs a render_mode, given when the environment is made")
         if self._state is None:
             raise gym.error.ResetNeeded("render() needs a reset() first: there is nothing to see")
-        return self.definition.render_frames(*self._shown, self.render_mode)
+        return self.definition.render_frames(*self._for_pictures, self.render_mode)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Releases the definition's resources, such as threads and windows."""
@@ -246,8 +246,8 @@ class TaskVectorEnv(TaskBatch):
         return self.np_random if self._own_draws is None else self._own_draws
 
     @property
-    def _shown(self) -> tuple[Any, Tasks]:
-        """The state and the tasks that pictures show."""
+    def _for_pictures(self) -> tuple[Any, Tasks]:
+        """The state and the tasks, in numpy arrays."""
         return self.arrays.to_numpy((self._state, self._played))
 
     def _begin(self, mask: Any, seeded: bool = False) -> None:
@@ -410,7 +410,7 @@ class TaskEnv(gym.Env):
             self._window = self.definition.open_window()
         wait = self._shown + 1.0 / self.metadata["render_fps"] - time.monotonic()
         time.sleep(max(wait, 0.0))
-        self._window.show(*self._batch._shown)
+        self._window.show(*self._batch._for_pictures)
         self._shown = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class TaskAssignment:
         self.shown: Tasks = None
         self._nowhere = arrays.zeros(num_envs, "bool")
         self._everywhere = ~self._nowhere
-        self.trial_start = self._nowhere
+        self.trial_start = arrays.zeros(num_envs, "bool")
         self._given: Tasks = None  # what was set
         self._due = self._nowhere  # where no reset has brought it yet
         self._ahead: Tasks = None  # what was drawn ahead
@@ -123,7 +123,7 @@ class TaskAssignment:
         due = mask & self._everywhere
         if self.played is not None and not seeded:
             ended = self._episodes + (self._stepped | stepped)
-            due = mask & (ended >= self.episodes_per_trial) if self.resample else self._nowhere
+            due = mask & (self.resample & (ended >= self.episodes_per_trial))
         draw = due & ~self._is_ahead
         if draw.all():
             self._ahead = self._drawn(draw)
