@@ -236,7 +236,7 @@ class OnPolicyAgent(MetaAlgorithm):
         """Joins all trials, ``[T, trials, ...]``, with their advantages and returns."""
 
         def joined(name: str) -> Tensor:
-            return torch.cat([rollout.extras[name] for rollout in rollouts], dim=1)
+            return torch.cat([self._as_tensor(part.extras[name]) for part in rollouts], dim=1)
 
         values = joined("values")
         advantages = torch.cat([self._advantages(rollout) for rollout in rollouts], dim=1)
@@ -258,7 +258,8 @@ class OnPolicyAgent(MetaAlgorithm):
         return torch.as_tensor(values, device=self.device)
 
     def _advantages(self, rollout: Rollout) -> Tensor:
-        rewards, values = self._as_tensor(rollout.rewards).float(), rollout.extras["values"]
+        rewards = self._as_tensor(rollout.rewards).float()
+        values = self._as_tensor(rollout.extras["values"])
         following, ends = self.what_follows(rollout, values)
         return generalized_advantages(
             rewards, values, following, ends, self.discount, self.gae_lambda
