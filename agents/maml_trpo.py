@@ -65,10 +65,7 @@ class MAMLTRPO(PolicyGradientAgent):
             ``max_kl`` applies.
         cg_iterations: Number of iterations of conjugate gradients.
         cg_damping: Number, from 0 on, that is added to the diagonal of the Hessian.
-        max_backtracks: Largest number of times that the line search shrinks a step.
-        backtrack_factor: Factor, 0 to 1, by which each retry of the line search shrinks the step.
         curvature_fraction: Fraction of the steps, 0 to 1, for Hessian-vector products.
-        task_chunk: Number of tasks that are differentiated at a time (default: chosen by size).
         discount: Discount of the rewards, 0 to 1.
         gae_lambda: Decay of the advantage estimate, 0 to 1.
         env_kwargs: Arguments of the environment, where ``env`` is an id.
@@ -108,10 +105,7 @@ class MAMLTRPO(PolicyGradientAgent):
         max_initial_kl: Annotated[float, "a number above 0, or infinity"] = 0.01,
         cg_iterations: int = 10,
         cg_damping: float = 1e-5,
-        max_backtracks: int = 15,
-        backtrack_factor: float = 0.8,
         curvature_fraction: float = 0.05,
-        task_chunk: int | None = None,
         discount: float = 0.99,
         gae_lambda: float = 1.0,
         env_kwargs: dict[str, Any] | None = None,
@@ -149,16 +143,12 @@ class MAMLTRPO(PolicyGradientAgent):
         self.max_initial_kl = max_initial_kl
         self.cg_iterations = check_count("cg_iterations", cg_iterations)
         self.cg_damping = cg_damping
-        self.max_backtracks = check_count("max_backtracks", max_backtracks, least=0)
-        self.backtrack_factor = backtrack_factor
         self.curvature_fraction = curvature_fraction
-        self.task_chunk = None if task_chunk is None else check_count("task_chunk", task_chunk)
         check_number("max_kl", max_kl, above=0.0)
         if max_initial_kl != math.inf:
             check_number("max_initial_kl", max_initial_kl, above=0.0)
         check_number("exploration_coefficient", exploration_coefficient, least=0.0)
         check_number("cg_damping", cg_damping, least=0.0)
-        check_number("backtrack_factor", backtrack_factor, above=0.0, most=1.0)
         check_number("curvature_fraction", curvature_fraction, above=0.0, most=1.0)
         if _init_setup_model:
             self._setup_model()
@@ -184,8 +174,6 @@ class MAMLTRPO(PolicyGradientAgent):
             max_initial_kl=self.max_initial_kl if self.num_inner_steps else math.inf,
             num_iterations=self.cg_iterations,
             damping=self.cg_damping,
-            max_backtracks=self.max_backtracks,
-            backtrack_factor=self.backtrack_factor,
         )
         self._install(step.params)
         self._n_updates += 1
@@ -216,7 +204,7 @@ class MAMLTRPO(PolicyGradientAgent):
         """
         supports, query = self.supports_and_query()
         *before, fast = self._inner_loop_parameters(params)
-        chunk_size = self.task_chunk or tasks_at_a_time(query.mask)
+        chunk_size = tasks_at_a_time(query.mask)
         gradients, objectives = task_gradients(self.surrogate, fast, query, chunk_size=chunk_size)
         if not self.first_order:
             for values, support in zip(before[::-1], supports[::-1], strict=True):
@@ -246,7 +234,7 @@ class MAMLTRPO(PolicyGradientAgent):
         """Returns the product with the Hessian of the adapted policies' mean divergence."""
         # All products of an update use the same steps, which are drawn anew for the next update.
         supports, query = self.part_of_steps(self.curvature_fraction)
-        chunk_size = self.task_chunk or tasks_at_a_time(query.mask)
+        chunk_size = tasks_at_a_time(query.mask)
         *before, fast = self._inner_loop_parameters(params)
         jacobians = [
             self._inner_jacobian(values, support, chunk_size)
@@ -290,7 +278,7 @@ class MAMLTRPO(PolicyGradientAgent):
         start = fast = of_every_task(params, len(query.mask))
         for support in supports:
             fast = self.stepped(fast, support, self.inner_lr)
-        chunk_size = self.task_chunk or tasks_at_a_time(query.mask)
+        chunk_size = tasks_at_a_time(query.mask)
         objectives, divergences = in_chunks(
             self.surrogate_and_kl, fast, query, chunk_size=chunk_size
         )

@@ -39,7 +39,6 @@ class ProMP(PolicyGradientAgent):
         num_outer_steps: Number of steps of Adam on the data of an iteration.
         clip_range: Bound ε, above 0, on the change of the probability ratio after adaptation.
         inner_kl_coefficient: Weight η of the penalty, from 0 on.
-        task_chunk: Number of tasks that are differentiated at a time (default: chosen by size).
         discount: Discount of the rewards, 0 to 1.
         gae_lambda: Decay of the advantage estimate, 0 to 1.
         env_kwargs: Arguments of the environment, where ``env`` is an id.
@@ -70,7 +69,6 @@ class ProMP(PolicyGradientAgent):
         num_outer_steps: int = 5,
         clip_range: float = 0.3,
         inner_kl_coefficient: float = 5e-4,
-        task_chunk: int | None = None,
         discount: float = 0.99,
         gae_lambda: float = 1.0,
         env_kwargs: dict[str, Any] | None = None,
@@ -106,7 +104,6 @@ class ProMP(PolicyGradientAgent):
         self.num_outer_steps = check_count("num_outer_steps", num_outer_steps)
         self.clip_range = clip_range
         self.inner_kl_coefficient = inner_kl_coefficient
-        self.task_chunk = None if task_chunk is None else check_count("task_chunk", task_chunk)
         check_number("clip_range", clip_range, above=0.0)
         check_number("inner_kl_coefficient", inner_kl_coefficient, least=0.0)
         if _init_setup_model:
@@ -132,7 +129,6 @@ class ProMP(PolicyGradientAgent):
             gradients, (objectives, divergences) = over_tasks(
                 grad(self.objective, has_aux=True),
                 *(params, supports, query),
-                chunk_size=self.task_chunk,
             )
             check_finite("a gradient", gradients, self.place_in_training)
             for name, parameter in self.policy.named_parameters():

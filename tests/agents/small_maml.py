@@ -26,7 +26,7 @@ def make_model(
     family: Any = Corridor, algorithm: Any = MAMLTRPO, seed: int | None = 0, **changes: Any
 ) -> Any:
     settings = {
-        **({"cg_iterations": 3, "max_backtracks": 5} if algorithm is MAMLTRPO else {}),
+        **({"cg_iterations": 3} if algorithm is MAMLTRPO else {}),
         "envs_per_task": EPISODES,
         "inner_lr": 0.3,
         "policy_kwargs": {"hidden_sizes": (3,), "activation": "tanh"},

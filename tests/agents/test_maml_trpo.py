@@ -26,6 +26,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from torch.func import jacrev
 
 from meta_rl import TaskVectorEnv, evaluate_adaptation, sb3_env
+from meta_rl.agents import maml_trpo
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.cli import main
 from meta_rl.inner_loop import Params, adapt
@@ -449,8 +450,8 @@ class TestOuterLoop:
     def test_no_exploration_without_an_inner_step(self) -> None:
         make_model(num_inner_steps=0, exploration_coefficient=1.0).learn(1)
 
-    @pytest.mark.parametrize("task_chunk", [1, 2, 5])
-    def test_chunks_agree(self, task_chunk: int) -> None:
+    @pytest.mark.parametrize("at_a_time", [1, 2, 5])
+    def test_chunks_agree(self, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
         model = in_double(collected(make_model(curvature_fraction=1.0)))
         params, credit = model.policy.parameters_by_name(), model._credit().double()
 
@@ -463,7 +464,7 @@ class TestOuterLoop:
             )
 
         whole, evaluated = everything()
-        model.task_chunk = task_chunk
+        monkeypatch.setattr(maml_trpo, "tasks_at_a_time", lambda mask: at_a_time)
         parts, again = everything()
         torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-12)
         assert again == pytest.approx(evaluated)
@@ -475,9 +476,8 @@ class TestOuterLoop:
     ) -> None:
         """By torch's own divergences, task by task, at the parameters that were installed."""
         model = make_model(
-            family, max_kl=max_kl, max_initial_kl=max_initial_kl, curvature_fraction=1.0,
-            max_backtracks=15,
-        )  # fmt: skip
+            family, max_kl=max_kl, max_initial_kl=max_initial_kl, curvature_fraction=1.0
+        )
         accepted = 0
         for iteration in range(1, 4):
             collected(model, iteration)
@@ -515,7 +515,7 @@ class TestOuterLoop:
 
     def test_the_bound_before_adaptation_shortens_steps(self) -> None:
         """Of the first iteration, which is the same for both: down to the bound, not much below."""
-        settings = {"max_kl": 0.1, "max_backtracks": 15, "curvature_fraction": 1.0}
+        settings = {"max_kl": 0.1, "curvature_fraction": 1.0}
         logs = []
         for bound in (math.inf, 1e-3):
             model = collected(make_model(max_initial_kl=bound, **settings))
@@ -649,8 +649,7 @@ class TestTraining:
         """learn, save, load, learn ends with the parameters of learn, learn: bit for bit."""
         model = make_model(
             family, num_inner_steps=2, exploration_coefficient=0.1, inner_loss="likelihood_ratio",
-            later_inner_lr=0.01, curvature_fraction=0.9, task_chunk=2, max_backtracks=15,
-            max_initial_kl=0.004,
+            later_inner_lr=0.01, curvature_fraction=0.9, max_initial_kl=0.004,
         ).learn(120)  # fmt: skip
         model.save(tmp_path / "model")
         at_save = parameters(model)
@@ -659,7 +658,6 @@ class TestTraining:
         for name in (
             "inner_loss_kind",
             "later_inner_lr",
-            "task_chunk",
             "exploration_coefficient",
             "max_initial_kl",
         ):
@@ -998,12 +996,8 @@ class TestRefused:
             ({"exploration_coefficient": -1.0}, "exploration_coefficient has to be at least 0"),
             ({"cg_damping": -1.0}, "cg_damping has to be at least 0"),
             ({"cg_iterations": 0}, "cg_iterations has to be a whole number of at least 1"),
-            ({"max_backtracks": -1}, "max_backtracks has to be a whole number of at least 0"),
-            ({"backtrack_factor": 0.0}, "backtrack_factor has to be above 0"),
-            ({"backtrack_factor": 1.1}, "backtrack_factor has to be above 0 and at most 1"),
             ({"curvature_fraction": 0.0}, "curvature_fraction has to be above 0"),
             ({"curvature_fraction": 1.1}, "curvature_fraction has to be above 0 and at most 1"),
-            ({"task_chunk": 0}, "task_chunk has to be a whole number of at least 1"),
             ({"envs_per_task": 5}, "12 sub-environments are no whole number of tasks"),
             ({"policy_kwargs": {"activation": "sin"}}, "activation 'sin'"),
             ({"policy": "CnnPolicy"}, "CnnPolicy"),

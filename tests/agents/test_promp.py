@@ -132,14 +132,6 @@ class TestObjective:
             numeric = (ours(start + 1e-6 * along) - ours(start - 1e-6 * along)) / 2e-6
             assert (found @ along).item() == pytest.approx(numeric.item(), abs=1e-6)
 
-    @pytest.mark.parametrize("task_chunk", [1, 2])
-    def test_chunks_agree(self, task_chunk: int) -> None:
-        models = [collected(promp(task_chunk=chunk)) for chunk in (None, task_chunk)]
-        for model in models:
-            model.train()
-        for one, other in zip(*(parameters(model).values() for model in models), strict=True):
-            torch.testing.assert_close(one, other)
-
 
 class TestTraining:
     @pytest.mark.learning
@@ -225,7 +217,6 @@ class TestTraining:
         ({"inner_kl_coefficient": -1.0}, "inner_kl_coefficient has to be at least 0"),
         ({"num_inner_steps": 0}, "num_inner_steps has to be a whole number of at least 1"),
         ({"num_outer_steps": 0}, "num_outer_steps has to be a whole number of at least 1"),
-        ({"task_chunk": 0}, "task_chunk has to be a whole number of at least 1"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"inner_lr": -1.0}, "inner_lr has to be above 0"),
     ],

@@ -88,7 +88,7 @@ GRADIENT: dict[str, Any] = {"envs_per_task": 2, "policy_kwargs": {"hidden_sizes"
 AGENTS: dict[str, tuple[type[MetaAlgorithm], dict[str, Any]]] = {
     "rl2": (RL2, {**ON_POLICY, "policy_kwargs": {"hidden_size": 6}}),
     "ppo": (PPO, ON_POLICY),
-    "maml_trpo": (MAMLTRPO, {**GRADIENT, "cg_iterations": 3, "max_backtracks": 5}),
+    "maml_trpo": (MAMLTRPO, {**GRADIENT, "cg_iterations": 3}),
     "promp": (ProMP, GRADIENT),
     "pearl": (PEARL, OFF_POLICY),
     "multi_task_sac": (MultiTaskSAC, OFF_POLICY),
