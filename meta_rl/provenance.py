@@ -88,8 +88,5 @@ def whole_file(path: str | Path) -> Iterator[BufferedRandom]:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not tell the file
-        raise
     finally:
         unfinished.unlink(missing_ok=True)

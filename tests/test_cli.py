@@ -266,15 +266,13 @@ class TestEvaluate:
         self, run: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Tasks, episodes, split and seed are those that were asked for."""
+        (run / "evaluation.png").unlink()
         options = ["--num-tasks", "20", "--num-episodes", "2", "--split", "validation"]
-        before = (run / "evaluation.json").read_bytes()
         assert main(["evaluate", str(run), *options, "--seed", "3", "--deterministic"]) == 0
-        assert (run / "evaluation.json").read_bytes() == before
-        file = run / "evaluation-validation-20-2-episodes-seed3-deterministic.json"
-        result = EvaluationResult.load(file)
+        result = EvaluationResult.load(run / "evaluation.json")
         assert result.values.shape == (20, 6)  # two episodes of three pulls
         assert (result.split, result.seed, result.deterministic) == ("validation", 3, True)
-        assert picture_size(file.with_suffix(".png")) == (900, 600)
+        assert picture_size(run / "evaluation.png") == (900, 600)
         printed = capsys.readouterr().out
         assert f"total {result.total.mean():.2f}" in printed
         assert "20 validation tasks" in printed
@@ -284,13 +282,9 @@ class TestEvaluate:
         """It depends on the checkpoint and the seed alone: that of the training's end repeats."""
         at_the_end = json.loads((run / "evaluation.json").read_text())
         assert main(["evaluate", str(run), "--num-tasks", "8"]) == 0
-        assert json.loads((run / "evaluation-test-8.json").read_text()) == at_the_end
-        out = run / "elsewhere.json"
-        assert (
-            main(["evaluate", str(run), "--num-tasks", "8", "--seed", "1", "--out", str(out)]) == 0
-        )
-        assert json.loads(out.read_text()) != at_the_end
         assert json.loads((run / "evaluation.json").read_text()) == at_the_end
+        assert main(["evaluate", str(run), "--num-tasks", "8", "--seed", "1"]) == 0
+        assert json.loads((run / "evaluation.json").read_text()) != at_the_end
 
     @pytest.mark.parametrize(
         ("options", "named"),
@@ -300,7 +294,7 @@ class TestEvaluate:
             (["--num-tasks", "0"], "num_tasks"),
             (["--device", "gpu"], "--device gpu: auto, cpu or cuda"),
             (["--num-episodes", "-1"], "num_episodes"),
-            (["--threads", "-2"], "--threads must be from 1 to"),
+            (["--threads", "-2"], "--threads must be at least 1, got -2"),
         ],
         ids=str,
     )
@@ -336,9 +330,9 @@ class TestPlot:
     def test_what_is_drawn(self, run: Path) -> None:
         """Learning curve, validation and evaluation each: without one the picture is another."""
 
-        def drawn(axes: int = 2) -> bytes:
+        def drawn() -> bytes:
             assert main(["plot", str(run)]) == 0
-            assert picture_size(run / "plot.png") == (825 * axes, 600)
+            assert picture_size(run / "plot.png") == (1650, 600)
             return (run / "plot.png").read_bytes()
 
         pictures = [drawn(), drawn()]
@@ -351,33 +345,8 @@ class TestPlot:
             pictures.append(drawn())
         (run / "progress.csv").write_text(log)
         (run / "evaluation.json").unlink()
-        pictures.append(drawn(axes=1))
+        pictures.append(drawn())
         assert len(set(pictures)) == 4
-
-    def test_other_splits_have_axes_of_their_own(self, run: Path) -> None:
-        assert main(["evaluate", str(run), "--num-tasks", "5", "--split", "validation"]) == 0
-        assert main(["plot", str(run)]) == 0
-        assert picture_size(run / "plot.png") == (3 * 825, 600)
-
-    @pytest.mark.parametrize(
-        ("change", "named"),
-        [
-            (lambda log: log + "1,2\n", "2 entries, but"),
-            (lambda log: log.replace("\n", ",\n", 1), "entries, but"),
-            (lambda log: log.rstrip().rpartition(",")[0] + ",many\n", "could not convert"),
-        ],
-    )
-    def test_damaged_logs(
-        self, change: Any, named: str, run: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        (run / "progress.csv").write_text(change((run / "progress.csv").read_text()))
-        assert named in refused(capsys, "plot", run)
-
-    def test_an_unfinished_line_is_not_drawn(self, run: Path) -> None:
-        """A run that was killed while it wrote its log."""
-        with (run / "progress.csv").open("a") as file:
-            file.write("3,4")
-        assert main(["plot", str(run)]) == 0
 
     def test_nothing_to_draw(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """No run, one without a log, a picture of an unknown kind."""
@@ -475,7 +444,7 @@ class TestBadInput:
                 [*TRAIN, "--total-timesteps", "0", "--device", "gpu"],
                 "--device gpu: auto, cpu or cuda",
             ),
-            ([*TRAIN, "--threads", "0"], "--threads must be from 1 to"),
+            ([*TRAIN, "--threads", "0"], "--threads must be at least 1, got 0"),
             ([*TRAIN, "--cuda-graph"], "--cuda-graph is not for rl2: pearl has it"),
             ([*TRAIN, "--compile"], "--compile is not for rl2: maml and reptile have it"),
             (

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import tyro
 
 from meta_rl.algorithms import algorithms_by_kind
-from meta_rl.cli.interruption import FailedWriteError
 
 
 def _algorithm() -> Any:
@@ -99,8 +98,6 @@ class Evaluate:
     """Seed of the evaluation."""
     deterministic: bool = False
     """Take the most likely actions."""
-    out: Annotated[Path | None, _default("evaluation-SPLIT-TASKS.json in the run folder")] = None
-    """Path of the result; its picture lies beside it."""
     device: str = "auto"
     """Device of the networks: auto, cpu or cuda."""
     threads: Annotated[int | None, _default("PyTorch's choice")] = None
@@ -163,9 +160,6 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         run(command)
-    except FailedWriteError as error:
-        print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
-        return 1
     except (ValueError, OSError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2

@@ -17,10 +17,6 @@ class InterruptedTrainingError(KeyboardInterrupt):
     """A training was interrupted; the message says what is saved."""
 
 
-class FailedWriteError(OSError):
-    """A training could not write a file; the message names the file."""
-
-
 class Interruption:
     """What Ctrl-C and SIGTERM do to a training.
 

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from meta_rl.cli.run_folder import LearningCurve, RunFolder, learning_columns
+from meta_rl.cli.run_folder import RunFolder, learning_columns
 from meta_rl.evaluation.result import EvaluationResult
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Plot
 
 
-def report(result: EvaluationResult, file: Path) -> None:
-    """Writes an evaluation and, beside it, its picture, and prints a line."""
-    picture = file.with_suffix(".png")
-    result.save(file)
+def report(result: EvaluationResult, folder: RunFolder) -> None:
+    """Write an evaluation and its picture into the run folder, and print a line."""
+    result.save(folder.evaluation)
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     result.plot(figure.add_subplot())
-    figure.savefig(picture, dpi=150)
+    figure.savefig(folder.picture, dpi=150)
     print(_line(result))
-    print(f"evaluation: {file}\npicture: {picture}")
+    print(f"evaluation: {folder.evaluation}\npicture: {folder.picture}")
 
 
 def _line(result: EvaluationResult) -> str:
@@ -43,82 +40,40 @@ def _line(result: EvaluationResult) -> str:
     )
 
 
-class _Run(NamedTuple):
-    """What is drawn of a run: its name and colour, its log, and its evaluations."""
-
-    label: str
-    color: str
-    tasks: str
-    curve: LearningCurve | None
-    evaluations: list[EvaluationResult]
-
-
 def plot(command: Plot) -> Path:
-    """Draws learning curves and adaptation of all runs into one picture, and returns its path.
-
-    Runs on other tasks, and evaluations of other tasks or splits, have axes of their own.
+    """Draw learning curves and adaptation of all runs into one picture; gives its path.
 
     Raises:
-        ValueError: There is no run, or a run without anything to draw.
+        ValueError: No run given, or one without anything to draw.
     """
     if not command.runs:
         raise ValueError("plot needs a run folder")
-    runs = _read_runs(command.runs)
-    learning = _grouped((run.tasks, run) for run in runs if run.curve is not None)
-    adaptation = _grouped(
-        (f"{result.environment} {result.split} {result.unit} {result.measure}", (run, result))
-        for run in runs
-        for result in run.evaluations
-    )
-    number = len(learning) + len(adaptation)
-    if not number:
-        raise ValueError(f"{command.runs[0]} has no log and no evaluation to draw yet")
-    figure = Figure(figsize=(5.5 * number, 4.0), layout="constrained")
-    axes = iter(figure.subplots(1, number, squeeze=False)[0])
-    for tasks, group in learning.items():
-        _draw_learning(next(axes), tasks, group)
-    for pairs in adaptation.values():
-        ax = next(axes)
-        for run, result in pairs:
-            result.plot(ax, label=f"{run.label}, {result.split}", color=run.color)
+    figure = Figure(figsize=(11.0, 4.0), layout="constrained")
+    learning, adaptation = figure.subplots(1, 2)
+    curves = []
+    for index, path in enumerate(command.runs):
+        folder = RunFolder(path)
+        config = folder.config()
+        color = f"C{index % 10}"  # a run has one in both pictures
+        label = f"{config.algorithm} {config.tasks} seed {config.seed}"
+        if folder.evaluation.exists():
+            EvaluationResult.load(folder.evaluation).plot(adaptation, label=label, color=color)
+            if not config.total_timesteps:
+                continue  # nothing was learned before the tasks
+        curve = learning_columns(folder.learning_curve())
+        curves.append(curve)
+        learning.plot(curve.steps, curve.trained, label=label, color=color)
+        if curve.validated is not None:
+            points = np.array([curve.steps, curve.validated])
+            points = points[:, ~np.isnan(points[1])]
+            learning.plot(*points, ".", markeredgecolor="black", color=color)
+    if curves:
+        learning.set_xlabel(" or ".join(sorted({curve.unit for curve in curves})))
+        measures = " or ".join(sorted({curve.measure for curve in curves}))
+        learning.set_ylabel(f"{measures} (dots: validation tasks)")
+        learning.legend()
+    learning.set_title("Meta-training")
     out = command.out or command.runs[0] / "plot.png"
     figure.savefig(out, dpi=150)
     print(f"picture: {out}")
     return out
-
-
-def _read_runs(paths: Sequence[Path]) -> list[_Run]:
-    folders = [RunFolder(path) for path in paths]
-    configs = [folder.config() for folder in folders]
-    labels = [f"{config.algorithm} {config.tasks} seed {config.seed}" for config in configs]
-    runs = []
-    for index, (folder, config, label) in enumerate(zip(folders, configs, labels, strict=True)):
-        evaluations = [EvaluationResult.load(file) for file in folder.evaluations()]
-        needs_none = not config.total_timesteps and evaluations  # nothing was learned before
-        curve = None if needs_none else learning_columns(folder.learning_curve())
-        name = label if labels.count(label) == 1 else f"{label} ({folder.path})"
-        runs.append(_Run(name, f"C{index % 10}", config.tasks, curve, evaluations))
-    return runs
-
-
-def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
-    groups: dict[str, list[Any]] = {}
-    for name, value in pairs:
-        groups.setdefault(name, []).append(value)
-    return groups
-
-
-def _draw_learning(ax: Axes, tasks: str, runs: list[_Run]) -> None:
-    """Draws the scores on training tasks as lines, those on validation tasks as dots."""
-    curves = [(run, run.curve) for run in runs if run.curve is not None]
-    for run, curve in curves:
-        ax.plot(curve.steps, curve.trained, label=run.label, color=run.color)
-        if curve.validated is not None:
-            points = np.array([curve.steps, curve.validated])
-            points = points[:, ~np.isnan(points[1])]
-            ax.plot(*points, ".", markeredgecolor="black", color=run.color)
-    ax.set_xlabel(" or ".join(sorted({curve.unit for _, curve in curves})))
-    measures = " or ".join(sorted({curve.measure for _, curve in curves}))
-    ax.set_ylabel(f"{measures} (dots: validation tasks)")
-    ax.set_title(f"Meta-training on {tasks}")
-    ax.legend()

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 from stable_baselines3.common.logger import (
@@ -19,9 +19,6 @@ from stable_baselines3.common.logger import (
 
 from meta_rl.cli.run_lock import RunLock
 from meta_rl.provenance import git_commit, package_versions, write_atomically
-
-if TYPE_CHECKING:
-    from meta_rl.evaluation.result import EvaluationResult
 
 
 @dataclass(frozen=True)
@@ -96,25 +93,6 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.evaluation = self.path / "evaluation.json"
         self.picture = self.path / "evaluation.png"
-
-    def evaluation_file(self, result: EvaluationResult, num_episodes: int | None) -> Path:
-        """Returns the place of an evaluation by ``meta-rl evaluate``, named by what was asked.
-
-        Args:
-            result: The evaluation.
-            num_episodes: Number of episodes that was asked for; ``None`` for the usual number.
-        """
-        parts = [result.split, str(len(result.values))]
-        parts += [] if num_episodes is None else [f"{num_episodes}-episodes"]
-        parts += [f"seed{result.seed}"] if result.seed else []
-        agent = result.measure == "return"  # supervised learners always are deterministic
-        parts += ["deterministic"] if agent and result.deterministic else []
-        return self.path / f"evaluation-{'-'.join(parts)}.json"
-
-    def evaluations(self) -> list[Path]:
-        """Returns the files of all evaluations, beginning with that of the training's end."""
-        others = sorted(self.path.glob("evaluation-*.json"))
-        return [file for file in (self.evaluation, *others) if file.exists()]
 
     def config(self) -> RunConfig:
         """The configuration of the run.
@@ -221,25 +199,14 @@ class RunFolder:
         """Columns of ``progress.csv``, by name; empty entries are left out with their steps.
 
         Raises:
-            ValueError: Nothing was logged yet, or the file is damaged.
+            ValueError: Nothing was logged yet.
         """
         if not self.progress.exists():
             raise ValueError(f"{self.path} has no progress.csv yet")
-        text = self.progress.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]  # a killed run may leave a part of a line
-        names, *rows = list(csv.reader(whole.splitlines())) or [[]]
-        for number, row in enumerate(rows, start=2):
-            if len(row) != len(names):
-                raise ValueError(
-                    f"{self.progress}, line {number}: {len(row)} entries, but {len(names)} names"
-                )
-        try:
-            columns = [
-                [float(value or "nan") for value in column] for column in zip(*rows, strict=True)
-            ]
-        except ValueError as error:
-            raise ValueError(f"{self.progress}: {error}") from error
-        return dict(zip(names, columns, strict=False))
+        with self.progress.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        names = rows[0] if rows else {}
+        return {name: [float(row[name] or "nan") for row in rows] for name in names}
 
     def train_seconds(self) -> float:
         """Wall time of the training, over all its parts: a resumed one begins at 0 again.

@@ -21,7 +21,7 @@ from meta_rl.algorithms import (
     registered_algorithms,
 )
 from meta_rl.cli.foreign import check_config
-from meta_rl.cli.interruption import FailedWriteError, InterruptedTrainingError, Interruption
+from meta_rl.cli.interruption import InterruptedTrainingError, Interruption
 from meta_rl.cli.pictures import report
 from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.run_lock import RunLock
@@ -90,25 +90,21 @@ def _train_locked(
         print(comes_first)
     lock.acquire()
     folder.begin(config, command.resume)
-    try:
-        train_into(
-            folder,
-            model,
-            tasks,
-            config,
-            checkpoint_interval=command.checkpoint_interval,
-            progress_bar=not command.quiet,
-            options=options,
-            interruption=interruption,
-        )
-    except OSError as error:
-        raise FailedWriteError(str(error)) from error
+    train_into(
+        folder,
+        model,
+        tasks,
+        config,
+        checkpoint_interval=command.checkpoint_interval,
+        progress_bar=not command.quiet,
+        options=options,
+        interruption=interruption,
+    )
     num_tasks = command.eval_tasks
     if num_tasks is None:
         num_tasks = model.evaluation_size(tasks)
     if num_tasks != 0:
-        result = evaluate_adaptation(model, tasks.source, num_tasks, **tasks.arguments)
-        report(result, folder.evaluation)
+        report(evaluate_adaptation(model, tasks.source, num_tasks, **tasks.arguments), folder)
 
 
 def _what_is_saved(folder: RunFolder, interruption: Interruption) -> str:
@@ -121,10 +117,7 @@ def _what_is_saved(folder: RunFolder, interruption: Interruption) -> str:
 
 
 def evaluate(command: Evaluate) -> EvaluationResult:
-    """Evaluates a run's last checkpoint, and writes the result and its picture.
-
-    Without ``--out``, the file is named by split, number of tasks and all else that was asked:
-    only the same question, after more training, replaces an earlier answer.
+    """Evaluate a run's last checkpoint; writes ``evaluation.json`` and the picture.
 
     Raises:
         ValueError: No run, no checkpoint, an unknown split, or more tasks than there are.
@@ -148,7 +141,7 @@ def evaluate(command: Evaluate) -> EvaluationResult:
         deterministic=command.deterministic,
         **tasks.arguments,
     )
-    report(result, command.out or folder.evaluation_file(result, command.num_episodes))
+    report(result, folder)
     return result
 
 
