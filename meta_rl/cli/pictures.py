@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,11 +88,15 @@ def plot(command: Plot) -> Path:
     if len({path.resolve() for path in command.runs}) < len(command.runs):
         raise ValueError("plot got the same run folder twice")
     configs = [RunFolder(path).config() for path in command.runs]
+    shared = os.path.commonpath([path.resolve().parent for path in command.runs])
     names = [f"{one.algorithm} {one.tasks} seed {one.seed}" for one in configs]
+    texts = [""]
     panels: dict[tuple[str, ...], list[Callable[[Axes], object]]] = {}
     for index, (path, config, name) in enumerate(zip(command.runs, configs, names, strict=True)):
         folder, color = RunFolder(path), f"C{index % 10}"  # a run has one in all axes
-        label = name if names.count(name) == 1 else f"{name} in {path}"
+        label = (
+            name if names.count(name) == 1 else f"{name}, {os.path.relpath(path.resolve(), shared)}"
+        )
         if config.total_timesteps or not folder.evaluations():
             curve = learning_columns(folder.learning_curve())
             key = ("Meta-training", config.tasks, str(config.env_kwargs), curve.unit, curve.measure)
@@ -99,12 +104,15 @@ def plot(command: Plot) -> Path:
         for file in folder.evaluations():
             result = EvaluationResult.load(file)
             key = ("adaptation", result.environment, str(result.env_kwargs), result.split)
-            of = f"{label}, {file.stem}, seed {result.seed}"
+            of = f"{label}\n{file.stem}, seed {result.seed}"
+            texts += [label, f"{file.stem}, seed {result.seed} ({result.design.counts()})"]
             tint = color if file == folder.evaluation else None
             draw = partial(result.plot, label=of, color=tint)
             panels.setdefault((*key, result.unit, result.measure), []).append(draw)
     panels = dict(sorted(panels.items()))  # meta-training comes first
-    figure = Figure(figsize=(5.5 * max(2, len(panels)), 4.0), layout="constrained")
+    width = max(5.5, 1.0 + 0.09 * max(map(len, texts)))  # the legend has to fit
+    height = 4.0 + 0.4 * max(0, max(map(len, panels.values())) - 3)
+    figure = Figure(figsize=(width * max(2, len(panels)), height), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (key, draws) in zip(axes, panels.items(), strict=True):
         for draw in draws:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -61,9 +63,14 @@ def test_splits_have_their_own_axes(
     for split, number in (("validation", "2"), ("test", "4")):
         words = ["evaluate", str(run), "--split", split, "--num-tasks", number]
         assert main(words) == 0
-    drawn = []
+    drawn: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda f, *a, **k: (drawn.append(f), save(f, *a, **k)))
+
+    def saved(figure: Figure, *arguments: Any, **kwargs: Any) -> None:
+        drawn.append(figure)
+        save(figure, *arguments, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", saved)
     assert main(["plot", str(run), str(other)]) == 0
     learning, test, validation = drawn[0].axes
     texts = [[t.get_text() for t in ax.get_legend().get_texts()] for ax in drawn[0].axes]
@@ -85,7 +92,10 @@ def test_splits_have_their_own_axes(
     ids=["ragged", "words", "backwards"],
 )
 def test_a_damaged_log(
-    damage: object, named: str, run: Path, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[list[str]], list[str]],
+    named: str,
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     log = run / "progress.csv"
     log.write_text("\n".join(damage(log.read_text().splitlines())) + "\n")
