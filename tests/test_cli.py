@@ -266,13 +266,12 @@ class TestEvaluate:
         self, run: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Tasks, episodes, split and seed are those that were asked for."""
-        (run / "evaluation.png").unlink()
         options = ["--num-tasks", "20", "--num-episodes", "2", "--split", "validation"]
         assert main(["evaluate", str(run), *options, "--seed", "3", "--deterministic"]) == 0
-        result = EvaluationResult.load(run / "evaluation.json")
+        result = EvaluationResult.load(run / "evaluation-validation-20.json")
         assert result.values.shape == (20, 6)  # two episodes of three pulls
         assert (result.split, result.seed, result.deterministic) == ("validation", 3, True)
-        assert picture_size(run / "evaluation.png") == (900, 600)
+        assert picture_size(run / "evaluation-validation-20.png") == (900, 600)
         printed = capsys.readouterr().out
         assert f"total {result.total.mean():.2f}" in printed
         assert "20 validation tasks" in printed
@@ -280,11 +279,15 @@ class TestEvaluate:
 
     def test_the_same_evaluation_again(self, run: Path) -> None:
         """It depends on the checkpoint and the seed alone: that of the training's end repeats."""
-        at_the_end = json.loads((run / "evaluation.json").read_text())
-        assert main(["evaluate", str(run), "--num-tasks", "8"]) == 0
-        assert json.loads((run / "evaluation.json").read_text()) == at_the_end
+        at_the_end = (run / "evaluation.json").read_text()
+        for _ in range(2):
+            assert main(["evaluate", str(run), "--num-tasks", "8"]) == 0
+        assert (run / "evaluation-test-8.json").read_text() == at_the_end
+        assert not (run / "evaluation-test-8-2.json").exists()
         assert main(["evaluate", str(run), "--num-tasks", "8", "--seed", "1"]) == 0
-        assert json.loads((run / "evaluation.json").read_text()) != at_the_end
+        assert (run / "evaluation-test-8-2.json").read_text() != at_the_end
+        for name in ("evaluation.json", "evaluation-test-8.json"):
+            assert (run / name).read_text() == at_the_end
 
     @pytest.mark.parametrize(
         ("options", "named"),

@@ -96,6 +96,8 @@ class Evaluate:
     """Part of the split (test, validation, ood, train), or a list of the data set's own (lake)."""
     seed: int = 0
     """Seed of the evaluation."""
+    out: Annotated[Path | None, _default("evaluation-SPLIT-TASKS.json in the run folder")] = None
+    """New JSON file for the result; its picture is written beside it."""
     deterministic: bool = False
     """Take the most likely actions."""
     device: str = "auto"
@@ -158,6 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
         "the version.",
         args=arguments,
     )
+    from meta_rl.cli.interruption import FailedWriteError
+
     try:
         run(command)
     except (ValueError, OSError, ImportError) as error:
@@ -166,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MemoryError as error:
         print(f"meta-rl: too little memory: {error}", file=sys.stderr)
         return 2
-    except FloatingPointError as error:
+    except (FloatingPointError, FailedWriteError) as error:
         print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:

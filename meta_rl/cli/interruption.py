@@ -67,3 +67,7 @@ class Interruption:
             raise KeyboardInterrupt
         self.requested = True
         os.write(2, NOTICE)  # print is not safe in a handler
+
+
+class FailedWriteError(RuntimeError):
+    """A training could not write a file; the earlier checkpoint is as it was."""

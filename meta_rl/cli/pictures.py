@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from meta_rl.cli.run_folder import RunFolder, learning_columns
+from meta_rl.cli.run_folder import LearningCurve, RunFolder, learning_columns
 from meta_rl.evaluation.result import EvaluationResult
+from meta_rl.provenance import whole_file
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from meta_rl.cli.commands import Plot
 
 
-def report(result: EvaluationResult, folder: RunFolder) -> None:
-    """Write an evaluation and its picture into the run folder, and print a line."""
-    result.save(folder.evaluation)
+def report(result: EvaluationResult, path: Path) -> None:
+    """Write an evaluation and, beside it, its picture, and print a line.
+
+    Args:
+        result: The evaluation.
+        path: Path of its file; its ending is ``.json``.
+    """
+    result.save(path)
+    picture = path.with_suffix(".png")
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")
     result.plot(figure.add_subplot())
-    figure.savefig(folder.picture, dpi=150)
+    _save(figure, picture)
     print(_line(result))
-    print(f"evaluation: {folder.evaluation}\npicture: {folder.picture}")
+    print(f"evaluation: {path}\npicture: {picture}")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a picture that takes its place when it is whole."""
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:] or "png", dpi=150)
+    with whole_file(path) as file:
+        file.write(content.getvalue())
+
+
+def free_path(result: EvaluationResult, folder: RunFolder) -> Path:
+    """The file of an evaluation, by split and number of tasks; no other evaluation is there.
+
+    Where another one is, such as that of another seed, the name ends with a number.
+    """
+    name = f"evaluation-{result.split}-{result.num_tasks}"
+    for number in itertools.count(1):
+        path = folder.path / f"{name}{'' if number == 1 else f'-{number}'}.json"
+        if not path.exists() or path.read_text(encoding="utf-8") == result.to_json():
+            break
+    return path
 
 
 def _line(result: EvaluationResult) -> str:
@@ -43,37 +78,59 @@ def _line(result: EvaluationResult) -> str:
 def plot(command: Plot) -> Path:
     """Draw learning curves and adaptation of all runs into one picture; gives its path.
 
+    Each kind of tasks has its own axes, and so has each split.
+
     Raises:
-        ValueError: No run given, or one without anything to draw.
+        ValueError: No run given, one twice, or one without anything to draw.
     """
     if not command.runs:
         raise ValueError("plot needs a run folder")
-    figure = Figure(figsize=(11.0, 4.0), layout="constrained")
-    learning, adaptation = figure.subplots(1, 2)
-    curves = []
-    for index, path in enumerate(command.runs):
-        folder = RunFolder(path)
-        config = folder.config()
-        color = f"C{index % 10}"  # a run has one in both pictures
-        label = f"{config.algorithm} {config.tasks} seed {config.seed}"
-        if folder.evaluation.exists():
-            EvaluationResult.load(folder.evaluation).plot(adaptation, label=label, color=color)
-            if not config.total_timesteps:
-                continue  # nothing was learned before the tasks
-        curve = learning_columns(folder.learning_curve())
-        curves.append(curve)
-        learning.plot(curve.steps, curve.trained, label=label, color=color)
-        if curve.validated is not None:
-            points = np.array([curve.steps, curve.validated])
-            points = points[:, ~np.isnan(points[1])]
-            learning.plot(*points, ".", markeredgecolor="black", color=color)
-    if curves:
-        learning.set_xlabel(" or ".join(sorted({curve.unit for curve in curves})))
-        measures = " or ".join(sorted({curve.measure for curve in curves}))
-        learning.set_ylabel(f"{measures} (dots: validation tasks)")
-        learning.legend()
-    learning.set_title("Meta-training")
+    if len({path.resolve() for path in command.runs}) < len(command.runs):
+        raise ValueError("plot got the same run folder twice")
+    configs = [RunFolder(path).config() for path in command.runs]
+    shared = os.path.commonpath([path.resolve().parent for path in command.runs])
+    names = [f"{one.algorithm} {one.tasks} seed {one.seed}" for one in configs]
+    texts = [""]
+    panels: dict[tuple[str, ...], list[Callable[[Axes], object]]] = {}
+    for index, (path, config, name) in enumerate(zip(command.runs, configs, names, strict=True)):
+        folder, color = RunFolder(path), f"C{index % 10}"  # a run has one in all axes
+        label = (
+            name if names.count(name) == 1 else f"{name}, {os.path.relpath(path.resolve(), shared)}"
+        )
+        if config.total_timesteps or not folder.evaluations():
+            curve = learning_columns(folder.learning_curve())
+            key = ("Meta-training", config.tasks, str(config.env_kwargs), curve.unit, curve.measure)
+            panels.setdefault(key, []).append(partial(_draw_learning, curve, label, color))
+        for file in folder.evaluations():
+            result = EvaluationResult.load(file)
+            key = ("adaptation", result.environment, str(result.env_kwargs), result.split)
+            of = f"{label}\n{file.stem}, seed {result.seed}"
+            texts += [label, f"{file.stem}, seed {result.seed} ({result.design.counts()})"]
+            tint = color if file == folder.evaluation else None
+            draw = partial(result.plot, label=of, color=tint)
+            panels.setdefault((*key, result.unit, result.measure), []).append(draw)
+    panels = dict(sorted(panels.items()))  # meta-training comes first
+    width = max(5.5, 1.0 + 0.09 * max(map(len, texts)))  # the legend has to fit
+    height = 4.0 + 0.4 * max(0, max(map(len, panels.values())) - 3)
+    figure = Figure(figsize=(width * max(2, len(panels)), height), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (key, draws) in zip(axes, panels.items(), strict=True):
+        for draw in draws:
+            draw(ax)
+        if key[0] == "Meta-training":
+            ax.set_title(f"Meta-training, {key[1]}")
     out = command.out or command.runs[0] / "plot.png"
-    figure.savefig(out, dpi=150)
+    _save(figure, out)
     print(f"picture: {out}")
     return out
+
+
+def _draw_learning(curve: LearningCurve, label: str, color: str, ax: Axes) -> None:
+    ax.plot(curve.steps, curve.trained, label=label, color=color)
+    if curve.validated is not None:
+        points = np.array([curve.steps, curve.validated])
+        points = points[:, ~np.isnan(points[1])]
+        ax.plot(*points, ".", markeredgecolor="black", color=color)
+    ax.set_xlabel(curve.unit)
+    ax.set_ylabel(f"{curve.measure} (dots: validation tasks)")
+    ax.legend()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +95,10 @@ class RunFolder:
         self.progress = self.path / "progress.csv"
         self.tensorboard = self.path / "tensorboard"
         self.evaluation = self.path / "evaluation.json"
-        self.picture = self.path / "evaluation.png"
+
+    def evaluations(self) -> list[Path]:
+        """The files of all evaluations: that of the training's end, and those by split and size."""
+        return sorted(self.path.glob("evaluation*.json"))
 
     def config(self) -> RunConfig:
         """The configuration of the run.
@@ -199,14 +205,27 @@ class RunFolder:
         """Columns of ``progress.csv``, by name; empty entries are left out with their steps.
 
         Raises:
-            ValueError: Nothing was logged yet.
+            ValueError: Nothing was logged yet, or the lines are not of one length, numeric and of
+                increasing steps.
         """
         if not self.progress.exists():
             raise ValueError(f"{self.path} has no progress.csv yet")
         with self.progress.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        names = rows[0] if rows else {}
-        return {name: [float(row[name] or "nan") for row in rows] for name in names}
+            names, *rows = list(csv.reader(file)) or [[]]
+        for line, row in enumerate(rows, start=2):
+            if len(row) != len(names):
+                raise ValueError(
+                    f"{self.progress}, line {line}: {len(row)} entries, but {len(names)} columns"
+                )
+        columns = dict(zip(names, zip(*rows, strict=True), strict=False))
+        try:
+            curve = {name: [float(v or "nan") for v in column] for name, column in columns.items()}
+        except ValueError as error:
+            raise ValueError(f"{self.progress} has an entry that is no number: {error}") from error
+        name = next((n for n in ("time/total_timesteps", "time/iterations") if n in curve), "")
+        if not all(a < b for a, b in pairwise(curve.get(name, []))):
+            raise ValueError(f"{self.progress}: {name} does not increase from line to line")
+        return curve
 
     def train_seconds(self) -> float:
         """Wall time of the training, over all its parts: a resumed one begins at 0 again.
@@ -277,17 +296,17 @@ class AppendingCSV(KVWriter):
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self.names = list(reader.fieldnames or [])
-                rows = [r for r in reader if _number(r.get(steps)) <= num_timesteps]
+                whole = [r for r in reader if None not in r and None not in r.values()]
+                rows = [r for r in whole if _number(r[steps]) <= num_timesteps]
         self._rewrite(rows)
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        unfinished = self.path.with_suffix(".csv.part")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.names)
-            if self.names:
-                writer.writeheader()
-            writer.writerows(rows)
-        unfinished.replace(self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.names)
+        if self.names:
+            writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.path, text.getvalue())
 
     def write(
         self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0
@@ -300,8 +319,13 @@ class AppendingCSV(KVWriter):
                 rows = list(csv.DictReader(file))
             self.names += new
             self._rewrite(rows)
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.names).writerow(row)
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self.names).writerow(row)
+        except OSError as error:  # a full disk: no part of a line stays
+            os.truncate(self.path, size)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -21,8 +21,8 @@ from meta_rl.algorithms import (
     registered_algorithms,
 )
 from meta_rl.cli.foreign import check_config
-from meta_rl.cli.interruption import InterruptedTrainingError, Interruption
-from meta_rl.cli.pictures import report
+from meta_rl.cli.interruption import FailedWriteError, InterruptedTrainingError, Interruption
+from meta_rl.cli.pictures import free_path, report
 from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.run_lock import RunLock
 from meta_rl.cli.settings import (
@@ -104,7 +104,8 @@ def _train_locked(
     if num_tasks is None:
         num_tasks = model.evaluation_size(tasks)
     if num_tasks != 0:
-        report(evaluate_adaptation(model, tasks.source, num_tasks, **tasks.arguments), folder)
+        result = evaluate_adaptation(model, tasks.source, num_tasks, **tasks.arguments)
+        report(result, folder.evaluation)
 
 
 def _what_is_saved(folder: RunFolder, interruption: Interruption) -> str:
@@ -117,12 +118,14 @@ def _what_is_saved(folder: RunFolder, interruption: Interruption) -> str:
 
 
 def evaluate(command: Evaluate) -> EvaluationResult:
-    """Evaluate a run's last checkpoint; writes ``evaluation.json`` and the picture.
+    """Evaluate a run's last checkpoint; writes the result and its picture.
 
     Raises:
         ValueError: No run, no checkpoint, an unknown split, or more tasks than there are.
     """
     check_device(command.device)
+    if command.out and (command.out.suffix != ".json" or command.out.exists()):
+        raise ValueError(f"--out {command.out}: the name of a new file that ends with .json")
     folder = RunFolder(command.run)
     config = folder.config()
     check_config(config, command.imports)
@@ -141,7 +144,7 @@ def evaluate(command: Evaluate) -> EvaluationResult:
         deterministic=command.deterministic,
         **tasks.arguments,
     )
-    report(result, folder)
+    report(result, command.out or free_path(result, folder))
     return result
 
 
@@ -279,6 +282,8 @@ def train_into(
                 config.total_timesteps, tasks, watching, progress_bar=progress_bar, options=options
             )
             model.save(folder.checkpoint)
+    except OSError as error:
+        raise FailedWriteError(f"{error}; the training stopped") from error
     finally:
         logger.close()
 

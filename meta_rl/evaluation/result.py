@@ -263,10 +263,14 @@ class EvaluationResult:
 
     def save(self, path: str | Path) -> Path:
         """Writes the result as JSON, atomically, and returns the path."""
+        return write_atomically(path, self.to_json())
+
+    def to_json(self) -> str:
+        """Returns the text that :meth:`save` writes."""
         content = {"num_trainings": self.num_trainings, "num_tasks": self.num_tasks, **asdict(self)}
         for name in ("values", "success", "trainings", "tasks"):
             content[name] = None if content[name] is None else content[name].tolist()
-        return write_atomically(path, json.dumps(content) + "\n")
+        return json.dumps(content) + "\n"
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationResult:

@@ -54,7 +54,7 @@ def test_train_resume_evaluate_and_plot(tmp_path: Path, capsys: pytest.CaptureFi
     assert "train/loss" in curve
     assert "validation/loss" in curve
     assert main(["evaluate", str(run), "--num-tasks", "7", "--split", "validation"]) == 0
-    assert json.loads((run / "evaluation.json").read_text())["split"] == "validation"
+    assert json.loads((run / "evaluation-validation-7.json").read_text())["split"] == "validation"
     assert main(["plot", str(run), str(whole)]) == 0
     for picture in ("plot.png", "evaluation.png"):
         with Image.open(run / picture) as image:
