@@ -99,26 +99,27 @@ def plot(command: Plot) -> Path:
         )
         if config.total_timesteps or not folder.evaluations():
             curve = learning_columns(folder.learning_curve())
-            key = ("Meta-training", config.tasks, str(config.env_kwargs), curve.unit, curve.measure)
-            panels.setdefault(key, []).append(partial(_draw_learning, curve, label, color))
+            place = (config.tasks, str(config.env_kwargs), curve.unit, curve.measure)
+            learning = partial(_draw_learning, curve, label, color)
+            panels.setdefault(("Meta-training", *place), []).append(learning)
         for file in folder.evaluations():
             result = EvaluationResult.load(file)
-            key = ("adaptation", result.environment, str(result.env_kwargs), result.split)
+            measured = (result.environment, str(result.env_kwargs), result.split)
             of = f"{label}\n{file.stem}, seed {result.seed}"
             texts += [label, f"{file.stem}, seed {result.seed} ({result.design.counts()})"]
             tint = color if file == folder.evaluation else None
-            draw = partial(result.plot, label=of, color=tint)
-            panels.setdefault((*key, result.unit, result.measure), []).append(draw)
+            key = ("adaptation", *measured, result.unit, result.measure)
+            panels.setdefault(key, []).append(partial(result.plot, label=of, color=tint))
     panels = dict(sorted(panels.items()))  # meta-training comes first
     width = max(5.5, 1.0 + 0.09 * max(map(len, texts)))  # the legend has to fit
     height = 4.0 + 0.4 * max(0, max(map(len, panels.values())) - 3)
     figure = Figure(figsize=(width * max(2, len(panels)), height), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (key, draws) in zip(axes, panels.items(), strict=True):
+    for ax, ((kind, tasks, *_), draws) in zip(axes, panels.items(), strict=True):
         for draw in draws:
             draw(ax)
-        if key[0] == "Meta-training":
-            ax.set_title(f"Meta-training, {key[1]}")
+        if kind == "Meta-training":
+            ax.set_title(f"{kind}, {tasks}")
     out = command.out or command.runs[0] / "plot.png"
     _save(figure, out)
     print(f"picture: {out}")
