@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,12 +31,9 @@ def layers(*sizes: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
 
 
 class Decoder(nn.Module):
-    """A decoder of all steps of a trial from all beliefs, by features that are multiplied.
+    """A decoder of all steps of a trial from all latents; both pass through a network once.
 
-    Output j of the step x for the latent m is ``<φ(x), ψ_j(m)> / √K``. Steps and latents pass
-    through their networks once each, and not once for every pair.
-
-    Letters: T steps, E latents of a trial, N trials, J outputs, K features.
+    Output j for the step x and the latent m is ``<φ(x), ψ_j(m)> / √K``, with K features.
     """
 
     def __init__(self, step_size: int, latent_size: int, num_outputs: int, size: int) -> None:
@@ -45,7 +43,7 @@ class Decoder(nn.Module):
         self.size = size
 
     def forward(self, steps: Tensor, latents: Tensor) -> Tensor:
-        """Maps steps ``[T, N, X]`` and latents ``[E, N, L]`` to outputs ``[E, T, N, J]``."""
+        """Maps T steps ``[T, N, X]`` and E latents ``[E, N, L]`` to outputs ``[E, T, N, J]``."""
         heads = self.latent(latents).unflatten(-1, (-1, self.size)) / math.sqrt(self.size)
         return torch.einsum("tnk,enjk->etnj", self.step(steps), heads)
 
@@ -53,20 +51,21 @@ class Decoder(nn.Module):
 class BeliefActorCritic(ActorCritic):
     """A recurrent belief about the task, a decoder of trials, and a policy that reads the belief.
 
-    The state holds the encoder's memory, and mean and log-variance of the belief, ``[N, L]`` each.
-    Before the first step the belief is the prior, the unit normal.
+    The state holds the encoder's memory, and mean and log-variance of the belief, ``[N, L]``.
 
     Args:
         observation_space: Flat ``Box`` of :class:`.AppendPreviousStep`.
         action_space: ``Discrete`` or ``Box`` space of actions.
         latent_size: Number of latent variables, L.
         core: Name of the encoder's memory in :data:`meta_rl.memory.MEMORY_CORES`.
-        hidden_size: Size of that memory.
+        hidden_size: Size of the encoder's memory.
         embedding: Sizes of the ReLU layers before the memory.
         hidden_sizes: Sizes of the tanh layers that policy and value function share.
         decoder_size: Size of the decoder's layers.
         reward_values: Values that a reward can take, which are decoded as classes (two values:
             Bernoulli); ``None`` decodes a normal distribution of unit variance.
+        reward_of_state: Whether a reward is decoded from the next observation alone, and not from
+            the action and the observation before it too.
         decode_states: Whether next observations are decoded too, for families whose dynamics vary.
         generator: Generator that draws the first weights and, later, the actions.
         memory_span: Number of steps over which the memory should be able to learn from the start
@@ -88,6 +87,7 @@ class BeliefActorCritic(ActorCritic):
         hidden_sizes: Sequence[int] = (64, 64),
         decoder_size: int = 64,
         reward_values: Sequence[float] | None = None,
+        reward_of_state: bool = False,
         decode_states: bool = False,
         generator: torch.Generator,
         memory_span: int | None = None,
@@ -100,12 +100,12 @@ class BeliefActorCritic(ActorCritic):
         self.embedding = layers(size, *embedding)
         self.core = make_memory_core(core, [size, *embedding][-1], hidden_size)
         self.posterior = nn.Linear(self.core.output_size, 2 * latent_size)
-        classes = 1 if reward_values is None else len(reward_values)
-        self.reward_values: Tensor | None
-        known = None if reward_values is None else torch.tensor(reward_values)
-        self.register_buffer("reward_values", known)
+        self.reward_values: Tensor
+        self.register_buffer("reward_values", torch.tensor(list(reward_values or [])))
         moved = seen + self.num_outputs
-        self.rewards = Decoder(moved + seen, latent_size, classes, decoder_size)
+        self.reward_of_state = reward_of_state
+        step_size = seen if reward_of_state else moved + seen
+        self.rewards = Decoder(step_size, latent_size, len(reward_values or [0]), decoder_size)
         self.states = Decoder(moved, latent_size, seen, decoder_size) if decode_states else None
         self.acting = layers(seen + 2 * latent_size, *hidden_sizes, activation=nn.Tanh)
         drawn_by = self.make_heads(hidden_sizes[-1])
@@ -118,7 +118,7 @@ class BeliefActorCritic(ActorCritic):
         return [p for part in parts if part is not None for p in part.parameters()]
 
     def initial_state(self, num: int) -> ActorState:
-        """Returns the memory before the first step, and the prior."""
+        """Returns the memory before the first step, and the prior: the unit normal."""
         prior = self.posterior.weight.new_zeros(num, self.latent_size)
         return (*self.core.initial_state(num), prior, prior)
 
@@ -138,55 +138,43 @@ class BeliefActorCritic(ActorCritic):
 
     def beliefs(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means and log-variances after each step of whole trials, ``[T, N, L]`` each."""
-        memory = self.core.initial_state(obs.shape[1])
-        outputs, _ = self.core(self.embedding(obs[..., :-1]), memory)
-        mean, log_variance = self.posterior(outputs).chunk(2, dim=-1)
+        inputs, first = self.embedding(obs[..., :-1]), self.core.initial_state(obs.shape[1])
+        mean, log_variance = self.posterior(self.core(inputs, first)[0]).chunk(2, dim=-1)
         return mean, log_variance
 
     def _read(self, obs: Tensor, belief: Sequence[Tensor]) -> Tensor:
         return self.acting(torch.cat([obs[..., : self.observation_size], *belief], dim=-1))
 
-    def check_rewards(self, rewards: Tensor) -> None:
-        """Refuses rewards that are none of ``reward_values``.
-
-        Raises:
-            ValueError: There is such a reward.
-        """
-        if self.reward_values is None:
-            return
-        away = (rewards[..., None] - self.reward_values).abs().amin(dim=-1)
-        if away.max() > 1e-4:
-            other = rewards.flatten()[away.argmax()].item()
-            raise ValueError(
-                f"a reward of {other:g} is none of policy.reward_values = "
-                f"{[round(v, 6) for v in self.reward_values.tolist()]}; None decodes any reward"
-            )
-
     def surprise(self, obs: Tensor, following: Tensor, latents: Tensor) -> Tensor:
-        """Returns minus the log-likelihood of whole trials under latents, up to a constant.
+        """Returns minus the log-likelihood of whole trials, ``[E, N]``, up to a constant.
 
         Args:
             obs: Observations, ``[T, N, O]``.
             following: Observations that follow them, with their action and reward, ``[T, N, O]``.
             latents: Latents m, ``[E, N, L]``.
-
-        Returns:
-            Sums over the steps of the trials, ``[E, N]``.
         """
         seen = self.observation_size
         before, after, action = obs[..., :seen], following[..., :seen], following[..., seen:-3]
         moved, reward = torch.cat([before, action], dim=-1), following[..., -3]
-        decoded = self.rewards(torch.cat([moved, after], dim=-1), latents)
-        if self.reward_values is None:
+        step = after if self.reward_of_state else torch.cat([moved, after], dim=-1)
+        decoded = self.rewards(step, latents)
+        if len(self.reward_values) == 0:
             losses = 0.5 * (decoded[..., 0] - reward).square()
         else:
-            classes = (reward[..., None] - self.reward_values).abs().argmin(dim=-1)
-            wanted = classes.expand(decoded.shape[:-1])
+            wanted = self._classes(reward).expand(decoded.shape[:-1])
             losses = functional.cross_entropy(decoded.movedim(-1, 1), wanted, reduction="none")
         if self.states is not None:
             change = self.states(moved, latents) - (after - before)
             losses = losses + 0.5 * change.square().sum(dim=-1)
         return losses.sum(dim=1)
+
+    def _classes(self, rewards: Tensor) -> Tensor:
+        """Returns the indices of rewards in ``reward_values``; refuses rewards that are not."""
+        away, classes = (rewards[..., None] - self.reward_values).abs().min(dim=-1)
+        if away.max() > 1e-4:
+            other, known = rewards.flatten()[away.argmax()], self.reward_values
+            raise ValueError(f"reward_values are {known.tolist()}, but a reward is {other:g}")
+        return classes
 
 
 class VariBAD(OnPolicyAgent):
@@ -199,11 +187,9 @@ class VariBAD(OnPolicyAgent):
         ``ELBO_t = E_q(m|τ:t) [log p(τ | m)] - w KL(q(m|τ:t) || q(m|τ:t-1))``
 
     whose first prior is the unit normal. The policy reads the observation, and the belief's mean
-    and log-variance; it maximises the return of the whole trial by PPO. Its loss does not reach
-    the encoder. Each has an optimiser of its own. The agent adapts by acting, and :meth:`adapt` is
-    the identity.
-
-    Differences from the paper's code are listed in ``docs/agents/varibad.md``.
+    and log-variance; it maximises the return of the whole trial. Its loss does not reach the
+    encoder. The agent adapts by acting, and :meth:`adapt` is the identity. Differences from the
+    paper's code are listed in ``docs/agents/varibad.md``.
 
     The arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`, and those below;
     ``"MlpPolicy"`` is :class:`BeliefActorCritic`, whose arguments are ``policy_kwargs``.
@@ -217,9 +203,6 @@ class VariBAD(OnPolicyAgent):
         elbo_terms: Number of steps of a trial whose beliefs are decoded in an update, drawn anew
             each time; ``None`` decodes all.
         buffer_trials: Number of recent trials that are kept to draw from.
-
-    Raises:
-        ValueError: As for the base; or a reward is none of ``reward_values``.
 
     Example:
         >>> from meta_rl.agents.varibad import VariBAD
@@ -268,9 +251,8 @@ class VariBAD(OnPolicyAgent):
         self.kl_weight = check_number("kl_weight", kl_weight, least=0.0)
         self.inference_updates = check_count("inference_updates", inference_updates)
         self.inference_trials = check_count("inference_trials", inference_trials)
-        self.elbo_terms = None if elbo_terms is None else check_count("elbo_terms", elbo_terms)
+        self.elbo_terms = check_count("elbo_terms", elbo_terms) if elbo_terms is not None else None
         self.buffer_trials = check_count("buffer_trials", buffer_trials)
-        self.recent = torch.zeros(0, 0, 0)  # trials to learn the belief from, [T, trials, 2 O]
         super().__init__(
             policy,
             env,
@@ -300,13 +282,12 @@ class VariBAD(OnPolicyAgent):
 
     def _make_networks(self) -> None:
         super()._make_networks()
-        policy, inference = self.policy, set(self.policy.inference_parameters())
-        acting = [p for p in policy.parameters() if p not in inference]
-        policy.optimizer = torch.optim.Adam(acting, self.lr_schedule(1), eps=1e-5, fused=True)
-        policy.inference_optimizer = torch.optim.Adam(
-            policy.inference_parameters(), self.inference_schedule(1.0), fused=True
-        )
-        self.recent = self.recent.to(self.device)
+        inference = self.policy.inference_parameters()
+        acting = [p for p in self.policy.parameters() if all(p is not other for other in inference)]
+        adam = partial(torch.optim.Adam, eps=1e-5, fused=True)
+        self.policy.optimizer = adam(acting, self.lr_schedule(1.0))
+        self.policy.inference_optimizer = adam(inference, self.inference_schedule(1.0))
+        self.recent = torch.zeros(0, 0, 0, device=self.device)  # trials, [T, trials, 2 O]
 
     def _policy_defaults(self) -> dict[str, Any]:
         """Returns the memory's span; an agent that is loaded without an environment needs none."""
@@ -321,7 +302,6 @@ class VariBAD(OnPolicyAgent):
         for rollout in rollouts:
             parts = (rollout.observations, rollout.next_observations)
             trials = torch.cat([torch.as_tensor(p, device=self.device) for p in parts], dim=-1)
-            self.policy.check_rewards(trials[..., -3])
             if self.recent.shape[0] != trials.shape[0]:  # trials grow: shorter ones are forgotten
                 self.recent = trials[:, :0]
             self.recent = torch.cat([self.recent, trials], dim=1)[:, -self.buffer_trials :]
@@ -331,61 +311,40 @@ class VariBAD(OnPolicyAgent):
         """Trains the policy on the beliefs that it acted on, then encoder and decoder."""
         super().train()
         optimizer = self.policy.inference_optimizer
-        for group in optimizer.param_groups:
-            group["lr"] = self.inference_schedule(self._current_progress_remaining)
-        reports = []
+        update_learning_rate(optimizer, self.inference_schedule(self._current_progress_remaining))
         for _ in range(self.inference_updates):
-            drawn = torch.randint(
-                self.recent.shape[1],
-                (self.inference_trials,),
-                generator=self.generator,
-                device=self.device,
-            )
+            drawn = self.rng.integers(self.recent.shape[1], size=self.inference_trials)
             loss, report = self.inference_loss(self.recent[:, drawn])
             self.check_loss(loss, self._num_iterations)
             loss.backward()
             nn.utils.clip_grad_norm_(self.policy.inference_parameters(), self.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
-            reports.append(torch.stack(list(report.values())))
-        for name, value in zip(report, torch.stack(reports).mean(dim=0).tolist(), strict=True):
-            self.logger.record(f"train/{name}", value)
+        for name, value in report.items():
+            self.logger.record(f"train/{name}", value.item())
 
     def inference_loss(self, trials: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Computes minus the ELBO, averaged over beliefs and trials (equation 10 of the paper).
+        """Computes minus the ELBO, averaged over beliefs and trials, and its parts for the log.
 
         Args:
             trials: Observations and those that follow them, ``[T, N, 2 O]``.
-
-        Returns:
-            The loss, and numbers for the log.
         """
         obs, following = trials.chunk(2, dim=-1)
         means, log_variances = self.policy.beliefs(obs)
-        drawn = torch.randperm(len(obs), generator=self.generator, device=self.device)
-        drawn = drawn[: self.elbo_terms]
-        noise = torch.randn(
-            (len(drawn), *means.shape[1:]), generator=self.generator, device=self.device
-        )
+        drawn = self.rng.permutation(len(obs))[: self.elbo_terms]
+        noise = torch.empty_like(means[drawn]).normal_(generator=self.generator)
         latents = means[drawn] + (0.5 * log_variances[drawn]).exp() * noise
         surprise = self.policy.surprise(obs, following, latents).mean()
-        divergence = belief_changes(means, log_variances).mean()
-        report = {"surprise": surprise.detach(), "belief_change": divergence.detach()}
-        return surprise + self.kl_weight * divergence, report
+        change = belief_changes(means, log_variances).mean()
+        return surprise + self.kl_weight * change, {"surprise": surprise, "belief_change": change}
 
     def belief(self, state: ActorState) -> tuple[np.ndarray, np.ndarray]:
         """Returns mean and variance of the belief in a state of :meth:`predict`, ``[N, L]``."""
-        mean, log_variance = (np.asarray(part) for part in state[-2:])
-        return mean, np.exp(log_variance)
+        return np.asarray(state[-2]), np.exp(np.asarray(state[-1]))
 
 
 def belief_changes(means: Tensor, log_variances: Tensor) -> Tensor:
-    """Computes the KL divergence of each belief from the one before, ``[T, N]``.
-
-    Args:
-        means: Means after each step, ``[T, N, L]``; the first prior is the unit normal.
-        log_variances: Logarithms of the variances, ``[T, N, L]``.
-    """
+    """Computes the KL divergence of each belief, ``[T, N, L]``, from the one before: ``[T, N]``."""
     before = torch.cat([torch.zeros_like(means[:1]), means[:-1]])
     log_before = torch.cat([torch.zeros_like(means[:1]), log_variances[:-1]])
     ratio = (log_variances - log_before).exp()
