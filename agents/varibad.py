@@ -51,7 +51,9 @@ class Decoder(nn.Module):
 class BeliefActorCritic(ActorCritic):
     """A recurrent belief about the task, a decoder of trials, and a policy that reads the belief.
 
-    The state holds the encoder's memory, and mean and log-variance of the belief, ``[N, L]``.
+    The policy also reads a clock, the steps in the trial and in the episode, since the best action
+    depends on the steps that are left. The state holds the encoder's memory, the clock, and mean
+    and log-variance of the belief.
 
     Args:
         observation_space: Flat ``Box`` of :class:`.AppendPreviousStep`.
@@ -107,7 +109,9 @@ class BeliefActorCritic(ActorCritic):
         step_size = seen if reward_of_state else moved + seen
         self.rewards = Decoder(step_size, latent_size, len(reward_values or [0]), decoder_size)
         self.states = Decoder(moved, latent_size, seen, decoder_size) if decode_states else None
-        self.acting = layers(seen + 2 * latent_size, *hidden_sizes, activation=nn.Tanh)
+        self.span: Tensor
+        self.register_buffer("span", torch.tensor(float(memory_span or 1)))
+        self.acting = layers(seen + 2 + 2 * latent_size, *hidden_sizes, activation=nn.Tanh)
         drawn_by = self.make_heads(hidden_sizes[-1])
         if memory_span is not None:
             self.core.set_time_scales(memory_span, drawn_by)
@@ -120,21 +124,28 @@ class BeliefActorCritic(ActorCritic):
     def initial_state(self, num: int) -> ActorState:
         """Returns the memory before the first step, and the prior: the unit normal."""
         prior = self.posterior.weight.new_zeros(num, self.latent_size)
-        return (*self.core.initial_state(num), prior, prior)
+        return (*self.core.initial_state(num), prior.new_full((num, 2), -1.0), prior, prior)
 
     @torch.no_grad()
     def step(self, obs: Tensor, state: ActorState) -> tuple[Tensor, ActorState]:
         """Updates the belief by one step; it is the prior again where a trial begins."""
-        memory = self.core.reset(state[:-2], obs[:, -1] > 0)
-        outputs, memory = self.core.step(self.embedding(obs[:, :-1]), memory)
+        *memory, clock, _, _ = state
+        begins = obs[:, -1] > 0
+        outputs, after = self.core.step(
+            self.embedding(obs[:, :-1]), self.core.reset(tuple(memory), begins)
+        )
         belief = self.posterior(outputs).chunk(2, dim=-1)
-        return self._read(obs, belief), (*memory, *belief)
+        starts = torch.stack([begins, begins | (obs[:, -2] > 0)], dim=-1)
+        clock = torch.where(starts, 0.0, clock + 1.0)
+        return self._read(obs, clock, belief), (*after, clock, *belief)
 
     def features(self, obs: Tensor, state: ActorState) -> Tensor:
         """Returns features of whole trials; the policy's loss does not reach the encoder."""
         with torch.no_grad():
             belief = self.beliefs(obs)
-        return self._read(obs, belief)
+        steps = torch.arange(len(obs), device=obs.device)[:, None].expand(obs.shape[:2])
+        began = torch.where(obs[..., -2] > 0, steps, 0).cummax(dim=0).values
+        return self._read(obs, torch.stack([steps, steps - began], dim=-1), belief)
 
     def beliefs(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means and log-variances after each step of whole trials, ``[T, N, L]`` each."""
@@ -142,8 +153,9 @@ class BeliefActorCritic(ActorCritic):
         mean, log_variance = self.posterior(self.core(inputs, first)[0]).chunk(2, dim=-1)
         return mean, log_variance
 
-    def _read(self, obs: Tensor, belief: Sequence[Tensor]) -> Tensor:
-        return self.acting(torch.cat([obs[..., : self.observation_size], *belief], dim=-1))
+    def _read(self, obs: Tensor, clock: Tensor, belief: Sequence[Tensor]) -> Tensor:
+        parts = [obs[..., : self.observation_size], clock / self.span, *belief]
+        return self.acting(torch.cat(parts, dim=-1))
 
     def surprise(self, obs: Tensor, following: Tensor, latents: Tensor) -> Tensor:
         """Returns minus the log-likelihood of whole trials, ``[E, N]``, up to a constant.
