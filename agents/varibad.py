@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,9 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
+from torch.optim import Adam, Optimizer
 
 from meta_rl.arguments import check_count, check_number
 from meta_rl.memory import make_memory_core
@@ -51,9 +52,8 @@ class Decoder(nn.Module):
 class BeliefActorCritic(ActorCritic):
     """A recurrent belief about the task, a decoder of trials, and a policy that reads the belief.
 
-    The policy also reads a clock, the steps in the trial and in the episode, since the best action
-    depends on the steps that are left. The state holds the encoder's memory, the clock, and mean
-    and log-variance of the belief.
+    The policy also reads a clock, the steps in the trial and in the episode. The state holds the
+    encoder's memory, the clock, and mean and log-variance of the belief.
 
     Args:
         observation_space: Flat ``Box`` of :class:`.AppendPreviousStep`.
@@ -66,16 +66,15 @@ class BeliefActorCritic(ActorCritic):
         decoder_size: Size of the decoder's layers.
         reward_values: Values that a reward can take, which are decoded as classes (two values:
             Bernoulli); ``None`` decodes a normal distribution of unit variance.
-        reward_of_state: Whether a reward is decoded from the next observation alone, and not from
-            the action and the observation before it too.
-        decode_states: Whether next observations are decoded too, for families whose dynamics vary.
+        reward_of_state: Whether rewards are decoded from the next observations alone.
+        decode_states: Whether next observations are decoded too, where dynamics vary.
         generator: Generator that draws the first weights and, later, the actions.
-        memory_span: Number of steps over which the memory should be able to learn from the start
-            (see :meth:`meta_rl.memory.MemoryCore.set_time_scales`); ``None`` for zero biases.
+        memory_span: Number of steps, for :meth:`meta_rl.memory.MemoryCore.set_time_scales`, and the
+            unit of the clock; ``None`` for zero biases.
         log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
     """
 
-    inference_optimizer: torch.optim.Optimizer
+    inference_optimizer: Optimizer
 
     def __init__(
         self,
@@ -98,7 +97,7 @@ class BeliefActorCritic(ActorCritic):
         super().__init__(observation_space, action_space, generator, log_std_init)
         self.latent_size = check_count("latent_size", latent_size)
         size = observation_space.shape[0] - 1  # without the mark of a new trial
-        self.observation_size = seen = size - self.num_outputs - 2
+        seen = self.observation_size = size - self.num_outputs - 2
         self.embedding = layers(size, *embedding)
         self.core = make_memory_core(core, [size, *embedding][-1], hidden_size)
         self.posterior = nn.Linear(self.core.output_size, 2 * latent_size)
@@ -112,9 +111,7 @@ class BeliefActorCritic(ActorCritic):
         self.span: Tensor
         self.register_buffer("span", torch.tensor(float(memory_span or 1)))
         self.acting = layers(seen + 2 + 2 * latent_size, *hidden_sizes, activation=nn.Tanh)
-        drawn_by = self.make_heads(hidden_sizes[-1])
-        if memory_span is not None:
-            self.core.set_time_scales(memory_span, drawn_by)
+        self.core.set_time_scales(memory_span or 1, self.make_heads(hidden_sizes[-1]))
 
     def inference_parameters(self) -> list[nn.Parameter]:
         """Returns the parameters of encoder and decoders, which only the ELBO trains."""
@@ -131,9 +128,8 @@ class BeliefActorCritic(ActorCritic):
         """Updates the belief by one step; it is the prior again where a trial begins."""
         *memory, clock, _, _ = state
         begins = obs[:, -1] > 0
-        outputs, after = self.core.step(
-            self.embedding(obs[:, :-1]), self.core.reset(tuple(memory), begins)
-        )
+        first = self.core.reset(tuple(memory), begins)
+        outputs, after = self.core.step(self.embedding(obs[:, :-1]), first)
         belief = self.posterior(outputs).chunk(2, dim=-1)
         starts = torch.stack([begins, begins | (obs[:, -2] > 0)], dim=-1)
         clock = torch.where(starts, 0.0, clock + 1.0)
@@ -150,8 +146,8 @@ class BeliefActorCritic(ActorCritic):
     def beliefs(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means and log-variances after each step of whole trials, ``[T, N, L]`` each."""
         inputs, first = self.embedding(obs[..., :-1]), self.core.initial_state(obs.shape[1])
-        mean, log_variance = self.posterior(self.core(inputs, first)[0]).chunk(2, dim=-1)
-        return mean, log_variance
+        means, log_variances = self.posterior(self.core(inputs, first)[0]).chunk(2, dim=-1)
+        return means, log_variances
 
     def _read(self, obs: Tensor, clock: Tensor, belief: Sequence[Tensor]) -> Tensor:
         parts = [obs[..., : self.observation_size], clock / self.span, *belief]
@@ -168,52 +164,45 @@ class BeliefActorCritic(ActorCritic):
         seen = self.observation_size
         before, after, action = obs[..., :seen], following[..., :seen], following[..., seen:-3]
         moved, reward = torch.cat([before, action], dim=-1), following[..., -3]
-        step = after if self.reward_of_state else torch.cat([moved, after], dim=-1)
-        decoded = self.rewards(step, latents)
+        parts = [after] if self.reward_of_state else [moved, after]
+        decoded = self.rewards(torch.cat(parts, dim=-1), latents)
         if len(self.reward_values) == 0:
             losses = 0.5 * (decoded[..., 0] - reward).square()
         else:
-            wanted = self._classes(reward).expand(decoded.shape[:-1])
+            away, classes = (reward[..., None] - self.reward_values).abs().min(dim=-1)
+            if away.max() > 1e-4:
+                other, known = reward.flatten()[away.argmax()], self.reward_values.tolist()
+                raise ValueError(f"reward_values are {known}, but a reward is {other:g}")
+            wanted = classes.expand(decoded.shape[:-1])
             losses = functional.cross_entropy(decoded.movedim(-1, 1), wanted, reduction="none")
         if self.states is not None:
             change = self.states(moved, latents) - (after - before)
             losses = losses + 0.5 * change.square().sum(dim=-1)
         return losses.sum(dim=1)
 
-    def _classes(self, rewards: Tensor) -> Tensor:
-        """Returns the indices of rewards in ``reward_values``; refuses rewards that are not."""
-        away, classes = (rewards[..., None] - self.reward_values).abs().min(dim=-1)
-        if away.max() > 1e-4:
-            other, known = rewards.flatten()[away.argmax()], self.reward_values
-            raise ValueError(f"reward_values are {known.tolist()}, but a reward is {other:g}")
-        return classes
-
 
 class VariBAD(OnPolicyAgent):
     """Agent that runs VariBAD (Zintgraf et al., 2020) with PPO.
 
-    A recurrent encoder maps the trial so far to a belief about the task, a diagonal normal
-    distribution q of latents m. A decoder predicts the rewards of the whole trial, past and future,
-    from m. Both maximise the evidence lower bound, summed over all steps t of a trial:
+    A recurrent encoder maps the trial so far to a belief about the task, a normal distribution q
+    of latents m, from which a decoder predicts the rewards of the whole trial, past and future.
+    Both maximise the evidence lower bound, summed over all steps t of a trial:
 
         ``ELBO_t = E_q(m|τ:t) [log p(τ | m)] - w KL(q(m|τ:t) || q(m|τ:t-1))``
 
     whose first prior is the unit normal. The policy reads the observation, and the belief's mean
-    and log-variance; it maximises the return of the whole trial. Its loss does not reach the
-    encoder. The agent adapts by acting, and :meth:`adapt` is the identity. Differences from the
-    paper's code are listed in ``docs/agents/varibad.md``.
+    and log-variance; it maximises the return of the whole trial. The agent adapts by acting, and
+    :meth:`adapt` is the identity. ``docs/agents/varibad.md`` lists differences from the paper.
 
     The arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`, and those below;
     ``"MlpPolicy"`` is :class:`BeliefActorCritic`, whose arguments are ``policy_kwargs``.
 
     Args:
-        inference_learning_rate: Step size of encoder and decoder: a number, or a function of the
-            remaining progress (1 to 0).
+        inference_learning_rate: Step size of encoder and decoder, in the form of ``learning_rate``.
         kl_weight: Weight w of the KL divergence, from 0 on.
         inference_updates: Number of updates of encoder and decoder in an iteration.
         inference_trials: Number of recent trials in such an update.
-        elbo_terms: Number of steps of a trial whose beliefs are decoded in an update, drawn anew
-            each time; ``None`` decodes all.
+        elbo_terms: Number of beliefs of a trial, drawn anew in each update; ``None`` for all.
         buffer_trials: Number of recent trials that are kept to draw from.
 
     Example:
@@ -296,13 +285,11 @@ class VariBAD(OnPolicyAgent):
         super()._make_networks()
         inference = self.policy.inference_parameters()
         acting = [p for p in self.policy.parameters() if all(p is not other for other in inference)]
-        adam = partial(torch.optim.Adam, eps=1e-5, fused=True)
-        self.policy.optimizer = adam(acting, self.lr_schedule(1.0))
-        self.policy.inference_optimizer = adam(inference, self.inference_schedule(1.0))
+        self.policy.optimizer = Adam(acting, self.lr_schedule(1.0), eps=1e-5, fused=True)
+        self.policy.inference_optimizer = Adam(inference, self.inference_schedule(1.0), fused=True)
         self.recent = torch.zeros(0, 0, 0, device=self.device)  # trials, [T, trials, 2 O]
 
     def _policy_defaults(self) -> dict[str, Any]:
-        """Returns the memory's span; an agent that is loaded without an environment needs none."""
         return {"memory_span": None if self.env is None else self.whole_trial()}
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -314,9 +301,8 @@ class VariBAD(OnPolicyAgent):
         for rollout in rollouts:
             parts = (rollout.observations, rollout.next_observations)
             trials = torch.cat([torch.as_tensor(p, device=self.device) for p in parts], dim=-1)
-            if self.recent.shape[0] != trials.shape[0]:  # trials grow: shorter ones are forgotten
-                self.recent = trials[:, :0]
-            self.recent = torch.cat([self.recent, trials], dim=1)[:, -self.buffer_trials :]
+            kept = self.recent if len(self.recent) == len(trials) else trials[:, :0]  # they grow
+            self.recent = torch.cat([kept, trials], dim=1)[:, -self.buffer_trials :]
         return super()._as_batch(rollouts)
 
     def train(self) -> None:
@@ -343,11 +329,12 @@ class VariBAD(OnPolicyAgent):
         """
         obs, following = trials.chunk(2, dim=-1)
         means, log_variances = self.policy.beliefs(obs)
+        spreads = (0.5 * log_variances).exp()
         drawn = self.rng.permutation(len(obs))[: self.elbo_terms]
         noise = torch.empty_like(means[drawn]).normal_(generator=self.generator)
-        latents = means[drawn] + (0.5 * log_variances[drawn]).exp() * noise
+        latents = means[drawn] + spreads[drawn] * noise
         surprise = self.policy.surprise(obs, following, latents).mean()
-        change = belief_changes(means, log_variances).mean()
+        change = belief_changes(means, spreads).mean()
         return surprise + self.kl_weight * change, {"surprise": surprise, "belief_change": change}
 
     def belief(self, state: ActorState) -> tuple[np.ndarray, np.ndarray]:
@@ -355,10 +342,9 @@ class VariBAD(OnPolicyAgent):
         return np.asarray(state[-2]), np.exp(np.asarray(state[-1]))
 
 
-def belief_changes(means: Tensor, log_variances: Tensor) -> Tensor:
+def belief_changes(means: Tensor, spreads: Tensor) -> Tensor:
     """Computes the KL divergence of each belief, ``[T, N, L]``, from the one before: ``[T, N]``."""
-    before = torch.cat([torch.zeros_like(means[:1]), means[:-1]])
-    log_before = torch.cat([torch.zeros_like(means[:1]), log_variances[:-1]])
-    ratio = (log_variances - log_before).exp()
-    moved = (means - before).square() * (-log_before).exp()
-    return 0.5 * (ratio - 1.0 + log_before - log_variances + moved).sum(dim=-1)
+    first = torch.zeros_like(means[:1])
+    before = torch.cat([first, means[:-1]]), torch.cat([first + 1.0, spreads[:-1]])
+    beliefs = (Normal(*parts, validate_args=False) for parts in ((means, spreads), before))
+    return kl_divergence(*beliefs).sum(dim=-1)

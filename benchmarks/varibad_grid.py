@@ -83,10 +83,7 @@ def evaluated(learner: Any, args: Args, deterministic: bool) -> EvaluationResult
 
 
 def as_row(name: str, result: EvaluationResult, about: str) -> dict[str, Any]:
-    """Mean return of every episode and of a trial over all goals, which are the whole population.
-
-    The error is the one of the mean over repetitions, not over goals.
-    """
+    """Mean return of every episode and of a trial over all goals, which are the population."""
     return {
         "learner": name,
         "episodes": result.values.mean(axis=0).tolist(),
