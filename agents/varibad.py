@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -126,13 +127,12 @@ class BeliefActorCritic(ActorCritic):
     @torch.no_grad()
     def step(self, obs: Tensor, state: ActorState) -> tuple[Tensor, ActorState]:
         """Updates the belief by one step; it is the prior again where a trial begins."""
-        *memory, clock, _, _ = state
         begins = obs[:, -1] > 0
-        first = self.core.reset(tuple(memory), begins)
+        first = self.core.reset(state[:-3], begins)
         outputs, after = self.core.step(self.embedding(obs[:, :-1]), first)
         belief = self.posterior(outputs).chunk(2, dim=-1)
         starts = torch.stack([begins, begins | (obs[:, -2] > 0)], dim=-1)
-        clock = torch.where(starts, 0.0, clock + 1.0)
+        clock = torch.where(starts, 0.0, state[-3] + 1.0)
         return self._read(obs, clock, belief), (*after, clock, *belief)
 
     def features(self, obs: Tensor, state: ActorState) -> Tensor:
@@ -190,9 +190,8 @@ class VariBAD(OnPolicyAgent):
 
         ``ELBO_t = E_q(m|τ:t) [log p(τ | m)] - w KL(q(m|τ:t) || q(m|τ:t-1))``
 
-    whose first prior is the unit normal. The policy reads the observation, and the belief's mean
-    and log-variance; it maximises the return of the whole trial. The agent adapts by acting, and
-    :meth:`adapt` is the identity. ``docs/agents/varibad.md`` lists differences from the paper.
+    whose first prior is the unit normal. The policy reads the observation and the belief, and
+    maximises the return of the whole trial. ``docs/agents/varibad.md`` lists differences.
 
     The arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`, and those below;
     ``"MlpPolicy"`` is :class:`BeliefActorCritic`, whose arguments are ``policy_kwargs``.
@@ -285,8 +284,9 @@ class VariBAD(OnPolicyAgent):
         super()._make_networks()
         inference = self.policy.inference_parameters()
         acting = [p for p in self.policy.parameters() if all(p is not other for other in inference)]
-        self.policy.optimizer = Adam(acting, self.lr_schedule(1.0), eps=1e-5, fused=True)
-        self.policy.inference_optimizer = Adam(inference, self.inference_schedule(1.0), fused=True)
+        adam = partial(Adam, eps=1e-5, fused=True)
+        self.policy.optimizer = adam(acting, self.lr_schedule(1.0))
+        self.policy.inference_optimizer = adam(inference, self.inference_schedule(1.0))
         self.recent = torch.zeros(0, 0, 0, device=self.device)  # trials, [T, trials, 2 O]
 
     def _policy_defaults(self) -> dict[str, Any]:

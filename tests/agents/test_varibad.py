@@ -13,7 +13,6 @@ from torch import Tensor
 
 from meta_rl import TaskFuncEnv, TaskVectorEnv, evaluate_adaptation
 from meta_rl.agents.varibad import VariBAD, belief_changes
-from meta_rl.envs.grid_navigation import GridNavigation, all_cells
 from meta_rl.memory import MEMORY_CORES
 
 from ..learning import Learned
@@ -257,50 +256,3 @@ class TestProbes:
         )
         assert 0.2 < values[:, 0].mean() < 0.8
         learned("second episode", values[:, 1].mean(), at_least=0.9)
-
-    def test_the_variance_falls_as_the_task_becomes_known(
-        self, seed: int, learned: Learned
-    ) -> None:
-        """A grid of 3 × 3 cells, five of them goals: the decoded chances are the exact posterior.
-
-        The belief after each step of trials of random moves gives each cell a chance to be the
-        goal: 1 over the number of cells that are left, or 1 where the goal was found.
-        """
-        family = GridNavigation(size=3, horizon=8, episodes_per_trial=1)
-        model = trained(
-            lambda: family,
-            100,
-            seed,
-            learning_rate=0.0,
-            inference_updates=20,
-            policy={"hidden_size": 32, "reward_values": [-0.1, 1.0], "decoder_size": 32},
-        )
-        obs, following = model.recent.chunk(2, dim=-1)
-        errors = (decoded(model, obs) - exact(obs, following)).abs()
-        learned("mean error of a cell's chance", errors.mean().item(), at_most=0.05)
-
-
-GOALS = all_cells(3)[(all_cells(3) > 1).any(axis=1)]
-
-
-@torch.no_grad()
-def decoded(model: VariBAD, obs: Tensor) -> Tensor:
-    """Chances of the goals ``[T, N, goals]`` by the decoder, from the beliefs' means."""
-    means, _ = model.policy.beliefs(obs)
-    cells = torch.from_numpy(GOALS).float()
-    stay = torch.nn.functional.one_hot(torch.zeros(len(cells), dtype=torch.long), 5).float()
-    steps = torch.cat([cells, stay, cells], dim=-1)[:, None].expand(-1, obs.shape[1], -1)
-    return model.policy.rewards(steps, means).softmax(dim=-1)[..., 1].movedim(1, 2)
-
-
-def exact(obs: Tensor, following: Tensor) -> Tensor:
-    """Exact chances of the goals before each step, ``[T, N, goals]``."""
-    cells = torch.from_numpy(GOALS).float()
-    here = (following[..., None, :2] == cells).all(dim=-1)
-    paid = following[..., None, -3] > 0
-    possible = torch.ones_like(here[:1])
-    chances = []
-    for now, pays in zip(here, paid, strict=True):
-        chances.append(possible / possible.sum(dim=-1, keepdim=True))
-        possible = possible & (now == pays)
-    return torch.cat(chances)
