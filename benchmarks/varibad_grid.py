@@ -41,7 +41,7 @@ class Args:
 
     seeds: tuple[int, ...] = (0,)
     """Seeds of the trainings; the evaluation has seed 1000."""
-    goal: tuple[int, int] = (4, 2)
+    goal: tuple[int, int] = (4, 3)
     """Goal of the search in the picture, x and y."""
     envs_per_task: int = 48
     """Sub-environments of each goal."""
@@ -94,7 +94,7 @@ def as_row(name: str, result: EvaluationResult, about: str) -> dict[str, Any]:
     }
 
 
-def as_markdown(rows: list[dict[str, Any]], error: float, args: Args) -> str:
+def as_markdown(rows: list[dict[str, Any]], error: dict[str, float], args: Args) -> str:
     """The committed table."""
     best = rows[0]
     command = f"python benchmarks/varibad_grid.py --seeds {' '.join(map(str, args.seeds))}"
@@ -102,7 +102,8 @@ def as_markdown(rows: list[dict[str, Any]], error: float, args: Args) -> str:
         f"# VariBAD on {TASKS}",
         "",
         f"`{command}`, shipped settings, one core: mean return over all {best['num_tasks']} goals, "
-        f"{best['envs_per_task']} trials each. Train, validation and test are the same goals.",
+        f"{best['envs_per_task']} trials each. Train, validation and test are the same goals. Wall "
+        "times are those of a core that was shared with other work.",
         "",
         "| learner | episode 1 | episode 2 | episode 3 | episode 4 | trial | of the optimum "
         "| training |",
@@ -119,8 +120,14 @@ def as_markdown(rows: list[dict[str, Any]], error: float, args: Args) -> str:
         f"![Belief and exact posterior in one search](varibad_{TASKS}.png)",
         "",
         "The picture shows the chance of each cell to be the goal, by the decoder from the belief "
-        f"of seed {args.seeds[0]} (above) and exactly (below). Over all goals and steps, "
-        f"the chance of a cell differs from the exact one by {error:.3f} on average.",
+        f"of seed {args.seeds[0]} (above) and exactly (below). The decoder's chances are divided "
+        "by their sum: before the goal is found they add up to more than 1, since a trained agent "
+        "spends most of its steps on the goal, and the decoder learns from the cells that a trial "
+        "visits. Half the sum of the absolute differences, the total variation, is "
+        f"{error['searching']:.2f} on average while the goal is unknown (a belief that "
+        f"stays uniform over the goals: {error['uniform']:.2f}) and {error['known']:.2f} "
+        "afterwards: where a goal was found early, cells that no such trial visits are never "
+        "decoded in training.",
     ]
     return "\n".join([*lines, "", f"{versions_text()}.", ""])
 
@@ -153,16 +160,21 @@ def search(model: VariBAD, goals: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 @torch.no_grad()
 def chances(model: VariBAD, state: Any, cells: np.ndarray, num_draws: int = 100) -> np.ndarray:
-    """Returns the chance of each cell to pay, ``[N, cells]``: a mean over draws of the belief."""
+    """Returns the chance of each cell to be the goal, ``[N, cells]``.
+
+    It is the decoder's chance that the cell pays, a mean over draws of the belief, divided by its
+    sum over the cells.
+    """
     mean, variance = (torch.from_numpy(part) for part in model.belief(state))
     noise = torch.randn((num_draws, *mean.shape), generator=torch.Generator().manual_seed(0))
     steps = torch.from_numpy(cells).float()[:, None].expand(-1, len(mean), -1)
     logits = model.policy.rewards(steps, mean + variance.sqrt() * noise)
-    return logits.softmax(dim=-1)[..., 1].mean(dim=0).T.numpy()
+    pays = logits.softmax(dim=-1)[..., 1].mean(dim=0).T
+    return (pays / pays.sum(dim=1, keepdim=True)).numpy()
 
 
-def draw_search(model: VariBAD, goal: np.ndarray) -> tuple[Figure, float]:
-    """Draws the search for one goal, and returns the mean error of the chances over all goals."""
+def draw_search(model: VariBAD, goal: np.ndarray) -> tuple[Figure, dict[str, float]]:
+    """Draws the search for one goal, and returns the errors of the chances over all goals."""
     goals = GridNavigation().task_split.test.tasks
     places, decoded, exact = search(model, goals)
     index = int((goals == goal).all(axis=1).argmax())
@@ -183,7 +195,19 @@ def draw_search(model: VariBAD, goal: np.ndarray) -> tuple[Figure, float]:
     bar = figure.colorbar(shown, ax=axes, extend="max", shrink=0.8)
     bar.set_label("chance to be the goal")
     figure.suptitle("VariBAD's search for the goal (star); a new episode begins every 15 steps")
-    return figure, float(np.abs(decoded - exact).mean())
+    return figure, belief_errors(decoded, exact)
+
+
+def belief_errors(decoded: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    """Mean total variation from the exact posterior, before and after the goal is found."""
+    known = exact.max(axis=-1) == 1.0
+    uniform = np.broadcast_to(exact[:1], exact.shape)
+    away, blind = (0.5 * np.abs(one - exact).sum(axis=-1) for one in (decoded, uniform))
+    return {
+        "searching": float(away[~known].mean()),
+        "known": float(away[known].mean()),
+        "uniform": float(blind[~known].mean()),
+    }
 
 
 if __name__ == "__main__":
