@@ -63,7 +63,7 @@ def main(args: Args) -> None:
         f"`python benchmarks/core_speed.py`, {args.threads} thread: a forward and a backward pass "
         f"over whole trials of {INPUTS} inputs, without the rest of an iteration. The cores take "
         f"turns; fastest of {args.rounds} passes. Milliseconds, and how many times as fast as the "
-        "GRU.",
+        "GRU. The machine was busy with other work: single cells are off by up to a factor of two.",
         "",
         f"| steps × trials, hidden units | {' | '.join(MEMORY_CORES)} |",
         "|---" * (len(MEMORY_CORES) + 1) + "|",
