@@ -63,13 +63,6 @@ class RecurrentActorCritic(ActorCritic):
             check_count("memory_span", memory_span)
             self.core.set_time_scales(memory_span, drawn_by)
 
-    def first_weights(self, name: str, weight: Tensor) -> tuple[float, Sequence[Tensor]]:
-        """Returns the gain and the blocks of a layer; a memory's gates are blocks of one matrix."""
-        if not name.startswith("core."):
-            return super().first_weights(name, weight)
-        layer = name.removeprefix("core.").removesuffix(".weight")
-        return self.core.gains.get(layer, 1.0), weight.split(self.core.output_size)
-
     def initial_state(self, num: int) -> MemoryState:
         """Returns the memory before the first step of ``num`` trials."""
         return self.core.initial_state(num)
@@ -100,8 +93,8 @@ class RL2(OnPolicyAgent):
 
     The arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
     :class:`RecurrentActorCritic`, whose ``policy_kwargs`` are ``core`` (``"gru"``, ``"lstm"``,
-    ``"associative"``, ``"ntm"``), ``hidden_size``, ``embedding``, ``memory_span`` (by default a
-    whole trial) and ``log_std_init``.
+    ``"mingru"``, ``"associative"``, ``"ntm"``), ``hidden_size``, ``embedding``, ``memory_span`` (by
+    default a whole trial) and ``log_std_init``.
 
     Example:
         >>> from meta_rl.agents.rl2 import RL2

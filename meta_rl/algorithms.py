@@ -367,6 +367,7 @@ OWN: dict[str, dict[str, str]] = {
         "ppo": "meta_rl.agents.ppo:PPO",
         "promp": "meta_rl.agents.promp:ProMP",
         "rl2": "meta_rl.agents.rl2:RL2",
+        "varibad": "meta_rl.agents.varibad:VariBAD",
     },
     "few-shot learners": {
         "finetune": "meta_rl.few_shot.learners.baselines:FineTune",

@@ -44,6 +44,21 @@ class MemoryCore(nn.Module, ABC):
             Outputs ``[T, N, H]`` and the state after the last input.
         """
 
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draws the first weights: orthogonal blocks, one for each gate; biases are zero.
+
+        One-dimensional weights, such as the scales of a ``LayerNorm``, keep their first values. A
+        core that needs other weights overrides this.
+        """
+        for name, parameter in self.named_parameters():
+            layer, _, kind = name.rpartition(".")
+            if parameter.dim() >= 2:
+                for block in parameter.split(self.output_size):
+                    nn.init.orthogonal_(block, self.gains.get(layer, 1.0), generator=generator)
+            elif kind != "weight":
+                nn.init.zeros_(parameter)
+
     @abstractmethod
     def set_time_scales(self, longest: int, generator: torch.Generator) -> None:
         """Sets the biases of the gates so that units forget over 1 to ``longest`` steps.
@@ -130,6 +145,7 @@ class LSTMCore(MemoryCore):
 MEMORY_CORES: dict[str, str | Callable[[int, int, int], MemoryCore]] = {
     "gru": GRUCore,
     "lstm": LSTMCore,
+    "mingru": "meta_rl.memory.mingru:MinGRUCore",
     "associative": "meta_rl.memory.associative:AssociativeCore",
     "ntm": "meta_rl.memory.ntm:NTMCore",
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 from meta_rl.arguments import check_finite_array
 from meta_rl.compute.finite_state import check_chances
 from meta_rl.compute.torch_state import weights_generator
+from meta_rl.memory import MemoryCore
 
 ActorState: TypeAlias = tuple[Tensor, ...]
 """The state that the network carries from step to step; every leaf is ``[N, ...]``."""
@@ -79,21 +79,26 @@ class ActorCritic(BasePolicy):
         self.return_scale: Tensor
         self.register_buffer("return_scale", torch.ones(()))
         generator = weights_generator(self.generator)
-        with torch.no_grad():
-            for name, parameter in self.named_parameters():
-                if name == "log_std":
-                    continue
-                if parameter.dim() < 2:
-                    nn.init.zeros_(parameter)
-                    continue
-                gain, blocks = self.first_weights(name, parameter)
-                for block in blocks:
-                    nn.init.orthogonal_(block, gain, generator=generator)
+        self._initialise(self, generator)
         return generator
 
-    def first_weights(self, name: str, weight: Tensor) -> tuple[float, Sequence[Tensor]]:
-        """Returns the gain of a layer's first weights, and the blocks that are each orthogonal."""
-        return (0.01 if name == "actor.weight" else 1.0), [weight]
+    @torch.no_grad()
+    def _initialise(self, module: nn.Module, generator: torch.Generator) -> None:
+        """Draws the first weights of a module; memory cores draw their own.
+
+        One-dimensional weights, such as the scales of a ``LayerNorm``, keep their first values.
+        """
+        if isinstance(module, MemoryCore):
+            module.initialise(generator)
+            return
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() >= 2:
+                gain = 0.01 if module is self.actor else 1.0
+                nn.init.orthogonal_(parameter, gain, generator=generator)
+            elif name not in ("weight", "log_std"):
+                nn.init.zeros_(parameter)
+        for child in module.children():
+            self._initialise(child, generator)
 
     @abstractmethod
     def initial_state(self, num: int) -> ActorState:

@@ -157,6 +157,14 @@ class TestNetworks:
         other = make_policy(seed=4, embedding=(4,)).state_dict()
         assert not torch.equal(first["actor.weight"], other["actor.weight"])
 
+    def test_scales_of_a_norm_are_kept(self) -> None:
+        """A LayerNorm before the memory lets its input through: its scales stay 1."""
+        policy = make_policy(embedding=(4,))
+        policy.embedding.append(torch.nn.LayerNorm(4))
+        policy.make_heads(5)
+        obs = torch.from_numpy(observe(9))[:, :-1]
+        assert policy.embedding(obs).std() > 0.5
+
     def test_embedding_layers(self) -> None:
         """ReLU layers of the given sizes stand before the memory."""
         policy = make_policy(embedding=(7, 4))

@@ -16,6 +16,7 @@ from meta_rl.agents.pearl import PEARL
 from meta_rl.agents.ppo import PPO
 from meta_rl.agents.promp import ProMP
 from meta_rl.agents.rl2 import RL2
+from meta_rl.agents.varibad import VariBAD
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.tasks import Tasks, UniformTasks, held_out_split
 
@@ -87,6 +88,10 @@ GRADIENT: dict[str, Any] = {"envs_per_task": 2, "policy_kwargs": {"hidden_sizes"
 
 AGENTS: dict[str, tuple[type[MetaAlgorithm], dict[str, Any]]] = {
     "rl2": (RL2, {**ON_POLICY, "policy_kwargs": {"hidden_size": 6}}),
+    "varibad": (
+        VariBAD,
+        {**ON_POLICY, "policy_kwargs": {"hidden_size": 6, "decoder_size": 8}},
+    ),
     "ppo": (PPO, ON_POLICY),
     "maml_trpo": (MAMLTRPO, {**GRADIENT, "cg_iterations": 3}),
     "promp": (ProMP, GRADIENT),
