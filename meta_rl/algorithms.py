@@ -284,17 +284,6 @@ class TrainableAlgorithm(Protocol):
         """Loads the learner of a checkpoint for an evaluation."""
         ...
 
-    def check_length(self, num_steps: int) -> str:
-        """Refuses a training of so many steps if it would end before its first update.
-
-        Returns:
-            What comes before the first iteration, as text; empty if nothing does.
-
-        Raises:
-            ValueError: The settings need more steps.
-        """
-        ...
-
     @property
     def steps_done(self) -> int:
         """The part of the training's length that is done, in the same unit."""

@@ -85,7 +85,8 @@ def _train_locked(
     _check_options(command.algo, options)
     if resumed is not None:
         folder.check_length(config, model.steps_done)
-    comes_first = model.check_length(config.total_timesteps - model.steps_done)
+    check_length = getattr(model, "check_length", lambda num_steps: "")
+    comes_first = check_length(config.total_timesteps - model.steps_done)
     if comes_first and not command.quiet:
         print(comes_first)
     lock.acquire()

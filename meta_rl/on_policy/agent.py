@@ -261,9 +261,8 @@ class OnPolicyAgent(MetaAlgorithm):
         rewards = self._as_tensor(rollout.rewards).float()
         values = self._as_tensor(rollout.extras["values"])
         following, ends = self.what_follows(rollout, values)
-        return generalized_advantages(
-            rewards, values, following, ends, self.discount, self.gae_lambda
-        )
+        decays = self.discount, self.gae_lambda
+        return generalized_advantages(rewards, values, following, ends, *decays)
 
     def what_follows(self, rollout: Rollout, values: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the values of the next states, and which steps end the sum of rewards.

@@ -14,6 +14,7 @@ from torch import Tensor
 from meta_rl import TaskFuncEnv, TaskVectorEnv, evaluate_adaptation
 from meta_rl.agents.varibad import VariBAD, belief_changes
 from meta_rl.memory import MEMORY_CORES
+from meta_rl.rollout import Rollout
 
 from ..learning import Learned
 from .probe_families import (
@@ -58,10 +59,10 @@ class TestBelief:
         obs = draw(7, 4, *model.observation_space.shape)
         obs[..., -1] = 0.0
         means, log_variances = (part.detach() for part in model.policy.beliefs(obs))
-        state = None
+        state, rollout = None, Rollout(*[np.zeros((1, 4))] * 6)
         for t in range(7):
             _, state = model.predict(obs[t].numpy(), state)
-            state = model.adapt(None, state)
+            state = model.adapt(rollout, state)
             mean, variance = model.belief(state)
             np.testing.assert_allclose(mean, means[t], atol=1e-5)
             np.testing.assert_allclose(variance, log_variances[t].exp(), rtol=1e-4)

@@ -335,7 +335,7 @@ class TestMAML:
 
     @pytest.mark.parametrize("lr", [0.0, -1.0, "fast", True])
     def test_step_sizes_are_positive(self, lr: Any) -> None:
-        with pytest.raises(ValueError, match=r"lr has to be .*above 0"):
+        with pytest.raises(ValueError, match="lr has to be"):
             MAML(mlp(3), lr, device="cpu")
 
 
