@@ -63,7 +63,7 @@ class SavedAgent(BaseAlgorithm):
         self.check_saved(self._num_iterations)
         self._generator_state = self.generator.get_state().numpy()
         left_out = set(exclude or ())
-        made = {name.partition(".")[0] for part in self._get_torch_save_params() for name in part}
+        made = {name.partition(".")[0] for name in self._get_torch_save_params()[0]}
         unsaved = (left_out | set(self._excluded_save_params())) - set(include or ()) | made
         attributes = {key: value for key, value in vars(self).items() if key not in unsaved}
         try:
@@ -168,6 +168,8 @@ class SavedAgent(BaseAlgorithm):
             agent.n_envs = view.num_envs
         agent._setup_model()
         agent.set_parameters(dict(parameters), exact_match=True, device=device)
+        for name in agent._get_torch_save_params()[1]:  # tensors that the setup made anew
+            setattr(agent, name, attributes[name])
         return agent
 
     def set_parameters(
