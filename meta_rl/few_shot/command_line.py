@@ -241,7 +241,10 @@ def _sizes(tasks: Any) -> dict[str, Any]:
         if getattr(test, key, None) is not None
     }
     if hasattr(test, "pool"):
-        sizes["input_shape"] = list(test.pool.example_shape)
+        shape = list(test.pool.example_shape)
+        sizes["input_shape"] = shape
+        if len(shape) == 3:  # images
+            sizes |= {"channels": shape[0], "size": shape[-1]}
     return sizes
 
 

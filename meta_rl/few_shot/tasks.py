@@ -76,6 +76,22 @@ class FewShotTasks(NamedTuple):
 
         return split_folder(path, ways, shots, **settings)
 
+    @classmethod
+    def from_texts(
+        cls, texts: Sequence[str], labels: Sequence[Any], ways: int, shots: int, **settings: Any
+    ) -> FewShotSplit:
+        """Makes tasks from labelled texts; see :func:`split_texts`."""
+        from meta_rl.few_shot.data.own_texts import split_texts
+
+        return split_texts(texts, labels, ways, shots, **settings)
+
+    @classmethod
+    def from_csv(cls, path: str | Path, ways: int, shots: int, **settings: Any) -> FewShotSplit:
+        """Makes tasks from a CSV file of labelled texts; see :func:`split_csv`."""
+        from meta_rl.few_shot.data.own_texts import split_csv
+
+        return split_csv(path, ways, shots, **settings)
+
 
 class FewShotSplit(TaskSplit):
     """Training, validation and test tasks of a data set."""

@@ -32,6 +32,7 @@ DATASETS: dict[str, DataSet] = {
     "Babi": DataSet("meta_rl.few_shot.data.babi:Babi", None),
     "Clinc150": DataSet("meta_rl.few_shot.data.clinc150:Clinc150", "text_encoder"),
     "Copy": DataSet("meta_rl.few_shot.data.sequences:copy_split", None),
+    "Csv": DataSet("meta_rl.few_shot.data.own_texts:split_csv", "text_encoder"),
     "ImageFolder": DataSet("meta_rl.few_shot.data.own_data:split_folder", "conv4"),
     "Omniglot": DataSet(
         "meta_rl.few_shot.data.omniglot:Omniglot",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from meta_rl.arguments import (
     check_flag,
     check_kind,
     check_names,
-    check_number,
-    check_seed,
     keyword_names,
 )
 from meta_rl.few_shot.data.arrays import as_tensor, find_not_finite
+from meta_rl.few_shot.data.held_out import HeldOut, check_parts, divide_classes
 from meta_rl.few_shot.data.images import (
     SUFFIXES,
     Background,
@@ -55,6 +54,11 @@ def split_dataset(
     background: Background = "white",
     length: int | None = None,
     num_hashes: int = 2048,
+    validation_classes: Sequence[Any] | None = None,
+    test_classes: Sequence[Any] | None = None,
+    groups: Mapping[Any, Any] | None = None,
+    validation_groups: Sequence[Any] | None = None,
+    test_groups: Sequence[Any] | None = None,
 ) -> FewShotSplit:
     """Makes few-shot tasks from a labelled data set, whose classes are split into three parts.
 
@@ -78,6 +82,11 @@ def split_dataset(
             255, or red, green and blue.
         length: Number of words that are kept of a text (default: that of the longest text).
         num_hashes: Number of word numbers for words that the training texts do not have.
+        validation_classes: Labels of the validation classes (default: drawn by ``fractions``).
+        test_classes: Labels of the test classes (default: drawn by ``fractions``).
+        groups: Group of each class, such as its domain, by its label; whole groups are held out.
+        validation_groups: Names of the validation groups (default: drawn by ``fractions``).
+        test_groups: Names of the test groups (default: drawn by ``fractions``).
 
     Returns:
         The split; ``split.train.class_names`` and so on are the labels.
@@ -86,19 +95,53 @@ def split_dataset(
         TypeError: ``dataset`` is no data set, or an argument does not exist.
         ValueError: The data set has no pairs of example and label, examples have different kinds
             or shapes or hold NaN, infinity, complex numbers or no numbers, fractions do not sum to
-            one, or a part has too few classes or examples.
+            one, a held-out name is unknown, or a part has too few classes or examples.
     """
-    colour = check_background(background)
+    colour, turned = check_background(background), check_flag("rotations", rotations)
+    sizes = _task_sizes(ways, shots, queries, train)
     by_class = _group_by_class(_iterate_pairs(dataset), colour)
     labels = sorted(by_class, key=lambda label: (str(type(label)), label))
-    parts = _split_labels(labels, fractions, check_seed(seed))
+    held_out = HeldOut(
+        fractions, seed, validation_classes, test_classes, groups, validation_groups, test_groups
+    )
+    parts = divide_classes(labels, held_out)
+    counts = {label: len(examples) for label, examples in by_class.items()}
+    check_parts(parts, counts, sizes, grouped=groups is not None)
     vocabulary = None
-    if labels and isinstance(by_class[labels[0]][0], str):
+    if isinstance(by_class[labels[0]][0], str):
         vocabulary = _vocabulary(by_class, parts["train"], length, num_hashes)
         by_class = {c: list(vocabulary.encode(texts)) for c, texts in by_class.items()}
-    turned = check_flag("rotations", rotations)
+    split = class_split(
+        _pools(by_class, parts, turned),
+        ways,
+        shots,
+        queries,
+        name=name or type(dataset).__name__,
+        train=train,
+    )
+    if vocabulary is not None:
+        split.__dict__["vocabulary"] = vocabulary  # the dataclass is frozen
+    return split
+
+
+def _task_sizes(ways: int, shots: int, queries: int, train: Any) -> dict[str, dict[str, int]]:
+    """Returns the numbers of ways, shots and queries in each part."""
+    sizes = {
+        "ways": check_count("ways", ways, least=2),
+        "shots": check_count("shots", shots),
+        "queries": check_count("queries", queries),
+    }
+    check_names(train or {}, list(sizes), "train")
+    changed = {key: check_count(key, n) for key, n in (train or {}).items() if n is not None}
+    return {"train": sizes | changed, "validation": sizes, "test": sizes}
+
+
+def _pools(
+    by_class: dict[Any, list[Tensor]], parts: dict[str, list[Any]], turned: bool
+) -> dict[str, ClassPool]:
+    """Returns the pools of examples, which have one type in all parts."""
     kind = _common_type(example.dtype for examples in by_class.values() for example in examples)
-    pools = {
+    return {
         part: ClassPool(
             torch.stack([_cast(example, kind) for c in members for example in by_class[c]]),
             [len(by_class[label]) for label in members],
@@ -107,12 +150,6 @@ def split_dataset(
         )
         for part, members in parts.items()
     }
-    split = class_split(
-        pools, ways, shots, queries, name=name or type(dataset).__name__, train=train
-    )
-    if vocabulary is not None:
-        split.__dict__["vocabulary"] = vocabulary  # the dataclass is frozen
-    return split
 
 
 def split_folder(
@@ -122,7 +159,7 @@ def split_folder(
     queries: int = 15,
     *,
     size: int = 28,
-    channels: int = 1,
+    channels: int | None = None,
     background: Background = "white",
     **settings: Any,
 ) -> FewShotSplit:
@@ -138,11 +175,12 @@ def split_folder(
         shots: Number of support images of each class.
         queries: Number of query images of each class.
         size: Height and width to which images are resized, in pixels.
-        channels: Number of channels: 1 for grey, 3 for colour.
+        channels: Number of channels: 1 for grey, 3 for colour (default: 1 if all images are grey,
+            3 otherwise).
         background: Colour behind transparent pixels: a name, a grey value from 0 to 255, or red,
             green and blue.
         **settings: Arguments of :func:`split_dataset`: ``fractions``, ``seed``, ``name``,
-            ``rotations`` and ``train``.
+            ``rotations``, ``train``, and those that choose the held-out classes.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -155,7 +193,7 @@ def split_folder(
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"no folder {path}: it has to hold a folder of images per class")
-    if channels not in (1, 3):
+    if channels not in (None, 1, 3):
         raise ValueError(f"channels is 1 (grey) or 3 (colour), got {channels}")
     size, colour = check_count("size", size), check_background(background)
     folders = [
@@ -180,13 +218,21 @@ def split_folder(
         )
     if left_out:
         warnings.warn(f"{path}: {reasons}", stacklevel=2)
+    pairs = _with_equal_channels(pairs)
     return split_dataset(pairs, ways, shots, queries, **{"name": path.name, **settings})
 
 
+_HELD_OUT = ("validation_classes", "test_classes", "groups", "validation_groups", "test_groups")
 _FOLDER_SETTINGS = [
     *("ways", "shots", "queries", "size", "channels", "background"),
-    *("fractions", "seed", "name", "rotations", "train"),
+    *("fractions", "seed", "name", "rotations", "train", *_HELD_OUT),
 ]
+
+
+def _with_equal_channels(pairs: list[tuple[Tensor, str]]) -> list[tuple[Tensor, str]]:
+    """Returns the images with three channels each if one of them has colour."""
+    most = max(len(image) for image, _ in pairs)
+    return [(image.expand(most, -1, -1), label) for image, label in pairs]
 
 
 def _is_users_file(file: Path) -> bool:
@@ -195,7 +241,11 @@ def _is_users_file(file: Path) -> bool:
 
 
 def _read_class(
-    folder: Path, size: int, channels: int, background: tuple[int, int, int], left_out: list[str]
+    folder: Path,
+    size: int,
+    channels: int | None,
+    background: tuple[int, int, int],
+    left_out: list[str],
 ) -> list[Tensor]:
     """Returns the images of a class, and appends a reason to ``left_out`` for other files."""
     images = []
@@ -327,27 +377,6 @@ def _cast(example: Tensor, kind: torch.dtype) -> Tensor:
     if example.dtype == torch.uint8 and kind.is_floating_point:
         return example.to(kind) / 255
     return example.to(kind)
-
-
-def _split_labels(
-    labels: list[Any], fractions: Sequence[float], seed: int | None
-) -> dict[str, list[Any]]:
-    wanted = f"fractions are three positive numbers that sum to 1, got {fractions}"
-    try:
-        shares = [check_number("fraction", one, above=0.0) for one in fractions]
-    except (TypeError, ValueError) as error:
-        raise ValueError(wanted) from error
-    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(wanted)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    bounds = np.round(np.cumsum(shares) * len(labels)).astype(int)
-    pieces = np.split(order, bounds[:-1])
-    parts = {}
-    for part, piece in zip(("train", "validation", "test"), pieces, strict=True):
-        if len(piece) == 0:
-            raise ValueError(f"{len(labels)} classes are too few: none is left for {part}")
-        parts[part] = [labels[index] for index in sorted(piece)]
-    return parts
 
 
 DATASET_SETTINGS = keyword_names(inspect.signature(split_dataset).parameters)
