@@ -47,7 +47,7 @@ def check_background(background: Any) -> tuple[int, int, int]:
 
 def read_image(
     file: Path,
-    size: int,
+    size: int | None,
     channels: int | None = None,
     background: tuple[int, int, int] = (255, 255, 255),
 ) -> Tensor:
@@ -55,7 +55,7 @@ def read_image(
 
     Args:
         file: Path of the file.
-        size: Height and width of the result, in pixels.
+        size: Height and width of the result, in pixels; ``None`` keeps those of the image.
         channels: Number of channels: 1 for grey, 3 for colour (default: as the image has).
         background: Colour behind transparent pixels: red, green and blue, 0 to 255.
 

@@ -22,6 +22,7 @@ from meta_rl.arguments import (
     keyword_names,
 )
 from meta_rl.few_shot.data.arrays import as_tensor, find_not_finite
+from meta_rl.few_shot.data.encoders import as_encoder, encoded
 from meta_rl.few_shot.data.held_out import HeldOut, check_parts, divide_classes
 from meta_rl.few_shot.data.images import (
     SUFFIXES,
@@ -29,6 +30,13 @@ from meta_rl.few_shot.data.images import (
     check_background,
     image_tensor,
     read_image,
+)
+from meta_rl.few_shot.data.preparation import (
+    Numbers,
+    Preparation,
+    Vectors,
+    Words,
+    image_preparation,
 )
 from meta_rl.few_shot.data.texts import Vocabulary, words
 from meta_rl.few_shot.tasks import ClassPool, FewShotSplit, class_split
@@ -59,12 +67,15 @@ def split_dataset(
     groups: Mapping[Any, Any] | None = None,
     validation_groups: Sequence[Any] | None = None,
     test_groups: Sequence[Any] | None = None,
+    encoder: Any = None,
+    progress_bar: bool = True,
 ) -> FewShotSplit:
     """Makes few-shot tasks from a labelled data set, whose classes are split into three parts.
 
     Every example is read once and kept in memory: ``uint8`` images are returned as floats in
     [0, 1], other integers as int64. Texts become word numbers: words of the training classes have
-    numbers of their own, others get a hash. The split's ``vocabulary`` holds them.
+    numbers of their own, others get a hash. The split's ``vocabulary`` holds them. With an encoder,
+    texts or images become its vectors.
 
     Args:
         dataset: A ``torch.utils.data.Dataset`` (map-style or iterable), or a list, of pairs of an
@@ -87,9 +98,15 @@ def split_dataset(
         groups: Group of each class, such as its domain, by its label; whole groups are held out.
         validation_groups: Names of the validation groups (default: drawn by ``fractions``).
         test_groups: Names of the test groups (default: drawn by ``fractions``).
+        encoder: Pre-trained encoder of texts or images: a function from a list of texts (or PIL
+            images) to vectors, the name or folder of a sentence_transformers model, a torch module
+            from images in [0, 1], or ``"tfidf"``. Vectors are computed once, and those of a
+            sentence_transformers model or a module are kept in the user's cache folder.
+        progress_bar: Whether a progress bar is shown while examples are encoded.
 
     Returns:
-        The split; ``split.train.class_names`` and so on are the labels.
+        The split; ``split.train.class_names`` and so on are the labels, and ``split.preparation``
+        is the function from examples to what a learner takes.
 
     Raises:
         TypeError: ``dataset`` is no data set, or an argument does not exist.
@@ -107,10 +124,9 @@ def split_dataset(
     parts = divide_classes(labels, held_out)
     counts = {label: len(examples) for label, examples in by_class.items()}
     check_parts(parts, counts, sizes, grouped=groups is not None)
-    vocabulary = None
-    if isinstance(by_class[labels[0]][0], str):
-        vocabulary = _vocabulary(by_class, parts["train"], length, num_hashes)
-        by_class = {c: list(vocabulary.encode(texts)) for c, texts in by_class.items()}
+    prepare = _preparation(by_class, parts["train"], encoder, colour, (length, num_hashes))
+    if isinstance(prepare, Words | Vectors):
+        by_class = _prepared(prepare, by_class, check_flag("progress_bar", progress_bar))
     split = class_split(
         _pools(by_class, parts, turned),
         ways,
@@ -119,9 +135,46 @@ def split_dataset(
         name=name or type(dataset).__name__,
         train=train,
     )
-    if vocabulary is not None:
-        split.__dict__["vocabulary"] = vocabulary  # the dataclass is frozen
+    split.__dict__["preparation"] = prepare  # the dataclass is frozen
+    if isinstance(prepare, Words):
+        split.__dict__["vocabulary"] = prepare.vocabulary
     return split
+
+
+def _preparation(
+    by_class: dict[Any, list[Any]],
+    train: list[Any],
+    encoder: Any,
+    background: tuple[int, int, int],
+    of_texts: tuple[int | None, int],
+) -> Preparation:
+    """Returns the preparation of examples like these."""
+    examples = [example for examples in by_class.values() for example in examples]
+    texts = isinstance(examples[0], str)
+    pixels = not texts and examples[0].dim() == 3 and len(examples[0]) in (1, 3)
+    images = image_preparation(examples, background) if pixels else None
+    if encoder is not None:
+        if not texts and images is None:
+            raise ValueError("encoder: texts or images are encoded, and these are neither")
+        made = as_encoder(encoder)
+        made.fit([example for label in train for example in by_class[label]])
+        return Vectors(made, images)
+    if texts:
+        return Words(_vocabulary(by_class, train, *of_texts))
+    return images or Numbers(tuple(examples[0].shape))
+
+
+def _prepared(
+    prepare: Words | Vectors, by_class: dict[Any, list[Any]], progress_bar: bool
+) -> dict[Any, list[Tensor]]:
+    """Returns the prepared examples by class; all are prepared together."""
+    examples = [example for examples in by_class.values() for example in examples]
+    if isinstance(prepare, Words):
+        rows = prepare(examples)
+    else:
+        rows = encoded(prepare.encoder, examples, progress_bar=progress_bar)
+    sizes = [len(examples) for examples in by_class.values()]
+    return {label: list(x) for label, x in zip(by_class, rows.split(sizes), strict=True)}
 
 
 def _task_sizes(ways: int, shots: int, queries: int, train: Any) -> dict[str, dict[str, int]]:
@@ -226,6 +279,7 @@ _HELD_OUT = ("validation_classes", "test_classes", "groups", "validation_groups"
 _FOLDER_SETTINGS = [
     *("ways", "shots", "queries", "size", "channels", "background"),
     *("fractions", "seed", "name", "rotations", "train", *_HELD_OUT),
+    *("encoder", "progress_bar"),
 ]
 
 
