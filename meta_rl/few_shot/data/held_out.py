@@ -39,7 +39,7 @@ class HeldOut(NamedTuple):
     test_groups: Sequence[Any] | None = None
 
 
-def class_groups(labels: Sequence[Any], groups: Any) -> dict[Any, Any] | None:
+def class_groups(labels: Sequence[Any], groups: Any) -> Mapping[Any, Any] | None:
     """Returns the group of each class.
 
     Args:

@@ -366,7 +366,7 @@ def residual_head(
     dropout = check_number("dropout", dropout, least=0.0, below=1.0)
     scale = check_number("scale", scale, above=0.0)
     settings = {"input_size": input_size, "hidden": hidden, "dropout": dropout, "scale": scale}
-    body = _ResidualBody(**settings)
+    body = _ResidualBody(input_size, hidden, dropout, scale)
     network = FewShotNetwork(
         body,
         input_size,
