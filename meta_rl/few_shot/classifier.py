@@ -40,7 +40,7 @@ OWNER = "FewShotClassifier"
 PLAIN_NAMES = (bool, int, str)
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator):
+class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A scikit-learn classifier over a few-shot learner: ``fit`` adapts to the classes of a task.
 
     Fitting does not change the learner, which copies of the classifier share.
@@ -297,8 +297,9 @@ def _learner_class(name: str) -> type[FewShotLearner]:
     Raises:
         ValueError: There is no such class.
     """
-    if name in meta_rl.few_shot.__all__:
-        return getattr(meta_rl.few_shot, name)
+    shipped = getattr(meta_rl.few_shot, name, None)
+    if isinstance(shipped, type) and issubclass(shipped, FewShotLearner):
+        return shipped
     waiting = [FewShotLearner]
     while waiting:
         kind = waiting.pop()

@@ -54,7 +54,7 @@ class Ridge(EmbeddingLearner):
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
         """Returns the scaled predictions of each task's ridge regression."""
-        penalty, scale = self.module["head"].values.exp().unbind()
+        penalty, scale = self.module["head"].get_parameter("values").exp().unbind()
         keys, targets = _with_constant(memory.keys), memory.one_hot()
         gram = keys @ keys.transpose(1, 2)
         identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
