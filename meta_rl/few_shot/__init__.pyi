@@ -1,3 +1,4 @@
+from .classifier import FewShotClassifier as FewShotClassifier
 from .data.babi import Babi as Babi
 from .data.clinc150 import Clinc150 as Clinc150
 from .data.omniglot import Omniglot as Omniglot
@@ -10,12 +11,15 @@ from .learner import FewShotLearner as FewShotLearner
 from .learners.baselines import FineTune as FineTune
 from .learners.baselines import FromScratch as FromScratch
 from .learners.baselines import NearestNeighbour as NearestNeighbour
+from .learners.frozen import LogisticRegressionLearner as LogisticRegressionLearner
+from .learners.frozen import NearestMean as NearestMean
 from .learners.maml import MAML as MAML
 from .learners.mann import MANN as MANN
 from .learners.matching import MatchingNet as MatchingNet
 from .learners.memory_network import MemoryNetworkLearner as MemoryNetworkLearner
 from .learners.protonet import ProtoNet as ProtoNet
 from .learners.reptile import Reptile as Reptile
+from .learners.ridge import Ridge as Ridge
 from .learners.sequence_learner import NTM as NTM
 from .learners.sequence_learner import LSTMLearner as LSTMLearner
 from .learners.sequence_learner import NTMLearner as NTMLearner
@@ -24,6 +28,7 @@ from .networks import FewShotNetwork as FewShotNetwork
 from .networks import conv4 as conv4
 from .networks import koch_network as koch_network
 from .networks import omniglot_mlp as omniglot_mlp
+from .networks import residual_head as residual_head
 from .networks import sinusoid_mlp as sinusoid_mlp
 from .networks import text_encoder as text_encoder
 from .tasks import ClassPool as ClassPool

@@ -17,6 +17,7 @@ from meta_rl.few_shot.data.datasets import (
     numbers_in,
     open_dataset,
 )
+from meta_rl.few_shot.networks.choice import sizes_of
 from meta_rl.few_shot.networks.feed_forward import RECIPES
 from meta_rl.tasks import TaskSplit
 
@@ -167,7 +168,7 @@ class OnCommandLine:
         """
         settings = dict(arguments)
         network, policy_kwargs = settings.pop("network"), settings.pop("policy_kwargs")
-        sizes = _sizes(tasks.source)
+        sizes = sizes_of(tasks.source)
         takes = inspect.signature(cls).parameters
         if "network" not in takes:
             settings = {**{key: sizes[key] for key in sizes if key in takes}, **settings}
@@ -230,23 +231,6 @@ class OnCommandLine:
         """Returns the mean accuracy or loss at the last adaptation point."""
         name = "loss" if self.regression else "accuracy"
         return {name: float(result.values[:, -1].mean())}
-
-
-def _sizes(tasks: Any) -> dict[str, Any]:
-    """Returns the sizes of inputs and outputs of tasks, by the names of networks' arguments."""
-    test = tasks.test
-    sizes: dict[str, Any] = {
-        "ways": getattr(test, "ways", None),
-        "vocabulary_size": len(getattr(tasks, "vocabulary", ())) or None,
-    }
-    sizes |= {
-        key: getattr(test, key)
-        for key in ("input_size", "output_size")
-        if getattr(test, key, None) is not None
-    }
-    if hasattr(test, "pool"):
-        sizes["input_shape"] = list(test.pool.example_shape)
-    return sizes
 
 
 def _check_sizes(learner: type, tasks: str, known: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from meta_rl.arguments import check_count, check_flag, check_kind, check_names
 from meta_rl.few_shot.data.arrays import as_tensor, find_not_finite
+from meta_rl.few_shot.data.datasets import DATASETS, FROM_TEXTS, import_attribute
 from meta_rl.tasks import TaskSplit
 
 
@@ -75,6 +76,18 @@ class FewShotTasks(NamedTuple):
         from meta_rl.few_shot.data.own_data import split_folder
 
         return split_folder(path, ways, shots, **settings)
+
+    @classmethod
+    def from_texts(
+        cls, texts: Sequence[str], labels: Sequence[Any], ways: int, shots: int, **settings: Any
+    ) -> FewShotSplit:
+        """Makes tasks from labelled texts; see :func:`split_texts`."""
+        return import_attribute(FROM_TEXTS)(texts, labels, ways, shots, **settings)
+
+    @classmethod
+    def from_csv(cls, path: str | Path, ways: int, shots: int, **settings: Any) -> FewShotSplit:
+        """Makes tasks from a CSV file of labelled texts; see :func:`split_csv`."""
+        return import_attribute(DATASETS["Csv"].home)(path, ways, shots, **settings)
 
 
 class FewShotSplit(TaskSplit):

@@ -32,6 +32,7 @@ DATASETS: dict[str, DataSet] = {
     "Babi": DataSet("meta_rl.few_shot.data.babi:Babi", None),
     "Clinc150": DataSet("meta_rl.few_shot.data.clinc150:Clinc150", "text_encoder"),
     "Copy": DataSet("meta_rl.few_shot.data.sequences:copy_split", None),
+    "Csv": DataSet("meta_rl.few_shot.data.own_texts:split_csv", "text_encoder"),
     "ImageFolder": DataSet("meta_rl.few_shot.data.own_data:split_folder", "conv4"),
     "Omniglot": DataSet(
         "meta_rl.few_shot.data.omniglot:Omniglot",
@@ -42,6 +43,9 @@ DATASETS: dict[str, DataSet] = {
     "Sinusoid": DataSet("meta_rl.few_shot.data.sinusoid:Sinusoid", "sinusoid_mlp"),
 }
 """Data sets by name."""
+
+FROM_TEXTS = "meta_rl.few_shot.data.own_texts:split_texts"
+"""The maker of the tasks from lists of texts, ``"module:maker"``."""
 
 
 def find_dataset(name: str) -> str:
@@ -62,7 +66,7 @@ def find_dataset(name: str) -> str:
 
 def dataset_maker(name: str) -> Callable[..., Any]:
     """Imports the callable that makes the tasks of a data set."""
-    return _import_attribute(DATASETS[name].home)
+    return import_attribute(DATASETS[name].home)
 
 
 def numbers_in(name: str) -> dict[str, int]:
@@ -93,9 +97,10 @@ def open_dataset(name: str, arguments: dict[str, Any], split: str) -> Any:
         what = DATASETS[owners[0]].lists[split][0]
         raise ValueError(f"--split {split}: {what} are of {' and '.join(owners)}")
     size = dataset_maker(name)(**arguments).test.pool.example_shape[-1]
-    return _import_attribute(DATASETS[name].lists[split][1])(arguments.get("root"), size=size)
+    return import_attribute(DATASETS[name].lists[split][1])(arguments.get("root"), size=size)
 
 
-def _import_attribute(home: str) -> Callable[..., Any]:
+def import_attribute(home: str) -> Callable[..., Any]:
+    """Imports what ``"module:name"`` names."""
     module, _, attribute = home.partition(":")
     return getattr(importlib.import_module(module), attribute)

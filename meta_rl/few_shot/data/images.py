@@ -46,14 +46,17 @@ def check_background(background: Any) -> tuple[int, int, int]:
 
 
 def read_image(
-    file: Path, size: int, channels: int, background: tuple[int, int, int] = (255, 255, 255)
+    file: Path,
+    size: int | None,
+    channels: int | None = None,
+    background: tuple[int, int, int] = (255, 255, 255),
 ) -> Tensor:
     """Reads and resizes an image file.
 
     Args:
         file: Path of the file.
-        size: Height and width of the result, in pixels.
-        channels: Number of channels: 1 for grey, 3 for colour.
+        size: Height and width of the result, in pixels; ``None`` keeps those of the image.
+        channels: Number of channels: 1 for grey, 3 for colour (default: as the image has).
         background: Colour behind transparent pixels: red, green and blue, 0 to 255.
 
     Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,24 @@ from meta_rl.arguments import (
     check_flag,
     check_kind,
     check_names,
-    check_number,
-    check_seed,
     keyword_names,
 )
 from meta_rl.few_shot.data.arrays import as_tensor, find_not_finite
+from meta_rl.few_shot.data.encoders import as_encoder, encoded
+from meta_rl.few_shot.data.held_out import HeldOut, check_parts, divide_classes
 from meta_rl.few_shot.data.images import (
     SUFFIXES,
     Background,
     check_background,
     image_tensor,
     read_image,
+)
+from meta_rl.few_shot.data.preparation import (
+    Numbers,
+    Preparation,
+    Vectors,
+    Words,
+    image_preparation,
 )
 from meta_rl.few_shot.data.texts import Vocabulary, words
 from meta_rl.few_shot.tasks import ClassPool, FewShotSplit, class_split
@@ -55,12 +62,20 @@ def split_dataset(
     background: Background = "white",
     length: int | None = None,
     num_hashes: int = 2048,
+    validation_classes: Sequence[Any] | None = None,
+    test_classes: Sequence[Any] | None = None,
+    groups: Mapping[Any, Any] | None = None,
+    validation_groups: Sequence[Any] | None = None,
+    test_groups: Sequence[Any] | None = None,
+    encoder: Any = None,
+    progress_bar: bool = True,
 ) -> FewShotSplit:
     """Makes few-shot tasks from a labelled data set, whose classes are split into three parts.
 
     Every example is read once and kept in memory: ``uint8`` images are returned as floats in
     [0, 1], other integers as int64. Texts become word numbers: words of the training classes have
-    numbers of their own, others get a hash. The split's ``vocabulary`` holds them.
+    numbers of their own, others get a hash. The split's ``vocabulary`` holds them. With an encoder,
+    texts or images become its vectors.
 
     Args:
         dataset: A ``torch.utils.data.Dataset`` (map-style or iterable), or a list, of pairs of an
@@ -78,27 +93,108 @@ def split_dataset(
             255, or red, green and blue.
         length: Number of words that are kept of a text (default: that of the longest text).
         num_hashes: Number of word numbers for words that the training texts do not have.
+        validation_classes: Labels of the validation classes (default: drawn by ``fractions``).
+        test_classes: Labels of the test classes (default: drawn by ``fractions``).
+        groups: Group of each class, such as its domain, by its label; whole groups are held out.
+        validation_groups: Names of the validation groups (default: drawn by ``fractions``).
+        test_groups: Names of the test groups (default: drawn by ``fractions``).
+        encoder: Pre-trained encoder of texts or images: a function from a list of texts (or PIL
+            images) to vectors, the name or folder of a sentence_transformers model, a torch module
+            from images in [0, 1], or ``"tfidf"``. Vectors are computed once, and those of a
+            sentence_transformers model or a module are kept in the user's cache folder.
+        progress_bar: Whether a progress bar is shown while examples are encoded.
 
     Returns:
-        The split; ``split.train.class_names`` and so on are the labels.
+        The split; ``split.train.class_names`` and so on are the labels, and ``split.preparation``
+        is the function from examples to what a learner takes.
 
     Raises:
         TypeError: ``dataset`` is no data set, or an argument does not exist.
         ValueError: The data set has no pairs of example and label, examples have different kinds
             or shapes or hold NaN, infinity, complex numbers or no numbers, fractions do not sum to
-            one, or a part has too few classes or examples.
+            one, a held-out name is unknown, or a part has too few classes or examples.
     """
-    colour = check_background(background)
+    colour, turned = check_background(background), check_flag("rotations", rotations)
+    sizes = _task_sizes(ways, shots, queries, train)
     by_class = _group_by_class(_iterate_pairs(dataset), colour)
     labels = sorted(by_class, key=lambda label: (str(type(label)), label))
-    parts = _split_labels(labels, fractions, check_seed(seed))
-    vocabulary = None
-    if labels and isinstance(by_class[labels[0]][0], str):
-        vocabulary = _vocabulary(by_class, parts["train"], length, num_hashes)
-        by_class = {c: list(vocabulary.encode(texts)) for c, texts in by_class.items()}
-    turned = check_flag("rotations", rotations)
+    held_out = HeldOut(
+        fractions, seed, validation_classes, test_classes, groups, validation_groups, test_groups
+    )
+    parts = divide_classes(labels, held_out)
+    counts = {label: len(examples) for label, examples in by_class.items()}
+    check_parts(parts, counts, sizes, grouped=groups is not None)
+    prepare = _preparation(by_class, parts["train"], encoder, colour, (length, num_hashes))
+    if isinstance(prepare, Words | Vectors):
+        by_class = _prepared(prepare, by_class, check_flag("progress_bar", progress_bar))
+    split = class_split(
+        _pools(by_class, parts, turned),
+        ways,
+        shots,
+        queries,
+        name=name or type(dataset).__name__,
+        train=train,
+    )
+    split.__dict__["preparation"] = prepare  # the dataclass is frozen
+    if isinstance(prepare, Words):
+        split.__dict__["vocabulary"] = prepare.vocabulary
+    return split
+
+
+def _preparation(
+    by_class: dict[Any, list[Any]],
+    train: list[Any],
+    encoder: Any,
+    background: tuple[int, int, int],
+    of_texts: tuple[int | None, int],
+) -> Preparation:
+    """Returns the preparation of examples like these."""
+    examples = [example for examples in by_class.values() for example in examples]
+    texts = isinstance(examples[0], str)
+    pixels = not texts and examples[0].dim() == 3 and len(examples[0]) in (1, 3)
+    images = image_preparation(examples, background) if pixels else None
+    if encoder is not None:
+        if not texts and images is None:
+            raise ValueError("encoder: texts or images are encoded, and these are neither")
+        made = as_encoder(encoder)
+        made.fit([example for label in train for example in by_class[label]])
+        return Vectors(made, images)
+    if texts:
+        return Words(_vocabulary(by_class, train, *of_texts))
+    return images or Numbers(tuple(examples[0].shape))
+
+
+def _prepared(
+    prepare: Words | Vectors, by_class: dict[Any, list[Any]], progress_bar: bool
+) -> dict[Any, list[Tensor]]:
+    """Returns the prepared examples by class; all are prepared together."""
+    examples = [example for examples in by_class.values() for example in examples]
+    if isinstance(prepare, Words):
+        rows = prepare(examples)
+    else:
+        rows = encoded(prepare.encoder, examples, progress_bar=progress_bar)
+    sizes = [len(examples) for examples in by_class.values()]
+    return {label: list(x) for label, x in zip(by_class, rows.split(sizes), strict=True)}
+
+
+def _task_sizes(ways: int, shots: int, queries: int, train: Any) -> dict[str, dict[str, int]]:
+    """Returns the numbers of ways, shots and queries in each part."""
+    sizes = {
+        "ways": check_count("ways", ways, least=2),
+        "shots": check_count("shots", shots),
+        "queries": check_count("queries", queries),
+    }
+    check_names(train or {}, list(sizes), "train")
+    changed = {key: check_count(key, n) for key, n in (train or {}).items() if n is not None}
+    return {"train": sizes | changed, "validation": sizes, "test": sizes}
+
+
+def _pools(
+    by_class: dict[Any, list[Tensor]], parts: dict[str, list[Any]], turned: bool
+) -> dict[str, ClassPool]:
+    """Returns the pools of examples, which have one type in all parts."""
     kind = _common_type(example.dtype for examples in by_class.values() for example in examples)
-    pools = {
+    return {
         part: ClassPool(
             torch.stack([_cast(example, kind) for c in members for example in by_class[c]]),
             [len(by_class[label]) for label in members],
@@ -107,12 +203,6 @@ def split_dataset(
         )
         for part, members in parts.items()
     }
-    split = class_split(
-        pools, ways, shots, queries, name=name or type(dataset).__name__, train=train
-    )
-    if vocabulary is not None:
-        split.__dict__["vocabulary"] = vocabulary  # the dataclass is frozen
-    return split
 
 
 def split_folder(
@@ -122,7 +212,7 @@ def split_folder(
     queries: int = 15,
     *,
     size: int = 28,
-    channels: int = 1,
+    channels: int | None = None,
     background: Background = "white",
     **settings: Any,
 ) -> FewShotSplit:
@@ -138,11 +228,12 @@ def split_folder(
         shots: Number of support images of each class.
         queries: Number of query images of each class.
         size: Height and width to which images are resized, in pixels.
-        channels: Number of channels: 1 for grey, 3 for colour.
+        channels: Number of channels: 1 for grey, 3 for colour (default: 1 if all images are grey,
+            3 otherwise).
         background: Colour behind transparent pixels: a name, a grey value from 0 to 255, or red,
             green and blue.
         **settings: Arguments of :func:`split_dataset`: ``fractions``, ``seed``, ``name``,
-            ``rotations`` and ``train``.
+            ``rotations``, ``train``, and those that choose the held-out classes.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -155,7 +246,7 @@ def split_folder(
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"no folder {path}: it has to hold a folder of images per class")
-    if channels not in (1, 3):
+    if channels not in (None, 1, 3):
         raise ValueError(f"channels is 1 (grey) or 3 (colour), got {channels}")
     size, colour = check_count("size", size), check_background(background)
     folders = [
@@ -180,13 +271,22 @@ def split_folder(
         )
     if left_out:
         warnings.warn(f"{path}: {reasons}", stacklevel=2)
+    pairs = _with_equal_channels(pairs)
     return split_dataset(pairs, ways, shots, queries, **{"name": path.name, **settings})
 
 
+_HELD_OUT = ("validation_classes", "test_classes", "groups", "validation_groups", "test_groups")
 _FOLDER_SETTINGS = [
     *("ways", "shots", "queries", "size", "channels", "background"),
-    *("fractions", "seed", "name", "rotations", "train"),
+    *("fractions", "seed", "name", "rotations", "train", *_HELD_OUT),
+    *("encoder", "progress_bar"),
 ]
+
+
+def _with_equal_channels(pairs: list[tuple[Tensor, str]]) -> list[tuple[Tensor, str]]:
+    """Returns the images with three channels each if one of them has colour."""
+    most = max(len(image) for image, _ in pairs)
+    return [(image.expand(most, -1, -1), label) for image, label in pairs]
 
 
 def _is_users_file(file: Path) -> bool:
@@ -195,7 +295,11 @@ def _is_users_file(file: Path) -> bool:
 
 
 def _read_class(
-    folder: Path, size: int, channels: int, background: tuple[int, int, int], left_out: list[str]
+    folder: Path,
+    size: int,
+    channels: int | None,
+    background: tuple[int, int, int],
+    left_out: list[str],
 ) -> list[Tensor]:
     """Returns the images of a class, and appends a reason to ``left_out`` for other files."""
     images = []
@@ -327,27 +431,6 @@ def _cast(example: Tensor, kind: torch.dtype) -> Tensor:
     if example.dtype == torch.uint8 and kind.is_floating_point:
         return example.to(kind) / 255
     return example.to(kind)
-
-
-def _split_labels(
-    labels: list[Any], fractions: Sequence[float], seed: int | None
-) -> dict[str, list[Any]]:
-    wanted = f"fractions are three positive numbers that sum to 1, got {fractions}"
-    try:
-        shares = [check_number("fraction", one, above=0.0) for one in fractions]
-    except (TypeError, ValueError) as error:
-        raise ValueError(wanted) from error
-    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(wanted)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    bounds = np.round(np.cumsum(shares) * len(labels)).astype(int)
-    pieces = np.split(order, bounds[:-1])
-    parts = {}
-    for part, piece in zip(("train", "validation", "test"), pieces, strict=True):
-        if len(piece) == 0:
-            raise ValueError(f"{len(labels)} classes are too few: none is left for {part}")
-        parts[part] = [labels[index] for index in sorted(piece)]
-    return parts
 
 
 DATASET_SETTINGS = keyword_names(inspect.signature(split_dataset).parameters)

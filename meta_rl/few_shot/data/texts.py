@@ -6,6 +6,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -30,9 +31,19 @@ class Vocabulary:
     def __init__(self, texts: Sequence[str], num_hashes: int = 2048, length: int = 28) -> None:
         counts = Counter(word for text in texts for word in words(text))
         known = sorted(counts, key=lambda word: (-counts[word], word))
+        self._set(known, num_hashes, length)
+
+    def _set(self, known: Sequence[str], num_hashes: int, length: int) -> None:
         self.known = {word: index + 1 for index, word in enumerate(known)}
         self.num_hashes = check_count("num_hashes", num_hashes)
         self.length = check_count("length", length)
+
+    @classmethod
+    def from_known(cls, known: Sequence[str], num_hashes: int, length: int) -> Self:
+        """Returns a vocabulary with these known words, in the order of their numbers."""
+        vocabulary = cls.__new__(cls)
+        vocabulary._set(known, num_hashes, length)
+        return vocabulary
 
     def __len__(self) -> int:
         return 1 + len(self.known) + self.num_hashes

@@ -32,6 +32,7 @@ from meta_rl.arguments import (
     check_count,
     check_flag,
     check_names,
+    check_number,
     check_seed,
     keyword_names,
 )
@@ -339,6 +340,61 @@ def text_encoder(
     return network
 
 
+@_keeps_global_generator
+def residual_head(
+    input_size: int,
+    *,
+    hidden: int = 512,
+    dropout: float = 0.0,
+    scale: float = 4.0,
+    generator: torch.Generator | None = None,
+) -> FewShotNetwork:
+    """Makes a small network that adapts the vectors of a frozen encoder.
+
+    A centre is subtracted from the vectors (:func:`.network_for` sets it to the mean of the
+    training classes), and a hidden layer adds to them; it adds nothing at first. The sum is scaled
+    to a learned length, which is the temperature of a learner's distances.
+
+    Args:
+        input_size: Number of features of the vectors.
+        hidden: Number of units of the hidden layer.
+        dropout: Probability that a feature is dropped in training, in [0, 1).
+        scale: First length of the results.
+        generator: Generator of the first weights (default: seeded from the system's entropy).
+    """
+    input_size, hidden = check_count("input_size", input_size), check_count("hidden", hidden)
+    dropout = check_number("dropout", dropout, least=0.0, below=1.0)
+    scale = check_number("scale", scale, above=0.0)
+    settings = {"input_size": input_size, "hidden": hidden, "dropout": dropout, "scale": scale}
+    body = _ResidualBody(input_size, hidden, dropout, scale)
+    network = FewShotNetwork(
+        body,
+        input_size,
+        None,
+        ways=None,
+        input_shape=(input_size,),
+        recipe=("residual_head", settings),
+        generator=generator,
+    )
+    nn.init.zeros_(body.last.weight)
+    return network
+
+
+class _ResidualBody(nn.Module):
+    def __init__(self, input_size: int, hidden: int, dropout: float, scale: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(input_size, hidden)
+        self.last = nn.Linear(hidden, input_size)
+        self.dropout = nn.Dropout(dropout)
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+        self.centre = nn.Parameter(torch.zeros(input_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.normalize(functional.normalize(x, dim=-1) - self.centre, dim=-1)
+        added = self.last(self.dropout(torch.relu(self.first(self.dropout(x)))))
+        return self.log_scale.exp() * functional.normalize(x + added, dim=-1)
+
+
 class _TextBody(nn.Module):
     """A body that joins the weighted means of word embeddings and of features of three words.
 
@@ -409,6 +465,7 @@ RECIPES: dict[str, Callable[..., FewShotNetwork]] = {
     "conv4": conv4,
     "koch_network": koch_network,
     "omniglot_mlp": omniglot_mlp,
+    "residual_head": residual_head,
     "sinusoid_mlp": sinusoid_mlp,
     "text_encoder": text_encoder,
 }
