@@ -15,7 +15,6 @@ from meta_rl.agents.rl2 import RL2
 from meta_rl.algorithms import (
     OWN,
     algorithms_by_kind,
-    algorithms_with,
     find_algorithm,
     register_algorithm,
     registered_algorithms,
@@ -23,6 +22,7 @@ from meta_rl.algorithms import (
 from meta_rl.cli import main
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import settings_for
+from meta_rl.cli.trainable import algorithms_with, trainable
 
 MODULE = '''
 from meta_rl.agents.rl2 import RL2
@@ -214,7 +214,7 @@ def test_classes_that_cannot_be_used(
 ) -> None:
     register_algorithm("mine", home)
     with pytest.raises((ValueError, ImportError), match=message):
-        find_algorithm("mine")
+        trainable("mine")
     assert refused(capsys, "train", "mine", "BernoulliBandit").startswith("meta-rl: ")
 
 
@@ -231,7 +231,8 @@ def test_kinds_keep_their_order() -> None:
 
 def test_algorithms_with_an_option() -> None:
     """Of the same kind where one has it; classes that inherit it are not listed again."""
-    assert OracleSAC.has_option("cuda_graph")
+    assert issubclass(trainable("oracle_sac"), OracleSAC)
+    assert trainable("oracle_sac").has_option("cuda_graph")
     assert list(algorithms_with("cuda_graph", "agents")) == ["pearl"]
     assert list(algorithms_with("cuda_graph", "few-shot learners")) == ["maml", "mann", "reptile"]
     assert list(algorithms_with("compile", "agents")) == ["maml", "reptile"]

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from meta_rl.algorithms import (
-    RunTasks,
-    Settings,
-    TrainableAlgorithm,
-    algorithms_with,
-    find_algorithm,
-    registered_algorithms,
-)
+from meta_rl.algorithms import RunTasks, Settings, TrainableAlgorithm, registered_algorithms
 from meta_rl.cli.interruption import InterruptedTrainingError, Interruption
 from meta_rl.cli.pictures import report
 from meta_rl.cli.run_folder import RunConfig, RunFolder
@@ -32,6 +25,7 @@ from meta_rl.cli.settings import (
     find_settings,
     with_schedules,
 )
+from meta_rl.cli.trainable import algorithms_with, trainable
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.evaluation.result import EvaluationResult
 
@@ -49,7 +43,7 @@ def train(command: Train) -> RunFolder:
         FloatingPointError: The training diverged; the last checkpoint is as it was.
         InterruptedTrainingError: The training was interrupted; the message says what is saved.
     """
-    config = run_config(command, find_algorithm(command.algo))
+    config = run_config(command, trainable(command.algo))
     config = replace(config, threads=torch.get_num_threads())
     folder = RunFolder(
         command.out or Path("runs", f"{config.algorithm}-{config.tasks}-seed{config.seed}")
@@ -78,10 +72,10 @@ def _train_locked(
 ) -> None:
     """Train and evaluate, in a folder that no other process writes to."""
     options = _options(command)
+    _check_options(command.algo, options)
     tasks = open_tasks(config)
     resumed = folder if command.resume and folder.checkpoint.exists() else None
     model = make_model(config, tasks, command.device, options=options, resumed=resumed)
-    _check_options(command.algo, options)
     if resumed is not None:
         folder.check_length(config, model.steps_done)
     lock.acquire()
@@ -121,7 +115,7 @@ def evaluate(command: Evaluate) -> EvaluationResult:
     check_device(command.device)
     folder = RunFolder(command.run)
     config = folder.config()
-    model = find_algorithm(config.algorithm).load(folder.checkpoint, device=command.device)
+    model = trainable(config.algorithm).load(folder.checkpoint, device=command.device)
     tasks = open_tasks(config, command.split)
     num_tasks = command.num_tasks
     if num_tasks is None:
@@ -153,7 +147,7 @@ def run_config(command: Train, algorithm: type[TrainableAlgorithm] | None = None
     Raises:
         ValueError: Unknown tasks or settings.
     """
-    algorithm = algorithm or find_algorithm(command.algo)
+    algorithm = algorithm or trainable(command.algo)
     tasks, env_id, shipped = find_settings(command.algo, command.tasks, algorithm.find_tasks)
     env_kwargs = {**algorithm.arguments_in(tasks), **shipped.pop("env", {})}
     policy_kwargs = dict(shipped.pop("policy", {}))
@@ -181,7 +175,7 @@ def open_tasks(config: RunConfig, split: str = "test") -> RunTasks:
     Raises:
         ValueError: Arguments that the tasks do not take.
     """
-    algorithm = find_algorithm(config.algorithm)
+    algorithm = trainable(config.algorithm)
     try:
         opened = algorithm.open_tasks(config.env_id, config.env_kwargs, split)
     except TypeError as error:
@@ -209,7 +203,7 @@ def make_model(
     Raises:
         ValueError: Arguments, tasks or options that do not fit, or a corrupt checkpoint.
     """
-    algorithm = find_algorithm(config.algorithm)
+    algorithm = trainable(config.algorithm)
     if resumed is not None:
         return algorithm.from_run(
             tasks,
@@ -285,7 +279,7 @@ def _options(command: Train) -> frozenset[str]:
 def _check_options(name: str, options: frozenset[str]) -> None:
     """Refuse an option that the algorithm does not have, and name those that have it."""
     for option in options:
-        if not find_algorithm(name).has_option(option):
+        if not trainable(name).has_option(option):
             others = algorithms_with(option, registered_algorithms()[name].kind)
             flag = option.replace("_", "-")
             have = "have" if len(others) > 1 else "has"
@@ -370,7 +364,7 @@ class Validation(BetweenIterations):
         self.num_tasks = num_tasks
         self.tasks = open_tasks(config) if tasks is None else tasks
         if num_points is None:
-            num_points = find_algorithm(config.algorithm).validation_points
+            num_points = trainable(config.algorithm).validation_points
         self.every = max(1, config.total_timesteps // num_points)
         self._began = 0
 

@@ -76,11 +76,7 @@ class DeviceWork:
             ValueError: The learner cannot be compiled, or ``torch.compile`` does not work here.
         """
         if not self.can_compile:
-            from meta_rl.algorithms import algorithms_with
-
-            others = algorithms_with("compile", "few-shot learners").values()
-            names = " and ".join(other.__name__ for other in others)
-            raise ValueError(f"compile is not for {type(self).__name__}: {names} have it")
+            raise ValueError(f"compile is not for {type(self).__name__}, whose updates vary")
         try:
             torch.compile(_add_one, dynamic=False)(torch.zeros(2, device=self.device))
         except Exception as error:  # there are many kinds: no compiler, no headers of Python, ...

@@ -32,7 +32,6 @@ from meta_rl.compute.cuda_graph import options, restore_options, set_rate
 from meta_rl.compute.device_work import DeviceWork
 from meta_rl.compute.finite_state import FiniteState
 from meta_rl.compute.torch_state import set_generator_state
-from meta_rl.few_shot.command_line import OnCommandLine
 from meta_rl.few_shot.data.arrays import as_tensor
 from meta_rl.few_shot.data.checked_inputs import CheckedInputs
 from meta_rl.few_shot.networks.feed_forward import RECIPES, check_sizes_known
@@ -50,7 +49,7 @@ TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 FORMAT = 1
 
 
-class FewShotLearner(CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
+class FewShotLearner(CheckedInputs, DeviceWork, FiniteState, ABC):
     """The base class of few-shot learners.
 
     Meta-training is a loop of :meth:`draw` and :meth:`update`; adaptation does not change the
