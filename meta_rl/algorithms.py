@@ -95,7 +95,7 @@ def algorithms_by_kind() -> dict[str, list[str]]:
     return {kind: sorted(names) for kind, names in kinds.items()}
 
 
-def find_algorithm(name: str) -> type[Any]:
+def find_algorithm(name: str) -> Any:
     """Imports the class of an algorithm.
 
     Raises:

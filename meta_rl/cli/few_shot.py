@@ -129,10 +129,7 @@ class LearnerCommands(_Learner):
         for part in cls.met_parts:
             batch = tasks.source[part].sample_tasks(1, np.random.default_rng(0))
             learner.check_batch(batch.to(learner.device))
-        if "cuda_graph" in options:
-            learner.check_can_record()
-        if "compile" in options:
-            learner.check_can_compile()
+        learner.faster("cuda_graph" in options, "compile" in options)  # refuses what it has not
         return learner
 
     @classmethod

@@ -210,15 +210,17 @@ def annotated_type(owner: Callable[..., Any], name: str) -> Any:
 
     Other arguments may have annotations that only type checkers can read.
     """
-    function: Any = inspect.getattr_static(owner, "__init__") if inspect.isclass(owner) else owner
-    annotations = getattr(function, "__annotations__", {})
-    if name not in annotations:
-        return Any
-    alone = types.SimpleNamespace(__annotations__={name: annotations[name]})
-    try:
-        return get_type_hints(alone, function.__globals__, include_extras=True)[name]
-    except (NameError, AttributeError, TypeError):
-        return Any
+    functions = [vars(one).get("__init__") for one in getattr(owner, "__mro__", [])] or [owner]
+    for function in functions:  # that of a base class, where a class passes the argument on
+        annotations = getattr(function, "__annotations__", {})
+        if name in annotations:
+            alone = types.SimpleNamespace(__annotations__={name: annotations[name]})
+            names = getattr(function, "__globals__", {})
+            try:
+                return get_type_hints(alone, names, include_extras=True)[name]
+            except (NameError, AttributeError, TypeError):
+                return Any
+    return Any
 
 
 def with_schedules(owner: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

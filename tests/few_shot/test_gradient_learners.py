@@ -424,7 +424,7 @@ class TestReptile:
         for plain, fused in zip(*learned, strict=True):
             for name, value in plain.items():
                 assert torch.allclose(value, fused[name], atol=1e-5), name
-        with pytest.raises(ValueError, match="not for FineTune: MAML and Reptile have it"):
+        with pytest.raises(ValueError, match="compile is not for FineTune, whose updates vary"):
             FineTune(mlp(3), device="cpu").learn(blob_split(), 1, compile=True)
         with pytest.raises(ValueError, match="cuda_graph and compile exclude"):
             learner.learn(tasks, 1, compile=True, cuda_graph=True)
