@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pooch
 
 TIMEOUT = 30.0
 """Time without an answer after which a download stops, in seconds."""
@@ -32,9 +32,7 @@ class Source:
 
 def cache_folder() -> Path:
     """Returns the folder of decoded data sets: ``META_RL_CACHE``, or the user's cache folder."""
-    if os.environ.get("META_RL_CACHE"):
-        return Path(os.environ["META_RL_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meta_rl"
+    return Path(os.environ.get("META_RL_CACHE") or pooch.os_cache("meta_rl"))
 
 
 def data_roots(root: str | Path | None) -> list[Path]:
@@ -66,37 +64,16 @@ def obtain(source: Source, root: str | Path | None = None, download: bool = True
     why = "it was not downloaded (download=False)"
     if download:
         try:
-            return _download(source, places[0])
+            path, name = places[0].parent, places[0].name
+            downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
+            pooch.retrieve(source.url, source.digest, name, path, downloader=downloader)
+            return places[0]
         except OSError as error:
             why = f"it could not be downloaded: {error}"
     raise FileNotFoundError(
         f"no {source.path}: looked for {', '.join(map(str, places))}, and {why}. Download "
         f"{source.url} to one of these, or set META_RL_DATA to the folder that holds {source.path}"
     )
-
-
-def _download(source: Source, place: Path) -> Path:
-    """Downloads and checks a file, and moves it into place only when it is complete."""
-    algorithm, _, expected = source.digest.partition(":")
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        with (
-            urllib.request.urlopen(source.url, timeout=TIMEOUT) as answer,
-            unfinished.open("wb") as file,
-        ):
-            while block := answer.read(1 << 20):
-                digest.update(block)
-                file.write(block)
-        if digest.hexdigest() != expected:
-            raise ValueError(
-                f"{source.url} has changed: {algorithm} {digest.hexdigest()}, expected {expected}"
-            )
-        unfinished.replace(place)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return place
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
