@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.tasks import SampledTasks, Tasks, UniformTasks, check_count, held_out_split
+from meta_rl.vector.streams import Draws
 
 NUM_TEST_TASKS = 1000
 
@@ -25,50 +26,13 @@ class BanditState(NamedTuple):
 
 
 class _Bandit(TaskFuncEnv):
-    """Base class of bandits: arms, a count of pulls, and a constant observation."""
-
-    horizon_is_terminal = True
-    adaptation_unit = "step"
-
-    def __init__(self, num_arms: int, horizon: int) -> None:
-        super().__init__()
-        self.num_arms = check_count("num_arms", num_arms)
-        self.horizon = check_count("horizon", horizon)
-        self.observation_space = spaces.Discrete(1)
-        self.action_space = spaces.Discrete(self.num_arms)
-
-    def initial(self, rng: np.random.Generator, params: Tasks) -> BanditState:
-        """Returns a state without pulls."""
-        return BanditState(np.zeros(len(params), dtype=np.int64))
-
-    def transition(
-        self, state: BanditState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> BanditState:
-        """Counts the pull."""
-        return BanditState(state.pulls + 1)
-
-    def observation(self, state: BanditState, rng: np.random.Generator, params: Tasks) -> Any:
-        """Returns 0: there is nothing to see."""
-        return np.zeros_like(state.pulls)
-
-
-class BernoulliBandit(_Bandit):
-    """Bernoulli multi-armed bandit.
-
-    ## Description
-    Each arm pays 1 with its own probability and 0 otherwise. The task, which the agent does not
-    see, is the vector of these probabilities. An episode is a whole trial of ``horizon`` pulls (the
-    RL² paper counts each pull as an episode of one step). Source: Duan et al., "RL²: Fast
-    Reinforcement Learning via Slow Reinforcement Learning", 2016, section 3.1.
+    """Base class of bandits: arms, a count of pulls, and a constant observation.
 
     ## Action Space
     ``Discrete(num_arms)``: the arm to pull.
 
     ## Observation Space
     ``Discrete(1)``: always 0. The agent has only its own actions and rewards to learn from.
-
-    ## Rewards
-    The reward is 1 with the arm's probability, otherwise 0: info ``reward_pull``.
 
     ## Starting State
     No pull has been made.
@@ -82,15 +46,51 @@ class BernoulliBandit(_Bandit):
     | ``num_arms`` | 10 | number of arms, k |
     | ``horizon`` | 10 | number of pulls in a trial, n |
 
-    ## Task distribution
-    ``Box(0, 1, (num_arms,))``: the arms' probabilities, independent and uniform. Validation and
-    test are fixed, seeded lists of 1,000 bandits each.
-
     ## Adaptation
     The agent adapts after every pull; a trial is one episode.
 
     ## Version History
     * v0: initial.
+    """
+
+    horizon_is_terminal = True
+    adaptation_unit = "step"
+
+    def __init__(self, num_arms: int, horizon: int) -> None:
+        super().__init__()
+        self.num_arms = check_count("num_arms", num_arms)
+        self.horizon = check_count("horizon", horizon)
+        self.observation_space = spaces.Discrete(1)
+        self.action_space = spaces.Discrete(self.num_arms)
+
+    def initial(self, rng: Draws, params: Tasks) -> BanditState:
+        """Returns a state without pulls."""
+        return BanditState(np.zeros(len(params), dtype=np.int64))
+
+    def transition(self, state: BanditState, action: Any, rng: Draws, params: Tasks) -> BanditState:
+        """Counts the pull."""
+        return BanditState(state.pulls + 1)
+
+    def observation(self, state: BanditState, rng: Draws, params: Tasks) -> Any:
+        """Returns 0: there is nothing to see."""
+        return np.zeros_like(state.pulls)
+
+
+class BernoulliBandit(_Bandit):
+    """Bernoulli multi-armed bandit.
+
+    ## Description
+    Each arm pays 1 with its own probability and 0 otherwise. The task, which the agent does not
+    see, is the vector of these probabilities. An episode is a whole trial of ``horizon`` pulls (the
+    RL² paper counts each pull as an episode of one step). Source: Duan et al., "RL²: Fast
+    Reinforcement Learning via Slow Reinforcement Learning", 2016, section 3.1.
+
+    ## Rewards
+    The reward is 1 with the arm's probability, otherwise 0: info ``reward_pull``.
+
+    ## Task distribution
+    ``Box(0, 1, (num_arms,))``: the arms' probabilities, independent and uniform. Validation and
+    test are fixed, seeded lists of 1,000 bandits each.
     """
 
     def __init__(self, num_arms: int = 10, horizon: int = 10) -> None:
@@ -99,12 +99,7 @@ class BernoulliBandit(_Bandit):
         self.task_split = held_out_split(UniformTasks(space), num_test=NUM_TEST_TASKS, seed=2016)
 
     def reward_terms(
-        self,
-        state: BanditState,
-        action: Any,
-        next_state: BanditState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: BanditState, action: Any, next_state: BanditState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Draws the reward of the arm that was pulled, from a numpy generator."""
         pays = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
@@ -119,39 +114,19 @@ class GaussianBandit(_Bandit):
     which the agent does not see, is the vector of means. Thompson sampling and UCB are exact here,
     with conjugate priors, so that the family is a check with real-valued rewards.
 
-    ## Action Space
-    ``Discrete(num_arms)``: the arm to pull.
-
-    ## Observation Space
-    ``Discrete(1)``: always 0.
-
     ## Rewards
     The reward is normal with the arm's mean and standard deviation ``reward_std``: info
     ``reward_pull``.
 
-    ## Starting State
-    No pull has been made.
-
-    ## Episode End
-    The episode is *terminated* after ``horizon`` pulls: the budget is part of the problem.
-
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``num_arms`` | 10 | number of arms |
-    | ``horizon`` | 10 | number of pulls in a trial |
     | ``mean_std`` | 1.0 | standard deviation of the arms' means (their mean is 0) |
     | ``reward_std`` | 1.0 | standard deviation of a reward around its arm's mean |
 
     ## Task distribution
     ``Box(-inf, inf, (num_arms,))``: the arms' means, independent and normal. Validation and test
     are fixed, seeded lists of 1,000 bandits each; ``ood`` doubles ``mean_std``.
-
-    ## Adaptation
-    The agent adapts after every pull; a trial is one episode.
-
-    ## Version History
-    * v0: initial.
     """
 
     def __init__(
@@ -174,12 +149,7 @@ class GaussianBandit(_Bandit):
         self.task_split = held_out_split(train, num_test=NUM_TEST_TASKS, seed=2016, ood=ood)
 
     def reward_terms(
-        self,
-        state: BanditState,
-        action: Any,
-        next_state: BanditState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: BanditState, action: Any, next_state: BanditState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Draws the reward of the arm that was pulled, from a numpy generator."""
         means = np.take_along_axis(params, action[:, None], axis=1)[:, 0]

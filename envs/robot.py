@@ -23,6 +23,7 @@ from meta_rl.tasks import (
     check_count,
     count_tasks,
 )
+from meta_rl.vector.streams import Draws
 
 Range = tuple[float, float]
 
@@ -45,20 +46,31 @@ class Robot(TaskFuncEnv):
     Args:
         xml_file: Model file that Gymnasium ships, or a path.
         frame_skip: Number of calls of ``mj_step`` in one step of the environment.
-        horizon: Number of steps in an episode (default: 200).
         reset_noise_scale: Scale of the noise on the model's own first state, from 0 on.
-        exclude_current_positions_from_observation: Whether to leave out the coordinates of the root
-            that the physics do not depend on.
-        nthread: Number of threads that step the batch (default: all cores).
-        width: Width of a rendered frame or a window, in pixels.
-        height: Height of a rendered frame or a window, in pixels.
         sensors: Sensors that are compiled into the model for :attr:`RobotState.sensors`.
 
     Raises:
         ValueError: An argument is outside its range; the message says which.
+
+    ## Episode End
+    The episode is *truncated* after ``horizon`` steps; never terminated.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
+
+    ## Adaptation
+    The agent adapts after every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    episodes_per_trial = 2
     num_excluded_positions = 1
     gaussian_velocity_noise = False
     velocity_limit = math.inf
@@ -99,7 +111,7 @@ class Robot(TaskFuncEnv):
         self.height = check_count("height", height)
         self._camera: RobotCamera | None = None
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
+    def initial(self, rng: Draws, params: Tasks) -> RobotState:
         """Returns the model's own first state with noise as Gymnasium draws it."""
         model, scale = self.batch.model, self.reset_noise_scale
         num = count_tasks(params)
@@ -115,9 +127,7 @@ class Robot(TaskFuncEnv):
         physics = self.batch.physics(qpos, qvel)
         return RobotState(physics, self.batch.sense(physics))
 
-    def transition(
-        self, state: RobotState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> RobotState:
+    def transition(self, state: RobotState, action: Any, rng: Draws, params: Tasks) -> RobotState:
         """Takes ``frame_skip`` steps of MuJoCo, natively for the whole batch."""
         control, models = self.control(action, params), self.models(params)
         physics = self.batch.step(state.physics, control, models)
@@ -131,7 +141,7 @@ class Robot(TaskFuncEnv):
         """Returns one ``MjModel`` per sub-environment, where the dynamics depend on the task."""
         return None
 
-    def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: RobotState, rng: Draws, params: Tasks) -> Any:
         """Returns positions (without the excluded ones) and clipped velocities, ``[N, ...]``."""
         xp = array_namespace(state.physics)
         velocities = self.qvel(state).clip(-self.velocity_limit, self.velocity_limit)
@@ -215,11 +225,18 @@ class FallingRobot(Robot):
     """Base class of robots that may fall, are rewarded for being healthy, and may end the episode.
 
     Args:
-        healthy_reward: Reward for every step that ends in a healthy state, from 0 on.
-        terminate_when_unhealthy: Whether an unhealthy state ends the episode.
         healthy_z_range: Range of healthy heights of the root, in m.
         ctrl_cost_weight: Weight of the squared actions, from 0 on.
-        **robot: Arguments of :class:`Robot`.
+        **robot: Arguments of :class:`Robot`, and those below.
+
+    ## Episode End
+    The episode is *terminated* when the robot is unhealthy; *truncated* after ``horizon`` steps.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
+    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
     """
 
     def __init__(
@@ -241,7 +258,7 @@ class FallingRobot(Robot):
         """Returns which robots have not fallen, bool ``[N]``."""
         raise NotImplementedError
 
-    def terminal(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
+    def terminal(self, state: RobotState, rng: Draws, params: Tasks) -> Any:
         """Returns whether the robot is unhealthy and ``terminate_when_unhealthy`` is set."""
         return self.terminate_when_unhealthy & ~self.is_healthy(state)
 
@@ -251,6 +268,31 @@ class FallingRobot(Robot):
             "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
             "reward_survive": self.healthy_reward * self.is_healthy(next_state),
         }
+
+
+class TwoDirections(Robot):
+    """Base class of robots whose task is to run forward or backward along x.
+
+    ## Task distribution
+    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), and no other value. There are only two
+    tasks: validation and test equal train, as in all the sources.
+    """
+
+    def __init__(self, **robot: Any) -> None:
+        super().__init__(**robot)
+        both = FiniteTasks(spaces.Box(-1.0, 1.0, (1,), np.float64), [[-1.0], [1.0]])
+        self.task_split = TaskSplit(train=both, validation=both, test=both)
+
+    def check_tasks(self, tasks: Tasks) -> None:
+        """Refuses directions other than -1 and +1."""
+        wrong = np.abs(tasks[:, 0]) != 1.0
+        if wrong.any():
+            task = int(np.argmax(wrong))
+            raise ValueError(f"task {task} has to be -1 or +1, got {tasks[task]}")
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """Returns the direction as an arrow."""
+        return along_x(params)
 
 
 def control_cost(weight: float, action: Any) -> Any:
@@ -359,24 +401,6 @@ def angle_split(*, num_train: int | None, num_test: int, seed: int) -> TaskSplit
     space = spaces.Box(0.0, 2 * np.pi, (1,), np.float64)
     tasks = SampledTasks(space, partial(_uniform, 0.0, 2 * np.pi))
     return listed_split(tasks, num_train=num_train, num_test=num_test, seed=seed)
-
-
-def two_directions_split() -> TaskSplit:
-    """Returns a split whose parts all are backward (-1) and forward (+1), ``Box(-1, 1, (1,))``."""
-    both = FiniteTasks(spaces.Box(-1.0, 1.0, (1,), np.float64), [[-1.0], [1.0]])
-    return TaskSplit(train=both, validation=both, test=both)
-
-
-def check_two_directions(tasks: Tasks) -> None:
-    """Refuses directions other than -1 and +1.
-
-    Raises:
-        ValueError: A direction is another; the message names the first.
-    """
-    wrong = np.abs(tasks[:, 0]) != 1.0
-    if wrong.any():
-        task = int(np.argmax(wrong))
-        raise ValueError(f"task {task} has to be -1 or +1, got {tasks[task]}")
 
 
 def uniform_on_ring(inner: float, outer: float) -> Callable[..., np.ndarray]:

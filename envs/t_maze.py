@@ -11,6 +11,7 @@ from gymnasium import spaces
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
+from meta_rl.vector.streams import Draws
 
 from .grid_navigation import steps
 
@@ -120,7 +121,7 @@ class TMaze(TaskFuncEnv):
             task = int(np.argmax(tasks[:, 0] == 0))
             raise ValueError(f"task {task}: the side has to be -1 or 1, got 0")
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> MazeState:
+    def initial(self, rng: Draws, params: Tasks) -> MazeState:
         """Returns states at the start, which shows the cue if the cue is there."""
         num = len(params)
         position = np.zeros((num, 2), dtype=np.int64)
@@ -128,9 +129,7 @@ class TMaze(TaskFuncEnv):
         shown = position[:, 0] == 0
         return MazeState(position, np.zeros(num, dtype=np.int64), shown, shown)
 
-    def transition(
-        self, state: MazeState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> MazeState:
+    def transition(self, state: MazeState, action: Any, rng: Draws, params: Tasks) -> MazeState:
         """Moves by one cell within the corridor and both sides of its junction."""
         xp = array_namespace(state.position)
         target = state.position + steps(MOVES, action)
@@ -141,7 +140,7 @@ class TMaze(TaskFuncEnv):
         shown = (position[:, 0] == 0) & ~state.cue_gone
         return MazeState(position, state.steps + 1, shown, state.cue_gone | shown)
 
-    def observation(self, state: MazeState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: MazeState, rng: Draws, params: Tasks) -> Any:
         """Returns x (or whether it is the junction's), y and the cue."""
         x, y = state.position[:, 0], state.position[:, 1]
         xp = array_namespace(state.position)
@@ -150,12 +149,7 @@ class TMaze(TaskFuncEnv):
         return xp.astype(xp.stack([where, y, cue], axis=1), xp.float32)
 
     def reward_terms(
-        self,
-        state: MazeState,
-        action: Any,
-        next_state: MazeState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: MazeState, action: Any, next_state: MazeState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns the reward for the right side at the end, and the penalty for lagging behind."""
         last = next_state.steps >= self.horizon

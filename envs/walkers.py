@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from meta_rl.tasks import Tasks
+from meta_rl.vector.streams import Draws
 
 from .robot import (
     FallingRobot,
@@ -22,7 +21,30 @@ from .robot import (
 
 
 class Walker2d(FallingRobot):
-    """Base class of Gymnasium's Walker2d; a family adds the tasks."""
+    """Base class of Gymnasium's Walker2d; a family adds the tasks.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, clipped to [-10, 10], as in
+    Walker2d-v5.
+
+    ## Starting State
+    The start of Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
+    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
+    | ``healthy_z_range`` | (0.8, 2.0) | range of healthy heights of the torso, in m |
+    | ``healthy_angle_range`` | (-1.0, 1.0) | range of healthy angles of the torso, in radians |
+    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
+    | ``xml_file`` | "walker2d_v5.xml" | file of the MuJoCo model |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    """
 
     velocity_limit = 10.0
 
@@ -40,7 +62,31 @@ class Walker2d(FallingRobot):
 
 
 class Hopper(FallingRobot):
-    """Base class of Gymnasium's Hopper; a family adds the tasks."""
+    """Base class of Gymnasium's Hopper; a family adds the tasks.
+
+    ## Action Space
+    ``Box(-1, 1, (3,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (11,))``: 5 positions (without x) and 6 velocities, clipped to [-10, 10], as in
+    Hopper-v5.
+
+    ## Starting State
+    The start of Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
+    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
+    | ``healthy_state_range`` | (-100, 100) | range of healthy angles and velocities |
+    | ``healthy_z_range`` | (0.7, inf) | range of healthy heights of the torso, in m |
+    | ``healthy_angle_range`` | (-0.2, 0.2) | range of healthy angles of the torso, in radians |
+    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
+    | ``xml_file`` | "hopper.xml" | file of the MuJoCo model |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    """
 
     velocity_limit = 10.0
 
@@ -71,9 +117,21 @@ class Hopper(FallingRobot):
 
 
 class _GoalVelocity(FallingRobot):
-    """Base class of robots whose task is a goal velocity."""
+    """Base class of robots whose task is a goal velocity.
 
-    episodes_per_trial = 2
+    ## Rewards
+    * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
+      over dt, in m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+    * ``reward_survive``: ``healthy_reward`` while healthy.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
+    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
+    """
+
     split_seed: int
 
     def __init__(
@@ -94,12 +152,7 @@ class _GoalVelocity(FallingRobot):
         return along_x(0.5 * params)
 
     def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns distance from the goal velocity, control cost, and reward for not falling."""
         miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
@@ -115,54 +168,15 @@ class Walker2dVel(_GoalVelocity, Walker2d):
     paper's definition is the standard; the reward is HalfCheetahVel's distance from the goal
     velocity, with the reward for not falling and the control cost of Walker2d-v5.
 
-    ## Action Space
-    ``Box(-1, 1, (6,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, clipped to [-10, 10], as in
-    Walker2d-v5.
-
-    ## Rewards
-    * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
-      over dt, in m/s.
-    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
-    * ``reward_survive``: ``healthy_reward`` while healthy.
-
-    ## Starting State
-    The start of Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
-
-    ## Episode End
-    The episode is *terminated* when the walker is unhealthy; *truncated* after ``horizon`` steps.
-
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
-    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
-    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
-    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
-    | ``healthy_z_range`` | (0.8, 2.0) | range of healthy heights of the torso, in m |
-    | ``healthy_angle_range`` | (-1.0, 1.0) | range of healthy angles of the torso, in radians |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
-    | ``xml_file`` | "walker2d_v5.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists:
     100 for training, 30 for test and 30 for validation. ``ood`` is uniform over a third of the
     range's width above it: [3, 4].
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     split_seed = 2022
@@ -179,55 +193,15 @@ class HopperVel(_GoalVelocity, Hopper):
     definition is the standard; the reward is HalfCheetahVel's distance from the goal velocity, with
     the reward for not falling and the control cost of Hopper-v5.
 
-    ## Action Space
-    ``Box(-1, 1, (3,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (11,))``: 5 positions (without x) and 6 velocities, clipped to [-10, 10], as in
-    Hopper-v5.
-
-    ## Rewards
-    * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
-      over dt, in m/s.
-    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
-    * ``reward_survive``: ``healthy_reward`` while healthy.
-
-    ## Starting State
-    The start of Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
-
-    ## Episode End
-    The episode is *terminated* when the hopper is unhealthy; *truncated* after ``horizon`` steps.
-
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``goal_velocity_range`` | (0, 2) | range of the goals, in m/s |
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
-    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
-    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
-    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
-    | ``healthy_state_range`` | (-100, 100) | range of healthy angles and velocities |
-    | ``healthy_z_range`` | (0.7, inf) | range of healthy heights of the torso, in m |
-    | ``healthy_angle_range`` | (-0.2, 0.2) | range of healthy angles of the torso, in radians |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
-    | ``xml_file`` | "hopper.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 2.667, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded
     lists: 100 for training, 30 for test and 30 for validation. ``ood`` is uniform over a third of
     the range's width above it: [2, 2.667].
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     split_seed = 2023

@@ -7,6 +7,7 @@ it. The contract is in docs/environments.md.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +18,12 @@ from gymnasium.experimental.functional import FuncEnv
 from meta_rl.rendering.window import PictureWindow, Window
 from meta_rl.tasks import Tasks, TaskSplit, count_tasks
 from meta_rl.vector.streams import Draws
+
+SECTIONS = (
+    *("Description", "Action Space", "Observation Space", "Rewards", "Starting State"),
+    *("Episode End", "Arguments", "Task distribution", "Adaptation", "Version History"),
+)
+"""Titles of the sections of a family's docstring, in their order."""
 
 
 class TaskFuncEnv(FuncEnv):
@@ -54,6 +61,11 @@ class TaskFuncEnv(FuncEnv):
     episodes_per_trial: int = 1
     adaptation_unit: Literal["episode", "step"] = "episode"
     steps_on_threads: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Completes the docstring with sections (``## Action Space``) of the base classes."""
+        super().__init_subclass__(**kwargs)
+        complete_docstring(cls)
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,3 +125,44 @@ class TaskFuncEnv(FuncEnv):
 
     def close(self) -> None:
         """Releases the definition's resources, such as threads and windows."""
+
+
+def complete_docstring(family: type) -> None:
+    """Adds the sections that a family's docstring leaves out from the docstrings of its bases.
+
+    A section begins with a line such as ``## Action Space``. Rows of a base's table of arguments
+    follow those of the family, whose own row for an argument replaces that of the base.
+
+    Args:
+        family: Class whose ``__doc__`` is completed.
+    """
+    if not family.__doc__ or "## " not in family.__doc__:
+        return
+    summary, sections = _sections(family)
+    for base in family.__mro__[1:]:
+        for title, text in _sections(base)[1].items():
+            own = sections.setdefault(title, text)
+            if title == "Arguments" and own.startswith("|"):
+                sections[title] = _joined_tables(own, text)
+    order = sorted(sections, key=lambda title: [*SECTIONS, title].index(title))
+    parts = [f"## {title}\n{sections[title]}" for title in order]
+    family.__doc__ = "\n\n".join([summary, *parts])
+
+
+def _sections(owner: type) -> tuple[str, dict[str, str]]:
+    """Returns the text before the first section of a docstring, and the sections by title."""
+    before, *parts = inspect.cleandoc(vars(owner).get("__doc__") or "").split("\n## ")
+    split = (part.partition("\n") for part in parts)
+    return before.strip(), {title: text.strip() for title, _, text in split}
+
+
+def _joined_tables(own: str, inherited: str) -> str:
+    """Returns the rows of one table that the other lacks, and then the other's rows."""
+    head, line, *rows = own.splitlines()
+    mine, theirs = (
+        {row.split("|")[1]: row for row in table} for table in (rows, inherited.splitlines()[2:])
+    )
+    new = [row for name, row in mine.items() if name not in theirs]
+    return "\n".join(
+        [head, line, *new, *(theirs | {k: mine[k] for k in theirs if k in mine}).values()]
+    )
