@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from meta_rl.tasks import check_count
+from meta_rl.arguments import check_count
 
 MAX_HORIZON = 500
 """Longest trial with a table of Gittins indices, in pulls: 84 MB and about 10 seconds."""
@@ -95,9 +95,7 @@ def finite_horizon_gittins(horizon: int) -> GittinsTable:
     Raises:
         ValueError: The horizon is out of range.
     """
-    horizon = check_count("horizon", horizon)
-    if horizon > MAX_HORIZON:
-        raise ValueError(f"horizon must be at most {MAX_HORIZON}, got {horizon}")
+    horizon = check_count("horizon", horizon, most=MAX_HORIZON)
     grid = _retirement_rewards(horizon)
     counts = np.arange(horizon + 1)
     # V by successes, failures and lambda; each m overwrites the values of m - 1 that it has read.

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from meta_rl.arguments import check_count
 from meta_rl.rollout import Rollout
-from meta_rl.tasks import check_count
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 from .navigation import GRID_MOVES, grid_action

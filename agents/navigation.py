@@ -10,41 +10,17 @@ Shapes: N tasks, T steps of an episode.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from meta_rl.rollout import Rollout
+from .oracle import Oracle
 
 GRID_MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
 """Displacements of the grid families' actions in x and y: stay, up, right, down, left."""
 
 MAX_STEP = 0.1
 """Distance that an action of 1 moves a point along its axis."""
-
-
-class _Oracle(ABC):
-    """Base class of oracles, whose state depends on the tasks alone."""
-
-    @abstractmethod
-    def adapt_to_tasks(self, tasks: Any) -> Any:
-        """Returns what the oracle knows about the tasks; leaves have a leading task axis."""
-
-    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
-        """Returns the state as it is: there is nothing left to learn.
-
-        Raises:
-            ValueError: There is no state, so that the oracle does not know the tasks.
-        """
-        return self._require_state(state)
-
-    def _require_state(self, state: Any) -> Any:
-        if state is None:
-            raise ValueError(
-                f"{type(self).__name__} needs to be told the tasks: state = adapt_to_tasks(tasks)"
-            )
-        return state
 
 
 class PointTask(NamedTuple):
@@ -59,7 +35,7 @@ class PointTask(NamedTuple):
     wind: np.ndarray
 
 
-class PointOracle(_Oracle):
+class PointOracle(Oracle):
     """Oracle that moves to the goal as fast as both axes allow, and then stays.
 
     It is for ``PointNavigation``, ``PointRobot`` and ``SparsePointNavigation``.
@@ -86,7 +62,7 @@ class PointOracle(_Oracle):
         Raises:
             ValueError: There is no state.
         """
-        state = self._require_state(state)
+        state = self.require_state(state)
         move = (state.goal - np.asarray(observation, dtype=np.float64) - state.wind) / MAX_STEP
         return np.clip(move, -1.0, 1.0).astype(np.float32), state
 
@@ -180,7 +156,7 @@ class GridTask(NamedTuple):
     has_key: np.ndarray
 
 
-class GridOracle(_Oracle):
+class GridOracle(Oracle):
     """Oracle of ``GridNavigation`` and ``DarkRoom``: takes a shortest path and stays on the goal.
 
     Args:
@@ -215,7 +191,7 @@ class GridOracle(_Oracle):
         Raises:
             ValueError: There is no state.
         """
-        state = self._require_state(state)
+        state = self.require_state(state)
         target = np.where(state.has_key[:, None], state.goal, state.key)
         return grid_action(self._cells(observation), target), state
 
@@ -264,7 +240,7 @@ class KeyToDoorOracle(GridOracle):
         Raises:
             ValueError: There is no state.
         """
-        state = self._require_state(state)
+        state = self.require_state(state)
         # A step that ends on the key takes it; starting there does not.
         at_key = (self._cells(observation) == state.key).all(axis=1)
         has_key = state.has_key | at_key
@@ -283,7 +259,7 @@ class SideTask(NamedTuple):
     side: np.ndarray
 
 
-class TMazeOracle(_Oracle):
+class TMazeOracle(Oracle):
     """Oracle of ``TMaze``: goes right to the junction, then to the goal's side.
 
     It earns ``goal_reward``.
@@ -313,7 +289,7 @@ class TMazeOracle(_Oracle):
         Raises:
             ValueError: There is no state.
         """
-        state = self._require_state(state)
+        state = self.require_state(state)
         at_junction = np.asarray(observation)[:, 0] >= self.junction
         turn = np.where(state.side > 0, self.UP, self.DOWN)
         return np.where(at_junction, turn, self.RIGHT), state

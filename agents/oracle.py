@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +28,31 @@ class Predictor(Protocol):
         """Returns actions, and a state that is not used."""
 
 
-class TaskConditionedOracle:
+class Oracle(ABC):
+    """Base class of oracles, whose state holds what they know about the tasks."""
+
+    @abstractmethod
+    def adapt_to_tasks(self, tasks: Any) -> Any:
+        """Returns what the oracle knows about the tasks; leaves have a leading task axis."""
+
+    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
+        """Returns the state as it is: there is nothing left to learn.
+
+        Raises:
+            ValueError: There is no state, so that the oracle does not know the tasks.
+        """
+        return self.require_state(state)
+
+    def require_state(self, state: Any) -> Any:
+        """Returns the state, and raises a ``ValueError`` if there is none."""
+        if state is None:
+            raise ValueError(
+                f"{type(self).__name__} needs to be told the tasks: state = adapt_to_tasks(tasks)"
+            )
+        return state
+
+
+class TaskConditionedOracle(Oracle):
     """Oracle: a policy that is told the task, where learners have to infer it.
 
     It can represent the behaviour of any learner after adaptation. It is an upper bound only if it
@@ -73,10 +98,6 @@ class TaskConditionedOracle:
         """Returns the tasks as flat vectors, ``[N, K]``, which are the agent's state."""
         return self.encoder.encoded(tasks)
 
-    def adapt(self, rollout: Rollout, state: np.ndarray) -> np.ndarray:
-        """Returns the state as it is: there is nothing left to learn."""
-        return state
-
     def predict(
         self,
         observation: Any,
@@ -95,8 +116,7 @@ class TaskConditionedOracle:
         Raises:
             ValueError: There is no state, or the agent was trained on other observations.
         """
-        if state is None:
-            raise ValueError("an oracle has to be told the tasks: state = adapt_to_tasks(tasks)")
+        state = self.require_state(state)
         if self.encode_obs is not None:
             observation = self.encode_obs.encoded(observation)
         elif isinstance(observation, dict):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
+from meta_rl.arguments import check_number
 from meta_rl.tasks import SampledTasks, Tasks
 from meta_rl.vector.streams import Draws
 
@@ -17,7 +18,6 @@ from .robot import (
     TwoDirections,
     along_x,
     angle_split,
-    check_weight,
     directions,
     in_plane,
     listed_split,
@@ -231,7 +231,7 @@ class AntGoal(_Ant):
         standing = {"healthy_reward": 0.0, "terminate_when_unhealthy": False}
         seen = {"exclude_current_positions_from_observation": False}
         super().__init__(**{**standing, **seen, "ctrl_cost_weight": 0.1, **robot})
-        radius = check_weight("goal_radius", goal_radius)
+        radius = check_number("goal_radius", goal_radius, least=0.0)
         outer = radius * 4 / 3
         space = spaces.Box(-outer, outer, (2,), np.float64)
         self.task_split = listed_split(

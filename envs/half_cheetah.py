@@ -8,6 +8,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from gymnasium import spaces
 
+from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
 from meta_rl.vector.streams import Draws
 
@@ -17,7 +18,6 @@ from .robot import (
     RobotState,
     TwoDirections,
     along_x,
-    check_weight,
     control_cost,
     velocity_split,
 )
@@ -60,8 +60,10 @@ class _HalfCheetah(Robot):
     ) -> None:
         defaults = {"xml_file": "half_cheetah.xml", "frame_skip": 5, "reset_noise_scale": 0.1}
         super().__init__(**{**defaults, **robot})
-        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
-        self.ctrl_cost_weight = check_weight("ctrl_cost_weight", ctrl_cost_weight)
+        self.forward_reward_weight = check_number(
+            "forward_reward_weight", forward_reward_weight, least=0.0
+        )
+        self.ctrl_cost_weight = check_number("ctrl_cost_weight", ctrl_cost_weight, least=0.0)
 
 
 class HalfCheetahVel(_HalfCheetah):

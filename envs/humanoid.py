@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import mujoco
 
+from meta_rl.arguments import check_number
 from meta_rl.tasks import Tasks
 from meta_rl.vector.streams import Draws
 
@@ -13,7 +14,6 @@ from .robot import (
     FallingRobot,
     RobotState,
     angle_split,
-    check_weight,
     directions,
     in_plane,
     is_within,
@@ -83,7 +83,9 @@ class HumanoidDir(FallingRobot):
         healthy = {"healthy_reward": 5.0, "healthy_z_range": (1.0, 2.0), "ctrl_cost_weight": 0.1}
         centre_of_mass = (mujoco.mjtSensor.mjSENS_SUBTREECOM, mujoco.mjtObj.mjOBJ_BODY, "torso")
         super().__init__(**{**defaults, **healthy, **robot, "sensors": [centre_of_mass]})
-        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
+        self.forward_reward_weight = check_number(
+            "forward_reward_weight", forward_reward_weight, least=0.0
+        )
         self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2024)
 
     def velocity(self, state: RobotState, next_state: RobotState) -> Any:

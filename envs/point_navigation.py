@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from gymnasium import spaces
 
+from meta_rl.arguments import check_number
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit, check_count
@@ -135,18 +135,6 @@ def _square(num: int, rng: np.random.Generator, half: float) -> np.ndarray:
     return rng.uniform(-half, half, (num, 2))
 
 
-def check_positive(name: str, value: float) -> float:
-    """Returns ``value`` as a ``float``.
-
-    Raises:
-        ValueError: It is not a finite number above 0.
-    """
-    value = float(value)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} has to be a finite number above 0, got {value}")
-    return value
-
-
 class PointNavigation(PlanarPoint):
     """Point navigation of the MAML paper.
 
@@ -195,8 +183,8 @@ class PointNavigation(PlanarPoint):
         goal_tolerance: float = 0.01,
     ) -> None:
         super().__init__(horizon, episodes_per_trial, reach=MAX_STEP * (horizon + 1))
-        goal_range = check_positive("goal_range", goal_range)
-        self.goal_tolerance = check_positive("goal_tolerance", goal_tolerance)
+        goal_range = check_number("goal_range", goal_range, above=0.0)
+        self.goal_tolerance = check_number("goal_tolerance", goal_tolerance, above=0.0)
         space = spaces.Box(-2 * goal_range, 2 * goal_range, (2,), np.float64)
         train = SampledTasks(space, partial(_square, half=goal_range))
         # The published list was drawn by numpy's legacy generator.

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from meta_rl.arguments import check_number
 from meta_rl.physics.batch import ModelPerTask, MujocoBatch
 from meta_rl.tasks import SampledTasks, Tasks, TaskSplit
 from meta_rl.vector.streams import Draws
 
-from .robot import FallingRobot, RobotState, check_weight, listed_split
+from .robot import FallingRobot, RobotState, listed_split
 from .walkers import Hopper, Walker2d
 
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}
@@ -53,7 +54,9 @@ class _RandomDynamics(FallingRobot):
         **robot: Any,
     ) -> None:
         super().__init__(**{"frame_skip": 8, **robot})
-        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
+        self.forward_reward_weight = check_number(
+            "forward_reward_weight", forward_reward_weight, least=0.0
+        )
         self.physically_consistent = physically_consistent
         self._models = ModelPerTask(
             self.batch.model, VARIED, lists_contacts=self.batch.lists_contacts
@@ -121,7 +124,7 @@ class HopperRandParams(_RandomDynamics, Hopper):
 def _dynamics_split(
     batch: MujocoBatch, limit: float, physically_consistent: bool, num_train: int | None
 ) -> TaskSplit:
-    limit = check_weight("log_scale_limit", limit)
+    limit = check_number("log_scale_limit", limit, least=0.0)
     beyond = limit * 4 / 3
     shapes = {name: getattr(batch.model, name)[index].shape for name, index in VARIED.items()}
     if physically_consistent:

@@ -11,6 +11,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from gymnasium import spaces
 
+from meta_rl.arguments import check_number
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.physics.batch import MujocoBatch, Sensor
 from meta_rl.rendering.mujoco_picture import RobotCamera, RobotWindow, Scene
@@ -96,7 +97,7 @@ class Robot(TaskFuncEnv):
     ) -> None:
         super().__init__()
         self.horizon = check_count("horizon", horizon)
-        self.reset_noise_scale = check_weight("reset_noise_scale", reset_noise_scale)
+        self.reset_noise_scale = check_number("reset_noise_scale", reset_noise_scale, least=0.0)
         self.exclude_current_positions_from_observation = exclude_current_positions_from_observation
         self.batch = MujocoBatch(xml_file, frame_skip, nthread=nthread, sensors=sensors)
         self.steps_on_threads = self.batch.nthread > 1
@@ -249,9 +250,9 @@ class FallingRobot(Robot):
         **robot: Any,
     ) -> None:
         super().__init__(**robot)
-        self.healthy_reward = check_weight("healthy_reward", healthy_reward)
+        self.healthy_reward = check_number("healthy_reward", healthy_reward, least=0.0)
         self.healthy_z_range = check_range("healthy_z_range", healthy_z_range)
-        self.ctrl_cost_weight = check_weight("ctrl_cost_weight", ctrl_cost_weight)
+        self.ctrl_cost_weight = check_number("ctrl_cost_weight", ctrl_cost_weight, least=0.0)
         self.terminate_when_unhealthy = terminate_when_unhealthy
 
     def is_healthy(self, state: RobotState) -> Any:
@@ -323,17 +324,6 @@ def in_plane(vectors: Any, height: float = 0.0) -> Any:
     """Appends a height in m to vectors in the plane, ``[N, 2]``: ``[N, 3]``."""
     xp = array_namespace(vectors)
     return xp.concat([vectors, xp.full_like(vectors[:, :1], height)], axis=1)
-
-
-def check_weight(name: str, value: float) -> float:
-    """Returns ``value`` as a float.
-
-    Raises:
-        ValueError: It is negative or not finite.
-    """
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} has to be a finite number that is not negative, got {value!r}")
-    return float(value)
 
 
 def check_range(name: str, value: Range) -> Range:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from meta_rl.arguments import check_number
 from meta_rl.tasks import Tasks
 from meta_rl.vector.streams import Draws
 
@@ -14,7 +15,6 @@ from .robot import (
     RobotState,
     along_x,
     check_range,
-    check_weight,
     is_within,
     velocity_split,
 )
@@ -142,7 +142,9 @@ class _GoalVelocity(FallingRobot):
         **robot: Any,
     ) -> None:
         super().__init__(**robot)
-        self.forward_reward_weight = check_weight("forward_reward_weight", forward_reward_weight)
+        self.forward_reward_weight = check_number(
+            "forward_reward_weight", forward_reward_weight, least=0.0
+        )
         self.task_split = velocity_split(
             goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=self.split_seed
         )

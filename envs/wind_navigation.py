@@ -9,10 +9,11 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from gymnasium import spaces
 
+from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
 from meta_rl.vector.streams import Draws
 
-from .point_navigation import MAX_STEP, PlanarPoint, PointState, check_positive, square_ring
+from .point_navigation import MAX_STEP, PlanarPoint, PointState, square_ring
 
 MAX_WIND = 0.08
 GOAL = (0.0, 1.0)
@@ -56,7 +57,7 @@ class WindNavigation(PlanarPoint):
         self, horizon: int = 75, episodes_per_trial: int = 1, goal_radius: float = 0.03
     ) -> None:
         super().__init__(horizon, episodes_per_trial, reach=2 * MAX_STEP * (horizon + 1))
-        self.goal_radius = check_positive("goal_radius", goal_radius)
+        self.goal_radius = check_number("goal_radius", goal_radius, above=0.0)
         space = spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float64)
         published = np.random.RandomState(1337).uniform(-MAX_WIND, MAX_WIND, (60, 2))
         train = FiniteTasks(space, published[:40])
