@@ -20,14 +20,7 @@ import numpy as np
 from meta_rl.arguments import check_choice, check_count, check_number
 from meta_rl.rollout import Rollout
 
-from .bandit_beliefs import (
-    ArmBelief,
-    BanditState,
-    BetaBelief,
-    NormalBelief,
-    initial_state,
-    updated,
-)
+from .bandit_beliefs import ArmBelief, BanditState, BetaBelief, NormalBelief, initial_state, updated
 from .gittins import MAX_HORIZON, bayes_optimal_plan, can_be_planned, finite_horizon_gittins
 from .oracle import Oracle
 

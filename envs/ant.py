@@ -55,11 +55,7 @@ class _Ant(FallingRobot):
 
     num_excluded_positions = 2
     gaussian_velocity_noise = True
-    camera: ClassVar[dict[str, Any]] = {
-        **FallingRobot.camera,
-        "distance": 5.0,
-        "elevation": -35.0,
-    }
+    camera: ClassVar[dict[str, Any]] = {**FallingRobot.camera, "distance": 5.0, "elevation": -35.0}
 
     def __init__(self, **robot: Any) -> None:
         defaults = {"xml_file": "ant.xml", "frame_skip": 5, "reset_noise_scale": 0.1}

@@ -130,11 +130,7 @@ class GaussianBandit(_Bandit):
     """
 
     def __init__(
-        self,
-        num_arms: int = 10,
-        horizon: int = 10,
-        mean_std: float = 1.0,
-        reward_std: float = 1.0,
+        self, num_arms: int = 10, horizon: int = 10, mean_std: float = 1.0, reward_std: float = 1.0
     ) -> None:
         super().__init__(num_arms, horizon)
         if not (mean_std > 0 and reward_std > 0):

@@ -12,15 +12,7 @@ from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
 from meta_rl.vector.streams import Draws
 
-from .robot import (
-    Range,
-    Robot,
-    RobotState,
-    TwoDirections,
-    along_x,
-    control_cost,
-    velocity_split,
-)
+from .robot import Range, Robot, RobotState, TwoDirections, along_x, control_cost, velocity_split
 
 
 class _HalfCheetah(Robot):
@@ -52,11 +44,7 @@ class _HalfCheetah(Robot):
     gaussian_velocity_noise = True
 
     def __init__(
-        self,
-        *,
-        forward_reward_weight: float = 1.0,
-        ctrl_cost_weight: float = 0.05,
-        **robot: Any,
+        self, *, forward_reward_weight: float = 1.0, ctrl_cost_weight: float = 0.05, **robot: Any
     ) -> None:
         defaults = {"xml_file": "half_cheetah.xml", "frame_skip": 5, "reset_noise_scale": 0.1}
         super().__init__(**{**defaults, **robot})

@@ -10,14 +10,7 @@ from meta_rl.arguments import check_number
 from meta_rl.tasks import Tasks
 from meta_rl.vector.streams import Draws
 
-from .robot import (
-    FallingRobot,
-    RobotState,
-    angle_split,
-    directions,
-    in_plane,
-    is_within,
-)
+from .robot import FallingRobot, RobotState, angle_split, directions, in_plane, is_within
 
 
 class HumanoidDir(FallingRobot):
@@ -74,10 +67,7 @@ class HumanoidDir(FallingRobot):
     camera: ClassVar[dict[str, Any]] = {**FallingRobot.camera, "distance": 5.0, "elevation": -30.0}
 
     def __init__(
-        self,
-        num_train_tasks: int | None = 100,
-        forward_reward_weight: float = 1.25,
-        **robot: Any,
+        self, num_train_tasks: int | None = 100, forward_reward_weight: float = 1.25, **robot: Any
     ) -> None:
         defaults = {"xml_file": "humanoid.xml", "frame_skip": 5, "reset_noise_scale": 1e-2}
         healthy = {"healthy_reward": 5.0, "healthy_z_range": (1.0, 2.0), "ctrl_cost_weight": 0.1}

@@ -12,13 +12,7 @@ from meta_rl.arguments import check_number
 from meta_rl.tasks import SampledTasks, Tasks
 from meta_rl.vector.streams import Draws
 
-from .robot import (
-    Robot,
-    RobotState,
-    control_cost,
-    listed_split,
-    uniform_on_ring,
-)
+from .robot import Robot, RobotState, control_cost, listed_split, uniform_on_ring
 
 LINKS = (0.1, 0.11)  # m, from the shoulder to the elbow, and on to the fingertip
 

@@ -9,15 +9,7 @@ from meta_rl.arguments import check_number
 from meta_rl.tasks import Tasks
 from meta_rl.vector.streams import Draws
 
-from .robot import (
-    FallingRobot,
-    Range,
-    RobotState,
-    along_x,
-    check_range,
-    is_within,
-    velocity_split,
-)
+from .robot import FallingRobot, Range, RobotState, along_x, check_range, is_within, velocity_split
 
 
 class Walker2d(FallingRobot):

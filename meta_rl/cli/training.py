@@ -64,11 +64,7 @@ def train(command: Train) -> RunFolder:
 
 
 def _train_locked(
-    command: Train,
-    config: RunConfig,
-    folder: RunFolder,
-    lock: RunLock,
-    interruption: Interruption,
+    command: Train, config: RunConfig, folder: RunFolder, lock: RunLock, interruption: Interruption
 ) -> None:
     """Train and evaluate, in a folder that no other process writes to."""
     options = _options(command)

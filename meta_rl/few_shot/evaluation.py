@@ -187,12 +187,7 @@ def _score(predicted: Tensor, y: Tensor) -> Tensor:
 
 
 def out_of_scope_auroc(
-    learner: Any,
-    tasks: Any,
-    out_of_scope: Tensor,
-    num_tasks: int,
-    *,
-    seed: int = 0,
+    learner: Any, tasks: Any, out_of_scope: Tensor, num_tasks: int, *, seed: int = 0
 ) -> np.ndarray:
     """Measures how well confidence separates queries of a task from inputs of no class.
 

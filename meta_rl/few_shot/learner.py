@@ -25,12 +25,7 @@ from meta_rl.arguments import (
     keyword_names,
     plain,
 )
-from meta_rl.compute.torch_state import (
-    options,
-    own_noise,
-    restore_options,
-    set_generator_state,
-)
+from meta_rl.compute.torch_state import options, own_noise, restore_options, set_generator_state
 from meta_rl.few_shot.data.arrays import as_tensor
 from meta_rl.few_shot.data.checked_inputs import CheckedInputs
 from meta_rl.few_shot.networks.feed_forward import RECIPES, check_sizes_known
@@ -254,10 +249,7 @@ class FewShotLearner(MetaTraining, CheckedInputs, ABC):
 
     @classmethod
     def load(
-        cls,
-        path: str | Path,
-        network: nn.Module | None = None,
-        device: torch.device | str = "auto",
+        cls, path: str | Path, network: nn.Module | None = None, device: torch.device | str = "auto"
     ) -> Self:
         """Loads what :meth:`save` wrote; nothing in the file is executed.
 

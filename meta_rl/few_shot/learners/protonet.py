@@ -25,13 +25,7 @@ class ProtoNet(EmbeddingLearner):
         **settings: Further arguments of :class:`.FewShotLearner`.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        meta_batch_size: int = 1,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, network: nn.Module, *, meta_batch_size: int = 1, **settings: Any) -> None:
         super().__init__(network, meta_batch_size=meta_batch_size, **settings)
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:

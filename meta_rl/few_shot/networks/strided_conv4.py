@@ -100,10 +100,7 @@ class StridedConv4:
         losses = -log_probabilities.gather(2, y[..., None]).mean(dim=(1, 2))
         truth = functional.one_hot(y, logits.shape[-1])
         error = (log_probabilities.exp() - truth) / num
-        gradients = {
-            "head.weight": features.mT @ error,
-            "head.bias": error.sum(dim=1),
-        }
+        gradients = {"head.weight": features.mT @ error, "head.bias": error.sum(dim=1)}
         back = (error @ params["head.weight"].mT).view_as(blocks[-1].outputs)
         for block in reversed(blocks):
             back, found = _backward_block(params, block, back)
