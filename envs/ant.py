@@ -13,16 +13,14 @@ from meta_rl.vector.streams import Draws
 
 from .robot import (
     FallingRobot,
+    GoalDirection,
+    GoalVelocity,
     Range,
     RobotState,
     TwoDirections,
-    along_x,
-    angle_split,
-    directions,
     in_plane,
     listed_split,
     uniform_on_ring,
-    velocity_split,
 )
 
 
@@ -70,7 +68,7 @@ class _Ant(FallingRobot):
         return finite & (low <= height) & (height <= high)
 
 
-class AntVel(_Ant):
+class AntVel(GoalVelocity, _Ant):
     """Ant that has to run at a goal velocity.
 
     ## Description
@@ -87,7 +85,6 @@ class AntVel(_Ant):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
     | ``num_train_tasks`` | None | length of the training list; ``None``: the whole range |
     | ``ctrl_cost_weight`` | 0.005 | weight of the squared actions |
     | ``healthy_reward`` | 0.05 | reward for a step that ends healthy |
@@ -98,27 +95,17 @@ class AntVel(_Ant):
     above it: [3, 4].
     """
 
+    split_seed = 2017
+    reward_at_goal = 1.0
+
     def __init__(
         self,
         goal_velocity_range: Range = (0.0, 3.0),
         num_train_tasks: int | None = None,
         **robot: Any,
     ) -> None:
-        super().__init__(**{"healthy_reward": 0.05, "ctrl_cost_weight": 0.005, **robot})
-        self.task_split = velocity_split(
-            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2017
-        )
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
-        return along_x(0.5 * params)
-
-    def reward_terms(
-        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
-    ) -> dict[str, Any]:
-        """Returns distance from the goal velocity, control cost, and reward for not falling."""
-        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
-        return {"reward_forward": 1.0 - miss, **self.standing_terms(action, next_state)}
+        weights = {"healthy_reward": 0.05, "ctrl_cost_weight": 0.005}
+        super().__init__(goal_velocity_range, num_train_tasks, **{**weights, **robot})
 
 
 class AntForwardBackward(TwoDirections, _Ant):
@@ -137,15 +124,8 @@ class AntForwardBackward(TwoDirections, _Ant):
     * ``reward_survive``: ``healthy_reward`` while healthy.
     """
 
-    def reward_terms(
-        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
-    ) -> dict[str, Any]:
-        """Returns velocity in the task's direction, control cost, and reward for not falling."""
-        along = self.velocity(state, next_state)[:, 0] * params[:, 0]
-        return {"reward_forward": along, **self.standing_terms(action, next_state)}
 
-
-class AntDir(_Ant):
+class AntDir(GoalDirection, _Ant):
     """Ant that has to run in a direction in the plane.
 
     ## Description
@@ -159,31 +139,13 @@ class AntDir(_Ant):
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: all directions |
-
     ## Task distribution
     ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
     Uniform; frozen, seeded lists: 100 for training, 30 for test and 30 for validation. There is no
     ``ood``, since all directions are in the training range.
     """
 
-    def __init__(self, num_train_tasks: int | None = 100, **robot: Any) -> None:
-        super().__init__(**robot)
-        self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2020)
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the direction as an arrow."""
-        return in_plane(directions(params))
-
-    def reward_terms(
-        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
-    ) -> dict[str, Any]:
-        """Returns velocity along the direction, control cost, and reward for not falling."""
-        along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
-        return {"reward_forward": along, **self.standing_terms(action, next_state)}
+    split_seed = 2020
 
 
 class AntGoal(_Ant):

@@ -12,7 +12,7 @@ from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
 from meta_rl.vector.streams import Draws
 
-from .robot import Range, Robot, RobotState, TwoDirections, along_x, control_cost, velocity_split
+from .robot import GoalVelocity, Range, Robot, RobotState, TwoDirections, control_cost
 
 
 class _HalfCheetah(Robot):
@@ -53,8 +53,12 @@ class _HalfCheetah(Robot):
         )
         self.ctrl_cost_weight = check_number("ctrl_cost_weight", ctrl_cost_weight, least=0.0)
 
+    def standing_terms(self, action: Any, next_state: RobotState) -> dict[str, Any]:
+        """Returns the control cost."""
+        return {"reward_ctrl": control_cost(self.ctrl_cost_weight, action)}
 
-class HalfCheetahVel(_HalfCheetah):
+
+class HalfCheetahVel(GoalVelocity, _HalfCheetah):
     """HalfCheetah that has to run at a goal velocity.
 
     ## Description
@@ -70,13 +74,6 @@ class HalfCheetahVel(_HalfCheetah):
       over dt, in m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
 
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
-
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists
     as in PEARL: 100 for training, 30 for test, and 30 for validation. ``ood`` is uniform over a
@@ -86,30 +83,15 @@ class HalfCheetahVel(_HalfCheetah):
     The agent adapts after every episode; a trial is two episodes, as in VariBAD.
     """
 
+    split_seed = 2019
+
     def __init__(
         self,
         goal_velocity_range: Range = (0.0, 3.0),
         num_train_tasks: int | None = 100,
         **robot: Any,
     ) -> None:
-        super().__init__(**robot)
-        self.task_split = velocity_split(
-            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2019
-        )
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
-        return along_x(0.5 * params)
-
-    def reward_terms(
-        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
-    ) -> dict[str, Any]:
-        """Returns distance from the goal velocity, and control cost."""
-        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
-        return {
-            "reward_forward": -self.forward_reward_weight * miss,
-            "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
-        }
+        super().__init__(goal_velocity_range, num_train_tasks, **robot)
 
 
 class HalfCheetahVelMAML(HalfCheetahVel):
@@ -160,16 +142,6 @@ class HalfCheetahDir(TwoDirections, _HalfCheetah):
       x over dt, in m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
     """
-
-    def reward_terms(
-        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
-    ) -> dict[str, Any]:
-        """Returns velocity in the task's direction, and control cost."""
-        along = self.velocity(state, next_state)[:, 0] * params[:, 0]
-        return {
-            "reward_forward": self.forward_reward_weight * along,
-            "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
-        }
 
 
 class HalfCheetahDirMAML(HalfCheetahDir):

@@ -7,13 +7,11 @@ from typing import Any, ClassVar
 import mujoco
 
 from meta_rl.arguments import check_number
-from meta_rl.tasks import Tasks
-from meta_rl.vector.streams import Draws
 
-from .robot import FallingRobot, RobotState, angle_split, directions, in_plane, is_within
+from .robot import FallingRobot, GoalDirection, RobotState, is_within
 
 
-class HumanoidDir(FallingRobot):
+class HumanoidDir(GoalDirection, FallingRobot):
     """Humanoid that has to walk in a direction in the plane.
 
     ## Description
@@ -47,7 +45,6 @@ class HumanoidDir(FallingRobot):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: all directions |
     | ``frame_skip`` | 5 | number of MuJoCo steps (0.003 s) in a step; dt = 0.015 s |
     | ``forward_reward_weight`` | 1.25 | weight of the velocity |
     | ``ctrl_cost_weight`` | 0.1 | weight of the squared actions |
@@ -56,14 +53,10 @@ class HumanoidDir(FallingRobot):
     | ``reset_noise_scale`` | 0.01 | scale of the noise in the first state |
     | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
     | ``xml_file`` | "humanoid.xml" | file of the MuJoCo model; its main body is called "torso" |
-
-    ## Task distribution
-    ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
-    Uniform; frozen, seeded lists as in PEARL: 100 for training, 30 for test, and 30 for validation.
-    There is no ``ood``, since all directions are in the training range.
     """
 
     num_excluded_positions = 2
+    split_seed = 2024
     camera: ClassVar[dict[str, Any]] = {**FallingRobot.camera, "distance": 5.0, "elevation": -30.0}
 
     def __init__(
@@ -72,11 +65,12 @@ class HumanoidDir(FallingRobot):
         defaults = {"xml_file": "humanoid.xml", "frame_skip": 5, "reset_noise_scale": 1e-2}
         healthy = {"healthy_reward": 5.0, "healthy_z_range": (1.0, 2.0), "ctrl_cost_weight": 0.1}
         centre_of_mass = (mujoco.mjtSensor.mjSENS_SUBTREECOM, mujoco.mjtObj.mjOBJ_BODY, "torso")
-        super().__init__(**{**defaults, **healthy, **robot, "sensors": [centre_of_mass]})
+        super().__init__(
+            num_train_tasks, **{**defaults, **healthy, **robot, "sensors": [centre_of_mass]}
+        )
         self.forward_reward_weight = check_number(
             "forward_reward_weight", forward_reward_weight, least=0.0
         )
-        self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2024)
 
     def velocity(self, state: RobotState, next_state: RobotState) -> Any:
         """Returns the displacement of the centre of mass in x and y over dt, ``[N, 2]`` in m/s."""
@@ -85,15 +79,3 @@ class HumanoidDir(FallingRobot):
     def is_healthy(self, state: RobotState) -> Any:
         """Returns whether the torso's height is in its range, bool ``[N]``."""
         return is_within(self.qpos(state)[:, 2], self.healthy_z_range)
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the direction as an arrow."""
-        return in_plane(directions(params))
-
-    def reward_terms(
-        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
-    ) -> dict[str, Any]:
-        """Returns velocity along the direction, control cost, and reward for not falling."""
-        along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
-        terms = self.standing_terms(action, next_state)
-        return {"reward_forward": self.forward_reward_weight * along, **terms}

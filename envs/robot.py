@@ -172,6 +172,12 @@ class Robot(TaskFuncEnv):
             "x_velocity": self.velocity(state, next_state)[:, 0],
         }
 
+    forward_reward_weight = 1.0
+
+    def standing_terms(self, action: Any, next_state: RobotState) -> dict[str, Any]:
+        """Returns the terms of the reward that do not depend on the task (default: none)."""
+        return {}
+
     def goal_arrows(self, params: Tasks) -> Any:
         """Returns arrows to draw above the robots, ``[N, 3]`` in m; ``None`` draws nothing."""
         return None
@@ -295,6 +301,96 @@ class TwoDirections(Robot):
         """Returns the direction as an arrow."""
         return along_x(params)
 
+    def reward_terms(
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
+    ) -> dict[str, Any]:
+        """Returns velocity in the task's direction, and :meth:`standing_terms`."""
+        along = self.velocity(state, next_state)[:, 0] * params[:, 0]
+        terms = self.standing_terms(action, next_state)
+        return {"reward_forward": self.forward_reward_weight * along, **terms}
+
+
+class GoalVelocity(Robot):
+    """Base class of robots whose task is a goal velocity along x.
+
+    Tasks are velocities in m/s, ``Box(low, high + (high - low) / 3, (1,))``: uniform within the
+    range; ``ood`` is uniform above it, over a third of its width.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
+    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
+    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
+    """
+
+    split_seed: ClassVar[int]
+    reward_at_goal = 0.0
+
+    def __init__(
+        self, goal_velocity_range: Range, num_train_tasks: int | None = 100, **robot: Any
+    ) -> None:
+        super().__init__(**robot)
+        low, high = check_range("goal_velocity_range", goal_velocity_range)
+        beyond = high + (high - low) / 3
+        space = spaces.Box(low, beyond, (1,), np.float64)
+        self.task_split = listed_split(
+            SampledTasks(space, partial(_uniform, low, high)),
+            num_train=num_train_tasks,
+            num_test=30,
+            seed=self.split_seed,
+            ood=SampledTasks(space, partial(_uniform, high, beyond)),
+        )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
+        return along_x(0.5 * params)
+
+    def reward_terms(
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
+    ) -> dict[str, Any]:
+        """Returns distance from the goal velocity, and :meth:`standing_terms`."""
+        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
+        forward = self.reward_at_goal - self.forward_reward_weight * miss
+        return {"reward_forward": forward, **self.standing_terms(action, next_state)}
+
+
+class GoalDirection(Robot):
+    """Base class of robots whose task is a direction in the plane.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``num_train_tasks`` | 100 | length of the training list; ``None``: all directions |
+
+    ## Task distribution
+    ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
+    Uniform; frozen, seeded lists as in PEARL: 100 for training, 30 for test, and 30 for validation.
+    There is no ``ood``, since all directions are in the training range.
+    """
+
+    split_seed: ClassVar[int]
+
+    def __init__(self, num_train_tasks: int | None = 100, **robot: Any) -> None:
+        super().__init__(**robot)
+        space = spaces.Box(0.0, 2 * np.pi, (1,), np.float64)
+        tasks = SampledTasks(space, partial(_uniform, 0.0, 2 * np.pi))
+        self.task_split = listed_split(
+            tasks, num_train=num_train_tasks, num_test=30, seed=self.split_seed
+        )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """Returns the direction as an arrow."""
+        return in_plane(directions(params))
+
+    def reward_terms(
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
+    ) -> dict[str, Any]:
+        """Returns velocity along the direction, and :meth:`standing_terms`."""
+        along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
+        terms = self.standing_terms(action, next_state)
+        return {"reward_forward": self.forward_reward_weight * along, **terms}
+
 
 def control_cost(weight: float, action: Any) -> Any:
     """Returns ``-weight ‖a‖²``, ``[N]``; actions are not clipped first, as in Gymnasium."""
@@ -365,32 +461,6 @@ def listed_split(
         test=FiniteTasks.seeded(tasks, num_test, test),
         ood=ood,
     )
-
-
-def velocity_split(
-    goal_velocity_range: Range, *, num_train: int | None, num_test: int, seed: int
-) -> TaskSplit:
-    """Returns a split of velocities in m/s, ``Box(low, high + (high - low) / 3, (1,))``.
-
-    They are uniform within the range; ``ood`` is uniform above it, over a third of its width.
-    """
-    low, high = check_range("goal_velocity_range", goal_velocity_range)
-    beyond = high + (high - low) / 3
-    space = spaces.Box(low, beyond, (1,), np.float64)
-    return listed_split(
-        SampledTasks(space, partial(_uniform, low, high)),
-        num_train=num_train,
-        num_test=num_test,
-        seed=seed,
-        ood=SampledTasks(space, partial(_uniform, high, beyond)),
-    )
-
-
-def angle_split(*, num_train: int | None, num_test: int, seed: int) -> TaskSplit:
-    """Returns a split of uniform directions as angles in radians, ``Box(0, 2π, (1,))``."""
-    space = spaces.Box(0.0, 2 * np.pi, (1,), np.float64)
-    tasks = SampledTasks(space, partial(_uniform, 0.0, 2 * np.pi))
-    return listed_split(tasks, num_train=num_train, num_test=num_test, seed=seed)
 
 
 def uniform_on_ring(inner: float, outer: float) -> Callable[..., np.ndarray]:

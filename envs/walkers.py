@@ -6,10 +6,8 @@ import math
 from typing import Any
 
 from meta_rl.arguments import check_number
-from meta_rl.tasks import Tasks
-from meta_rl.vector.streams import Draws
 
-from .robot import FallingRobot, Range, RobotState, along_x, check_range, is_within, velocity_split
+from .robot import FallingRobot, GoalVelocity, Range, RobotState, check_range, is_within
 
 
 class Walker2d(FallingRobot):
@@ -108,50 +106,21 @@ class Hopper(FallingRobot):
         return is_within(qpos[:, 1], self.healthy_z_range) & upright & angles & velocities
 
 
-class _GoalVelocity(FallingRobot):
-    """Base class of robots whose task is a goal velocity.
+class _GoalVelocity(GoalVelocity, FallingRobot):
+    """Base class of walkers whose task is a goal velocity.
 
     ## Rewards
     * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
       over dt, in m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
     * ``reward_survive``: ``healthy_reward`` while healthy.
-
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
     """
 
-    split_seed: int
-
-    def __init__(
-        self,
-        goal_velocity_range: Range,
-        num_train_tasks: int | None = 100,
-        forward_reward_weight: float = 1.0,
-        **robot: Any,
-    ) -> None:
-        super().__init__(**robot)
+    def __init__(self, *goals: Any, forward_reward_weight: float = 1.0, **robot: Any) -> None:
+        super().__init__(*goals, **robot)
         self.forward_reward_weight = check_number(
             "forward_reward_weight", forward_reward_weight, least=0.0
         )
-        self.task_split = velocity_split(
-            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=self.split_seed
-        )
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
-        return along_x(0.5 * params)
-
-    def reward_terms(
-        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
-    ) -> dict[str, Any]:
-        """Returns distance from the goal velocity, control cost, and reward for not falling."""
-        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
-        terms = self.standing_terms(action, next_state)
-        return {"reward_forward": -self.forward_reward_weight * miss, **terms}
 
 
 class Walker2dVel(_GoalVelocity, Walker2d):
@@ -161,11 +130,6 @@ class Walker2dVel(_GoalVelocity, Walker2d):
     A planar robot with two legs has to walk at the task's velocity, which it does not see. No
     paper's definition is the standard; the reward is HalfCheetahVel's distance from the goal
     velocity, with the reward for not falling and the control cost of Walker2d-v5.
-
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists:
