@@ -74,6 +74,11 @@ class HalfCheetahVel(GoalVelocity, _HalfCheetah):
       over dt, in m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
 
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
+
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists
     as in PEARL: 100 for training, 30 for test, and 30 for validation. ``ood`` is uniform over a

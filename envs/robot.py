@@ -321,7 +321,6 @@ class GoalVelocity(Robot):
     |---|---|---|
     | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
     | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
     """
 
     split_seed: ClassVar[int]

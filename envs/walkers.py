@@ -114,6 +114,11 @@ class _GoalVelocity(GoalVelocity, FallingRobot):
       over dt, in m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
     * ``reward_survive``: ``healthy_reward`` while healthy.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
     """
 
     def __init__(self, *goals: Any, forward_reward_weight: float = 1.0, **robot: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from functools import partial
 from typing import Any, ClassVar, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from gymnasium import spaces
@@ -146,12 +147,19 @@ def complete_docstring(family: type) -> None:
                 sections[title] = _joined_tables(own, text)
     order = sorted(sections, key=lambda title: [*SECTIONS, title].index(title))
     parts = [f"## {title}\n{sections[title]}" for title in order]
+    _written[family] = family.__doc__
     family.__doc__ = "\n\n".join([summary, *parts])
+
+
+_written: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+"""Docstrings of families as they were written, before they were completed."""
 
 
 def _sections(owner: type) -> tuple[str, dict[str, str]]:
     """Returns the text before the first section of a docstring, and the sections by title."""
-    before, *parts = inspect.cleandoc(vars(owner).get("__doc__") or "").split("\n## ")
+    before, *parts = inspect.cleandoc(
+        _written.get(owner) or vars(owner).get("__doc__") or ""
+    ).split("\n## ")
     split = (part.partition("\n") for part in parts)
     return before.strip(), {title: text.strip() for title, _, text in split}
 

@@ -84,7 +84,21 @@ def test_sections_that_a_docstring_leaves_out_are_those_of_the_bases() -> None:
         After each step.
         """
 
-    class Family(Base):
+    class Other(Base):
+        """Other.
+
+        ## Adaptation
+        After each episode.
+        """
+
+    class Mixin(Base):
+        """Mixin.
+
+        ## Rewards
+        One.
+        """
+
+    class Family(Mixin, Other):
         """Family.
 
         ## Arguments
@@ -103,8 +117,8 @@ def test_sections_that_a_docstring_leaves_out_are_those_of_the_bases() -> None:
     table = "| argument | default | meaning |\n|---|---|---|\n"
     rows = "| ``c`` | 4 | fourth |\n| ``a`` | 1 | first |\n| ``b`` | 3 | third |"
     assert Family.__doc__ == (
-        f"Family.\n\n## Description\nText.\n\n## Arguments\n{table}{rows}\n\n"
-        "## Adaptation\nAfter each step.\n\n## Notes\nMore text."
+        f"Family.\n\n## Description\nText.\n\n## Rewards\nOne.\n\n"
+        f"## Arguments\n{table}{rows}\n\n## Adaptation\nAfter each episode.\n\n## Notes\nMore text."
     )
 
 
