@@ -392,7 +392,8 @@ def bandit_learners(
     families: dict[str, ArmBelief] = {"bernoulli": BetaBelief(), "gaussian": NormalBelief()}
     belief = families[check_choice("family", family, families)]
     num_arms, horizon = check_count("num_arms", num_arms), check_count("horizon", horizon)
-    epsilon, c = TUNED[min(TUNED, key=lambda sizes: _log_distance(sizes, (horizon, num_arms)))]
+    wanted = np.array([horizon, num_arms])
+    epsilon, c = TUNED[min(TUNED, key=lambda sizes: np.abs(np.log(sizes / wanted)).sum())]
     rngs = iter(rng.spawn(8))
     learners: dict[str, Any] = {
         "random": RandomArms(num_arms, rng=next(rngs), belief=belief),
@@ -408,10 +409,6 @@ def bandit_learners(
     if family == "bernoulli" and can_be_planned(num_arms, horizon):
         learners["bayes-optimal"] = BayesOptimal(num_arms, horizon, rng=next(rngs))
     return learners
-
-
-def _log_distance(sizes: tuple[int, int], wanted: tuple[int, int]) -> float:
-    return float(np.abs(np.log(np.array(sizes) / np.array(wanted))).sum())
 
 
 def _num_tasks(observation: Any) -> int:

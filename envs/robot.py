@@ -103,7 +103,8 @@ class Robot(TaskFuncEnv):
         self.steps_on_threads = self.batch.nthread > 1
         model = self.batch.model
         self._skipped = self.num_excluded_positions * exclude_current_positions_from_observation
-        self.observation_space = _unbounded(model.nq + model.nv - self._skipped)
+        size = model.nq + model.nv - self._skipped
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float64)
         low, high = model.actuator_ctrlrange.astype(np.float32).T
         self.action_space = spaces.Box(low, high, dtype=np.float32)
         # The frame rate depends on frame_skip, which is an argument: the class cannot hold it.
@@ -474,7 +475,3 @@ def _on_ring(inner: float, outer: float, num_tasks: int, rng: np.random.Generato
 
 def _uniform(low: float, high: float, num_tasks: int, rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(low, high, (num_tasks, 1))
-
-
-def _unbounded(size: int) -> spaces.Box:
-    return spaces.Box(-np.inf, np.inf, (size,), np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.resources
 import inspect
 import itertools
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from meta_rl.algorithms import registered_algorithms
+from meta_rl.arguments import did_you_mean, near
 from meta_rl.make import NAMESPACE, find_env_id
 
 NOT_SETTINGS = (
@@ -85,8 +85,8 @@ def find_settings(
     try:
         return name, find(tasks), {}
     except ValueError as error:
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f" (settings of {algorithm} exist for {', '.join(near)})" if near else ""
+        similar = near(name, known)
+        hint = f" (settings of {algorithm} exist for {', '.join(similar)})" if similar else ""
         raise ValueError(f"{error}{hint}") from error
 
 
@@ -192,10 +192,7 @@ def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[st
     known = [name for name in parameters if prefix == "env." or name not in NOT_SETTINGS]
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = (
-                f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
-            )
+            hint = did_you_mean(name, sorted(known))
             raise ValueError(f"{owner.__name__} has no setting {prefix + name!r}: {hint}")
         kind = annotated_type(owner, name)
         if _is_plain(kind) and not _is_a(value, kind):

@@ -113,7 +113,8 @@ class FewShotLearner(MetaTraining, CheckedInputs, ABC):
         self.ways: int | None = getattr(network, "ways", None)
         self.num_iterations = 0
         self.total_iterations = 0
-        self._example_dims = _count_dims(getattr(network, "input_shape", None))
+        shape = getattr(network, "input_shape", None)
+        self._example_dims = None if shape is None else len(shape)
         sequence = np.random.SeedSequence(check_seed(seed))
         self.rng = np.random.default_rng(sequence)
         self.generator = torch.Generator(self.device)
@@ -345,10 +346,6 @@ def _find_device(device: torch.device | str) -> torch.device:
         return get_device(device)
     except RuntimeError as error:
         raise ValueError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}") from error
-
-
-def _count_dims(shape: tuple[Any, ...] | None) -> int | None:
-    return None if shape is None else len(shape)
 
 
 def _with_suffix(path: Path) -> Path:
