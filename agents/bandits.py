@@ -352,22 +352,12 @@ class BestArm(Oracle):
             raise ValueError(f"tasks must have shape [N, {self.num_arms}], got {list(means.shape)}")
         return BestArmState(means.argmax(axis=1))
 
-    def predict(
-        self,
-        observation: Any,
-        state: BestArmState | None = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, BestArmState]:
-        """Returns the best arms ``[N]``.
-
-        Raises:
-            ValueError: There is no state, or the observation does not fit.
-        """
-        state, num_tasks = self.require_state(state), _num_tasks(observation)
+    def act(self, observation: Any, state: BestArmState, deterministic: bool) -> np.ndarray:
+        """Returns the best arms ``[N]``."""
+        num_tasks = _num_tasks(observation)
         if len(state.arms) != num_tasks:
             raise ValueError(f"state holds {len(state.arms)} tasks, but observation {num_tasks}")
-        return state.arms, state
+        return state.arms
 
 
 def bandit_learners(

@@ -50,21 +50,10 @@ class PointOracle(Oracle):
         goal = np.asarray(tasks, dtype=np.float64)
         return PointTask(goal, np.zeros_like(goal))
 
-    def predict(
-        self,
-        observation: Any,
-        state: PointTask | None = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, PointTask]:
-        """Returns the displacement to the goal, clipped to actions, float32 ``[N, 2]``.
-
-        Raises:
-            ValueError: There is no state.
-        """
-        state = self.require_state(state)
+    def act(self, observation: Any, state: PointTask, deterministic: bool) -> np.ndarray:
+        """Returns the displacement to the goal, clipped to actions, float32 ``[N, 2]``."""
         move = (state.goal - np.asarray(observation, dtype=np.float64) - state.wind) / MAX_STEP
-        return np.clip(move, -1.0, 1.0).astype(np.float32), state
+        return np.clip(move, -1.0, 1.0).astype(np.float32)
 
 
 class WindOracle(PointOracle):
@@ -179,21 +168,10 @@ class GridOracle(Oracle):
             return np.stack([observation % self.size, observation // self.size], axis=1)
         return np.round(observation).astype(np.int64)
 
-    def predict(
-        self,
-        observation: Any,
-        state: GridTask | None = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, GridTask]:
-        """Returns the next action of a shortest path, int64 ``[N]``.
-
-        Raises:
-            ValueError: There is no state.
-        """
-        state = self.require_state(state)
+    def act(self, observation: Any, state: GridTask, deterministic: bool) -> np.ndarray:
+        """Returns the next action of a shortest path, int64 ``[N]``."""
         target = np.where(state.has_key[:, None], state.goal, state.key)
-        return grid_action(self._cells(observation), target), state
+        return grid_action(self._cells(observation), target)
 
     @staticmethod
     def optimal_steps_on_goal(tasks: Any, start: tuple[int, int], horizon: int) -> np.ndarray:
@@ -277,22 +255,11 @@ class TMazeOracle(Oracle):
         """Returns the sides, which are the tasks, ``[N, 1]``."""
         return SideTask(np.asarray(tasks, dtype=np.int64)[:, 0])
 
-    def predict(
-        self,
-        observation: Any,
-        state: SideTask | None = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, SideTask]:
-        """Returns the next action of the path, int64 ``[N]``.
-
-        Raises:
-            ValueError: There is no state.
-        """
-        state = self.require_state(state)
+    def act(self, observation: Any, state: SideTask, deterministic: bool) -> np.ndarray:
+        """Returns the next action of the path, int64 ``[N]``."""
         at_junction = np.asarray(observation)[:, 0] >= self.junction
         turn = np.where(state.side > 0, self.UP, self.DOWN)
-        return np.where(at_junction, turn, self.RIGHT), state
+        return np.where(at_junction, turn, self.RIGHT)
 
 
 def navigation_oracles() -> dict[str, Any]:

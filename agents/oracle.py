@@ -43,6 +43,34 @@ class Oracle(ABC):
         """
         return self.require_state(state)
 
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Acts on the observation and the task.
+
+        Args:
+            observation: Observations ``[N, ...]``.
+            state: State from :meth:`adapt_to_tasks`.
+            episode_start: Tasks where an episode starts, bool ``[N]``.
+            deterministic: Whether to take the most likely action.
+
+        Returns:
+            Actions ``[N, ...]``, and the state after this step.
+
+        Raises:
+            ValueError: There is no state, or the observation does not fit.
+        """
+        state = self.require_state(state)
+        return self.act(observation, state, deterministic), state
+
+    def act(self, observation: Any, state: Any, deterministic: bool) -> np.ndarray:
+        """Returns the actions ``[N, ...]`` of an oracle whose state does not change."""
+        raise NotImplementedError
+
     def require_state(self, state: Any) -> Any:
         """Returns the state, and raises a ``ValueError`` if there is none."""
         if state is None:
@@ -98,25 +126,12 @@ class TaskConditionedOracle(Oracle):
         """Returns the tasks as flat vectors, ``[N, K]``, which are the agent's state."""
         return self.encoder.encoded(tasks)
 
-    def predict(
-        self,
-        observation: Any,
-        state: np.ndarray | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Acts on the observation and the task.
-
-        Args:
-            observation: Observations ``[N, ...]``.
-            state: State from :meth:`adapt_to_tasks`.
-            episode_start: Not used.
-            deterministic: Whether to take the most likely action.
+    def act(self, observation: Any, state: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Returns the agent's actions on observation and task.
 
         Raises:
-            ValueError: There is no state, or the agent was trained on other observations.
+            ValueError: The agent was trained on other observations.
         """
-        state = self.require_state(state)
         if self.encode_obs is not None:
             observation = self.encode_obs.encoded(observation)
         elif isinstance(observation, dict):
@@ -129,4 +144,4 @@ class TaskConditionedOracle(Oracle):
                 f"{self.model.observation_space}; observations other than a Box need "
                 "observation_space="
             )
-        return self.model.predict(seen, deterministic=deterministic)[0], state
+        return self.model.predict(seen, deterministic=deterministic)[0]

@@ -14,6 +14,7 @@ from meta_rl.agents.multi_task_sac import OracleSAC
 from meta_rl.agents.rl2 import RL2
 from meta_rl.algorithms import (
     OWN,
+    RunTasks,
     algorithms_by_kind,
     find_algorithm,
     register_algorithm,
@@ -22,7 +23,7 @@ from meta_rl.algorithms import (
 from meta_rl.cli import main
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import settings_for
-from meta_rl.cli.trainable import algorithms_with, trainable
+from meta_rl.cli.trainable import _with_members, algorithms_with, trainable
 
 MODULE = '''
 from meta_rl.agents.rl2 import RL2
@@ -135,6 +136,26 @@ def test_a_registered_algorithm_trains(folder: Path, capsys: pytest.CaptureFixtu
     assert RunFolder(out).config().algorithm == "mine"
     assert main(["evaluate", out, "--num-tasks", "3"]) == 0
     assert "Mine, 1 training x 3 test tasks" in capsys.readouterr().out
+
+
+def test_own_members_take_precedence_over_those_of_the_command_line() -> None:
+    """The class itself stays as it is, and the class that is used has its name and its place."""
+
+    class Own(RL2):
+        validation_points = 3
+
+        def evaluation_size(self, tasks: Any, *, brief: bool = False) -> Any:
+            return brief or super().evaluation_size(tasks)  # type: ignore[misc]
+
+    found: Any = _with_members(Own)
+    assert found.validation_points == 3
+    assert found.default_length == trainable("rl2").default_length == 1_000_000
+    assert not hasattr(Own, "default_length")
+    assert (found.__name__, found.__module__) == ("Own", Own.__module__)
+    agent = found(env="BernoulliBandit", meta_batch_size=1, num_minibatches=1, seed=0)
+    tasks = RunTasks("BernoulliBandit", "BernoulliBandit", {})
+    assert agent.evaluation_size(tasks, brief=True) is True
+    assert agent.evaluation_size(tasks) is None
 
 
 def test_an_algorithm_of_an_installed_package(

@@ -105,12 +105,7 @@ def final_scores(
 def _batches(
     learner: Any, distribution: Any, num_tasks: int | None, seed: int
 ) -> Iterator[tuple[FewShotTasks, int, np.random.Generator]]:
-    """Yields tasks on the learner's device in batches of one size, and seeds the learner.
-
-    Yields:
-        The tasks, the number of tasks that count (others fill up the last batch), and a generator
-        for other draws for these tasks.
-    """
+    """Yields tasks, the number of them that count, and a generator; seeds the learner."""
     num_tasks = _count_tasks(distribution, num_tasks)
     randomness = LearnerRandomness(learner)
     with randomness.kept():

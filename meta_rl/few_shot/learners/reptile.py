@@ -112,7 +112,9 @@ class Reptile(FasterUpdates, GradientLearner):
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """Learns the tasks, and sets φ ← φ + ε (mean of the learned parameters − φ)."""
         x, y = self.check_batch(batch).support
-        chosen = self._minibatches(len(y), y.shape[1], self.num_steps, self.inner_batch_size)
+        sizes = (self.num_steps, self.inner_batch_size)
+        drawn = shuffled_passes(len(y), y.shape[1], *sizes, self.rng)  # [M, steps, batch]
+        chosen = torch.from_numpy(drawn).to(self.device)
         fraction = torch.tensor(rate_at(self.meta_lr, self.progress), device=self.device)
         report = self.on_device(self._meta_step, x, y, chosen, self._steps_before(len(y)), fraction)
         self.moment_steps += self.num_steps
@@ -207,19 +209,10 @@ class Reptile(FasterUpdates, GradientLearner):
             params, moments, loss = step(params, moments, count, *data)
         return ReptileState(params, moments, count, state.support_x), loss.mean()
 
-    def _minibatches(self, num_tasks: int, num: int, num_steps: int, batch_size: int) -> Tensor:
-        """Draws the examples of every step ``[M, steps, batch]`` in shuffled passes."""
-        chosen = shuffled_passes(num_tasks, num, num_steps, batch_size, self.rng)
-        return torch.from_numpy(chosen).to(self.device)
-
     def _minibatches_by_content(
         self, x: Tensor, y: Tensor, taken: Tensor, num_steps: int
     ) -> Tensor:
-        """Draws the examples of every step of adaptation, and does not change :attr:`rng`.
-
-        The draws of a task depend on the state of :attr:`rng`, on the task's support data and on
-        its steps so far, and not on other tasks.
-        """
+        """Draws every step's examples by :attr:`rng` (unchanged), support data and steps so far."""
         common = int(copy.deepcopy(self.rng).integers(2**63))
         chosen = []
         for task_x, task_y, step in zip(x, y, taken.tolist(), strict=True):

@@ -43,10 +43,7 @@ P = ParamSpec("P")
 
 
 def _keeps_global_generator(make: Callable[P, FewShotNetwork]) -> Callable[P, FewShotNetwork]:
-    """Wraps a function that makes a network, so that PyTorch's global generator is unchanged.
-
-    PyTorch's layers draw weights from it when they are made; these weights are then replaced.
-    """
+    """Wraps a maker of networks, whose layers then leave the global generator unchanged."""
     known = keyword_names(inspect.signature(make).parameters)
 
     @wraps(make)
