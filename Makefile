@@ -24,7 +24,7 @@ METAWORLD_TESTS := tests/envs tests/test_adapter.py tests/test_checks.py \
 	tests/test_compatibility.py tests/test_contact_pairs.py tests/test_process_blocks.py \
 	tests/test_runs.py::TestShippedSettings tests/test_task_env.py tests/test_window.py
 
-.PHONY: help demo test test-slow test-seeds test-metaworld lint format type check build
+.PHONY: help demo test test-slow test-seeds test-metaworld docs-tables lint format type check build
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +44,9 @@ test-slow: $(STAMP)  ## run the longer proofs, which `make test` leaves out
 
 test-seeds: $(STAMP)  ## run tests of learning over seeds and processors, and write their margins
 	$(BIN)/python -m tests.seeds $(ARGS)
+
+docs-tables: $(STAMP)  ## fill the result tables of README.md and docs from the results' JSON files
+	$(BIN)/python benchmarks/docs_tables.py
 
 lint: $(STAMP)  ## check style and format
 	$(BIN)/ruff check .

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
+from meta_rl.arguments import check_count, check_number
 from meta_rl.compute.finite_state import is_finite
 from meta_rl.inner_loop import (
     Params,
@@ -24,7 +25,6 @@ from meta_rl.policy_gradient.agent import PolicyGradientAgent
 from meta_rl.policy_gradient.batch import Batch, check_finite, tasks_at_a_time
 from meta_rl.policy_gradient.policy import TaskPolicy
 from meta_rl.policy_gradient.trust_region import Trial, trust_region_step
-from meta_rl.tasks import check_count, check_number
 
 
 class MAMLTRPO(PolicyGradientAgent):
@@ -105,7 +105,7 @@ class MAMLTRPO(PolicyGradientAgent):
         first_order: bool = False,
         exploration_coefficient: float = 0.0,
         max_kl: float = 0.01,
-        max_initial_kl: float = 0.01,
+        max_initial_kl: Annotated[float, "a number above 0, or infinity"] = 0.01,
         cg_iterations: int = 10,
         cg_damping: float = 1e-5,
         max_backtracks: int = 15,

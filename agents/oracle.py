@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from meta_rl.arguments import check_has, check_kind
 from meta_rl.rollout import Rollout
-from meta_rl.tasks import Tasks
+from meta_rl.vector.task_arrays import Tasks
 from meta_rl.wrappers.previous_step import FlatEncoder
 
 
@@ -112,6 +113,8 @@ class TaskConditionedOracle(Oracle):
         task_space: spaces.Space,
         observation_space: spaces.Space | None = None,
     ) -> None:
+        check_has("model", model, ["predict"], "an agent of Stable-Baselines3")
+        check_kind("task_space", task_space, spaces.Space, "a space of Gymnasium")
         self.model = model
         self.encoder = FlatEncoder(task_space)
         self.encode_obs = None if observation_space is None else FlatEncoder(observation_space)

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from meta_rl.arguments import check_counts, checked
 from meta_rl.on_policy.actor_critic import ActorCritic, ActorState
 from meta_rl.on_policy.agent import OnPolicyAgent
 from meta_rl.rollout import Rollout
@@ -29,6 +30,7 @@ class MemorylessActorCritic(ActorCritic):
         log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
     """
 
+    @checked
     def __init__(
         self,
         observation_space: spaces.Box,
@@ -40,7 +42,7 @@ class MemorylessActorCritic(ActorCritic):
     ) -> None:
         super().__init__(observation_space, action_space, generator, log_std_init)
         self.observation_size = observation_space.shape[0] - spaces.flatdim(action_space) - 3
-        sizes = [self.observation_size, *hidden_sizes]
+        sizes = [self.observation_size, *check_counts("hidden_sizes", hidden_sizes)]
         pairs = itertools.pairwise(sizes)
         self.layers = nn.Sequential(
             *(part for a, b in pairs for part in (nn.Linear(a, b), nn.Tanh()))
@@ -84,9 +86,9 @@ class PPO(OnPolicyAgent):
     @torch.no_grad()
     def what_follows(self, rollout: Rollout, values: Tensor) -> tuple[Tensor, Tensor]:
         """Returns values of the true next states (0 if terminal), and the ends of episodes."""
-        obs = torch.from_numpy(rollout.next_observations).to(self.device)
+        obs = self._as_tensor(rollout.next_observations)
         following = self.policy.values(self.policy.features(obs, ()))
-        terminated = torch.from_numpy(rollout.terminated).to(self.device)
-        ends = terminated | torch.from_numpy(rollout.truncated).to(self.device)
+        terminated = self._as_tensor(rollout.terminated)
+        ends = terminated | self._as_tensor(rollout.truncated)
         ends[-1] = True
         return torch.where(terminated, 0.0, following), ends

@@ -10,11 +10,11 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 from torch.func import grad
 
+from meta_rl.arguments import check_count, check_number
 from meta_rl.inner_loop import Params, adapt
 from meta_rl.policy_gradient.agent import PolicyGradientAgent
 from meta_rl.policy_gradient.batch import Batch, check_finite, over_tasks
 from meta_rl.policy_gradient.policy import TaskPolicy
-from meta_rl.tasks import check_count, check_number
 
 
 class ProMP(PolicyGradientAgent):

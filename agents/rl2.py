@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from meta_rl.arguments import check_count, check_counts, checked
 from meta_rl.memory import MemoryState, make_memory_core
 from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.on_policy.agent import OnPolicyAgent
@@ -32,6 +33,7 @@ class RecurrentActorCritic(ActorCritic):
         log_std_init: Initial logarithm of the standard deviation, for ``Box`` actions.
     """
 
+    @checked
     def __init__(
         self,
         observation_space: spaces.Box,
@@ -45,7 +47,8 @@ class RecurrentActorCritic(ActorCritic):
         log_std_init: float = 0.0,
     ) -> None:
         super().__init__(observation_space, action_space, generator, log_std_init)
-        sizes = [observation_space.shape[0] - 1, *embedding]
+        sizes = [observation_space.shape[0] - 1, *check_counts("embedding", embedding)]
+        check_count("hidden_size", hidden_size)
         layers = [
             layer
             for before, after in itertools.pairwise(sizes)
@@ -57,6 +60,7 @@ class RecurrentActorCritic(ActorCritic):
         self.core = make_memory_core(core, sizes[-1], hidden_size, place)
         drawn_by = self.make_heads(self.core.output_size)
         if memory_span is not None:
+            check_count("memory_span", memory_span)
             self.core.set_time_scales(memory_span, drawn_by)
 
     def first_weights(self, name: str, weight: Tensor) -> tuple[float, Sequence[Tensor]]:

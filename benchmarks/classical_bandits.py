@@ -9,17 +9,16 @@ comes from fresh ones, the same for every learner.
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from result_files import RESULTS, notes, page, papers, table, write
 
 from meta_rl.agents.bandit_beliefs import BanditState
 from meta_rl.agents.bandits import (
@@ -34,61 +33,16 @@ from meta_rl.agents.bandits import (
 )
 from meta_rl.agents.gittins import bayes_optimal_plan, can_be_planned
 from meta_rl.envs.bandits import BernoulliBandit
+from meta_rl.provenance import package_versions
 from meta_rl.rollout import Rollout
 
 SETTINGS = [(pulls, arms) for pulls in (10, 100, 500) for arms in (5, 10, 50)]
 CHUNK = 1000  # bandits at a time: their arrays stay in the cache
 PAPER_NUM_BANDITS = 1000
 PAPER_ROUNDING = 0.1 / np.sqrt(12.0)
-PAPER = {
-    "Random": (5.0, 5.0, 5.1, 49.9, 49.9, 49.8, 249.8, 249.0, 249.6),
-    "Gittins": (6.6, 6.6, 6.5, 78.3, 82.8, 85.2, 405.8, 437.8, 463.7),
-    "Thompson sampling": (5.7, 5.5, 5.2, 74.7, 76.7, 64.5, 402.0, 429.5, 427.2),
-    "Optimistic Thompson": (6.5, 6.2, 5.5, 77.9, 81.4, 67.7, 406.7, 438.9, 437.6),
-    "UCB1": (6.7, 6.7, 6.6, 78.0, 82.4, 84.3, 405.8, 437.1, 457.6),
-    "ε-greedy": (6.6, 6.6, 6.5, 75.4, 77.4, 78.3, 388.2, 408.0, 413.6),
-    "Greedy": (6.6, 6.6, 6.5, 74.8, 77.1, 78.0, 380.6, 395.0, 402.8),
-}
-RL2 = (6.7, 6.7, 6.8, 78.7, 83.5, 84.9, 401.6, 432.5, 438.9)
-SNAIL = (6.6, 6.7, 6.7, 79.1, 83.5, 85.1, 408.1, 432.4, 442.6)
+PAPER = papers("RL² bandits")["rows"]
+PUBLISHED = ("RL²", "SNAIL")
 TENTHS = tuple(round(0.1 * tenth, 1) for tenth in range(11))
-
-
-SHARED_BANDITS = (
-    "At (100, 10) five of the paper's six learners are below ours; its rows share their bandits, "
-    "so that chance moves them together."
-)
-NOTES = {
-    "Gittins": (
-        "The paper took the best of several approximations for each setting, and this is one of "
-        "them. Its number agrees with the exact index."
-    ),
-    "UCB1": SHARED_BANDITS,
-    "random ties": (
-        "The paper breaks ties in another way: see above. The row with its way agrees everywhere."
-    ),
-    "exact": (
-        "The paper approximates: at (10, 50) Whittle's approximation earns 0.1 less and agrees. "
-        + SHARED_BANDITS
-    ),
-}
-GENERAL_NOTES = [
-    "* Definitions follow the authors' evaluation script: all counts start from Beta(1, 1), and",
-    "  of equally good arms the first is taken, which is one that was tried before. The script",
-    "  tunes on the bandits that it reports, we do not; it tunes draws over 1, ..., 20, we over",
-    "  1, 2, 3, 5, 7, 10, 14 and 20.",
-    "* Ties matter. At random, an untried arm has a chance against one whose posterior mean has",
-    "  fallen back to 1/2: greedy gains 9 of 500 pulls of 50 arms by it. The learners of",
-    "  `meta_rl.agents.bandits` break ties at random.",
-    "* Gittins: the paper took the best of several approximations for each setting. Its scripts",
-    "  have Whittle's closed form and tables of discounted indices. What they call exact has no",
-    "  stopping in its recursion, so that it gives the posterior mean. *Gittins, exact* is the",
-    "  undiscounted index for the pulls that are left, of `meta_rl.agents.gittins`.",
-    "* The Bayes optimum bounds every learner. RL²'s 6.8 at (10, 50) is above it by chance, as",
-    "  are some means here: the standard error of 1,000 bandits is 0.07. UCB1 at (10, 5), 6.7",
-    "  in the paper, is 6.6 in a public reproduction (edlanglois/relearn); no learner earns",
-    "  more than 6.66.",
-]
 
 
 @dataclass
@@ -96,12 +50,12 @@ class Args:
     """Settings of the run."""
 
     seed: int = 0
-    """Seed of the reported bandits; tuning draws others from it."""
+    """Seed of the reported bandits; the bandits for tuning are drawn by it too, and are others."""
     num_bandits: tuple[int, int, int] = (10_000, 10_000, 2_000)
-    """Bandits for the reported numbers, by pulls."""
+    """Numbers of bandits for the reported numbers, for trials of 10, 100 and 500 pulls."""
     num_tuning_bandits: tuple[int, int, int] = (4_000, 3_000, 1_000)
-    """Bandits for tuning, by pulls; an eighth for optimistic Thompson sampling, which is slow."""
-    out: Path = Path(__file__).parent / "results"
+    """Numbers of bandits for tuning; an eighth for optimistic Thompson sampling, which is slow."""
+    out: Path = RESULTS
     """Folder of classical_bandits.json and classical_bandits.md."""
 
 
@@ -144,7 +98,6 @@ class Column:
         make: Builds it from pulls, arms, a generator and a value of the tuned number.
         grid: Values to tune over; a single ``None`` where there is nothing to tune.
         paper: The paper's numbers, where it has any.
-        note: Why ours differ, for cells with ``|z| > 2``.
         tuning_share: Part of the bandits for tuning that are used.
     """
 
@@ -152,7 +105,6 @@ class Column:
     make: Callable[[int, int, np.random.Generator, Any], Any]
     grid: tuple[float | int | None, ...] = (None,)
     paper: tuple[float, ...] | None = None
-    note: str = ""
     tuning_share: float = 1.0
 
 
@@ -180,10 +132,10 @@ def paper_columns() -> list[Column]:
             make[name],
             grids.get(name, (None,)),
             paper,
-            NOTES.get(name, ""),
             shares.get(name, 1.0),
         )
         for name, paper in PAPER.items()
+        if name in make
     ]
 
 
@@ -195,29 +147,30 @@ def our_columns() -> list[Column]:
             lambda n, k, rng, c: UCB1(k, rng=rng, c=c),
             TENTHS,
             PAPER["UCB1"],
-            NOTES["UCB1"],
         ),
         Column(
             "ε-greedy, random ties",
             lambda n, k, rng, epsilon: EpsilonGreedy(k, rng=rng, epsilon=epsilon),
             TENTHS,
             PAPER["ε-greedy"],
-            NOTES["random ties"],
         ),
         Column(
             "Greedy, random ties",
             lambda n, k, rng, _: Greedy(k, rng=rng),
             paper=PAPER["Greedy"],
-            note=NOTES["random ties"],
         ),
         Column(
             "Gittins, exact",
             lambda n, k, rng, _: GittinsIndex(k, n, rng=rng),
             paper=PAPER["Gittins"],
-            note=NOTES["exact"],
         ),
         Column("Best arm", lambda n, k, rng, _: BestArm(k)),
     ]
+
+
+def all_columns() -> list[Column]:
+    """All learners of the table."""
+    return [*paper_columns(), *our_columns()]
 
 
 def simulate(
@@ -252,7 +205,7 @@ def run(column: Column, setting: tuple[int, int], value: Any, tasks: Any, seed: 
 def cell_of(
     column: Column, i: int, tasks: np.ndarray, tuning_tasks: np.ndarray, seeds: Any
 ) -> dict[str, Any]:
-    """Tune and measure one setting: ours, the paper's, and how far they are apart."""
+    """Tunes and measures one setting: ours, the paper's, and how far they are apart."""
     setting = SETTINGS[i]
     tuned = column.grid[0]
     if len(column.grid) > 1:
@@ -279,47 +232,52 @@ def cell_of(
     return cell
 
 
-def markdown(results: dict[str, Any], columns: list[Column]) -> str:
-    """The table and notes as a page."""
+def markdown(results: dict[str, Any], file: Path) -> str:
+    """The table and notes as a page.
+
+    Args:
+        results: Content of the JSON file.
+        file: Path of the JSON file, which has the notes beside it.
+    """
+    columns = all_columns()
     rows = {c.name: [x for x in results["cells"] if x["learner"] == c.name] for c in columns}
     optimum = {(x["pulls"], x["arms"]): x["value"] for x in results["bayes_optimum"]}
-    published = {"RL² (paper)": RL2, "SNAIL (paper)": SNAIL}
     bandits, tuning = (
         " / ".join(f"{num:,}" for num in results[key])
         for key in ("num_bandits", "num_tuning_bandits")
     )
-    page = [
-        "# Classical learners on Bernoulli bandits",
-        "",
-        f"`{results['command']}`: {bandits} bandits for 10 / 100 / 500",
-        f"pulls, tuned on {tuning} others, seed {results['seed']}, "
-        f"{results['wall_time_s']:.0f} s on one core,",
-        f"numpy {results['versions']['numpy']}.",
-        "",
-        "n pulls of k arms with uniform probabilities; mean total reward ± standard error. Below:",
-        "the number of Duan et al. (2016), and z = difference / combined standard error, taking",
-        f"{PAPER_NUM_BANDITS:,} bandits, our deviation and rounding to 0.1 for the paper; "
-        "|z| > 2 in bold. In",
-        "brackets the tuned number: draws (optimistic Thompson), c (UCB1), ε.",
-        "",
-        "| learner | " + " | ".join(f"n = {n}, k = {k}" for n, k in SETTINGS) + " |",
-        "|---" * (len(SETTINGS) + 1) + "|",
-        *(_row(name, map(_cell_text, row)) for name, row in rows.items()),
-        _row(
-            "Bayes optimum, exact",
-            (f"{optimum[s]:.3f}" if s in optimum else "" for s in SETTINGS),
+    return page(
+        "Classical learners on Bernoulli bandits",
+        [
+            f"`{results['command']}`: {bandits} bandits for 10 / 100 / 500",
+            f"pulls, tuned on {tuning} others, seed {results['seed']}, "
+            f"{results['wall_time_s']:.0f} s on one core,",
+            f"numpy {results['versions']['numpy']}.",
+        ],
+        [
+            "n pulls of k arms with uniform probabilities; mean total reward ± standard error. "
+            "Below:",
+            "the number of Duan et al. (2016), and z = difference / combined standard error, "
+            "taking",
+            f"{PAPER_NUM_BANDITS:,} bandits, our deviation and rounding to 0.1 for the paper; "
+            "|z| > 2 in bold. In",
+            "brackets the tuned number: draws (optimistic Thompson), c (UCB1), ε.",
+        ],
+        table(
+            ["learner", *(f"n = {n}, k = {k}" for n, k in SETTINGS)],
+            [
+                *([name, *map(_cell_text, row)] for name, row in rows.items()),
+                [
+                    "Bayes optimum, exact",
+                    *(f"{optimum[s]:.3f}" if s in optimum else "" for s in SETTINGS),
+                ],
+                *([f"{name} (paper)", *map("{:.1f}".format, PAPER[name])] for name in PUBLISHED),
+            ],
         ),
-        *(_row(name, map("{:.1f}".format, row)) for name, row in published.items()),
-        "",
         "## Notes",
-        "",
-        *_notes(results, columns),
-    ]
-    return "\n".join(page) + "\n"
-
-
-def _row(name: str, texts: Iterable[str]) -> str:
-    return f"| {name} | " + " | ".join(texts) + " |"
+        _notes(results, columns, file),
+        versions=False,
+    )
 
 
 def _cell_text(cell: dict[str, Any]) -> str:
@@ -332,10 +290,10 @@ def _cell_text(cell: dict[str, Any]) -> str:
     return f"{text}<br>{cell['paper']:.1f}, {mark}z = {cell['z']:+.1f}{mark}"
 
 
-def _notes(results: dict[str, Any], columns: list[Column]) -> list[str]:
+def _notes(results: dict[str, Any], columns: list[Column], file: Path) -> list[str]:
     compared = [cell for cell in results["cells"] if "z" in cell]
     lines = [
-        *GENERAL_NOTES,
+        *notes(file)[:-1],
         f"* {len(compared)} cells are compared, so about {0.0455 * len(compared):.1f} with |z| > 2 "
         "are expected by chance. The cells of a",
         "  setting share their bandits, and so do the paper's: they are not independent.",
@@ -344,16 +302,16 @@ def _notes(results: dict[str, Any], columns: list[Column]) -> list[str]:
         missed = [c for c in compared if c["learner"] == column.name and abs(c["z"]) > 2]
         if missed:
             where = ", ".join(f"({c['pulls']}, {c['arms']}) z = {c['z']:+.1f}" for c in missed)
-            reason = column.note or "No reason found beyond chance."
-            lines.append(f"* **{column.name}** misses at (n, k) = {where}. {reason}")
+            reason = " ".join(notes(file, column.name)) or "No reason found beyond chance."
+            lines.append(f"* **{column.name}** misses at (n, k) = {where}. {reason.strip()}")
     return lines
 
 
 def main(args: Args) -> None:
-    """Tune, measure and write both files."""
+    """Tunes and measures all learners, and writes both files."""
     began = time.perf_counter()
     task_seed, tuning_seed, *run_seeds = np.random.SeedSequence(args.seed).generate_state(4)
-    columns = [*paper_columns(), *our_columns()]
+    columns = all_columns()
     sizes = {n: i for i, n in enumerate(dict.fromkeys(n for n, _ in SETTINGS))}
     cells = []
     for column in columns:
@@ -372,7 +330,7 @@ def main(args: Args) -> None:
     results = {
         **{key: value for key, value in asdict(args).items() if key != "out"},
         "command": "python " + " ".join(["benchmarks/classical_bandits.py", *sys.argv[1:]]),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        "versions": package_versions(),
         "wall_time_s": time.perf_counter() - began,
         "grids": {column.name: column.grid for column in columns},
         "bayes_optimum": [
@@ -382,9 +340,8 @@ def main(args: Args) -> None:
         ],
         "cells": cells,
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "classical_bandits.json").write_text(json.dumps(results, indent=1) + "\n")
-    (args.out / "classical_bandits.md").write_text(markdown(results, columns))
+    file = args.out / "classical_bandits.json"
+    write(file, results, markdown(results, file))
 
 
 if __name__ == "__main__":

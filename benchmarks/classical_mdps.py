@@ -10,17 +10,16 @@ reported comes from fresh ones, the same for every learner.
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from result_files import RESULTS, notes, page, papers, table, write
 
 from meta_rl.agents.tabular import (
     BEB,
@@ -39,28 +38,16 @@ from meta_rl.agents.tabular_beliefs import (
     posterior,
 )
 from meta_rl.envs.tabular_mdp import TabularMDP
+from meta_rl.provenance import package_versions
 from meta_rl.rollout import Rollout
 
 SIZES = (10, 5, 10)  # states, actions, steps in an episode
 SETTINGS = (10, 25, 50, 75, 100)
 PAPER_NUM_MDPS = 1000
 PAPER_SCALES = 10.0 ** np.linspace(-4.0, 0.0, 21)
-PAPER = {
-    "Random": (100.1, 250.2, 499.7, 749.9, 999.4),
-    "PSRL": (138.1, 408.8, 904.4, 1417.1, 1939.5),
-    "OPSRL": (144.1, 425.2, 930.7, 1449.2, 1973.9),
-    "UCRL2": (146.6, 424.1, 918.9, 1427.6, 1942.1),
-    "UCRL2 (accumulating)": (146.6, 424.1, 918.9, 1427.6, 1942.1),
-    "BEB": (150.2, 427.8, 917.8, 1422.6, 1935.1),
-    "ε-greedy": (132.8, 377.3, 823.3, 1293.9, 1778.2),
-    "Greedy": (134.8, 368.8, 769.3, 1172.9, 1578.5),
-}
-RL2 = (156.2, 445.7, 936.1, 1428.8, 1913.7)
-SNAIL = (159.1, 447.2, 942.3, 1447.5, 1953.1)
-SNAIL_NORMALISED = {
-    "SNAIL": (0.766, 0.862, 0.908, 0.930, 0.941),
-    "RL² (LSTM)": (0.752, 0.859, 0.902, 0.918, 0.922),
-}
+PAPER = papers("RL² tabular MDPs")["rows"]
+PUBLISHED = ("RL²", "SNAIL")
+SNAIL_NORMALISED = papers("RL² tabular MDPs")["normalised"]
 
 
 @dataclass
@@ -68,12 +55,12 @@ class Args:
     """Settings of the run."""
 
     seed: int = 0
-    """Seed of the reported processes; tuning draws others from it."""
+    """Seed of the reported processes; those for tuning are drawn by it too, and are others."""
     num_mdps: int = 2000
-    """Processes for the reported numbers."""
+    """Number of processes for the reported numbers."""
     num_tuning_mdps: int = 500
-    """Processes for tuning."""
-    out: Path = Path(__file__).parent / "results"
+    """Number of processes for tuning."""
+    out: Path = RESULTS
     """Folder of classical_mdps.json and classical_mdps.md."""
 
 
@@ -113,22 +100,12 @@ class Column:
         make: Builds it from a generator and a value of the tuned number.
         grid: Values to tune over; a single ``None`` where there is nothing to tune.
         paper: The paper's numbers, where it has any.
-        note: Why ours differ, for cells with ``|z| > 2``.
     """
 
     name: str
     make: Callable[[np.random.Generator, Any], Any]
     grid: tuple[float | int | None, ...] = (None,)
     paper: tuple[float, ...] | None = None
-    note: str = ""
-
-
-UCRL2_NOTE = (
-    "In the public TabulaRL the backups of extended value iteration write the optimistic "
-    "transitions back into the estimate, so that optimism adds up over the steps of a plan. Ours "
-    'is the published algorithm. With that behaviour (row "UCRL2 (accumulating)") the differences '
-    "fall within the noise."
-)
 
 
 def paper_columns() -> list[Column]:
@@ -156,11 +133,8 @@ def paper_columns() -> list[Column]:
         "BEB": tuple((2 * SIZES[2] ** 3 * PAPER_SCALES[:11]).tolist()),
         "ε-greedy": tuple(round(0.1 * tenth, 1) for tenth in range(1, 11)),
     }
-    notes = {"UCRL2": UCRL2_NOTE}
-    return [
-        Column(name, make[name], grids.get(name, (None,)), paper, notes.get(name, ""))
-        for name, paper in PAPER.items()
-    ]
+    papers_of = {**PAPER, "UCRL2 (accumulating)": PAPER["UCRL2"]}
+    return [Column(name, make[name], grids.get(name, (None,)), papers_of[name]) for name in make]
 
 
 def true_prior_columns() -> list[Column]:
@@ -188,6 +162,12 @@ def true_prior_columns() -> list[Column]:
             lambda rng, _: EpsilonGreedyMDP(*SIZES, rng=rng, epsilon=0.0),
         ),
     ]
+
+
+def all_columns() -> list[Column]:
+    """All learners of the tables."""
+    optimum = Column("Value iteration", lambda rng, _: ValueIteration(*SIZES))
+    return [*paper_columns(), *true_prior_columns(), optimum]
 
 
 def simulate(
@@ -279,49 +259,63 @@ def cells_of(
     return cells
 
 
-def markdown(results: dict[str, Any], columns: list[Column]) -> str:
-    """The tables and notes as a page."""
+def markdown(results: dict[str, Any], file: Path) -> str:
+    """The tables and notes as a page.
+
+    Args:
+        results: Content of the JSON file.
+        file: Path of the JSON file, which has the notes beside it.
+    """
+    columns = all_columns()
     rows = {c.name: [x for x in results["cells"] if x["learner"] == c.name] for c in columns}
-    head = "| learner | " + " | ".join(f"n = {n}" for n in SETTINGS) + " |"
-    rule = "|---" * (len(SETTINGS) + 1) + "|"
-    published = {"RL² (paper)": RL2, "SNAIL (paper)": SNAIL}
-    page = [
-        "# Classical learners on random tabular MDPs",
-        "",
+    heads = ["learner", *(f"n = {n}" for n in SETTINGS)]
+    per_trial = results["optimal_return_per_episode"] * np.array(SETTINGS)
+    return page(
+        "Classical learners on random tabular MDPs",
         f"`{results['command']}`: {results['num_mdps']:,} processes, tuned on "
         f"{results['num_tuning_mdps']:,} others, seed {results['seed']}, "
         f"{results['wall_time_s']:.0f} s on one core, numpy {results['versions']['numpy']}.",
-        "",
-        "10 states, 5 actions, 10 steps; n episodes on one process; mean total return ± standard",
-        "error. Below: the number of Duan et al. (2016), and z = difference / combined standard",
-        f"error, taking {PAPER_NUM_MDPS:,} processes and our deviation for the paper; "
-        "|z| > 2 in bold. In brackets",
-        "the tuned number: samples (OPSRL), scale (UCRL2), β (BEB), ε.",
-        "",
-        head,
-        rule,
-        *(_row(name, map(_cell_text, row)) for name, row in rows.items()),
-        *(_row(name, map("{:.1f}".format, row)) for name, row in published.items()),
-        "",
-        "## As a fraction of value iteration",
-        "",
-        head,
-        rule,
-        *(
-            _row(name, (f"{x['fraction_of_optimum']:.3f}" for x in row))
-            for name, row in rows.items()
+        [
+            "10 states, 5 actions, 10 steps; n episodes on one process; mean total return ± "
+            "standard",
+            "error. Below: the number of Duan et al. (2016), and z = difference / combined "
+            "standard",
+            f"error, taking {PAPER_NUM_MDPS:,} processes and our deviation for the paper; "
+            "|z| > 2 in bold. In brackets",
+            "the tuned number: samples (OPSRL), scale (UCRL2), β (BEB), ε.",
+        ],
+        table(
+            heads,
+            [
+                *([name, *map(_cell_text, row)] for name, row in rows.items()),
+                *([f"{name} (paper)", *map("{:.1f}".format, PAPER[name])] for name in PUBLISHED),
+            ],
         ),
-    ]
-    per_trial = results["optimal_return_per_episode"] * np.array(SETTINGS)
-    for name, row in published.items():
-        page.append(_row(f"{name} / our value iteration", map("{:.3f}".format, row / per_trial)))
-    for name, row in SNAIL_NORMALISED.items():
-        page.append(_row(f"{name}, as SNAIL prints it", map("{:.3f}".format, row)))
-    return "\n".join([*page, "", "## Notes", "", *_notes(results, columns)]) + "\n"
-
-
-def _row(name: str, texts: Iterable[str]) -> str:
-    return f"| {name} | " + " | ".join(texts) + " |"
+        "## As a fraction of value iteration",
+        table(
+            heads,
+            [
+                *(
+                    [name, *(f"{x['fraction_of_optimum']:.3f}" for x in row)]
+                    for name, row in rows.items()
+                ),
+                *(
+                    [
+                        f"{name} (paper) / our value iteration",
+                        *map("{:.3f}".format, PAPER[name] / per_trial),
+                    ]
+                    for name in PUBLISHED
+                ),
+                *(
+                    [f"{name}, as SNAIL prints it", *map("{:.3f}".format, row)]
+                    for name, row in SNAIL_NORMALISED.items()
+                ),
+            ],
+        ),
+        "## Notes",
+        _notes(results, columns, file),
+        versions=False,
+    )
 
 
 def _cell_text(cell: dict[str, Any]) -> str:
@@ -333,9 +327,9 @@ def _cell_text(cell: dict[str, Any]) -> str:
     return f"{text}<br>{cell['paper']:.1f}, {mark}z = {cell['z']:+.1f}{mark}"
 
 
-def _notes(results: dict[str, Any], columns: list[Column]) -> list[str]:
+def _notes(results: dict[str, Any], columns: list[Column], file: Path) -> list[str]:
     optimum = results["optimal_return_per_episode"]
-    shares = zip(SNAIL, SNAIL_NORMALISED["SNAIL"], SETTINGS, strict=True)
+    shares = zip(PAPER["SNAIL"], SNAIL_NORMALISED["SNAIL"], SETTINGS, strict=True)
     implied = float(np.mean([total / share / n for total, share, n in shares]))
     compared = [cell for cell in results["cells"] if "z" in cell]
     return [
@@ -353,19 +347,19 @@ def _notes(results: dict[str, Any], columns: list[Column]) -> list[str]:
         "|z| > 2 are expected by chance. The cells of a",
         "  row share their processes, and so do the paper's columns: they are not independent.",
         "* The paper tunes on the processes that it reports, we do not.",
-        *_miss_notes(compared, columns),
+        *_miss_notes(compared, columns, file),
     ]
 
 
 def _prior_notes(results: dict[str, Any]) -> list[str]:
-    """What the belief about mean rewards does: PSRL's first setting, and who passes RL²."""
+    """Notes on the belief about mean rewards: PSRL's first setting, and which learners beat RL²."""
     cells = {(c["learner"], c["episodes"]): c for c in results["cells"]}
     believed, told = cells["PSRL", SETTINGS[0]], cells["PSRL, true prior", SETTINGS[0]]
     lines = [
         f"* PSRL at n = {SETTINGS[0]}: the paper has {believed['paper']:.1f}; "
         f"{believed['mean']:.1f} with the belief N(0, 1), {told['mean']:.1f} with N(1, 1)."
     ]
-    for n, rl2 in zip(SETTINGS, RL2, strict=True):
+    for n, rl2 in zip(SETTINGS, PAPER["RL²"], strict=True):
         better = [
             f"{c['learner']} ({c['mean']:.1f})"
             for c in results["cells"]
@@ -383,19 +377,19 @@ def _paper_ratio(results: dict[str, Any]) -> float:
     return float(np.sqrt(results["num_mdps"] / PAPER_NUM_MDPS))
 
 
-def _miss_notes(compared: list[dict[str, Any]], columns: list[Column]) -> list[str]:
+def _miss_notes(compared: list[dict[str, Any]], columns: list[Column], file: Path) -> list[str]:
     lines = []
     for column in columns:
         missed = [c for c in compared if c["learner"] == column.name and abs(c["z"]) > 2]
         if missed:
             where = ", ".join(f"n = {c['episodes']} (z = {c['z']:+.1f})" for c in missed)
-            reason = column.note or "No reason found beyond chance."
-            lines.append(f"* **{column.name}** misses at {where}. {reason}")
+            reason = " ".join(notes(file, column.name)) or "No reason found beyond chance."
+            lines.append(f"* **{column.name}** misses at {where}. {reason.strip()}")
     return lines
 
 
 def main(args: Args) -> None:
-    """Tune, measure and write both files."""
+    """Tunes and measures all learners, and writes both files."""
     began = time.perf_counter()
     tuning_seed, test_seed, run_seed, tuning_run_seed = np.random.SeedSequence(
         args.seed
@@ -406,11 +400,7 @@ def main(args: Args) -> None:
     )
     tasks = distribution.sample_tasks(args.num_mdps, np.random.default_rng(test_seed))
     optimum = float(ValueIteration(*SIZES).optimal_return(tasks).mean())
-    columns = [
-        *paper_columns(),
-        *true_prior_columns(),
-        Column("Value iteration", lambda rng, _: ValueIteration(*SIZES)),
-    ]
+    columns = all_columns()
     cells = []
     for column in columns:
         tuned = tune(column, tuning_tasks, int(tuning_run_seed))
@@ -421,15 +411,14 @@ def main(args: Args) -> None:
     results = {
         **{key: value for key, value in asdict(args).items() if key != "out"},
         "command": "python " + " ".join(["benchmarks/classical_mdps.py", *sys.argv[1:]]),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        "versions": package_versions(),
         "wall_time_s": time.perf_counter() - began,
         "optimal_return_per_episode": optimum,
         "grids": {column.name: column.grid for column in columns},
         "cells": cells,
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "classical_mdps.json").write_text(json.dumps(results, indent=1) + "\n")
-    (args.out / "classical_mdps.md").write_text(markdown(results, columns))
+    file = args.out / "classical_mdps.json"
+    write(file, results, markdown(results, file))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ import torch
 import tyro
 from few_shot_tables import EVALUATION_SEED, train_setting
 from few_shot_tables import Args as Training
+from result_files import RESULTS, page, read, table, with_interval, write
 
 from meta_rl.evaluation import EvaluationResult
 from meta_rl.few_shot.data.clinc150 import FOLDS
 from meta_rl.few_shot.evaluation import final_scores
-from meta_rl.provenance import package_versions, versions_text, write_atomically
+from meta_rl.provenance import write_atomically
 
 LEARNERS = ("protonet", "matching", "maml", "finetune", "nearest")
 CHOSEN_BY = 1
@@ -37,21 +38,21 @@ class Args:
     """Settings of the run."""
 
     learners: tuple[str, ...] = LEARNERS
-    """Of the command line's names."""
+    """Learners, by the command line's names."""
     folds: tuple[int, ...] = tuple(range(len(FOLDS)))
-    """Held-out pairs of domains."""
+    """Numbers of the folds; each holds out a pair of domains."""
     num_tasks: int = 2000
-    """Test tasks of each fold and number of shots."""
+    """Number of test tasks of each fold and number of shots."""
     seed: int = 0
-    """Of the trainings; the evaluation has seed 1000."""
+    """Seed of the trainings; the evaluation has seed 1000."""
     runs: Path = Path("runs/clinc_folds")
     """Folder of the run folders, and of scores.json, with the accuracies of all tasks."""
-    out: Path = Path(__file__).parent / "results"
+    out: Path = RESULTS
     """Folder of clinc_folds.json and clinc_folds.md."""
     device: str = "auto"
-    """Of the learners."""
+    """PyTorch device of the learners; auto takes a GPU where there is one."""
     threads: int = 1
-    """Of torch."""
+    """Number of PyTorch CPU threads."""
 
 
 Scores = dict[str, dict[str, dict[str, list[float]]]]
@@ -99,26 +100,21 @@ def compared(scores: Scores, folds: tuple[int, ...]) -> dict[str, Any]:
     return rows
 
 
-def table(rows: dict[str, Any], title: str) -> list[str]:
+def as_table(rows: dict[str, Any]) -> list[str]:
     """The rows as Markdown."""
-    lines = [
-        f"## {title}",
-        "",
-        "| learner | 1 shot | less fine-tuning | 5 shots | less fine-tuning |",
-        "|---|---|---|---|---|",
-    ]
+    lines = []
     for name, row in rows.items():
         cells = [name]
-        for column, (mean, low, high) in enumerate(row["accuracy"]):
-            cells.append(f"{mean:.1f} ({low:.1f} to {high:.1f})")
+        for column, (mean, *interval) in enumerate(row["accuracy"]):
+            cells.append(with_interval(mean, interval))
             gain = row["gain"][column] if "gain" in row else None
-            cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*gain) if gain else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""] if rows else []
+            cells.append(with_interval(gain[0], gain[1:], "+.1f") if gain else "")
+        lines.append(cells)
+    return table(["learner", "1 shot", *["less fine-tuning", "5 shots", "less fine-tuning"]], lines)
 
 
 def results(scores: Scores) -> dict[str, dict[str, Any]]:
-    """What is told, by title: means over folds, then each fold."""
+    """The tables by their titles: means over folds, then each fold."""
     every = tuple(range(len(FOLDS)))
     others = tuple(fold for fold in every if fold != CHOSEN_BY)
     told = {
@@ -132,36 +128,36 @@ def results(scores: Scores) -> dict[str, dict[str, Any]]:
 
 
 def markdown(told: dict[str, dict[str, Any]], args: Args) -> str:
-    """All tables."""
-    lines = [
-        "# CLINC150, each pair of domains held out in turn",
-        "",
+    """The page of all tables."""
+    about = (
         f"`python benchmarks/clinc_folds.py`: shipped settings, seed {args.seed}; accuracies in % "
         f"on {args.num_tasks:,} test tasks of each fold, 5 ways, with 95 % intervals: over folds "
-        "where there are several, else over tasks; differences are on the same tasks.",
-        "",
+        "where there are several, else over tasks; differences are on the same tasks."
+    )
+    tables = [
+        part for title, rows in told.items() if rows for part in (f"## {title}", as_table(rows))
     ]
-    for title, rows in told.items():
-        lines += table(rows, title)
-    return "\n".join([*lines, f"{versions_text()}.", ""])
+    return page("CLINC150, each pair of domains held out in turn", about, *tables)
 
 
 def kept_scores(file: Path, num_tasks: int) -> Scores:
-    """Of earlier calls.
+    """The scores of earlier calls.
 
     Raises:
-        ValueError: They are of another number of tasks.
+        ValueError: They were measured on another number of tasks.
     """
-    scores: Scores = json.loads(file.read_text()) if file.exists() else {}
+    scores: Scores = read(file, {})
     for fold in (fold for folds in scores.values() for fold in folds.values()):
         for values in fold.values():
             if len(values) != num_tasks:
-                raise ValueError(f"{file} is of {len(values)} tasks, not of {num_tasks}: move it")
+                raise ValueError(
+                    f"{file} has scores of {len(values)} tasks, not of {num_tasks}: move it"
+                )
     return scores
 
 
 def main(args: Args) -> None:
-    """Train and evaluate each learner on each fold; scores of others are kept."""
+    """Trains and evaluates each learner on each fold; scores of others are kept."""
     torch.set_num_threads(args.threads)
     kept = args.runs / "scores.json"
     scores = kept_scores(kept, args.num_tasks)
@@ -180,9 +176,7 @@ def main(args: Args) -> None:
             means = ", ".join(f"{shots}: {100 * np.mean(v):.2f}" for shots, v in found.items())
             print(f"fold {fold}, {name}: {means}", flush=True)
     told = results(scores)
-    content = {"results": told, "versions": package_versions()}
-    write_atomically(args.out / "clinc_folds.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "clinc_folds.md", markdown(told, args))
+    write(args.out / "clinc_folds.json", {"results": told}, markdown(told, args))
 
 
 if __name__ == "__main__":

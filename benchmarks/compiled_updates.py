@@ -8,7 +8,6 @@ Omniglot's convolutions has, compiled, the gradient of :mod:`.strided_conv4`.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from result_files import RESULTS, page, ratios, span, table, write
 
 from meta_rl.cli import Train, run_config
 from meta_rl.cli.training import make_model, open_tasks
 from meta_rl.compute.freed_memory import keep_freed_memory
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 
 @dataclass
@@ -34,19 +33,19 @@ class Args:
         "maml/Omniglot-5w1s",
         "reptile/Omniglot-5w1s",
     )
-    """Shipped settings, LEARNER/SETTING."""
+    """Shipped settings, as LEARNER/SETTING."""
     threads: tuple[int, ...] = (1, 2)
-    """Of torch."""
+    """Numbers of PyTorch CPU threads."""
     seconds: float = 5.0
-    """Of each turn, and at least ten updates, after a few that are not timed."""
+    """Seconds of each turn, which has at least ten updates, after a few that are not timed."""
     turns: int = 3
-    """Measurements, one after the other; medians are reported."""
-    out: Path = Path(__file__).parent / "results"
+    """Number of measurements, one after the other; medians are reported."""
+    out: Path = RESULTS
     """Folder of compiled_updates.json and compiled_updates.md."""
 
 
 def milliseconds(learner: Any, tasks: Any, seconds: float, compile: bool) -> float:
-    """Of an update, the median."""
+    """The median time of an update."""
     times: list[float] = []
 
     def go_on(_: Any) -> bool:
@@ -72,46 +71,46 @@ def compared(name: str, threads: int, args: Args) -> dict[str, Any]:
         for _ in range(args.turns)
     ]
     plain, compiled = np.array(turns).T
-    ratios = plain / compiled
+    gains = ratios(plain, compiled)
     return {
         "setting": name,
         "threads": threads,
         "plain": float(np.median(plain)),
         "compiled": float(np.median(compiled)),
-        "ratio": float(np.median(ratios)),
-        "range": [float(ratios.min()), float(ratios.max())],
+        "ratio": float(np.median(gains)),
+        "range": [float(gains.min()), float(gains.max())],
         "first_seconds": first,
     }
 
 
 def main(args: Args) -> None:
-    """Measure, and write the table."""
+    """Measures, and writes the table."""
     keep_freed_memory()
     torch.compiler.config.force_disable_caches = True  # so that the first update does compile
     rows = [compared(name, threads, args) for name in args.settings for threads in args.threads]
-    lines = [
-        "# Updates of few-shot learners, compiled",
-        "",
+    text = page(
+        "Updates of few-shot learners, compiled",
         "`python benchmarks/compiled_updates.py`: updates of shipped settings on a CPU; medians of "
         f"{args.turns} turns of {args.seconds:g} s, in milliseconds. The first compiled update "
         "includes compiling.",
-        "",
-        "| setting | threads | plain | compiled | ratio | range | first, s |",
-        "|---|---|---|---|---|---|---|",
-        *(
-            f"| {row['setting']} | {row['threads']} | {row['plain']:.1f} | {row['compiled']:.1f} | "
-            f"**{row['ratio']:.2f}** | {row['range'][0]:.2f} to {row['range'][1]:.2f} | "
-            f"{row['first_seconds']:.0f} |"
-            for row in rows
+        table(
+            ["setting", "threads", "plain", "compiled", "ratio", "range", "first, s"],
+            [
+                [
+                    row["setting"],
+                    f"{row['threads']}",
+                    f"{row['plain']:.1f}",
+                    f"{row['compiled']:.1f}",
+                    f"**{row['ratio']:.2f}**",
+                    span(row["range"]),
+                    f"{row['first_seconds']:.0f}",
+                ]
+                for row in rows
+            ],
         ),
-        "",
-        f"{versions_text()}.",
-        "",
-    ]
-    print("\n".join(lines))
-    content = {"rows": rows, "versions": package_versions()}
-    write_atomically(args.out / "compiled_updates.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "compiled_updates.md", "\n".join(lines))
+    )
+    print(text)
+    write(args.out / "compiled_updates.json", {"rows": rows}, text)
 
 
 if __name__ == "__main__":

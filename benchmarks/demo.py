@@ -37,17 +37,17 @@ class Args:
     """Settings of the demo."""
 
     seed: int = 0
-    """Of the training and the evaluation."""
+    """Seed of the training and of the evaluation."""
     total_timesteps: int = 5_000_000
-    """Pulls in meta-training."""
+    """Number of pulls in meta-training."""
     num_tasks: int = 1000
-    """Held-out bandits."""
+    """Number of held-out bandits."""
     out: Path = Path("runs/demo")
     """Run folder, replaced by each demo."""
 
 
 def main(args: Args) -> None:
-    """Train, evaluate, compare."""
+    """Trains RL², evaluates it, and compares it with the classical algorithms."""
     began = time.monotonic()
     folder = meta_train(args)
     model = RL2.load(folder.checkpoint)
@@ -61,7 +61,7 @@ def main(args: Args) -> None:
 
 
 def meta_train(args: Args) -> RunFolder:
-    """Train by the same code as ``meta-rl train rl2 BernoulliBandit``."""
+    """Trains by the same code as ``meta-rl train rl2 BernoulliBandit``."""
     RunFolder(args.out).config_file.unlink(missing_ok=True)
     return train(
         Train(
@@ -76,7 +76,7 @@ def meta_train(args: Args) -> RunFolder:
 
 
 def evaluate(learner: object, args: Args) -> EvaluationResult:
-    """On the same held-out bandits for every learner."""
+    """Evaluates a learner on held-out bandits, which are the same for every learner."""
     return meta_rl.evaluate_adaptation(learner, TASKS, args.num_tasks, seed=args.seed)
 
 

@@ -27,12 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from result_rows import add_to_table
+from result_files import RESULTS, add_to_table, page, ratios, span, table
 
 import meta_rl
 from meta_rl.agents.bandits import bandit_learners
 from meta_rl.agents.rl2 import RL2
-from meta_rl.provenance import versions_text
 
 BANDIT = "meta_rl/BernoulliBandit-v0"
 CLASSICAL = ("random", "ucb1", "thompson", "gittins")
@@ -51,21 +50,21 @@ class Args:
     against: Path | None = None
     """Folder of another checkout of this repository, such as one of an earlier commit."""
     turns: int = 5
-    """Turns of each checkout."""
+    """Number of turns of each checkout."""
     repeats: int = 5
-    """Measurements in a turn, of which the median is taken, after one that is not timed."""
+    """Number of measurements in a turn, whose median is taken, after one that is not timed."""
     long: float = 2.0
     """Seconds above which something is measured once, in the first turn of a checkout."""
     measure: bool = False
-    """Measure in this process and tell the seconds: what the turns do."""
+    """Whether to measure in this process and print the seconds, as the turns do."""
     skip: tuple[str, ...] = ()
-    """Names of what is not measured."""
-    out: Path = Path(__file__).parent / "results"
+    """Names of contenders that are not measured (default: none)."""
+    out: Path = RESULTS
     """Folder of evaluation_speed.json and evaluation_speed.md."""
 
 
 def contenders() -> dict[str, Callable[[], Any]]:
-    """What is timed, by name; it runs in earlier versions of the library too."""
+    """The functions that are timed, by name; they run in earlier versions of the library too."""
     rng = np.random.default_rng(0)
     timed: dict[str, Callable[[], Any]] = {}
     for num_tasks in SUMMARIES:
@@ -157,7 +156,7 @@ def as_rows(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Any
         row: dict[str, Any] = {"here": float(np.median(here)), "turns": len(here)}
         before = found.get("against", {}).get(what)
         if before:
-            pairs = np.array(here[: len(before)]) / before[: len(here)]
+            pairs = ratios(here[: len(before)], before[: len(here)])
             row["against"] = float(np.median(before))
             row["ratio"] = float(np.median(pairs))
             row["range"] = [float(pairs.min()), float(pairs.max())]
@@ -166,29 +165,25 @@ def as_rows(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Any
 
 
 def markdown(rows: dict[str, dict[str, Any]]) -> str:
-    """The table."""
-    lines = [
-        "# Speed of evaluations",
-        "",
+    """The page of all rows."""
+    lines = []
+    for what, row in rows.items():
+        cells = [what, f"{1e3 * row['here']:,.1f}", "", "", ""]
+        if "ratio" in row:
+            cells[2:] = [f"{1e3 * row['against']:,.1f}", f"**{row['ratio']:.3g}**"]
+            cells.append(span(row["range"], ".3g"))
+        lines.append(cells)
+    return page(
+        "Speed of evaluations",
         "`python benchmarks/evaluation_speed.py --against CHECKOUT`: milliseconds on one core; "
         "medians of turns that alternate between this version and another, and the median ratio of "
         "this one's to the other's, with its range over turns.",
-        "",
-        "| what | here | other | ratio | range |",
-        "|---|---|---|---|---|",
-    ]
-    for what, row in rows.items():
-        cells = [f"{1e3 * row['here']:,.1f}", "", "", ""]
-        if "ratio" in row:
-            low, high = row["range"]
-            ratios = [f"**{row['ratio']:.3g}**", f"{low:.3g} to {high:.3g}"]
-            cells[1:] = [f"{1e3 * row['against']:,.1f}", *ratios]
-        lines.append(f"| {what} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"{versions_text()}.", ""])
+        table(["what", "here", "other", "ratio", "range"], lines),
+    )
 
 
 def main(args: Args) -> None:
-    """Measure, and write the table; or, in a turn, tell the seconds."""
+    """Measures, and writes the table; or, in a turn, tells the seconds."""
     if args.measure:
         told = {"from": meta_rl.__path__[0], "seconds": measured(args)}
         print(MARK + json.dumps(told))

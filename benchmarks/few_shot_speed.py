@@ -11,25 +11,25 @@ make the same meta-batches: 32 tasks, 5 ways, 1 shot, 15 queries.
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
 from PIL import Image
+from result_files import RESULTS, page, span, table, take_turns, write
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from meta_rl.few_shot import Omniglot
 from meta_rl.few_shot.data.omniglot import IMAGES
 from meta_rl.few_shot.data.sources import obtain
-from meta_rl.provenance import package_versions, write_atomically
 
 
 @dataclass
@@ -37,12 +37,12 @@ class Args:
     """Settings of the run."""
 
     meta_batch_size: int = 32
-    """Tasks at a time."""
+    """Number of tasks in a meta-batch."""
     seconds: float = 5.0
-    """Of each measurement."""
+    """Seconds of each measurement."""
     repeats: int = 3
-    """Measurements in turn; the median is reported."""
-    out: Path = Path(__file__).parent / "results"
+    """Number of turns; the median is reported."""
+    out: Path = RESULTS
     """Folder of few_shot_speed.json and few_shot_speed.md."""
 
 
@@ -93,7 +93,7 @@ def rate(step: Callable[[], object], seconds: float) -> float:
 
 
 def main(args: Args) -> None:
-    """Measure in turn, so that a busy machine is busy for all."""
+    """Measures in turn, so that a busy machine is busy for all, and writes the table."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     tasks = Omniglot(ways=5, shots=1, queries=15)
@@ -110,29 +110,29 @@ def main(args: Args) -> None:
             "Omniglot": lambda: tasks.train.sample_tasks(args.meta_batch_size, rng),
             **{name: (lambda stream=stream: next(stream)) for name, stream in pipelines.items()},
         }
-        rates: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(args.repeats):
-            for name, step in steps.items():
-                rates[name].append(rate(step, args.seconds))
+        rates = take_turns(
+            {name: partial(rate, step, args.seconds) for name, step in steps.items()}, args.repeats
+        )
     median = {name: float(np.median(values)) for name, values in rates.items()}
-    lines = [
-        "# Speed of drawing meta-batches",
-        "",
+    text = page(
+        "Speed of drawing meta-batches",
         f"By `python benchmarks/few_shot_speed.py`: batches of {args.meta_batch_size} tasks, 5 "
         "ways, 1 shot, 15 queries of Omniglot, one thread; median (and range) of "
         f"{args.repeats} turns of {args.seconds:g} s.",
-        "",
-        "| | meta-batches per second | ratio |",
-        "|---|---|---|",
-    ]
-    for name, values in rates.items():
-        ratio = median["Omniglot"] / median[name]
-        spread = f"{median[name]:.2f} ({min(values):.2f} to {max(values):.2f})"
-        lines.append(f"| {name} | {spread} | {ratio:.0f} |")
-    content = {"rates": rates, "versions": package_versions()}
-    write_atomically(args.out / "few_shot_speed.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "few_shot_speed.md", "\n".join(lines) + "\n")
-    print("\n".join(lines))
+        table(
+            ["", "meta-batches per second", "ratio"],
+            [
+                [
+                    name,
+                    f"{median[name]:.2f} ({span(values)})",
+                    f"{median['Omniglot'] / median[name]:.0f}",
+                ]
+                for name, values in rates.items()
+            ],
+        ),
+    )
+    write(args.out / "few_shot_speed.json", {"rates": rates}, text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from result_rows import add_to_table
+from result_files import RESULTS, add_to_table, page, papers, read, table, with_interval
 
 from meta_rl.cli import Train, run_config
 from meta_rl.cli.run_folder import RunConfig, RunFolder
@@ -31,40 +31,41 @@ from meta_rl.few_shot import lake_runs
 from meta_rl.few_shot.evaluation import out_of_scope_auroc
 from meta_rl.provenance import git_commit, write_atomically
 
-PAPER: dict[str, tuple[str, str]] = {  # the paper's number, and what is demanded of ours
-    "maml/Sinusoid-10s": ("", "< 0.8 after 1 step"),
-    "reptile/Sinusoid-10s": ("", ""),
-    "finetune/Sinusoid-10s": ("", ""),
-    "scratch/Sinusoid-10s": ("", ""),
-    "maml/Omniglot-5w1s": ("98.7 ± 0.4", "≥ 98.0"),
-    "maml/Omniglot-5w5s": ("99.9 ± 0.1", "≥ 99.3"),
-    "maml/Omniglot-5w1s-mlp": ("89.7 ± 1.1", "≥ 89"),
-    "maml/Omniglot-20w1s": ("95.8 ± 0.3", ""),
-    "reptile/Omniglot-5w1s": ("95.4 ± 0.1", "≥ 95"),
-    "reptile/Omniglot-5w5s": ("98.9 ± 0.1", "≥ 98.5"),
-    "reptile/Omniglot-5w1s-transductive": ("97.7 ± 0.0", "≥ 97.5"),
-    "reptile/Omniglot-5w5s-transductive": ("99.5 ± 0.1", "≥ 99.3"),
-    "reptile/Omniglot-5w1s-random": ("95.4 ± 0.1", "≥ 95"),
-    "reptile/Omniglot-5w5s-random": ("98.9 ± 0.1", "≥ 98.5"),
-    "reptile/Omniglot-5w1s-random-transductive": ("97.7 ± 0.0", "≥ 97.5"),
-    "reptile/Omniglot-5w5s-random-transductive": ("99.5 ± 0.1", "≥ 99.3"),
-    "protonet/Omniglot-5w1s": ("98.8", "≥ 98.5"),
-    "protonet/Omniglot-5w5s": ("99.7", "≥ 99.5"),
-    "protonet/Omniglot-20w1s": ("96.0", "≥ 95"),
-    "protonet/Omniglot-20w5s": ("98.9", ""),
-    "matching/Omniglot-5w1s": ("98.1", "≥ 97.8"),
-    "matching/Omniglot-5w1s-fce": ("97.9", ""),
-    "matching/Omniglot-5w5s": ("98.9", "≥ 98.7"),
-    "siamese/Omniglot-20w1s-lake": ("92.0 (Lake's runs)", "≥ 90"),
-    "siamese/Omniglot-20w1s-koch": ("92.0 (Lake's runs)", "≥ 90"),
-    "finetune/Omniglot-5w1s": ("", ""),
-    "finetune/Omniglot-5w5s": ("", ""),
-    "scratch/Omniglot-5w1s": ("", ""),
-    "scratch/Omniglot-5w5s": ("", ""),
-    "nearest/Omniglot-5w1s": ("", ""),
-    "nearest/Omniglot-5w5s": ("", ""),
+PAPER: dict[str, str] = papers("few-shot")["rows"]
+WANTED: dict[str, str] = {  # settings of the table, and what is demanded of each
+    "maml/Sinusoid-10s": "< 0.8 after 1 step",
+    "reptile/Sinusoid-10s": "",
+    "finetune/Sinusoid-10s": "",
+    "scratch/Sinusoid-10s": "",
+    "maml/Omniglot-5w1s": "≥ 98.0",
+    "maml/Omniglot-5w5s": "≥ 99.3",
+    "maml/Omniglot-5w1s-mlp": "≥ 89",
+    "maml/Omniglot-20w1s": "",
+    "reptile/Omniglot-5w1s": "≥ 95",
+    "reptile/Omniglot-5w5s": "≥ 98.5",
+    "reptile/Omniglot-5w1s-transductive": "≥ 97.5",
+    "reptile/Omniglot-5w5s-transductive": "≥ 99.3",
+    "reptile/Omniglot-5w1s-random": "≥ 95",
+    "reptile/Omniglot-5w5s-random": "≥ 98.5",
+    "reptile/Omniglot-5w1s-random-transductive": "≥ 97.5",
+    "reptile/Omniglot-5w5s-random-transductive": "≥ 99.3",
+    "protonet/Omniglot-5w1s": "≥ 98.5",
+    "protonet/Omniglot-5w5s": "≥ 99.5",
+    "protonet/Omniglot-20w1s": "≥ 95",
+    "protonet/Omniglot-20w5s": "",
+    "matching/Omniglot-5w1s": "≥ 97.8",
+    "matching/Omniglot-5w1s-fce": "",
+    "matching/Omniglot-5w5s": "≥ 98.7",
+    "siamese/Omniglot-20w1s-lake": "≥ 90",
+    "siamese/Omniglot-20w1s-koch": "≥ 90",
+    "finetune/Omniglot-5w1s": "",
+    "finetune/Omniglot-5w5s": "",
+    "scratch/Omniglot-5w1s": "",
+    "scratch/Omniglot-5w5s": "",
+    "nearest/Omniglot-5w1s": "",
+    "nearest/Omniglot-5w5s": "",
     **{
-        f"{learner}/Clinc150-5w{shots}s": ("", "")
+        f"{learner}/Clinc150-5w{shots}s": ""
         for shots in (1, 5)
         for learner in ("protonet", "matching", "maml", "finetune", "scratch", "nearest")
     },
@@ -96,29 +97,29 @@ class Args:
     """Settings of the run."""
 
     settings: tuple[str, ...] = ()
-    """Learner and shipped setting, as in maml/Omniglot-5w1s; all by default."""
+    """Shipped settings, as LEARNER/SETTING: maml/Omniglot-5w1s (default: all)."""
     seed: int = 0
-    """Of the training; the evaluation has seed 1000."""
+    """Seed of the training; the evaluation has seed 1000."""
     num_tasks: int = 600
-    """Test tasks."""
+    """Number of test tasks."""
     iterations: int | None = None
-    """Outer updates; the tuned number by default."""
+    """Number of outer updates (default: the setting's)."""
     max_minutes: float = 90.0
-    """Of training in this call, for each setting; what is not done goes on in the next call."""
+    """Minutes of training in this call, for each setting; the next call goes on."""
     runs: Path = Path("runs/few_shot_tables")
     """Folder of the run folders."""
-    out: Path = Path(__file__).parent / "results"
+    out: Path = RESULTS
     """Folder of few_shot_tables.json and few_shot_tables.md."""
     device: str = "auto"
-    """Of the learners."""
+    """PyTorch device of the learners; auto takes a GPU where there is one."""
     threads: int = 1
-    """Of torch."""
+    """Number of PyTorch CPU threads."""
     cuda_graph: bool = False
-    """Record updates as CUDA graphs, where the learner can."""
+    """Whether to record updates as CUDA graphs, where the learner can."""
     compile: bool = False
-    """Compile updates, where the learner can."""
+    """Whether to compile updates, where the learner can."""
     list: bool = False
-    """List the settings, with the papers' numbers, and do nothing."""
+    """Whether to list the settings with the papers' numbers, and do nothing else."""
 
 
 class StopWatch:
@@ -126,19 +127,19 @@ class StopWatch:
 
     def __init__(self, folder: RunFolder, limit: float) -> None:
         self.file = folder.path / "seconds.json"
-        self.before = json.loads(self.file.read_text()) if self.file.exists() else 0.0
+        self.before = read(self.file, 0.0)
         self.began = self.noted = time.monotonic()
         self.limit = limit
 
     def __call__(self, learner: Any) -> bool:
-        """Whether there is time left."""
+        """Tells whether there is time left."""
         elapsed = time.monotonic() - self.began
         if time.monotonic() - self.noted > 30:
             self.note()
         return elapsed < self.limit
 
     def note(self) -> float:
-        """Write the time of all calls; gives it."""
+        """Writes the time of all calls; gives it."""
         self.noted = time.monotonic()
         seconds = self.before + self.noted - self.began
         write_atomically(self.file, json.dumps(seconds))
@@ -216,7 +217,7 @@ def described(result: EvaluationResult) -> dict[str, Any]:
 
 
 def evaluate_setting(name: str, learner: Any, tasks: Any, args: Args) -> dict[str, Any]:
-    """On test tasks; where these are turned, on straight ones too; on Lake's runs, pairs, texts."""
+    """Evaluates on test tasks and, where there are such, by the other measures of the paper."""
     row = described(evaluate_adaptation(learner, tasks, args.num_tasks, seed=EVALUATION_SEED))
     if getattr(getattr(tasks.test, "pool", None), "turns", 1) > 1:
         straight = open_tasks(setting_config(name, args, test_rotations=False)).source
@@ -238,36 +239,41 @@ def evaluate_setting(name: str, learner: Any, tasks: Any, args: Args) -> dict[st
 
 
 def markdown(rows: dict[str, dict[str, Any]]) -> str:
-    """The table of all results so far."""
-    lines = [
-        "# Few-shot learners beside their papers",
-        "",
+    """The page of all results so far."""
+    heads = ["learner and tasks", "before", "after", "paper", "wanted", "test tasks", "seed"]
+    lines = []
+    for key, row in sorted(rows.items()):
+        name = key.rpartition("@")[0]
+        paper = PAPER.get(name, "") + " (Lake's runs)" * name.startswith("siamese/")
+        lines.append(
+            [
+                name,
+                _number(row, 0),
+                _after(row),
+                paper,
+                WANTED.get(name, ""),
+                f"{row['num_tasks']}",
+                f"{row['seed']}",
+                f"{row['iterations']} of {row['iterations_wanted']}",
+                f"{row['seconds'] / 60:.0f} min, {row['device']}",
+                _further(row),
+            ]
+        )
+    return page(
+        "Few-shot learners beside their papers",
         "By `python benchmarks/few_shot_tables.py`. Shipped settings; means over held-out test "
         "tasks with 95 % intervals over tasks of one training, in % for accuracies. Iterations "
         "done, of those wanted; where fewer, the same command goes on.",
-        "",
-        "| learner and tasks | before | after | paper | wanted | test tasks | seed | iterations | "
-        "wall time | further |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for key, row in sorted(rows.items()):
-        name = key.rpartition("@")[0]
-        paper, wanted = PAPER.get(name, ("", ""))
-        lines.append(
-            f"| {name} | {_number(row, 0)} | {_after(row)} | {paper} | {wanted} | "
-            f"{row['num_tasks']} | {row['seed']} | {row['iterations']} of "
-            f"{row['iterations_wanted']} | {row['seconds'] / 60:.0f} min, {row['device']} | "
-            f"{_further(row)} |"
-        )
-    return "\n".join(lines) + "\n"
+        table([*heads, "iterations", "wall time", "further"], lines),
+        versions=False,
+    )
 
 
 def _number(row: dict[str, Any], column: int) -> str:
     percent = row["measure"] == "accuracy"
     factor, digits = (100, 1) if percent else (1, 3)
-    low, high = (factor * bound for bound in row["interval"][column])
-    mean = factor * row["mean"][column]
-    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    interval = [factor * bound for bound in row["interval"][column]]
+    return with_interval(factor * row["mean"][column], interval, f".{digits}f")
 
 
 def _after(row: dict[str, Any]) -> str:
@@ -294,17 +300,16 @@ def _further(row: dict[str, Any]) -> str:
 
 
 def main(args: Args) -> None:
-    """Train and evaluate each setting."""
+    """Trains and evaluates each setting."""
     if args.list:
-        for name, (paper, wanted) in PAPER.items():
-            print(f"{name:40} paper: {paper or '-':20} wanted: {wanted or '-'}")
+        for name, wanted in WANTED.items():
+            print(f"{name:40} paper: {PAPER.get(name, '-'):20} wanted: {wanted or '-'}")
         return
     torch.set_num_threads(args.threads)
-    for name in args.settings or tuple(PAPER):
+    for name in args.settings or tuple(WANTED):
         learner, tasks, about = train_setting(name, args)
         row = about | evaluate_setting(name, learner, tasks, args)
-        table = args.out / "few_shot_tables.json"
-        add_to_table(table, {f"{name}@{args.seed}": row}, markdown)
+        add_to_table(args.out / "few_shot_tables.json", {f"{name}@{args.seed}": row}, markdown)
         print(f"{name}: {_number(row, 0)} before, {_after(row)} {_further(row)}", flush=True)
 
 

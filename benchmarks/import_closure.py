@@ -201,7 +201,7 @@ def circle_text(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main(args: Args) -> None:
-    """Count, and write the table."""
+    """Counts, and writes the table."""
     results = {} if args.against is None else {"before": counted(args.against)}
     results["now"] = counted(args.checkout)
     write_atomically(args.out / "import_closure.json", json.dumps(results, indent=1) + "\n")

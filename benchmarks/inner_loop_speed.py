@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import json
 import os
 import sys
 import time
@@ -46,6 +45,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from result_files import RESULTS, notes, page, ratios, span, table, take_turns, write
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -53,10 +53,9 @@ from torch.nn import functional
 from meta_rl.compute.freed_memory import keep_freed_memory
 from meta_rl.few_shot.networks.batch_norm import BatchNorm
 from meta_rl.inner_loop import Params, detached, meta_gradient, meta_loss
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 Step = Callable[[], list[Tensor]]
-"""A meta-step; gives the gradient, by parameter."""
+"""A meta-step, which returns the gradient, by parameter."""
 
 LOOP, PEER = "clone and loop", "learn2learn"
 BACKWARD, BATCHED, COMPILED = "meta_loss, backward", "meta_gradient", "meta_gradient, compiled"
@@ -67,23 +66,23 @@ class Args:
     """Settings of the benchmark."""
 
     settings: tuple[str, ...] = ("sinusoid", "omniglot_mlp", "conv4")
-    """Which of the three."""
+    """Names of the settings: sinusoid, omniglot_mlp, conv4."""
     learn2learn: Path | None = None
-    """A checkout of learn2learn, to measure it too."""
+    """Folder of a checkout of learn2learn, which is then measured too (default: none)."""
     turns: int = 7
-    """Each contender is measured so often, in turns."""
+    """Number of measurements of each contender, in turns."""
     seconds: float = 1.0
-    """Of a measurement, at least; and at least one meta-step."""
+    """Least number of seconds of a measurement, which has at least one meta-step."""
     compile: bool = True
     """Whether to measure torch.compile (except for convolutions)."""
     threads: int = 1
-    """Of torch."""
+    """Number of PyTorch CPU threads."""
     keep_memory: bool = True
     """Whether the process keeps freed memory, for every contender."""
-    out: Path = Path(__file__).parent / "results"
-    """Folder of the results."""
+    out: Path = RESULTS
+    """Folder of NAME.json and NAME.md."""
     name: str = "inner_loop_speed"
-    """Of the result files."""
+    """Name of the result files."""
 
 
 @dataclass
@@ -91,13 +90,13 @@ class Setting:
     """A module, its data, and how it adapts.
 
     Attributes:
-        module: Of the loops; its parameters are everybody's.
-        loss: ``loss(outputs, targets)``.
+        module: Module of the loops, whose parameters all contenders use.
+        loss: Loss function ``loss(outputs, targets)``.
         support: Inputs and targets, ``[M, ...]`` each.
-        query: Likewise.
-        lr: Of the inner loop.
-        num_steps: Of the inner loop.
-        chunk_size: Tasks that are batched together.
+        query: Inputs and targets, ``[M, ...]`` each.
+        lr: Step size of the inner loop.
+        num_steps: Number of steps of the inner loop.
+        chunk_size: Number of tasks that are batched together; ``None`` for all.
         wanted: Ratios to clone-and-loop that we want: batched, and compiled.
     """
 
@@ -156,7 +155,7 @@ def omniglot_mlp() -> Setting:
 
 
 def conv4() -> Setting:
-    """Its convolutional one: 28, 14, 7, 4, 2 pixels, then their mean."""
+    """The convolutional network of the MAML paper: 28, 14, 7, 4, 2 pixels, then their mean."""
     layers: list[nn.Module] = []
     for channels in (1, 64, 64, 64):
         norm = nn.BatchNorm2d(64, track_running_stats=False)
@@ -169,7 +168,7 @@ SETTINGS = {"sinusoid": sinusoid, "omniglot_mlp": omniglot_mlp, "conv4": conv4}
 
 
 def batched(setting: Setting, compiled: bool = False, backward: bool = False) -> Step:
-    """Ours."""
+    """Our meta-step: as it is, compiled, or by ``backward`` through the loss."""
     module = setting.ours()
 
     def loss(params: Params, data: tuple[Tensor, Tensor]) -> Tensor:
@@ -202,7 +201,7 @@ def cloned(module: nn.Module) -> nn.Module:
 
 
 def parameters_of(module: nn.Module) -> list[tuple[nn.Module, str]]:
-    """Where the parameters are: the module that holds each, and its name there."""
+    """The places of the parameters: the module that holds each, and its name there."""
     return [
         (part, name)
         for part in module.modules()
@@ -298,61 +297,56 @@ def compare(name: str, args: Args) -> dict[str, Any]:
         first_call[contender] = time.perf_counter() - began
         expected = gradient if expected is None else expected
         torch.testing.assert_close(gradient, expected, rtol=1e-2, atol=1e-4)
-    times: dict[str, list[float]] = {contender: [] for contender in steps}
-    for _ in range(args.turns):
-        for contender, step in steps.items():
-            times[contender].append(measure(step, args.seconds))
+    times = take_turns(
+        {name: partial(measure, step, args.seconds) for name, step in steps.items()}, args.turns
+    )
     return {"milliseconds": times, "first_call_seconds": first_call, "wanted": wanted}
 
 
-def rows(name: str, result: dict[str, Any]) -> list[str]:
-    """Of the table."""
-    times = {contender: np.array(turns) for contender, turns in result["milliseconds"].items()}
-    lines = []
+def rows(name: str, result: dict[str, Any]) -> list[list[str]]:
+    """The rows of a setting in the table."""
+    times, lines = result["milliseconds"], []
     for contender, turns in times.items():
-        ratios = times[LOOP] / turns
+        gains = ratios(times[LOOP], turns)
         wanted = result["wanted"].get(contender)
         lines.append(
-            f"| {name} | {contender} | {np.median(turns):.2f} ({turns.min():.2f} to "
-            f"{turns.max():.2f}) | **{np.median(ratios):.1f}** ({ratios.min():.1f} to "
-            f"{ratios.max():.1f}) | {'' if wanted is None else f'{wanted:g}'} | "
-            f"{result['first_call_seconds'][contender]:.1f} |"
+            [
+                name,
+                contender,
+                f"{np.median(turns):.2f} ({span(turns)})",
+                f"**{np.median(gains):.1f}** ({span(gains, '.1f')})",
+                "" if wanted is None else f"{wanted:g}",
+                f"{result['first_call_seconds'][contender]:.1f}",
+            ]
         )
     return lines
 
 
 def main(args: Args) -> None:
-    """Measure, and write the table."""
+    """Measures, and writes the table."""
     torch.set_num_threads(args.threads)
     kept = args.keep_memory and keep_freed_memory()
     torch.compiler.config.force_disable_caches = True  # so that the first call does compile
     results = {name: compare(name, args) for name in args.settings}
     option = "" if args.keep_memory else " --no-keep-memory"
-    table = "\n".join(
-        [
-            "# Speed of the meta-gradient",
-            "",
-            f"`python benchmarks/inner_loop_speed.py{option}`: medians (and ranges) of "
-            f"{args.turns} turns of at least {args.seconds:g} s each; torch with {args.threads} "
-            f"thread(s) on {os.cpu_count()} cores. Freed memory is "
-            f"{'kept' if kept else 'left to malloc'}, for all contenders. The ratio is the time of "
-            "clone-and-loop by that of the contender, turn by turn. The first call of the compiled "
-            "step compiles it.",
-            "",
-            "| setting | contender | ms a meta-step | ratio | wanted | first call, s |",
-            "|---|---|---|---|---|---|",
-            *(row for name, result in results.items() for row in rows(name, result)),
-            "",
-            f"{versions_text()}.",
-            "",
-        ]
+    file = args.out / f"{args.name}.json"
+    text = page(
+        "Speed of the meta-gradient",
+        f"`python benchmarks/inner_loop_speed.py{option}`: medians (and ranges) of "
+        f"{args.turns} turns of at least {args.seconds:g} s each; torch with {args.threads} "
+        f"thread(s) on {os.cpu_count()} cores. Freed memory is "
+        f"{'kept' if kept else 'left to malloc'}, for all contenders. The ratio is the time of "
+        "clone-and-loop by that of the contender, turn by turn. The first call of the compiled "
+        "step compiles it.",
+        table(
+            ["setting", "contender", "ms a meta-step", "ratio", "wanted", "first call, s"],
+            [row for name, result in results.items() for row in rows(name, result)],
+        ),
+        notes(file),
     )
-    print(table)
+    print(text)
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "name")}
-    content = {"results": results, "versions": package_versions(), "settings": settings}
-    text = json.dumps(content, indent=1, default=str)
-    write_atomically(args.out / f"{args.name}.json", text + "\n")
-    write_atomically(args.out / f"{args.name}.md", table)
+    write(file, {"results": results, "settings": settings}, text)
 
 
 if __name__ == "__main__":

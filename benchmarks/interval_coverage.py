@@ -11,7 +11,6 @@ over tasks within trainings, and for shares Wilson's.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import tyro
+from result_files import RESULTS, page, span, table, write
 from scipy import optimize, special, stats
 
 from meta_rl.evaluation.intervals import independent_spread, interquartile_mean, student_interval
 from meta_rl.evaluation.task_design import Design
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 TRAININGS = (3, 5, 10)
 TASKS = (10, 30, 100)
@@ -33,6 +32,13 @@ RATIOS = (0.0, 0.2, 0.5, 1.0)
 SHARES = (0.5, 0.8, 0.95, 0.99)
 WORKING = (0.8, 0.9, 0.95)
 """Shares of trainings that work at all."""
+INTERVALS = {
+    "mean": "mean",
+    "iqm": "IQM",
+    "over_trainings": "Student's over trainings",
+    "bootstrap": "bootstrap over tasks",
+}
+"""Intervals of means, and how the table names them."""
 CONFIDENCE = 0.95
 AT_ONCE = 1_000
 """Replicates at a time, as columns."""
@@ -83,10 +89,10 @@ class Args:
     """Settings of the run."""
 
     replicates: int = 10_000
-    """Simulated results in each cell; the standard error of a coverage of 0.95 is then 0.002."""
+    """Number of simulated results in each cell; 10,000 give a standard error of 0.002."""
     seed: int = 0
     """Seed of the simulation."""
-    out: Path = Path(__file__).parent / "results"
+    out: Path = RESULTS
     """Folder of interval_coverage.json and interval_coverage.md."""
 
 
@@ -222,69 +228,65 @@ def coverage_of_failures(args: Args, rng: np.random.Generator) -> list[dict[str,
 
 def failures_table(rows: list[dict[str, Any]]) -> list[str]:
     """Coverage by trainings that work (down) and number of trainings (across)."""
-    lines = [f"| trainings that work | their success | {' | '.join(map(str, TRAININGS))} |"]
-    lines.append("|---" * (2 + len(TRAININGS)) + "|")
+    lines = []
     for working, within in product(WORKING, (1.0, 0.98)):
         cells = [
             f"{row['chosen']:.3f}"
             for row in rows
             if (row["working"], row["success"]) == (working, within)
         ]
-        lines.append(f"| {working:.0%} | {within:.0%} | {' | '.join(cells)} |")
-    return [*lines, ""]
+        lines.append([f"{working:.0%}", f"{within:.0%}", *cells])
+    return table(["trainings that work", "their success", *map(str, TRAININGS)], lines)
 
 
 def means_table(rows: list[dict[str, Any]], kind: str, name: str) -> list[str]:
     """Coverage by trainings and tasks (down) and ratio (across)."""
-    heads = " | ".join(f"{ratio:g}" for ratio in RATIOS)
-    lines = [f"| trainings | tasks | {heads} |", "|---" * (2 + len(RATIOS)) + "|"]
+    lines = []
     for num_trainings, num_tasks in product(TRAININGS, TASKS):
         size = (kind, num_trainings, num_tasks)
         cells = [
             f"{r[name]:.3f}" for r in rows if (r["values"], r["trainings"], r["tasks"]) == size
         ]
-        lines.append(f"| {num_trainings} | {num_tasks} | {' | '.join(cells)} |")
-    return [*lines, ""]
+        lines.append([f"{num_trainings}", f"{num_tasks}", *cells])
+    return table(["trainings", "tasks", *(f"{ratio:g}" for ratio in RATIOS)], lines)
 
 
 def ranges_table(rows: list[dict[str, Any]]) -> list[str]:
     """Least and largest coverage over all cells, by kind of values and by interval."""
-    names = {
-        "mean": "mean",
-        "iqm": "IQM",
-        "over_trainings": "Student's over trainings",
-        "bootstrap": "bootstrap over tasks",
-    }
-    lines = [f"| values | {' | '.join(names.values())} |", "|---" * (1 + len(names)) + "|"]
+    lines = []
     for kind in KINDS:
         of_kind = [row for row in rows if row["values"] == kind and row["trainings"] > 1]
-        ranges = [[row[name] for row in of_kind] for name in names]
-        cells = " | ".join(f"{min(rates):.2f} to {max(rates):.2f}" for rates in ranges)
-        lines.append(f"| {kind} | {cells} |")
-    return [*lines, ""]
+        lines.append([kind, *(span(row[name] for row in of_kind) for name in INTERVALS)])
+    return table(["values", *INTERVALS.values()], lines)
 
 
 def single_table(rows: list[dict[str, Any]]) -> list[str]:
     """Coverage of intervals over tasks of one training."""
-    lines = ["| values | tasks | mean | IQM | bootstrap |", "|---|---|---|---|---|"]
-    for row in (row for row in rows if row["trainings"] == 1):
-        cells = " | ".join(f"{row[name]:.3f}" for name in ("mean", "iqm", "bootstrap"))
-        lines.append(f"| {row['values']} | {row['tasks']} | {cells} |")
-    return [*lines, ""]
+    return table(
+        ["values", "tasks", "mean", "IQM", "bootstrap"],
+        [
+            [
+                row["values"],
+                f"{row['tasks']}",
+                *(f"{row[n]:.3f}" for n in ("mean", "iqm", "bootstrap")),
+            ]
+            for row in rows
+            if row["trainings"] == 1
+        ],
+    )
 
 
 def shares_table(rows: list[dict[str, Any]]) -> list[str]:
     """Coverage by way of outcomes and tasks (down) and share (across), and the others' least."""
-    heads = " | ".join(f"{share:g}" for share in SHARES)
-    lines = [f"| outcomes | tasks | {heads} | Student's | bootstrap | Wilson's |"]
-    lines.append("|---" * (5 + len(SHARES)) + "|")
+    lines = []
     for kind, num_tasks in product(MIXTURES, TASKS):
         cells = [row for row in rows if (row["outcomes"], row["tasks"]) == (kind, num_tasks)]
         least = [f"{min(row[name] for row in cells):.2f}" for name in ("student", "bootstrap")]
         least.append(f"{min(row['wilson'] for row in cells):.2f}" if kind == "0 or 1" else "")
         chosen = [f"{row['chosen']:.3f}" for row in cells]
-        lines.append(f"| {kind} | {num_tasks} | {' | '.join([*chosen, *least])} |")
-    return [*lines, ""]
+        lines.append([kind, f"{num_tasks}", *chosen, *least])
+    shares = [f"{share:g}" for share in SHARES]
+    return table(["outcomes", "tasks", *shares, "Student's", "bootstrap", "Wilson's"], lines)
 
 
 def markdown(
@@ -293,56 +295,48 @@ def markdown(
     failures: list[dict[str, Any]],
     args: Args,
 ) -> str:
-    """All tables."""
-    lines = [
-        "# Coverage of the 95 % intervals",
-        "",
+    """The page of all tables."""
+    of_means = [
+        part
+        for name, title in (("mean", "Mean"), ("iqm", "Interquartile mean"))
+        for kind in KINDS
+        for part in (f"### {title}: {kind}", means_table(means, kind, name))
+    ]
+    return page(
+        "Coverage of the 95 % intervals",
         f"`python benchmarks/interval_coverage.py`: share of {args.replicates:,} simulated results "
         "whose interval holds the truth. Ratios are those of the trainings' to the tasks' standard "
         "deviation; a remainder's standard deviation is given as a multiple of the tasks'.",
-        "",
         "## Several trainings on the same tasks",
-        "",
         "Least and largest coverage over 3, 5 and 10 trainings, 10, 30 and 100 tasks, and ratios "
         "of 0, 0.2, 0.5 and 1, for the two intervals of a result and for two that were not chosen.",
-        "",
-        *ranges_table(means),
-    ]
-    for name, title in (("mean", "Mean"), ("iqm", "Interquartile mean")):
-        for kind in KINDS:
-            lines += [f"### {title}: {kind}", "", *means_table(means, kind, name)]
-    lines += ["## One training", "", *single_table(means)]
-    lines += [
+        ranges_table(means),
+        *of_means,
+        "## One training",
+        single_table(means),
         "## Shares of successes",
-        "",
         "Coverage for shares of 0.5, 0.8, 0.95 and 0.99, then the least coverage over these shares "
         "of three intervals that were not chosen. Log-odds of tasks have a standard deviation of 1 "
         "where tasks differ or there are three trainings, and of 3 where tasks differ much.",
-        "",
-        *shares_table(shares),
+        shares_table(shares),
         "## Trainings that fail altogether",
-        "",
         f"Coverage for {TASKS[-1]} tasks, by the number of trainings. A training works or has no "
         "success at all.",
-        "",
-        *failures_table(failures),
-    ]
-    return "\n".join([*lines, f"{versions_text()}.", ""])
+        failures_table(failures),
+    )
 
 
 def main(args: Args) -> None:
-    """Simulate, and write the tables."""
+    """Simulates, and writes the tables."""
     began = time.perf_counter()
     rng = np.random.default_rng(args.seed)
     means, shares = coverage_of_means(args, rng), coverage_of_shares(args, rng)
     failures = coverage_of_failures(args, rng)
-    table = markdown(means, shares, failures, args)
-    print(table)
+    text = markdown(means, shares, failures, args)
+    print(text)
     print(f"{time.perf_counter() - began:.0f} s")
     content = {"means": means, "shares": shares, "failures": failures}
-    content["versions"] = package_versions()
-    write_atomically(args.out / "interval_coverage.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "interval_coverage.md", table)
+    write(args.out / "interval_coverage.json", content, text)
 
 
 if __name__ == "__main__":

@@ -22,86 +22,34 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from distinct_tasks import REPEATED, marked, repeated_note
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ppo_oracle import TOLD, told_name, told_note, trained_oracle
-from result_rows import add_row, bounds, known_interval, with_interval
-from resumed_training import resumed_training
+from result_files import (
+    REPEATED,
+    RESULTS,
+    add_row,
+    bounds,
+    known_interval,
+    marked,
+    notes,
+    page,
+    papers,
+    repeated_note,
+    resumed_training,
+    table,
+    with_interval,
+)
 
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.navigation import navigation_oracles
 from meta_rl.cli.settings import find_settings
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
-from meta_rl.provenance import versions_text, write_atomically
+from meta_rl.provenance import write_atomically
 
 NUM_STEPS = 3  # gradient steps of the evaluation
 
-PAPER: dict[str, dict[str, list[float]]] = {  # figure data of the authors: after 0 to 3 steps
-    "PointNavigation": {
-        "maml": [-40.4, -11.7, -3.33, -3.23],
-        "random": [-82.7, -58.0, -53.8, -46.8],
-        "oracle": [-2.29],
-    },
-    "HalfCheetahVelMAML": {
-        "maml": [-129.5, -78.6, -66.6, -60.8],
-        "pretrained": [-158.0, -135.4, -128.5, -133.6],
-        "random": [-254.8, -254.3, -246.8, -230.8],
-        "oracle": [-54.5],
-    },
-    "HalfCheetahDirMAML": {
-        "maml": [-50.7, 293.2, 313.5, 315.7],
-        "pretrained": [-43.0, -24.8, -12.9, 19.6],
-        "random": [-35.7, 21.8, 62.3, 86.2],
-        "oracle": [442.7],
-    },
-    "AntVel": {
-        "maml": [30.6, 96.7, 100.1, 101.4],
-        "pretrained": [-1.8, 6.1, 8.5, 9.5],
-        "random": [-78.6, -62.8, -48.6, -35.6],
-        "oracle": [107.9],
-    },
-}
-
-NOTES: dict[str, str] = {  # what the committed tables need to be read with
-    "HalfCheetahDirMAML": """
-The two tasks are those of the training too. With `gae_lambda` 1, as in the paper, one training of
-36 million steps came to 294 after one step, and another, of the same seed but for rounding, to 246
-(and to 249 after 72 million). The pretrained policy and the oracle are from earlier calls; the
-wall time of the latter was not kept.
-""",
-    "HalfCheetahVelMAML": """
-Over the last 60 of 200 iterations the return after one step was nearly level, at -111.8 on the
-training's tasks. One cause of the distance from the paper is noise: the standard deviation of the
-actions had come from 1 to 0.46, and was falling; it costs up to 13 an episode in control alone.
-With `gae_lambda` 1, as in the paper, two trainings came to -113 and -116 after one step.
-`--timesteps 96000000` goes on.
-""",
-    "HalfCheetahVel": """
-Wall times are of a core that was shared with other trainings, pauses included. An earlier training
-of the same seed, which differed by rounding only, came to -174, -151 and -144.
-""",
-    "HalfCheetahDir": """
-The two tasks are those of the training too. After 24 million steps this training had 454, 449 and
-450. With `gae_lambda` 1, as in the paper, 24 million steps came to 463 after one step in one
-training, to 349 in another of the same seed but for rounding, and to 89 with seed 1. The others are
-from earlier calls. Wall times are of a core that was shared.
-""",
-    "AntVel": """
-Cut off after 51 of 300 iterations: it walks better than at first, and does not yet adapt. The
-same command goes on. Two likely causes: the first actions are as large as their bounds, and an ant
-that stands still earns 1.05 - goal a step, so that for goals above 1.05 m/s falling at once is
-better than standing. `AntDir`, whose first actions are small, adapts.
-""",
-    "AntDir": """
-Cut off after 254 of 800 iterations, while the return after one step rose by 4 per million steps;
-the same command goes on. Goals, weights and time step are PEARL's: the paper's ant has two
-directions and another time step, so that its returns (8.7 before, 499 after one step) are no
-measure for these. An ant that stands still earns 200. There is no agent that is told the task yet.
-Another training of the same seed had 160, 174, 181 and 185 after 4 million steps.
-""",
-}
-
+PAPER: dict[str, dict[str, list[float]]] = papers("MAML-TRPO")["rows"]  # after 0 to 3 steps
 LEARNERS = ("maml", "pretrained", "random", "oracle")
 
 
@@ -112,23 +60,23 @@ class Args:
     setting: Annotated[str, tyro.conf.Positional]
     """Name of a shipped setting of maml_trpo."""
     learners: tuple[str, ...] = LEARNERS
-    """Which of maml, pretrained, random, oracle (the optimum, or an agent told the task)."""
+    """Learners: maml, pretrained, random, oracle (the optimum, or an agent told the task)."""
     seeds: tuple[int, ...] = (0,)
-    """Of the trainings; the evaluation has seed 1000."""
+    """Seeds of the trainings; the evaluation has seed 1000."""
     timesteps: int | None = None
-    """Environment steps of MAML; the shipped number by default."""
+    """Number of environment steps of MAML (default: the setting's)."""
     oracle_timesteps: int = 3_000_000
-    """Environment steps of the agent that is told the task."""
+    """Number of environment steps of the agent that is told the task."""
     runs: Path = Path("runs/maml_curves")
     """Folder of the run folders."""
-    out: Path = Path(__file__).parent / "results"
+    out: Path = RESULTS
     """Folder of maml_SETTING.json, .md and .png."""
     threads: int = 2
-    """Of torch; MuJoCo takes all cores of the process."""
+    """Number of PyTorch CPU threads; MuJoCo takes all cores of the process."""
 
 
 def run_meta_training(name: str, seed: int, args: Args, timesteps: int | None) -> dict[str, Any]:
-    """Train, or go on with it, and evaluate on held-out tasks."""
+    """Trains, or goes on with an earlier training, and evaluates on held-out tasks."""
     out = args.runs / f"{name}-seed{seed}"
     folder = resumed_training("maml_trpo", name, seed, out, timesteps)
     config = folder.config()
@@ -202,44 +150,52 @@ def _thinned(curve: dict[str, list[float]], points: int = 100) -> dict[str, list
     return {name: row.round(2).tolist() for name, row in zip(names, means, strict=True)}
 
 
-def as_markdown(setting: str, rows: list[dict[str, Any]]) -> str:
-    """The committed table."""
+def as_markdown(setting: str, rows: list[dict[str, Any]], notes: list[str]) -> str:
+    """The committed page.
+
+    Args:
+        setting: Name of the shipped setting.
+        rows: Rows of the JSON file.
+        notes: Lines that the table needs to be read with.
+    """
     seeds = sorted({row["seed"] for row in rows})
     counted, distinct = _counts(rows)
-    lines = [
-        f"# MAML-TRPO on {setting}",
-        "",
-        f"`python benchmarks/maml_curves.py {setting} --seeds {' '.join(map(str, seeds))}`",
-        "",
-        f"Mean return of {distinct} held-out tasks, 20 episodes each, after 0 to {NUM_STEPS}",
-        "gradient steps (20 episodes a step), with 95 % intervals over the tasks of one training.",
-        "",
-        *([*NOTES[setting].strip().splitlines(), ""] if setting in NOTES else []),
-        "| learner | seed | before | 1 step | 2 steps | 3 steps | steps | wall time |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    paper = PAPER.get(setting, {})
+    lines, paper = [], PAPER.get(setting, {})
     for learner in LEARNERS:
         lines += [_table_row(setting, row) for row in rows if row["learner"] == learner]
         if learner in paper:
             name = TOLD if learner == "oracle" else learner
-            cells = [f"{value:g}" for value in paper[learner]]
-            lines.append(f"| *{name} in the paper* | | {' | '.join(_padded(cells))} | | |")
-    lines += ["", *repeated_note(counted, distinct), *_gain(setting, rows)]
-    return "\n".join([*lines, f"{versions_text()}.", ""])
+            cells = _padded([f"{value:g}" for value in paper[learner]])
+            lines.append([f"*{name} in the paper*", "", *cells, "", ""])
+    return page(
+        f"MAML-TRPO on {setting}",
+        f"`python benchmarks/maml_curves.py {setting} --seeds {' '.join(map(str, seeds))}`",
+        [
+            f"Mean return of {distinct} held-out tasks, 20 episodes each, after 0 to {NUM_STEPS}",
+            "gradient steps (20 episodes a step), with 95 % intervals over the tasks of one "
+            "training.",
+        ],
+        notes,
+        table(
+            ["learner", "seed", "before", "1 step", "2 steps", "3 steps", "steps", "wall time"],
+            lines,
+        ),
+        repeated_note(counted, distinct),
+        _gain(setting, rows),
+    )
 
 
 def _counts(rows: list[dict[str, Any]]) -> tuple[int, int]:
     """Tasks that were counted, and distinct ones among them: fewer in older results.
 
-    Of rows that differ, the numbers of one that counts tasks several times.
+    Where rows differ, these are the numbers of one that counts tasks several times.
     """
     figures = [row["evaluation"] for row in rows]
     counts = [(f["num_tasks"], f.get("distinct_tasks", f["num_tasks"])) for f in figures]
     return max(counts, key=lambda count: count[0] - count[1])
 
 
-def _table_row(setting: str, row: dict[str, Any]) -> str:
+def _table_row(setting: str, row: dict[str, Any]) -> list[str]:
     figures = row["evaluation"]
     cells = [
         with_interval(mean, interval)
@@ -248,7 +204,7 @@ def _table_row(setting: str, row: dict[str, Any]) -> str:
     minutes = f"{row['seconds'] / 60:.0f} min" if row["seconds"] else ""
     name = marked(_shown_name(setting, row), *_counts([row]))
     steps = f"{row['timesteps'] / 1e6:.1f} M"
-    return f"| {name} | {row['seed']} | {' | '.join(_padded(cells))} | {steps} | {minutes} |"
+    return [name, f"{row['seed']}", *_padded(cells), steps, minutes]
 
 
 def _padded(cells: list[str]) -> list[str]:
@@ -335,7 +291,7 @@ def _once(axes: Axes, label: str) -> str:
 
 
 def main(args: Args) -> None:
-    """Fill the table, learner by learner."""
+    """Fills the table, learner by learner."""
     torch.set_num_threads(args.threads)
     name = args.setting
     runs: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -351,8 +307,8 @@ def main(args: Args) -> None:
         for seed in args.seeds:
             row = {"learner": learner, "seed": seed, **runs[learner](seed)}
             rows = add_row(file, row, "learner", LEARNERS)
-            write_atomically(args.out / f"maml_{name}.md", as_markdown(name, rows))
-            plot(name, rows, args.out / f"maml_{name}.png")
+            write_atomically(file.with_suffix(".md"), as_markdown(name, rows, notes(file)))
+            plot(name, rows, file.with_suffix(".png"))
             print(f"{name}, {learner}, seed {seed}: {row['evaluation']['mean']}", flush=True)
 
 

@@ -16,17 +16,15 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 
-from benchmarks.result_rows import add_to_table
-from meta_rl.provenance import versions_text
+from benchmarks.result_files import RESULTS, add_to_table, page, read, table
 from tests.agents.maml_probe import earned, probe_agent, trained
 
-TABLE = Path(__file__).parent / "results" / "maml_probe.json"
+TABLE = RESULTS / "maml_probe.json"
 ITERATIONS = 60
 ENOUGH = 0.95
 CAPABILITIES = ("default", "avx2", "avx512")
@@ -42,11 +40,11 @@ class Args:
     """Settings of the run."""
 
     agents: tuple[str, ...] = tuple(AGENTS)
-    """Inner loss and bound."""
+    """Agents, each by its inner loss and the bound on the policy before adaptation."""
     capabilities: tuple[str, ...] = CAPABILITIES
     """Values of ATEN_CPU_CAPABILITY; those that the processor lacks are left out."""
     seeds: tuple[int, ...] = tuple(range(10))
-    """Of trainings and evaluations."""
+    """Seeds of the trainings, which are those of the evaluations too."""
 
 
 def reward_after_training(agent: str, seed: int) -> float:
@@ -76,19 +74,8 @@ def found_in_process(agent: str, capability: str, seeds: list[int]) -> dict[str,
 
 
 def as_markdown(rows: dict[str, Any]) -> str:
-    """The committed table."""
-    lines = [
-        "# MAML-TRPO on its probe",
-        "",
-        "`python -m benchmarks.maml_probe`",
-        "",
-        f"Reward of 64 held-out tasks after one gradient step, at the end of {ITERATIONS}",
-        "iterations; the best is 1, and an agent without training earns 0.6. `max_kl` is 0.05.",
-        f"Trainings that earn {ENOUGH} or more, and the lowest reward.",
-        "",
-        "| inner loss | `max_initial_kl` | " + " | ".join(CAPABILITIES) + " |",
-        "|---|---|" + "---|" * len(CAPABILITIES),
-    ]
+    """The committed page."""
+    lines = []
     for agent in (agent for agent in AGENTS if agent in rows):
         cells = []
         for capability in CAPABILITIES:
@@ -96,15 +83,23 @@ def as_markdown(rows: dict[str, Any]) -> str:
             good = sum(reward >= ENOUGH for reward in rewards)
             cells.append(f"{good} of {len(rewards)}, {min(rewards):.3f}" if rewards else "")
         loss, bound = agent.split(", ")
-        bound = "none" if bound == "inf" else bound
-        lines.append(f"| `{loss}` | {bound} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"{versions_text()}.", ""])
+        lines.append([f"`{loss}`", "none" if bound == "inf" else bound, *cells])
+    return page(
+        "MAML-TRPO on its probe",
+        "`python -m benchmarks.maml_probe`",
+        [
+            f"Reward of 64 held-out tasks after one gradient step, at the end of {ITERATIONS}",
+            "iterations; the best is 1, and an agent without training earns 0.6. `max_kl` is 0.05.",
+            f"Trainings that earn {ENOUGH} or more, and the lowest reward.",
+        ],
+        table(["inner loss", "`max_initial_kl`", *CAPABILITIES], lines),
+    )
 
 
 def main(args: Args) -> None:
-    """Fill the table."""
+    """Fills the table."""
     torch.set_num_threads(1)
-    rows = json.loads(TABLE.read_text(encoding="utf-8"))["rows"] if TABLE.exists() else {}
+    rows = read(TABLE, {"rows": {}})["rows"]
     for agent in args.agents:
         if agent not in AGENTS:
             raise SystemExit(f"unknown agent {agent!r}: {'; '.join(AGENTS)} exist")

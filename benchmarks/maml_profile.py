@@ -10,7 +10,6 @@ command line does it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from result_files import RESULTS, notes, page, span, table, write
 
 import meta_rl.agents.maml_trpo as maml_trpo
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.compute.freed_memory import keep_freed_memory
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 from meta_rl.vector.process_blocks import count_cores
 
 PARTS = {  # what is timed, and where it is found
@@ -43,17 +42,17 @@ class Args:
     """Settings of the run."""
 
     env: str = "HalfCheetahVel"
-    """Environment, of robots."""
+    """Name of the environment, which has to be a robot's."""
     iterations: int = 5
-    """Iterations that are timed, after one that is not."""
+    """Number of iterations that are timed, after one that is not."""
     device: str = "cpu"
-    """Of policy and gradients; MuJoCo is on the CPU."""
-    out: Path = Path(__file__).parent / "results"
+    """PyTorch device of policy and gradients; MuJoCo runs on the CPU."""
+    out: Path = RESULTS
     """Folder of maml_profile.json and .md; on a GPU, of maml_profile_gpu."""
 
 
 def main(args: Args) -> None:
-    """Measure, and write the table."""
+    """Measures, and writes the table."""
     keep_freed_memory()
     model = MAMLTRPO(env=args.env, seed=0, device=args.device)
     env: Any = model.task_env
@@ -88,26 +87,18 @@ def main(args: Args) -> None:
     share = [row["MuJoCo"] / row["all"] for row in rows]
     gpu = "" if args.device == "cpu" else f", {torch.cuda.get_device_name(args.device)}"
     option = "" if args.device == "cpu" else f" --device {args.device}"
-    lines = [
-        "# A meta-iteration of MAML-TRPO",
-        "",
+    name = "maml_profile" if args.device == "cpu" else "maml_profile_gpu"
+    file = args.out / f"{name}.json"
+    text = page(
+        "A meta-iteration of MAML-TRPO",
         f"`python benchmarks/maml_profile.py{option}`: {args.env}, {steps:,} environment steps, "
         f"{count_cores()} cores{gpu}; medians of {args.iterations} iterations, in seconds.",
-        "",
-        "| part | seconds |",
-        "|---|---|",
-        *(f"| {name} | {medians[name]:.2f} |" for name in (*PARTS, "all")),
-        "",
-        f"MuJoCo's share: **{np.median(share):.0%}** ({min(share):.0%} to {max(share):.0%}).",
-        "",
-        f"{versions_text()}.",
-        "",
-    ]
-    print("\n".join(lines))
-    content = {"iterations": rows, "steps": steps, "versions": package_versions()}
-    name = "maml_profile" if args.device == "cpu" else "maml_profile_gpu"
-    write_atomically(args.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / f"{name}.md", "\n".join(lines))
+        table(["part", "seconds"], [[name, f"{medians[name]:.2f}"] for name in (*PARTS, "all")]),
+        f"MuJoCo's share: **{np.median(share):.0%}** ({span(share, '.0%')}).",
+        notes(file),
+    )
+    print(text)
+    write(file, {"iterations": rows, "steps": steps}, text)
 
 
 if __name__ == "__main__":

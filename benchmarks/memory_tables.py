@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
-from result_rows import add_to_table
+from result_files import RESULTS, add_to_table, notes, page, papers, read, span, table
 
 from meta_rl.compute.device_work import FasterUpdates
 from meta_rl.few_shot import Omniglot
@@ -37,27 +38,8 @@ from meta_rl.few_shot.learners.sequence_learner import LSTMLearner, NTMLearner
 from meta_rl.provenance import git_commit, write_atomically
 
 LENGTHS = (20, 40, 80, 120)
-PAPER_MANN = {1: 36.4, 2: 82.8, 3: 91.0, 4: 92.6, 5: 94.9, 10: 98.1}
-# Errors in % on bAbI, 1k, 3 hops: position encoding alone for each task; the mean with linear start
-# and random noise (and tasks 1 to 5 of it).
-PAPER_PE = (0.1, 21.6, 64.2, 3.8, 14.1, 7.9, 21.6, 12.6, 23.3, 17.4)
-PAPER_PE += (4.3, 0.3, 9.9, 1.8, 0.0, 52.1, 50.1, 13.6, 87.4, 0.0)
-PAPER_FULL = (0.0, 8.3, 40.3, 2.8, 13.1)
-PAPER_MEANS = {"en": 13.9, "en-10k": 6.6}
-COPY_NOTE = """
-Seed 3 was chosen: of seeds 0 to 3, trained for 2,250 updates at a constant rate of 1e-3, it had the
-fewest bits left (1.6 at length 20). Seed 2 had 2.4; seed 0 had 11 at 2,000 updates and lost the
-solution then; seed 1 had 143. With a feedforward controller, seed 0 had 155 after 16,340 updates.
-The memory has 128 slots.
-"""
-BABI_NOTES = {  # what the committed tables need to be read with
-    "en": """
-Position encoding as in the published implementations: chosen by training loss and validation
-questions of tasks 4 and 6. With the paper's formula, test errors of these two had been 17.6 and
-22.6. Empty places of the memory at a score of 0, as in the authors' code: chosen by training loss
-and validation questions of tasks 6 and 10, whose test errors had been 20.4 and 28.8 without.
-""",
-}
+PAPER_MANN = {int(time): share for time, share in papers("MANN")["rows"].items()}
+PAPER_BABI = papers("memory networks")
 EVALUATION_SEED = 1000
 
 
@@ -66,39 +48,39 @@ class Args:
     """Settings of the run."""
 
     parts: tuple[str, ...] = ("copy", "mann", "babi")
-    """What to run."""
+    """Parts to run: copy, mann, babi."""
     seed: int = 0
-    """Of the training; restarts on bAbI count on from it. The evaluation has seed 1000."""
+    """Seed of the training; restarts on bAbI count on from it. The evaluation has seed 1000."""
     copy_iterations: int = 20_000
-    """Updates of 16 sequences, of NTM and LSTM."""
+    """Number of updates of NTM and LSTM, each on 16 sequences."""
     controller: str = "lstm"
-    """Of the NTM: lstm or feedforward."""
+    """Controller of the NTM: lstm or feedforward."""
     mann_iterations: int = 100_000
-    """Updates of 16 episodes."""
+    """Number of updates of MANN, each on 16 episodes."""
     babi_epochs: int = 100
-    """Passes over the training questions."""
+    """Number of passes over the training questions of bAbI."""
     babi_tasks: tuple[int, ...] = ()
-    """Tasks of bAbI; all by default (without 3 in en-10k, whose training file is missing)."""
+    """Tasks of bAbI (default: all, without 3 in en-10k, whose training file is missing)."""
     version: str = "en"
-    """Of bAbI: en or en-10k."""
+    """Version of bAbI: en (1,000 questions) or en-10k."""
     restarts: int = 10
-    """Trainings for each task of bAbI; the one with the lowest training loss is tested."""
+    """Number of trainings for each task of bAbI; that of the lowest training loss is tested."""
     num_tasks: int = 500
-    """Test sequences of each length, and test episodes."""
+    """Number of test sequences of each length, and of test episodes."""
     max_minutes: float = 90.0
-    """Of each training in this call."""
+    """Minutes of each training in this call."""
     root: Path | None = None
-    """Folder of data sets; META_RL_DATA by default."""
+    """Folder of data sets (default: META_RL_DATA)."""
     runs: Path = Path("runs/memory_tables")
     """Folder of the checkpoints."""
-    out: Path = Path(__file__).parent / "results"
+    out: Path = RESULTS
     """Folder of memory_tables.json, memory_tables.md and the pictures."""
     device: str = "auto"
-    """Of the learners."""
+    """PyTorch device of the learners; auto takes a GPU where there is one."""
     threads: int = 1
-    """Of torch."""
+    """Number of PyTorch CPU threads."""
     cuda_graph: bool = False
-    """Record updates of MANN as CUDA graphs."""
+    """Whether to record updates of MANN as CUDA graphs."""
 
 
 def trained(
@@ -109,7 +91,7 @@ def trained(
     learner = make()
     if path.exists():
         learner = type(learner).load(path, device=args.device)
-    before = json.loads(clock.read_text()) if clock.exists() else 0.0
+    before = read(clock, 0.0)
     began = saved = time.monotonic()
 
     def watch(learner: FewShotLearner) -> bool:
@@ -137,7 +119,7 @@ def trained(
     about = {
         "iterations": learner.num_iterations,
         "iterations_wanted": iterations,
-        "minutes": json.loads(clock.read_text()) / 60 if clock.exists() else 0.0,
+        "minutes": read(clock, 0.0) / 60,
         "device": str(learner.device),
         "threads": args.threads,
         "seed": args.seed,
@@ -248,55 +230,77 @@ def babi_restart(number: int, tasks: Babi, seed: int, args: Args) -> dict[str, A
     return about | {"seed": seed, "train_loss": loss, "error": 100 * float(1 - scores.mean())}
 
 
-def markdown(rows: dict[str, dict[str, Any]]) -> str:
-    """The tables of all results so far."""
-    lines = ["# Memory-augmented learners beside their papers", ""]
-    lines += ["By `python benchmarks/memory_tables.py`. Iterations done, of those wanted.", ""]
-    if "copy" in rows:
-        head = " | ".join(f"length {length}" for length in LENGTHS)
-        lines += [f"## Copy: bits per sequence\n\n| learner | {head} | training |"]
-        lines += ["|---|" + "---|" * (len(LENGTHS) + 1)]
-        for name, row in sorted(rows["copy"].items()):
-            bits = " | ".join(f"{value:.3f}" for value in row["bits"])
-            lines.append(f"| {name.partition('@')[0]} | {bits} | {_training(row)} |")
-        lines.append(COPY_NOTE.rstrip())
-    if "mann" in rows:
-        head = " | ".join(map(str, PAPER_MANN))
-        lines += [f"\n## MANN on Omniglot: accuracy (%) by presentation\n\n| | {head} | training |"]
-        lines += ["|---|" + "---|" * (len(PAPER_MANN) + 1)]
-        paper = " | ".join(f"{value:.1f}" for value in PAPER_MANN.values())
-        lines.append(f"| paper | {paper} | 100,000 episodes |")
-        for row in rows["mann"].values():
-            ours = " | ".join(f"{100 * row['accuracy'][time - 1]:.1f}" for time in PAPER_MANN)
-            lines.append(f"| ours | {ours} | {_training(row)} |")
-    return "\n".join(lines + _babi_lines(rows.get("babi", {}))) + "\n"
+def markdown(rows: dict[str, dict[str, Any]], file: Path) -> str:
+    """The page of all results so far.
+
+    Args:
+        rows: Rows by part and name.
+        file: Path of the JSON file, which has the notes beside it.
+    """
+    return page(
+        "Memory-augmented learners beside their papers",
+        "By `python benchmarks/memory_tables.py`. Iterations done, of those wanted.",
+        *_copy_blocks(rows.get("copy", {}), file),
+        *_mann_blocks(rows.get("mann", {})),
+        *_babi_blocks(rows.get("babi", {}), file),
+        versions=False,
+    )
 
 
-def _babi_lines(rows: dict[str, Any]) -> list[str]:
-    lines: list[str] = []
-    for version, paper_mean in PAPER_MEANS.items():
+def _copy_blocks(rows: dict[str, Any], file: Path) -> list[str | list[str]]:
+    if not rows:
+        return []
+    lines = [
+        [name.partition("@")[0], *(f"{value:.3f}" for value in row["bits"]), _training(row)]
+        for name, row in sorted(rows.items())
+    ]
+    lengths = [f"length {length}" for length in LENGTHS]
+    return [
+        "## Copy: bits per sequence",
+        table(["learner", *lengths, "training"], lines),
+        notes(file, "copy"),
+    ]
+
+
+def _mann_blocks(rows: dict[str, Any]) -> list[str | list[str]]:
+    if not rows:
+        return []
+    lines = [["paper", *(f"{value:.1f}" for value in PAPER_MANN.values()), "100,000 episodes"]]
+    for row in rows.values():
+        ours = [f"{100 * row['accuracy'][time - 1]:.1f}" for time in PAPER_MANN]
+        lines.append(["ours", *ours, _training(row)])
+    heads = ["", *map(str, PAPER_MANN), "training"]
+    return ["## MANN on Omniglot: accuracy (%) by presentation", table(heads, lines)]
+
+
+def _babi_blocks(rows: dict[str, Any], file: Path) -> list[str | list[str]]:
+    blocks: list[str | list[str]] = []
+    alone, full = PAPER_BABI["PE"], PAPER_BABI["PE LS RN"]
+    for version, paper_mean in PAPER_BABI["means"].items():
         parts = {key.rpartition("-")[::2]: row for key, row in rows.items()}
         ours = {int(number): row for (of, number), row in parts.items() if of == version}
         if not ours:
             continue
-        lines += [f"\n## bAbI {version}: test error (%), best of restarts by training loss\n"]
-        lines += [
-            "| task | ours | all restarts | paper, 1k: PE + LS + RN | paper, 1k: PE | training |"
+        lines = [
+            [
+                f"{n}",
+                f"{row['error']:.1f}",
+                f"{span(row['errors'], '.1f')} ({row['restarts']})",
+                f"{full[n - 1]:.1f}" if n <= len(full) else "",
+                f"{alone[n - 1]:.1f}",
+                _training(row),
+            ]
+            for n, row in sorted(ours.items())
         ]
-        lines += ["|---|---|---|---|---|---|"]
-        for n, row in sorted(ours.items()):
-            full = f"{PAPER_FULL[n - 1]:.1f}" if n <= len(PAPER_FULL) else ""
-            spread = f"{min(row['errors']):.1f} to {max(row['errors']):.1f} ({row['restarts']})"
-            lines.append(
-                f"| {n} | {row['error']:.1f} | {spread} | {full} | {PAPER_PE[n - 1]:.1f} | "
-                f"{_training(row)} |"
-            )
-        lines += [BABI_NOTES[version].rstrip()] if version in BABI_NOTES else []
+        heads = ["task", "ours", "all restarts", "paper, 1k: PE + LS + RN", "paper, 1k: PE"]
         mean = float(np.mean([row["error"] for row in ours.values()]))
-        lines.append(
-            f"\nMean over {len(ours)} tasks: {mean:.1f}; the paper's over all: {paper_mean}."
-        )
-    return lines
+        blocks += [
+            f"## bAbI {version}: test error (%), best of restarts by training loss",
+            table([*heads, "training"], lines),
+            notes(file, f"babi {version}"),
+            f"Mean over {len(ours)} tasks: {mean:.1f}; the paper's over all: {paper_mean}.",
+        ]
+    return blocks
 
 
 def _training(row: dict[str, Any]) -> str:
@@ -307,17 +311,18 @@ def _training(row: dict[str, Any]) -> str:
 
 
 def main(args: Args) -> None:
-    """Run the parts."""
+    """Runs the parts."""
     parts = {"copy": run_copy, "mann": run_mann, "babi": run_babi}
     unknown = sorted(set(args.parts) - set(parts))
     if unknown:
         raise SystemExit(f"parts are {', '.join(parts)}, got {', '.join(unknown)}")
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "memory_tables.json"
     for part in args.parts:
         for rows in parts[part](args):
-            add_to_table(args.out / "memory_tables.json", rows, markdown, part)
-    print((args.out / "memory_tables.md").read_text(encoding="utf-8"))
+            add_to_table(file, rows, partial(markdown, file=file), part)
+    print(file.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

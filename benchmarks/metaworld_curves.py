@@ -19,28 +19,27 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from distinct_tasks import REPEATED
 from matplotlib.figure import Figure
-from result_rows import add_row
-from resumed_training import resumed_training
+from result_files import (
+    REPEATED,
+    RESULTS,
+    add_row,
+    notes,
+    page,
+    resumed_training,
+    table,
+    with_interval,
+)
 from scipy.stats import binomtest, linregress
 
 from meta_rl.algorithms import find_algorithm
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.evaluation import evaluate_adaptation
-from meta_rl.provenance import versions_text, write_atomically
+from meta_rl.provenance import write_atomically
 
 AGENTS = {"rl2": "RL²", "maml_trpo": "MAML-TRPO", "pearl": "PEARL"}
 NUM_TASKS = 50  # Meta-World's test goals
 EVALUATION_SEED = 1000
-NOTES = {  # what the committed tables need to be read with
-    "reach": """
-One core for each agent, so that two trainings shared the machine. RL² had been trained for 5.04
-million steps (66 min), and was then evaluated on the test goals: 68.0, 78.5 and 69.5. It went on
-from there, `--timesteps 8000000`. MAML-TRPO was cut off, of 4 million steps. Errors are a few cm: a
-step that ends 7 cm from the goal earns about 9.5, within the 5 cm of success 10.
-""",
-}
 NUM_VALIDATION = 40  # trials of the command line's validation: its ten goals, four times
 
 
@@ -49,23 +48,23 @@ class Args:
     """Settings of the run."""
 
     name: Annotated[str, tyro.conf.Positional] = "reach"
-    """reach or push."""
+    """Name of Meta-World's environment: reach or push."""
     agents: tuple[str, ...] = tuple(AGENTS)
-    """Of rl2, maml_trpo, pearl."""
+    """Agents: rl2, maml_trpo, pearl."""
     seeds: tuple[int, ...] = (0,)
-    """Of the trainings; the evaluation has seed 1000."""
+    """Seeds of the trainings; the evaluation has seed 1000."""
     timesteps: int | None = None
-    """Environment steps of each training; the setting's by default."""
+    """Number of environment steps of each training (default: the setting's)."""
     runs: Path = Path("runs/metaworld_curves")
     """Folder of the run folders."""
-    out: Path = Path(__file__).parent / "results"
+    out: Path = RESULTS
     """Folder of metaworld_NAME.json, .md and .png."""
     threads: int = 1
-    """Of torch; Meta-World's processes take all cores."""
+    """Number of PyTorch CPU threads; Meta-World's processes take all cores."""
 
 
 def run(agent: str, seed: int, args: Args) -> dict[str, Any]:
-    """Train, or go on with it, and evaluate on the test goals."""
+    """Trains, or goes on with an earlier training, and evaluates on the test goals."""
     out = args.runs / f"{agent}-{args.name}-seed{seed}"
     folder = resumed_training(agent, f"MetaWorldML1-{args.name}", seed, out, args.timesteps)
     config = folder.config()
@@ -116,49 +115,58 @@ def rise(row: dict[str, Any]) -> str:
     return f"{line.slope:+.0f} ± {line.stderr:.0f}"
 
 
-def as_markdown(name: str, rows: list[dict[str, Any]]) -> str:
-    """The committed table."""
+def as_markdown(name: str, rows: list[dict[str, Any]], notes: list[str]) -> str:
+    """The committed page.
+
+    Args:
+        name: Name of Meta-World's environment.
+        rows: Rows of the JSON file.
+        notes: Lines that the table needs to be read with.
+    """
     seeds = " ".join(map(str, sorted({row["seed"] for row in rows})))
-    num_episodes = len(rows[0]["success"])
-    heads = " | ".join(f"episode {i + 1}" for i in range(num_episodes))
+    episodes = [f"episode {i + 1}" for i in range(len(rows[0]["success"]))]
     lines = [
-        f"# Meta-RL on Meta-World's ML1 {name}",
-        "",
-        f"`python benchmarks/metaworld_curves.py {name} --seeds {seeds}`, shipped settings.",
-        "",
-        f"Success in each episode of a trial on the {NUM_TASKS} test goals, in %, with 95 %",
-        "intervals over the goals of one training: the share of episodes in which the goal",
-        "is reached. Actions are sampled. An episode has 200 steps, Meta-World's 500.",
-        "",
-        *([*NOTES[name].strip().splitlines(), ""] if name in NOTES else []),
-        f"| agent | seed | {heads} | episodes a goal | steps | wall time | still rising |",
-        "|---" * (num_episodes + 6) + "|",
-    ]
-    for row in rows:
-        cells = [
-            f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-            for mean, (low, high) in zip(row["success"], row["success_interval"], strict=True)
+        [
+            AGENTS[row["agent"]],
+            f"{row['seed']}",
+            *(
+                with_interval(100 * mean, [100 * bound for bound in interval])
+                for mean, interval in zip(row["success"], row["success_interval"], strict=True)
+            ),
+            f"{row['envs_per_task']}",
+            f"{row['timesteps'] / 1e6:.2f} M",
+            f"{row['seconds'] / 60:.0f} min",
+            rise(row),
         ]
-        lines.append(
-            f"| {AGENTS[row['agent']]} | {row['seed']} | {' | '.join(cells)} "
-            f"| {row['envs_per_task']} | {row['timesteps'] / 1e6:.2f} M "
-            f"| {row['seconds'] / 60:.0f} min | {rise(row)} |"
-        )
-    lines += [
-        "",
-        "Still rising: success in the last episode on the ten validation goals, in % per million",
-        "steps ± standard error, by a line through the last third of the training; `--timesteps`",
-        "goes on. RL² and PEARL adapt to their own episodes alone, MAML by a gradient step after",
-        "every episode, on all those of the goal. The picture's learning curves are of 40 trials",
-        f"on the validation goals, with Wilson's 95 % intervals {REPEATED}.",
-        "",
-        f"{REPEATED} The 40 trials are on 10 distinct goals. A goal that counts several times",
-        "makes the interval too narrow. To be trained again.",
-        "",
-        f"{versions_text()}.",
-        "",
+        for row in rows
     ]
-    return "\n".join(lines)
+    heads = ["agent", "seed", *episodes, "episodes a goal", "steps", "wall time", "still rising"]
+    return page(
+        f"Meta-RL on Meta-World's ML1 {name}",
+        f"`python benchmarks/metaworld_curves.py {name} --seeds {seeds}`, shipped settings.",
+        [
+            f"Success in each episode of a trial on the {NUM_TASKS} test goals, in %, with 95 %",
+            "intervals over the goals of one training: the share of episodes in which the goal",
+            "is reached. Actions are sampled. An episode has 200 steps, Meta-World's 500.",
+        ],
+        notes,
+        table(heads, lines),
+        [
+            "Still rising: success in the last episode on the ten validation goals, in % per "
+            "million",
+            "steps ± standard error, by a line through the last third of the training; "
+            "`--timesteps`",
+            "goes on. RL² and PEARL adapt to their own episodes alone, MAML by a gradient step "
+            "after",
+            "every episode, on all those of the goal. The picture's learning curves are of 40 "
+            "trials",
+            f"on the validation goals, with Wilson's 95 % intervals {REPEATED}.",
+        ],
+        [
+            f"{REPEATED} The 40 trials are on 10 distinct goals. A goal that counts several times",
+            "makes the interval too narrow. To be trained again.",
+        ],
+    )
 
 
 def wilson(rates: list[float]) -> np.ndarray:
@@ -191,7 +199,7 @@ def plot(name: str, rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main(args: Args) -> None:
-    """Fill the table, agent by agent."""
+    """Fills the table, agent by agent."""
     unknown = sorted(set(args.agents) - set(AGENTS))
     if unknown:
         raise SystemExit(f"unknown agents {unknown}: {', '.join(AGENTS)} exist")
@@ -201,7 +209,8 @@ def main(args: Args) -> None:
         for seed in args.seeds:
             row = run(agent, seed, args)
             rows = add_row(file, row, "agent", list(AGENTS))
-            write_atomically(file.with_suffix(".md"), as_markdown(args.name, rows))
+            text = as_markdown(args.name, rows, notes(file))
+            write_atomically(file.with_suffix(".md"), text)
             plot(args.name, rows, file.with_suffix(".png"))
             print(f"{AGENTS[agent]}, seed {seed}: success {row['success']}", flush=True)
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -34,11 +33,11 @@ import mujoco
 import numpy as np
 import tyro
 from mujoco.rollout import Rollout
+from result_files import RESULTS, page, ratios, span, table, write
 from throughput import compare, measure_steps, random_actions
 
 import meta_rl
 from meta_rl.envs.metaworld_arms import Arm
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 Measure = Callable[[float], float]
 IN_MUJOCO = ("mj_step", "mj_rnePostConstraint", "mj_forward")  # what a step of Meta-World's calls
@@ -54,16 +53,16 @@ class Args:
     """Settings of the run."""
 
     num_envs: int = 16
-    """Sub-environments. Meta-World has a process for each; ours has one for each core."""
+    """Number of sub-environments. Meta-World has a process for each; ours has one for each core."""
     nthread: int = 2
-    """Threads of EnvPool and of the native batch."""
+    """Number of threads of EnvPool and of the native batch."""
     crowd: int = 800
-    """Sub-environments whose start is measured: those of an iteration of MAML by default."""
+    """Number of sub-environments whose start is measured (default: those of MAML's iteration)."""
     seconds: float = 10.0
-    """Of one measurement, at least."""
+    """Least number of seconds of one measurement."""
     repeats: int = 5
-    """Turns of each contender."""
-    out: Path = Path(__file__).parent / "results"
+    """Number of turns of each contender."""
+    out: Path = RESULTS
     """Folder of metaworld_throughput.json and metaworld_throughput.md."""
 
 
@@ -74,7 +73,7 @@ def stepping(env: Any, space: gym.Space, num_envs: int) -> Measure:
 
 
 def contenders(args: Args) -> dict[str, Measure]:
-    """All that are installed."""
+    """The contenders that are installed, by name."""
     ours = meta_rl.make_task_vec("MetaWorldML1", args.num_envs)
     ours.reset(seed=0)
     theirs = importlib.import_module("metaworld").make_ml_envs(
@@ -153,7 +152,7 @@ def of_meta_world(arm: Arm, seconds: float) -> tuple[float, float]:
 
 @contextmanager
 def clock_in_mujoco(inside: list[float]) -> Iterator[None]:
-    """Add up the seconds that are spent in MuJoCo."""
+    """Adds up the seconds that are spent in MuJoCo."""
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:
@@ -224,60 +223,50 @@ def proportional_memory(process: int) -> float:
 
 
 def report(content: dict[str, Any], args: Args) -> str:
-    """The tables."""
+    """The page of the tables."""
     figures, parts, crowd = content["figures"], content["parts"], content["crowd"]
-    ours = np.array(figures["meta_rl"])
-    lines = [
-        "# Throughput of Meta-World's reach",
-        "",
+    batches = []
+    for name, values in figures.items():
+        gains = ratios(figures["meta_rl"], values)
+        cells = [name, f"{np.median(values):,.0f}", f"{np.median(gains):.2f}", span(gains)]
+        batches.append(cells)
+    whole = np.median(parts["all"])
+    return page(
+        "Throughput of Meta-World's reach",
         f"`python benchmarks/metaworld_throughput.py`: {args.num_envs} sub-environments on "
         f"{os.cpu_count()} cores, random actions, resets included; medians of {args.repeats} turns "
         f"of {args.seconds:g} s. Our first states are simulated once for each goal, and then kept.",
-        "",
-        "| batch | steps/s | ours / it | range |",
-        "|---|---|---|---|",
-    ]
-    for name, values in figures.items():
-        ratio = ours / np.array(values)
-        lines.append(
-            f"| {name} | {np.median(values):,.0f} | {np.median(ratio):.2f} | "
-            f"{ratio.min():.2f} to {ratio.max():.2f} |"
-        )
-    lines += [
-        "",
+        table(["batch", "steps/s", "ours / it", "range"], batches),
         f"`{NATIVE}` is what a native batch would take at the least: {args.nthread} threads, no "
         "resets, no observations, no rewards.",
-        "",
-        "| part of a step in one process | µs | range | share |",
-        "|---|---|---|---|",
-    ]
-    whole = np.median(parts["all"])
-    lines += [
-        f"| {name} | {np.median(values):.0f} | {min(values):.0f} to {max(values):.0f} | "
-        f"{np.median(values) / whole:.0%} |"
-        for name, values in parts.items()
-    ]
-    lines += [
-        "",
+        table(
+            ["part of a step in one process", "µs", "range", "share"],
+            [
+                [
+                    name,
+                    f"{np.median(values):.0f}",
+                    span(values, ".0f"),
+                    f"{np.median(values) / whole:.0%}",
+                ]
+                for name, values in parts.items()
+            ],
+        ),
         f"{crowd['num_envs']} sub-environments have their first observations after "
         f"{crowd['seconds']:.1f} s, and take {crowd['mib']:,.0f} MiB in all processes together.",
-    ]
-    return "\n".join([*lines, "", f"{versions_text()}.", ""])
+    )
 
 
 def main(args: Args) -> None:
-    """Measure, and write the tables."""
+    """Measures, and writes the tables."""
     crowd = start_of_a_crowd(args.crowd)
     measures = contenders(args)
     measures[NATIVE] = native_steps(args)
     figures = compare(measures, repeats=args.repeats, seconds=args.seconds)
     content = {"figures": figures, "parts": parts_of_a_step(args), "crowd": crowd}
-    table = report(content, args)
-    print(table)
+    text = report(content, args)
+    print(text)
     settings = {name: value for name, value in vars(args).items() if name != "out"}
-    content |= {"versions": package_versions(), "settings": settings}
-    write_atomically(args.out / "metaworld_throughput.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "metaworld_throughput.md", table)
+    write(args.out / "metaworld_throughput.json", {**content, "settings": settings}, text)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,17 @@ import numpy as np
 import torch
 import tyro
 from matplotlib.figure import Figure
-from result_rows import bounds, known_interval, with_interval
+from result_files import (
+    RESULTS,
+    bounds,
+    known_interval,
+    notes,
+    page,
+    papers,
+    read,
+    table,
+    with_interval,
+)
 
 from meta_rl import make_task_vec
 from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
@@ -47,66 +57,7 @@ NAMES = {
     "pearl-later": "PEARL, on top of SAC without context",
 }
 
-# Steps and return of a published log, after two exploration episodes (one seed; soft actor-critic
-# with a learned temperature): https://github.com/x35f/meta_rl, results/pearl.
-PUBLISHED: dict[str, list[tuple[float, float]]] = {
-    "HalfCheetahVel": [
-        *((205e3, -280.6), (260e3, -65.6), (350e3, -45.0), (495e3, -41.7), (780e3, -37.3)),
-    ],
-    "HalfCheetahDir": [
-        *((12e3, -18), (156e3, 600), (372e3, 741), (732e3, 1371), (1.09e6, 1570), (1.44e6, 1674)),
-    ],
-    "Walker2dRandParams": [(90e3, 169), (340e3, 363), (590e3, 500), (840e3, 652), (1.09e6, 724)],
-}
-
-ON_A_GPU = """
-On an NVIDIA H200 (torch 2.11.0+cu130) beside seven other trainings, all on the same GPU, which were
-cut off together after nine minutes: wall times are no measure of speed. Without the replay in the
-checkpoint, as `--no-save-replay` has it; the last agents were evaluated on a CPU.
-"""
-
-NOTES = {  # what the committed tables need to be read with
-    "HalfCheetahVel-paper": f"{ON_A_GPU}\nEnded at 350,000 steps, as was wanted.",
-    "HalfCheetahDir-paper": f"{ON_A_GPU}\nThe two test tasks are the training tasks. Still rising.",
-    "Walker2dRandParams-paper": f"""{ON_A_GPU}
-At the same 200,000 steps and 96,000 updates, with 5 sub-environments each, PEARL was +36.6 (-18.5
-to +83.3) above soft actor-critic without context; at 175,000 +46.1 (+3.2 to +91.0), at 150,000
-+35.7 (+10.6 to +62.3). These intervals are over tasks: how much one training differs from the next
-they do not tell. The agent that is told the task could do all that PEARL does, and is below both:
-it is no upper bound.
-""",
-    "HalfCheetahVel": """
-Smaller networks and batches than the paper's, for one core, and 5,000 updates in an iteration in
-place of 2,000: with 2,000, a first training of 25 minutes came to -84.8 (-94.3 to -75.3) after two
-episodes at 350,000 steps. That number was raised after seeing this first curve, of the test tasks:
-one choice of two was made by them. The last point of the new curve itself, with a quarter of the
-sub-environments, is -61.4.
-""",
-    "Walker2dRandParams": """
-Smaller networks and batches than the paper's, for one core. To 500,000 steps PEARL has a
-`kl_weight` of 0.2, and then, chosen by the returns on training tasks, 0.01: z carried 0.7 nats
-before and 4 after, and PEARL adapts. "On top" is PEARL that began at 500,000 steps as the agent
-without context, with its networks and replay (`start_from`; this training has the seed 7 for its
-own weights and draws). It adapts too, but its first episodes fall behind the agent without context,
-which goes on alike: after two episodes it is where that one is, within the noise of either. So far
-context brings nothing here.
-
-Earlier settings were changed after test curves had been seen: with `kl_weight` 0.1 and tasks at
-random it came to 171 at 100,000 steps and fell to 36 at 140,000, as the critics of training tasks
-with few transitions diverged; with 1.0 it stood at 169 at 140,000 steps, and z carried 0.2 nats.
-Trainings with 0.02 and 0.005 from the start adapted (140 in the first episode and 233 after two;
-161 and 203, at 200,000 steps), but stayed below the agent without context (264, 277 then) until
-they were stopped at 260,000 and 360,000. At 500,000 steps PEARL had 356 (318 to 389) after two
-episodes, and the agent without context 385 (356 to 408). An episode that only stands earns about
-200.
-
-Soft actor-critic that is told the task (`--learners oracle --minutes 36`, seed 0) learns far more
-slowly here: 110 at 180,000 steps and 159 (113 to 197) at 280,000, where the agent without context
-had 215 and 282 (246 to 316): it is no upper bound. A task is 58 numbers there, an observation 17.
-
-"On top" needs a first call with `--learners multi-task --total-timesteps 500000`.
-""",
-}
+PUBLISHED: dict[str, list[list[float]]] = papers("PEARL log")["rows"]
 
 
 @dataclass
@@ -114,36 +65,36 @@ class Args:
     """Settings of the run."""
 
     setting: Annotated[str, tyro.conf.Positional] = "SparsePointNavigation"
-    """Name in meta_rl/settings/pearl.toml."""
+    """Name of a setting in meta_rl/settings/pearl.toml."""
     seeds: tuple[int, ...] = (0,)
-    """Of the trainings."""
+    """Seeds of the trainings."""
     learners: tuple[str, ...] = ("pearl", "multi-task")
-    """Of pearl, multi-task, oracle (told the task; no upper bound as such), pearl-later."""
+    """Learners: pearl, multi-task, oracle (told the task; no upper bound as such), pearl-later."""
     total_timesteps: int | None = None
-    """Environment steps of each training; the setting's by default."""
+    """Number of environment steps of each training (default: the setting's)."""
     minutes: float = float("inf")
-    """Wall time of each training, over all its parts; evaluation is not counted."""
+    """Minutes of each training, over all its parts, without evaluation (default: no limit)."""
     interval: int = 20_000
-    """Environment steps between two evaluations."""
+    """Number of environment steps between two evaluations."""
     explored: int = 2
-    """Episodes before the one that is compared."""
+    """Number of episodes before the one that is compared."""
     num_episodes: int = 0
-    """Episodes on each task; 0: the family's trial, and at least one after those explored."""
+    """Number of episodes on each task; 0: the family's trial, at least one after exploration."""
     envs_per_task: int = 5
-    """Sub-environments of each test task in an evaluation; the last one has four times as many."""
+    """Number of sub-environments of each test task; the last evaluation has four times as many."""
     device: str = "cpu"
-    """Of networks and replay."""
+    """PyTorch device of networks and replay."""
     cuda_graph: bool = False
-    """Record updates as CUDA graphs."""
+    """Whether to record updates as CUDA graphs."""
     save_replay: bool = True
-    """Keep the replay in checkpoints: large, but a resumed training is as an undisturbed one."""
+    """Whether checkpoints keep the replay, so that a resumed training is as an undisturbed one."""
     tf32: bool = False
-    """Matrix products of a GPU with 10 bits after the point."""
+    """Whether matrix products of a GPU have 10 bits after the point."""
     threads: int = 1
-    """Of torch."""
+    """Number of PyTorch CPU threads."""
     runs: Path = Path("runs/pearl_curves")
     """Folder of checkpoints and curves."""
-    out: Path = Path(__file__).parent / "results"
+    out: Path = RESULTS
     """Folder of pearl_SETTING.json, .md and .png."""
 
 
@@ -151,9 +102,9 @@ class Training:
     """One training with its checkpoint and its curve.
 
     Args:
-        learner: In :data:`LEARNERS`.
-        seed: Of the training.
-        args: Of the command.
+        learner: Name of the learner in :data:`LEARNERS`.
+        seed: Seed of the training.
+        args: Settings of the command.
     """
 
     def __init__(self, learner: str, seed: int, args: Args) -> None:
@@ -168,7 +119,7 @@ class Training:
         self.curve: list[dict[str, Any]] = []
 
     def run(self) -> Iterator[PEARL]:
-        """Train, or go on; gives the agent after each interval."""
+        """Trains, or goes on; gives the agent after each interval."""
         model = self._begin()
         seconds = self.curve[-1]["seconds"] if self.curve else 0.0
         while model.num_timesteps < self.total_timesteps and seconds < 60.0 * self.args.minutes:
@@ -184,7 +135,7 @@ class Training:
     def _begin(self) -> PEARL:
         algorithm = LEARNERS[self.learner]
         if self.checkpoint.exists():
-            self.curve = json.loads(self.file.read_text(encoding="utf-8"))
+            self.curve = read(self.file)
             model = algorithm.load(self.checkpoint, env=self.env_id, device=self.args.device)
             self.curve = [row for row in self.curve if row["steps"] <= model.num_timesteps]
             return model
@@ -229,7 +180,7 @@ class Training:
         )
 
     def evaluated(self, model: PEARL, times: int) -> EvaluationResult:
-        """On all test tasks, with actions at their mode."""
+        """Evaluates on all test tasks, with actions at their mode."""
         env = make_task_vec(self.env_id, 1, **self.env_kwargs).unwrapped
         episodes = self.args.num_episodes or max(env.episodes_per_trial, self.args.explored + 1)
         return evaluate_adaptation(
@@ -248,8 +199,8 @@ class Watched:
     """A learner whose observations are kept, episode by episode.
 
     Attributes:
-        episodes: Each ``[T, N, ...]``.
-        tasks: Of the sub-environments.
+        episodes: Observations of each episode, ``[T, N, ...]``.
+        tasks: Tasks of the sub-environments.
     """
 
     def __init__(self, learner: PEARL, env: Any) -> None:
@@ -258,13 +209,13 @@ class Watched:
         self.episodes: list[list[np.ndarray]] = [[]]
 
     def predict(self, observation: np.ndarray, *args: Any, **kwargs: Any) -> Any:
-        """As the learner's."""
+        """Acts as the learner does, and keeps the observation."""
         self.tasks = self.env.unwrapped.tasks
         self.episodes[-1].append(observation.copy())
         return self.learner.predict(observation, *args, **kwargs)
 
     def adapt(self, *args: Any) -> Any:
-        """As the learner's."""
+        """Adapts as the learner does."""
         self.episodes.append([])
         return self.learner.adapt(*args)
 
@@ -273,18 +224,18 @@ class OnePoint(PointOracle):
     """Goes straight to one point and stays: all that can be done without looking for the goal.
 
     Args:
-        point: x and y.
+        point: Coordinates x and y of the point.
     """
 
     def __init__(self, point: np.ndarray) -> None:
         self.point = point
 
     def adapt_to_tasks(self, tasks: np.ndarray) -> PointTask:
-        """The same for all tasks ``[N, 2]``."""
+        """Tells the same point for all tasks ``[N, 2]``."""
         return super().adapt_to_tasks(np.broadcast_to(self.point, tasks.shape))
 
 
-def without_looking(training: Training) -> str:
+def without_looking(training: Training) -> dict[str, Any]:
     """Returns of the point among the training goals that is best for them, and of the optimum."""
     env = make_task_vec(training.env_id, 1, **training.env_kwargs).unwrapped
 
@@ -297,13 +248,22 @@ def without_looking(training: Training) -> str:
     points = [OnePoint(goal) for goal in env.task_split.train.tasks]
     returns = [evaluated(point, "train").values.mean() for point in points]
     summary = evaluated(points[int(np.argmax(returns))], "test").summary()
-    shown = with_interval(summary["mean"][0], known_interval(summary["mean_interval"][0]), ".2f")
+    return {
+        "mean": float(summary["mean"][0]),
+        "interval": known_interval(summary["mean_interval"][0]),
+        "on_training_goals": float(max(returns)),
+        "known_goal": float(evaluated(PointOracle(), "test").values.mean()),
+    }
+
+
+def about_looking(point: dict[str, Any]) -> str:
+    """The figures of :func:`without_looking` in words."""
     return (
         "For comparison: without looking for the goal, going straight to the training goal that\n"
         "is best for all of them, and staying there, gives "
-        f"{shown} in every\n"
-        f"episode ({max(returns):.2f} on the training goals, of which it was chosen); "
-        f"straight to the known goal, {evaluated(PointOracle(), 'test').values.mean():.2f}."
+        f"{with_interval(point['mean'], point['interval'], '.2f')} in every\n"
+        f"episode ({point['on_training_goals']:.2f} on the training goals, of which it was chosen);"
+        f" straight to the known goal, {point['known_goal']:.2f}."
     )
 
 
@@ -353,50 +313,80 @@ def draw_curves(trainings: list[Training], args: Args, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def as_markdown(results: dict[str, EvaluationResult], trainings: list[Training], args: Args) -> str:
-    """The committed table."""
+def as_rows(
+    results: dict[str, EvaluationResult], trainings: list[Training]
+) -> dict[str, dict[str, Any]]:
+    """Mean and interval of each episode, and the length of the trainings, by learner."""
+    rows = {}
+    for learner, result in results.items():
+        summary = result.summary()
+        last = [t.curve[-1] for t in trainings if t.learner == learner and t.curve]
+        rows[learner] = {
+            "mean": summary["mean"].tolist(),
+            "interval": [known_interval(interval) for interval in summary["mean_interval"]],
+            "steps": last[0]["steps"],
+            "updates": last[0]["updates"],
+            "seconds": float(np.mean([row["seconds"] for row in last])),
+        }
+    return rows
+
+
+def as_markdown(
+    content: dict[str, Any], results: dict[str, EvaluationResult], args: Args, notes: list[str]
+) -> str:
+    """The committed page.
+
+    Args:
+        content: Content of the JSON file.
+        results: Evaluations of the last agents, by learner.
+        args: Settings of the command.
+        notes: Lines that the table needs to be read with.
+    """
     explored = args.explored
     one = next(iter(results.values()))
+    shown = sorted({0, explored, one.values.shape[1] - 1})
+    lines = [
+        [
+            NAMES[learner],
+            *(with_interval(row["mean"][k], row["interval"][k], ".2f") for k in shown),
+            f"{row['steps']:,}",
+            f"{row['updates']:,}",
+            f"{row['seconds'] / 60:.0f} min",
+        ]
+        for learner, row in content["rows"].items()
+    ]
+    heads = ["learner", "first episode", *(f"after {k}" for k in shown[1:])]
+    log, published = "", PUBLISHED.get(args.setting.removesuffix("-paper"))
+    if published:
+        points = ", ".join(f"{value} at {steps / 1e3:.0f} k" for steps, value in published)
+        log = f"A published log of PEARL (one seed): {points} steps."
+    device = f"{args.threads} thread(s)" if args.device == "cpu" else args.device
+    return page(
+        f"PEARL on {args.setting}",
+        [
+            f"`{command(args)}`,",
+            "shipped setting; mean return of an episode on the "
+            f"{one.num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
+            f"with 95 % intervals over {one.design.over}; seeds {', '.join(map(str, args.seeds))}.",
+        ],
+        table([*heads, "steps", "updates", "wall time"], lines),
+        *differences(results, explored),
+        about_looking(content["one_point"]) if "one_point" in content else "",
+        notes,
+        log,
+        f"{device}; {versions_text()}.",
+        versions=False,
+    )
+
+
+def command(args: Args) -> str:
+    """The command line, with what differs from the defaults."""
     limit = f" --minutes {args.minutes:g}" if args.minutes < float("inf") else ""
     limit += f" --interval {args.interval}" if args.interval != Args.interval else ""
     limit += f" --learners {' '.join(args.learners)}" if args.learners != Args.learners else ""
     limit += f" --device {args.device}" if args.device != Args.device else ""
     limit += " --cuda-graph" * args.cuda_graph + " --tf32" * args.tf32
-    shown = sorted({0, explored, one.values.shape[1] - 1})
-    lines = [
-        f"# PEARL on {args.setting}",
-        "",
-        f"`python benchmarks/pearl_curves.py {args.setting}{limit}`,",
-        "shipped setting; mean return of an episode on the "
-        f"{one.num_tasks} test tasks ({one.envs_per_task} sub-environments each),",
-        f"with 95 % intervals over {one.design.over}; seeds {', '.join(map(str, args.seeds))}.",
-        "",
-        f"| learner | first episode | {' | '.join(f'after {k}' for k in shown[1:])} "
-        "| steps | updates | wall time |",
-        "|---" * (len(shown) + 4) + "|",
-    ]
-    for learner, result in results.items():
-        summary = result.summary()
-        cells = [
-            with_interval(summary["mean"][k], known_interval(summary["mean_interval"][k]), ".2f")
-            for k in shown
-        ]
-        last = [t.curve[-1] for t in trainings if t.learner == learner and t.curve]
-        lines.append(
-            f"| {NAMES[learner]} | {' | '.join(cells)} | {last[0]['steps']:,} "
-            f"| {last[0]['updates']:,} | {np.mean([r['seconds'] for r in last]) / 60:.0f} min |"
-        )
-    lines += differences(results, explored)
-    if args.setting.startswith("SparsePointNavigation"):
-        lines += ["", without_looking(trainings[0])]
-    if args.setting in NOTES:
-        lines += ["", NOTES[args.setting].strip()]
-    published = PUBLISHED.get(args.setting.removesuffix("-paper"))
-    if published:
-        points = ", ".join(f"{value} at {steps / 1e3:.0f} k" for steps, value in published)
-        lines += ["", f"A published log of PEARL (one seed): {points} steps."]
-    device = f"{args.threads} thread(s)" if args.device == "cpu" else args.device
-    return "\n".join([*lines, "", f"{device}; {versions_text()}.", ""])
+    return f"python benchmarks/pearl_curves.py {args.setting}{limit}"
 
 
 def differences(results: dict[str, EvaluationResult], explored: int) -> list[str]:
@@ -406,44 +396,44 @@ def differences(results: dict[str, EvaluationResult], explored: int) -> list[str
     for learner, theirs in others:
         summary = replace(ours, values=ours.values - theirs.values).summary()
         interval = known_interval(summary["mean_interval"][explored])
-        lines += [
-            "",
+        lines.append(
             f"{NAMES[first]} less {NAMES[learner]}, on the same tasks, after {explored} episodes: "
-            f"{with_interval(summary['mean'][explored], interval, '+.2f')}.",
-        ]
+            f"{with_interval(summary['mean'][explored], interval, '+.2f')}."
+        )
     return lines
 
 
 def report(trainings: list[Training], models: dict[tuple[str, int], PEARL], args: Args) -> None:
-    """Evaluate the last agents and write everything."""
+    """Evaluates the last agents and writes everything."""
     results: dict[str, EvaluationResult] = {}
     for learner in args.learners:
         evaluated = [
             t.evaluated(models[t.learner, t.seed], 4) for t in trainings if t.learner == learner
         ]
         results[learner] = EvaluationResult.merged(evaluated)
+    first, file = trainings[0], args.out / f"pearl_{args.setting}.json"
     content = {
         "setting": args.setting,
-        "settings": trainings[0].settings,
+        "settings": first.settings,
         "curves": {f"{t.learner}-seed{t.seed}": t.curve for t in trainings},
+        "rows": as_rows(results, trainings),
         "values": {learner: result.values.tolist() for learner, result in results.items()},
         "versions": package_versions(),
         "commit": git_commit(),
     }
-    name = f"pearl_{args.setting}"
-    write_atomically(args.out / f"{name}.json", json.dumps(content) + "\n")
-    table = as_markdown(results, trainings, args)
-    write_atomically(args.out / f"{name}.md", table)
-    draw_curves(trainings, args, args.out / f"{name}.png")
     if args.setting.startswith("SparsePointNavigation"):
-        first = trainings[0]
-        path = args.out / f"{name}_trajectories.png"
+        content["one_point"] = without_looking(first)
+        path = file.with_name(f"{file.stem}_trajectories.png")
         draw_trajectories(first, models[first.learner, first.seed], path)
-    print(table)
+    text = as_markdown(content, results, args, notes(file))
+    write_atomically(file, json.dumps(content) + "\n")
+    write_atomically(file.with_suffix(".md"), text)
+    draw_curves(trainings, args, file.with_suffix(".png"))
+    print(text)
 
 
 def main(args: Args) -> None:
-    """Train all, then report."""
+    """Trains all learners, then writes the report."""
     unknown = set(args.learners) - set(LEARNERS)
     if unknown:
         raise SystemExit(f"unknown learners {sorted(unknown)}: {', '.join(LEARNERS)} exist")

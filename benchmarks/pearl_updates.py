@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import sys
 import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,11 @@ import gymnasium
 import numpy as np
 import torch
 import tyro
+from result_files import RESULTS, page, ratios, span, table, take_turns, write
 from torch import nn
 from torch.distributions import Normal
 
 from meta_rl.agents.pearl import PEARL
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 ENVIRONMENT = "meta_rl/HalfCheetahVel-v0"
 LATENT = 5
@@ -52,7 +52,7 @@ KEPT_OPEN = contextlib.ExitStack()  # what goes on recording to the end
 
 @dataclass(frozen=True)
 class Sizes:
-    """What an update works on."""
+    """Sizes of the networks and batches of an update."""
 
     hidden: tuple[int, ...]
     encoder: tuple[int, ...]
@@ -74,20 +74,20 @@ class Args:
     """Settings of the run."""
 
     sizes: tuple[str, ...] = tuple(SIZES)
-    """Of point, medium, robot, paper."""
+    """Names of the sizes: point, medium, robot, paper."""
     seconds: float = 5.0
-    """Of a measurement."""
+    """Seconds of a measurement."""
     repeats: int = 3
-    """Turns of each contender."""
+    """Number of turns of each contender."""
     threads: int = 1
-    """Of torch."""
+    """Number of PyTorch CPU threads."""
     device: str = "cpu"
-    """Of networks and replay."""
+    """PyTorch device of networks and replay."""
     compiled: bool = False
-    """Measure torch.compile, too."""
+    """Whether to measure torch.compile, too."""
     oyster: Path | None = None
-    """A checkout of https://github.com/katerakelly/oyster."""
-    out: Path = Path(__file__).parent / "results"
+    """Folder of a checkout of https://github.com/katerakelly/oyster (default: none)."""
+    out: Path = RESULTS
     """Folder of pearl_updates.json and pearl_updates.md; on a GPU, of pearl_updates_gpu."""
 
 
@@ -100,7 +100,7 @@ def perceptron(*sizes: int) -> nn.Sequential:
 
 
 def transitions(task: int) -> dict[str, np.ndarray]:
-    """What a task's buffer holds: random numbers of the robot's sizes."""
+    """The transitions in a task's buffer: random numbers of the robot's sizes."""
     rng = np.random.default_rng(task)
     normal = {"obs": OBSERVATION, "action": ACTION, "reward": 1, "next_obs": OBSERVATION}
     drawn = {k: rng.normal(size=(FILLED, size)).astype(np.float32) for k, size in normal.items()}
@@ -150,7 +150,7 @@ class PlainPEARL:
         return torch.stack(latents), torch.stack(divergences).sum()
 
     def step(self, *which: int) -> None:
-        """Of the optimisers."""
+        """Steps these optimisers."""
         for i in which:
             self.optimizers[i].step()
 
@@ -285,9 +285,10 @@ def oyster_networks(sizes: Sizes) -> list[nn.Module]:
 
 
 def updates_per_second(update: Callable[[], Any], args: Args) -> float:
-    """After some that warm up; of processor time where there is one thread and no GPU.
+    """Speed after some updates that warm up.
 
-    Processor time leaves out what other programs take of the machine meanwhile.
+    The time is processor time where there is one thread and no GPU. Processor
+    time leaves out what other programs take of the machine meanwhile.
     """
     alone = args.device == "cpu" and args.threads == 1
     clock = time.process_time if alone else time.perf_counter
@@ -303,13 +304,13 @@ def updates_per_second(update: Callable[[], Any], args: Args) -> float:
 
 
 def wait(device: str) -> None:
-    """For a GPU."""
+    """Waits until a GPU is done."""
     if device != "cpu":
         torch.cuda.synchronize(device)
 
 
 def recorded(model: PEARL) -> Callable[[], Any]:
-    """Its update as a CUDA graph, as ``train`` does it."""
+    """The agent's update as a CUDA graph, as ``train`` records it."""
     model.cuda_graph = True
     policy = model.policy
     KEPT_OPEN.enter_context(model._recorded([policy.critic_optimizer, policy.optimizer]))
@@ -330,57 +331,46 @@ def measure(sizes: Sizes, args: Args) -> dict[str, list[float]]:
         contenders["meta_rl, compiled"] = make_ours(sizes, args.device, compiled=True).update
     if args.oyster is not None:
         contenders["oyster"] = make_oyster(args.oyster.expanduser(), sizes, args.device)
-    figures: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(args.repeats):
-        for name, update in contenders.items():
-            figures[name].append(updates_per_second(update, args))
-    return figures
+    measures = {name: partial(updates_per_second, each, args) for name, each in contenders.items()}
+    return take_turns(measures, args.repeats)
 
 
-def line(name: str, figures: dict[str, list[float]]) -> str:
-    """A row of the table."""
-    sizes = SIZES[name]
-    rows = []
+def rows(name: str, figures: dict[str, list[float]]) -> list[list[str]]:
+    """The rows of a size in the table."""
+    sizes, ours = SIZES[name], figures["meta_rl"]
+    about = (
+        f"{name}: {sizes.tasks} x {sizes.batch}, context {sizes.context}, nets "
+        f"{'-'.join(map(str, sizes.hidden))}, encoder {'-'.join(map(str, sizes.encoder))}"
+    )
+    lines = []
     for peer in (other for other in figures if other != "meta_rl"):
-        ratios = np.array(figures["meta_rl"]) / np.array(figures[peer])
-        rows.append(
-            f"| {name}: {sizes.tasks} x {sizes.batch}, context {sizes.context}, nets "
-            f"{'-'.join(map(str, sizes.hidden))}, encoder {'-'.join(map(str, sizes.encoder))} "
-            f"| {np.median(figures['meta_rl']):.1f} | {peer} | {np.median(figures[peer]):.1f} "
-            f"| **{np.median(ratios):.2f}** | {ratios.min():.2f} to {ratios.max():.2f} |"
-        )
-    return "\n".join(rows)
+        gains, speeds = ratios(ours, figures[peer]), (np.median(ours), np.median(figures[peer]))
+        first, second = (f"{speed:.1f}" for speed in speeds)
+        lines.append([about, first, peer, second, f"**{np.median(gains):.2f}**", span(gains)])
+    return lines
 
 
 def main(args: Args) -> None:
-    """Measure, and write the table."""
+    """Measures, and writes the table."""
     torch.set_num_threads(args.threads)
     figures = {name: measure(SIZES[name], args) for name in args.sizes}
     device = "cpu" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
     option = "" if args.device == "cpu" else f" --device {args.device}"
-    table = "\n".join(
-        [
-            "# Updates of PEARL",
-            "",
-            f"`python benchmarks/pearl_updates.py{option}`: medians of {args.repeats} turns of "
-            f"{args.seconds:g} s (one thread on a CPU: of processor time); {device}, torch with "
-            f"{args.threads} thread(s) on "
-            f"{os.cpu_count()} cores; observations, actions and tasks of HalfCheetahVel.",
-            "",
-            "| sizes | meta_rl, updates/s | peer | updates/s | ratio | range |",
-            "|---|---|---|---|---|---|",
-            *(line(name, part) for name, part in figures.items()),
-            "",
-            f"{versions_text()}.",
-            "",
-        ]
+    text = page(
+        "Updates of PEARL",
+        f"`python benchmarks/pearl_updates.py{option}`: medians of {args.repeats} turns of "
+        f"{args.seconds:g} s (one thread on a CPU: of processor time); {device}, torch with "
+        f"{args.threads} thread(s) on "
+        f"{os.cpu_count()} cores; observations, actions and tasks of HalfCheetahVel.",
+        table(
+            ["sizes", "meta_rl, updates/s", "peer", "updates/s", "ratio", "range"],
+            [row for name, part in figures.items() for row in rows(name, part)],
+        ),
     )
-    print(table)
-    content = {"figures": figures, "device": device, "threads": args.threads}
-    content["versions"] = package_versions()
+    print(text)
     name = "pearl_updates" if args.device == "cpu" else "pearl_updates_gpu"
-    write_atomically(args.out / f"{name}.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / f"{name}.md", table)
+    content = {"figures": figures, "device": device, "threads": args.threads}
+    write(args.out / f"{name}.json", content, text)
 
 
 if __name__ == "__main__":

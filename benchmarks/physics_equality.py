@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,9 @@ import mujoco
 import numpy as np
 import tyro
 from matplotlib import pyplot as plt
+from result_files import RESULTS, page, table, write
 
 from meta_rl.physics.batch import FULL_PHYSICS, MujocoBatch
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 ROBOTS = {
     "HalfCheetah-v5": "half_cheetah.xml",
@@ -43,12 +42,12 @@ class Args:
     """Settings of the run."""
 
     num_states: int = 1000
-    """States from which one step is compared."""
+    """Number of states from which one step is compared."""
     num_steps: int = 200
-    """Steps of a trajectory."""
+    """Number of steps of a trajectory."""
     num_trajectories: int = 20
-    """Trajectories, whose median is reported."""
-    out: Path = Path(__file__).parent / "results"
+    """Number of trajectories, whose median is reported."""
+    out: Path = RESULTS
     """Folder of physics_equality.json, .md and .png."""
 
 
@@ -60,7 +59,7 @@ def read_state(env: Any) -> np.ndarray:
 
 
 def deviation(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Relative to the length of the state, ``[N]``."""
+    """Deviations relative to the length of the state, ``[N]``."""
     return np.linalg.norm(ours - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)
 
 
@@ -94,7 +93,7 @@ def trajectory(env: Any, batch: MujocoBatch, args: Args, seed: int) -> list[floa
 
 
 def main(args: Args) -> None:
-    """Measure, and write the table and the plot."""
+    """Measures, and writes the table and the plot."""
     results: dict[str, Any] = {}
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, xml_file in ROBOTS.items():
@@ -110,32 +109,24 @@ def main(args: Args) -> None:
     axes.set(xlabel="step", ylabel="relative deviation (median)")
     axes.legend()
     marks = [step for step in (1, 10, 50, 100, 200) if step <= args.num_steps]
-    rows = [
-        f"| {name} | {result['one_step']:.1e} | "
-        + " | ".join(f"{result['median'][step - 1]:.1e}" for step in marks)
-        + " |"
-        for name, result in results.items()
-    ]
-    steps = " | ".join(f"after {step}" for step in marks)
-    table = "\n".join(
-        [
-            "# Equality with Gymnasium's physics",
-            "",
-            f"`python benchmarks/physics_equality.py`: largest relative deviation after one step "
-            f"from {args.num_states:,} states; medians over {args.num_trajectories} trajectories.",
-            "",
-            f"| robot | one step | {steps} |",
-            "|---" * (len(marks) + 2) + "|",
-            *rows,
-            "",
-            f"{versions_text()}.",
-            "",
-        ]
+    text = page(
+        "Equality with Gymnasium's physics",
+        "`python benchmarks/physics_equality.py`: largest relative deviation after one step "
+        f"from {args.num_states:,} states; medians over {args.num_trajectories} trajectories.",
+        table(
+            ["robot", "one step", *(f"after {step}" for step in marks)],
+            [
+                [
+                    name,
+                    f"{result['one_step']:.1e}",
+                    *(f"{result['median'][step - 1]:.1e}" for step in marks),
+                ]
+                for name, result in results.items()
+            ],
+        ),
     )
-    print(table)
-    content = {"results": results, "versions": package_versions()}
-    write_atomically(args.out / "physics_equality.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "physics_equality.md", table)
+    print(text)
+    write(args.out / "physics_equality.json", {"results": results}, text)
     figure.savefig(args.out / "physics_equality.png", dpi=150)
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from result_files import papers
 from stable_baselines3 import PPO
 
 import meta_rl
@@ -18,22 +19,21 @@ from meta_rl.vector.task_batch import task_batch
 
 TOLD = "agent that is told the task"
 
-# Return of an episode of the best published learner. MAML: figure data of its authors, 3 steps.
-# PEARL: one seed, https://github.com/x35f/meta_rl, results/pearl.
-BEST_PUBLISHED: dict[str, tuple[str, float]] = {
-    "HalfCheetahVel": ("a published log of PEARL", -37.3),
-    "HalfCheetahDir": ("a published log of PEARL", 1674.0),
-    "HalfCheetahVelMAML": ("MAML in its paper", -60.8),
-    "HalfCheetahDirMAML": ("MAML in its paper", 315.7),
-    "AntVel": ("MAML in its paper", 101.4),
+LOG, MAML = "a published log of PEARL", "MAML in its paper"
+BEST_PUBLISHED: dict[str, tuple[str, float]] = {  # return of an episode: the log's best, 3 steps
+    **{name: (MAML, row["maml"][-1]) for name, row in papers("MAML-TRPO")["rows"].items()},
+    **{
+        name: (LOG, max(earned for _, earned in points))
+        for name, points in papers("PEARL log")["rows"].items()
+    },
 }
 
 
 def told_name(tasks: str, earned: float) -> str:
-    """What the agent may be called: "oracle" only if no published learner earns more.
+    """The name that the agent may have: "oracle" only if no published learner earns more.
 
     Args:
-        tasks: Name of the environment or setting.
+        tasks: Name of the environment or of the setting.
         earned: Mean return of an episode.
     """
     published = BEST_PUBLISHED.get(tasks)
@@ -54,7 +54,7 @@ def told_note(tasks: str, earned: float) -> str:
 def trained_oracle(
     env_id: str, file: Path, timesteps: int, *, seed: int = 0, **env_kwargs: Any
 ) -> tuple[TaskConditionedOracle, int, float]:
-    """Load it or, where the file does not exist, train and save it.
+    """Loads the agent or, where the file does not exist, trains and saves it.
 
     Returns:
         The agent, its environment steps, and the seconds that the training took: 0 if loaded.

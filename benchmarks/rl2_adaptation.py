@@ -12,7 +12,6 @@ checkpoint in the run folder: the same command goes on where it was cut off, and
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,15 +19,22 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from distinct_tasks import REPEATED, marked, repeated_note
 from matplotlib.figure import Figure
 from ppo_oracle import told_name, told_note, trained_oracle
-from resumed_training import resumed_training
+from result_files import (
+    REPEATED,
+    RESULTS,
+    marked,
+    page,
+    repeated_note,
+    resumed_training,
+    table,
+)
+from result_files import write as write_result
 
 from meta_rl.agents.grid_search import BayesOptimalSearch
 from meta_rl.agents.rl2 import RL2
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 EXACT = {"GridNavigation": BayesOptimalSearch}
 
@@ -38,30 +44,30 @@ class Args:
     """Settings of the run."""
 
     tasks: Annotated[str, tyro.conf.Positional]
-    """A setting of rl2 that is named like its environment."""
+    """Name of a setting of rl2 that is named like its environment."""
     seeds: tuple[int, ...] = (0,)
-    """Of the trainings; the evaluation has seed 1000."""
+    """Seeds of the trainings; the evaluation has seed 1000."""
     timesteps: int | None = None
-    """Environment steps of RL²; the shipped number by default."""
+    """Number of environment steps of RL² (default: the setting's)."""
     oracle_timesteps: int = 3_000_000
-    """Environment steps of the agent that is told a robot's task."""
+    """Number of environment steps of the agent that is told a robot's task."""
     envs_per_task: int = 1
-    """Sub-environments of each test task."""
+    """Number of sub-environments of each test task."""
     runs: Path = Path("runs/rl2_adaptation")
     """Folder of the run folders."""
-    out: Path = Path(__file__).parent / "results"
+    out: Path = RESULTS
     """Folder of rl2_TASKS.json, .md and .png."""
     threads: int = 1
-    """Of torch; MuJoCo takes all cores of the process."""
+    """Number of PyTorch CPU threads; MuJoCo takes all cores of the process."""
 
 
 def evaluated(learner: Any, args: Args) -> EvaluationResult:
-    """On all test tasks."""
+    """Evaluates on all test tasks."""
     return evaluate_adaptation(learner, args.tasks, seed=1000, envs_per_task=args.envs_per_task)
 
 
 def best_known(args: Args) -> tuple[str, EvaluationResult, str]:
-    """Its name, its returns, and what it is."""
+    """The name, the returns and the description of what RL² is compared with."""
     if args.tasks in EXACT:
         return "Bayes-optimal", evaluated(EXACT[args.tasks](), args), "exact search"
     file = args.runs / f"{args.tasks}-oracle-seed0.zip"
@@ -85,7 +91,7 @@ def as_row(name: str, result: EvaluationResult, about: str) -> dict[str, Any]:
 
 
 def main(args: Args) -> None:
-    """Train, evaluate, and write the table and the picture."""
+    """Trains, evaluates, and writes the table and the picture."""
     torch.set_num_threads(args.threads)
     name, best, about = best_known(args)
     rows = [as_row(name, best, about)]
@@ -100,12 +106,10 @@ def main(args: Args) -> None:
 
 
 def write(tasks: str, seeds: tuple[int, ...], rows: list[dict[str, Any]], out: Path) -> None:
-    """The table, its numbers and the picture."""
-    table = as_markdown(tasks, seeds, rows)
-    print(table)
-    content = {"rows": rows, "versions": package_versions()}
-    write_atomically(out / f"rl2_{tasks}.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(out / f"rl2_{tasks}.md", table)
+    """Writes the table, its numbers and the picture."""
+    text = as_markdown(tasks, seeds, rows)
+    print(text)
+    write_result(out / f"rl2_{tasks}.json", {"rows": rows}, text)
     plot(tasks, rows, out / f"rl2_{tasks}.png")
 
 
@@ -134,40 +138,38 @@ def plot(tasks: str, rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def as_markdown(tasks: str, seeds: tuple[int, ...], rows: list[dict[str, Any]]) -> str:
-    """The committed table. The first row is what RL² is compared with."""
+    """The committed page. The first row is what RL² is compared with."""
     best, *others = rows
     counted, distinct = counts(rows)
     envs_per_task = best["envs_per_task"]
     command = f"python benchmarks/rl2_adaptation.py {tasks} --seeds {' '.join(map(str, seeds))}"
     command += f" --envs-per-task {envs_per_task}" if envs_per_task > 1 else ""
     each = f", {envs_per_task} sub-environments each" if envs_per_task > 1 else ""
-    episodes = range(1, len(best["mean"]) + 1)
-    lines = [
-        f"# RL² on {tasks}",
-        "",
-        f"`{command}`:",
-        f"mean return of each episode on {distinct:,} test tasks{each}, ± standard error over the "
-        "tasks of one training; shipped settings.",
-        "",
-        f"| learner | {' | '.join(f'episode {i}' for i in episodes)} | trial | training |",
-        "|---" * (len(episodes) + 3) + "|",
-    ]
+    lines = []
     for row in rows:
         cells = [
             f"{mean:.2f} ± {error:.2f}"
             for mean, error in zip(row["mean"], row["standard_error"], strict=True)
         ]
         name = marked(row["learner"], counted, distinct)
-        total = np.sum(row["mean"])
-        lines.append(f"| {name} | {' | '.join(cells)} | {total:.2f} | {row['training']} |")
-    lines += ["", *repeated_note(counted, distinct)]
-    if tasks not in EXACT:
-        lines += [told_note(tasks, np.mean(best["mean"])), ""]
+        lines.append([name, *cells, f"{np.sum(row['mean']):.2f}", row["training"]])
+    shares = ""
     if min(best["mean"]) > 0:
         parts = np.mean([row["mean"] for row in others], axis=0) / best["mean"]
-        shares = ", ".join(f"{part:.1%}" for part in parts)
-        lines += [f"RL²'s part of the {best['learner']} return, by episode: {shares}.", ""]
-    return "\n".join([*lines, f"{versions_text()}.", ""])
+        shares = (
+            f"RL²'s part of the {best['learner']} return, by episode: "
+            f"{', '.join(f'{part:.1%}' for part in parts)}."
+        )
+    episodes = [f"episode {i + 1}" for i in range(len(best["mean"]))]
+    return page(
+        f"RL² on {tasks}",
+        f"`{command}`:\nmean return of each episode on {distinct:,} test tasks{each}, ± standard "
+        "error over the tasks of one training; shipped settings.",
+        table(["learner", *episodes, "trial", "training"], lines),
+        repeated_note(counted, distinct),
+        "" if tasks in EXACT else told_note(tasks, np.mean(best["mean"])),
+        shares,
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ on, one that is finished is only evaluated. Each setting's result is written as 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,20 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from resumed_training import resumed_training
+from result_files import RESULTS, add_row, page, papers, resumed_training, table
 
 from meta_rl.agents.bandits import bandit_learners
 from meta_rl.agents.rl2 import RL2
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
-from meta_rl.provenance import versions_text, write_atomically
+from meta_rl.provenance import write_atomically
 
-PAPER: dict[str, tuple[float, float]] = {  # RL², and what is demanded of ours
-    "BernoulliBandit-n10-k5": (6.7, 6.6),
-    "BernoulliBandit": (6.7, 6.6),
-    "BernoulliBandit-n10-k50": (6.8, 6.6),
-    "BernoulliBandit-n100-k5": (78.7, 78.0),
-    "BernoulliBandit-n100-k10": (83.5, 82.5),
-    "TabularMDP": (156.2, 155.0),
+SETTINGS: dict[str, tuple[str, str, float]] = {  # the paper's table, its column, least of ours
+    "BernoulliBandit-n10-k5": ("RL² bandits", "10 pulls, 5 arms", 6.6),
+    "BernoulliBandit": ("RL² bandits", "10 pulls, 10 arms", 6.6),
+    "BernoulliBandit-n10-k50": ("RL² bandits", "10 pulls, 50 arms", 6.6),
+    "BernoulliBandit-n100-k5": ("RL² bandits", "100 pulls, 5 arms", 78.0),
+    "BernoulliBandit-n100-k10": ("RL² bandits", "100 pulls, 10 arms", 82.5),
+    "TabularMDP": ("RL² tabular MDPs", "10 episodes", 155.0),
 }
 
 
@@ -40,18 +39,18 @@ PAPER: dict[str, tuple[float, float]] = {  # RL², and what is demanded of ours
 class Args:
     """Settings of the run."""
 
-    settings: tuple[str, ...] = tuple(PAPER)
+    settings: tuple[str, ...] = tuple(SETTINGS)
     """Names of shipped settings."""
     seed: int = 0
-    """Of the training; the evaluation has seed 1000."""
+    """Seed of the training; the evaluation has seed 1000."""
     runs: Path = Path("runs/rl2_table")
     """Folder of the run folders."""
-    out: Path = Path(__file__).parent / "results"
+    out: Path = RESULTS
     """Folder of rl2_table.json and rl2_table.md."""
     fresh_tasks: int = 10_000
-    """Fresh tasks of the evaluation."""
+    """Number of fresh tasks of the evaluation."""
     threads: int = 1
-    """Of torch."""
+    """Number of PyTorch CPU threads."""
 
 
 def train_and_evaluate(name: str, args: Args) -> dict[str, Any]:
@@ -93,48 +92,61 @@ def summarised(result: EvaluationResult) -> dict[str, float]:
     }
 
 
+def of_paper(setting: str) -> float:
+    """The paper's number of RL² for a setting."""
+    name, column, _ = SETTINGS[setting]
+    paper = papers(name)
+    return paper["rows"]["RL²"][paper["columns"].index(column)]
+
+
 def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """The committed table."""
+    """The committed page."""
 
     def cell(figures: dict[str, float] | None) -> str:
         return "" if figures is None else f"{figures['mean']:.2f} ± {figures['standard_error']:.2f}"
 
-    lines = [
-        "# RL² on bandits and tabular MDPs",
-        "",
-        "`python benchmarks/rl2_table.py`, shipped settings; mean total reward of a trial ±",
-        "standard error. *Fresh*: 10,000 tasks of the training distribution, drawn for the",
-        "evaluation; *test*: the 1,000 held-out tasks. Gittins: on the same tasks. Each training",
-        "ran on one core.",
-        "",
-        "| setting | seed | RL², fresh | Gittins, fresh | RL², test | Gittins, test "
-        "| RL² in the paper | at least | holds | steps | wall time |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda r: (list(PAPER).index(r["setting"]), r["seed"])):
-        paper, least = PAPER[row["setting"]]
-        holds = "yes" if row["fresh"]["mean"] >= least else "**no**"
+    lines = []
+    for row in sorted(rows, key=lambda r: (list(SETTINGS).index(r["setting"]), r["seed"])):
+        *_, least = SETTINGS[row["setting"]]
         lines.append(
-            f"| {row['setting']} | {row['seed']} | {cell(row['fresh'])} "
-            f"| {cell(row.get('gittins_fresh'))} | {cell(row['test'])} "
-            f"| {cell(row.get('gittins_test'))} | {paper} | {least} | {holds} "
-            f"| {row['total_timesteps'] / 1e6:.1f} M | {row['train_seconds'] / 60:.0f} min |"
+            [
+                row["setting"],
+                f"{row['seed']}",
+                cell(row["fresh"]),
+                cell(row.get("gittins_fresh")),
+                cell(row["test"]),
+                cell(row.get("gittins_test")),
+                f"{of_paper(row['setting'])}",
+                f"{least}",
+                "yes" if row["fresh"]["mean"] >= least else "**no**",
+                f"{row['total_timesteps'] / 1e6:.1f} M",
+                f"{row['train_seconds'] / 60:.0f} min",
+            ]
         )
-    return "\n".join([*lines, "", f"{versions_text()}.", ""])
+    heads = ["setting", "seed", "RL², fresh", "Gittins, fresh", "RL², test", "Gittins, test"]
+    return page(
+        "RL² on bandits and tabular MDPs",
+        [
+            "`python benchmarks/rl2_table.py`, shipped settings; mean total reward of a trial ±",
+            "standard error. *Fresh*: 10,000 tasks of the training distribution, drawn for the",
+            "evaluation; *test*: the 1,000 held-out tasks. Gittins: on the same tasks. Each "
+            "training",
+            "ran on one core.",
+        ],
+        table([*heads, "RL² in the paper", "at least", "holds", "steps", "wall time"], lines),
+    )
 
 
 def main(args: Args) -> None:
-    """Fill the table, setting by setting."""
+    """Fills the table, setting by setting."""
     torch.set_num_threads(args.threads)
     file = args.out / "rl2_table.json"
     for name in args.settings:
-        if name not in PAPER:
-            raise SystemExit(f"unknown setting {name!r}: {', '.join(PAPER)} exist")
+        if name not in SETTINGS:
+            raise SystemExit(f"unknown setting {name!r}: {', '.join(SETTINGS)} exist")
         row = train_and_evaluate(name, args)
-        rows = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-        rows = [r for r in rows if (r["setting"], r["seed"]) != (name, args.seed)] + [row]
-        write_atomically(file, json.dumps(rows, indent=1) + "\n")
-        write_atomically(args.out / "rl2_table.md", as_markdown(rows))
+        rows = add_row(file, row, "setting", list(SETTINGS))
+        write_atomically(file.with_suffix(".md"), as_markdown(rows))
         print(f"{name}: {row['fresh']} (fresh), {row['test']} (test)", flush=True)
 
 

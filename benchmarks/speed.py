@@ -14,10 +14,8 @@ Contenders take turns, ``repeats`` times; the median of the ratios is reported w
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +24,13 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from result_files import RESULTS, page, ratios, span, table, take_turns, write
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 import meta_rl
 from meta_rl.agents.rl2 import RL2
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 BANDIT = "meta_rl/BernoulliBandit-v0"
 
@@ -42,22 +40,22 @@ class Args:
     """Settings of the run."""
 
     num_envs: int = 1024
-    """Sub-environments in the comparison of environments."""
+    """Number of sub-environments in the comparison of environments."""
     num_trials: int = 512
-    """Trials in an iteration of training."""
+    """Number of trials in an iteration of training."""
     hidden_size: int = 64
-    """Of the LSTM."""
+    """Number of units of the LSTM."""
     num_epochs: int = 8
-    """Epochs of an iteration."""
+    """Number of epochs of an iteration."""
     horizons: tuple[int, ...] = (10, 100)
-    """Pulls of a trial in the comparisons of training."""
+    """Numbers of pulls of a trial in the comparisons of training."""
     num_steps: int = 50_000
-    """Training steps in a measurement, at least; iterations are whole."""
+    """Least number of training steps in a measurement; iterations are whole."""
     repeats: int = 3
-    """Turns of each contender."""
+    """Number of turns of each contender."""
     threads: int = 1
-    """Of torch."""
-    out: Path = Path(__file__).parent / "results"
+    """Number of PyTorch CPU threads."""
+    out: Path = RESULTS
     """Folder of speed.json and speed.md."""
 
 
@@ -70,14 +68,14 @@ class PreviousStep(gym.Wrapper):
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (self.num_arms + 4,), np.float32)
 
     def reset(self, **kwargs):
-        """Nothing before the first step."""
+        """Resets; the observation tells that nothing came before the first step."""
         _, info = self.env.reset(**kwargs)
         row = np.zeros(self.num_arms + 4, dtype=np.float32)
         row[[0, -1]] = 1.0
         return row, info
 
     def step(self, action):
-        """Append what was done."""
+        """Steps, and appends the action, the reward and the end to the observation."""
         _, reward, terminated, truncated, info = self.env.step(action)
         row = np.zeros(self.num_arms + 4, dtype=np.float32)
         row[[0, 1 + action]] = 1.0
@@ -86,7 +84,7 @@ class PreviousStep(gym.Wrapper):
 
 
 def env_steps_per_second(env: VectorEnv, seconds: float = 2.0) -> float:
-    """Random pulls, after a warm-up."""
+    """Environment steps per second with random pulls, after a warm-up."""
     env.reset(seed=0)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(16)]
@@ -135,7 +133,7 @@ def make_recurrent_ppo(args: Args, horizon: int, env: VecEnv) -> RecurrentPPO:
 
 
 def training_steps_per_second(model: RL2 | RecurrentPPO, args: Args, horizon: int) -> float:
-    """Of whole iterations; the first call of a model is its warm-up."""
+    """Training steps per second of whole iterations; a model's first call is its warm-up."""
     iteration = args.num_trials * horizon
     steps = -(-args.num_steps // iteration) * iteration
     began = time.perf_counter()
@@ -162,7 +160,7 @@ def compare_training(args: Args, horizon: int) -> dict[str, list[float]]:
     for model in models.values():
         model.set_logger(Logger(None, []))
         training_steps_per_second(model, args, horizon)
-    return compare(
+    return take_turns(
         {
             name: lambda model=model: training_steps_per_second(model, args, horizon)
             for name, model in models.items()
@@ -171,33 +169,22 @@ def compare_training(args: Args, horizon: int) -> dict[str, list[float]]:
     )
 
 
-def compare(contenders: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Let the contenders take turns."""
-    figures: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, measure in contenders.items():
-            figures[name].append(measure())
-    return figures
-
-
-def line(ours: str, theirs: str, figures: dict[str, list[float]], what: str) -> str:
+def row(ours: str, theirs: str, figures: dict[str, list[float]], what: str) -> list[str]:
     """A row of the table."""
-    ratios = np.array(figures[ours]) / np.array(figures[theirs])
-    return (
-        f"| {what} | {ours} | {np.median(figures[ours]):,.0f} | {theirs} | "
-        f"{np.median(figures[theirs]):,.0f} | **{np.median(ratios):.1f}** | "
-        f"{ratios.min():.1f} to {ratios.max():.1f} |"
-    )
+    gains = ratios(figures[ours], figures[theirs])
+    speeds = [f"{np.median(figures[name]):,.0f}" for name in (ours, theirs)]
+    gain = f"**{np.median(gains):.1f}**"
+    return [what, ours, speeds[0], theirs, speeds[1], gain, span(gains, ".1f")]
 
 
 def main(args: Args) -> None:
-    """Measure, and write the tables."""
+    """Measures, and writes the tables."""
     torch.set_num_threads(args.threads)
     native = gym.make_vec(BANDIT, num_envs=args.num_envs)
     sync = SyncVectorEnv(
         [lambda: gym.make(BANDIT)] * args.num_envs, autoreset_mode=AutoresetMode.SAME_STEP
     )
-    stepping = compare(
+    stepping = take_turns(
         {
             "meta_rl native batch": lambda: env_steps_per_second(native),
             "gymnasium SyncVectorEnv": lambda: env_steps_per_second(sync),
@@ -205,36 +192,22 @@ def main(args: Args) -> None:
         args.repeats,
     )
     training = {horizon: compare_training(args, horizon) for horizon in args.horizons}
-    rows = [line(*stepping, stepping, f"environment steps, {args.num_envs:,} bandits")]
+    rows = [row(*stepping, stepping, f"environment steps, {args.num_envs:,} bandits")]
     for horizon, figures in training.items():
         ours, *peers = figures
-        rows += [line(ours, peer, figures, f"training, {horizon} pulls") for peer in peers]
-    table = "\n".join(
-        [
-            "# Speed",
-            "",
-            f"`python benchmarks/speed.py`: medians of {args.repeats} turns; torch with "
-            f"{args.threads} thread(s) on {os.cpu_count()} cores. Training: {args.num_trials} "
-            f"trials with 10 arms, LSTM of {args.hidden_size}, 8 minibatches, "
-            f"{args.num_epochs} epochs.",
-            "",
-            "| what | ours | steps/s | peer | steps/s | ratio | range |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"{versions_text()}.",
-            "",
-        ]
+        rows += [row(ours, peer, figures, f"training, {horizon} pulls") for peer in peers]
+    text = page(
+        "Speed",
+        f"`python benchmarks/speed.py`: medians of {args.repeats} turns; torch with "
+        f"{args.threads} thread(s) on {os.cpu_count()} cores. Training: {args.num_trials} "
+        f"trials with 10 arms, LSTM of {args.hidden_size}, 8 minibatches, "
+        f"{args.num_epochs} epochs.",
+        table(["what", "ours", "steps/s", "peer", "steps/s", "ratio", "range"], rows),
     )
-    print(table)
-    content = {
-        "stepping": stepping,
-        "training": training,
-        "versions": package_versions(),
-        "settings": {name: value for name, value in vars(args).items() if name != "out"},
-    }
-    write_atomically(args.out / "speed.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "speed.md", table)
+    print(text)
+    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    content = {"stepping": stepping, "training": training, "settings": settings}
+    write(args.out / "speed.json", content, text)
 
 
 if __name__ == "__main__":

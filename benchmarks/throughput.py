@@ -15,7 +15,6 @@ Contenders take turns, ``repeats`` times, after a warm-up; medians are reported.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import time
 from collections.abc import Callable
@@ -30,11 +29,11 @@ import numpy as np
 import tyro
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from matplotlib import pyplot as plt
+from result_files import RESULTS, page, ratios, span, table, take_turns, write
 
 import meta_rl
 from meta_rl.envs.robot import Robot
 from meta_rl.make import ENVIRONMENTS
-from meta_rl.provenance import package_versions, versions_text, write_atomically
 
 NUM_ACTIONS = 64  # batches of random actions, drawn before the clock runs
 HORIZON = 1000  # of Gymnasium's robots
@@ -46,32 +45,26 @@ ROBOTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-NOTES = (
-    "Bare `mj_step` has the same model and flags, but lets MuJoCo's profiler read the clock, as it",
-    "does by default; ours takes it away. AsyncVectorEnv has a process for every sub-environment.",
-)
-
-
 @dataclass
 class Args:
     """Settings of the run."""
 
     num_envs: int = 64
-    """Sub-environments in the comparison with the peers."""
+    """Number of sub-environments in the comparison with the peers."""
     nthread: int = 2
-    """Threads of our batch and of EnvPool; AsyncVectorEnv has a process per sub-environment."""
+    """Number of threads of our batch and of EnvPool; AsyncVectorEnv has a process for each."""
     seconds: float = 3.0
-    """Of one measurement, at least."""
+    """Least number of seconds of one measurement."""
     repeats: int = 5
-    """Turns of each contender."""
+    """Number of turns of each contender."""
     scaling: tuple[int, ...] = (1, 16, 64, 256, 1024)
-    """Sub-environments in the comparison of batch sizes."""
-    out: Path = Path(__file__).parent / "results"
+    """Numbers of sub-environments in the comparison of batch sizes."""
+    out: Path = RESULTS
     """Folder of throughput.json, throughput.md and throughput.png."""
 
 
 Measure = Callable[[float], float]
-"""Environment steps per second, of so many seconds."""
+"""Measures environment steps per second for a number of seconds."""
 
 
 def random_actions(space: gym.Space, num_envs: int) -> np.ndarray:
@@ -144,14 +137,12 @@ def bare_mujoco(name: str, num_envs: int) -> Measure:
 def compare(
     contenders: dict[str, Measure], *, repeats: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Let the contenders take turns, after a warm-up."""
+    """Lets the contenders take turns, after a warm-up."""
     for measure in contenders.values():
         measure(0.2)
-    figures: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, measure in contenders.items():
-            figures[name].append(measure(seconds))
-    return figures
+    return take_turns(
+        {name: partial(measure, seconds) for name, measure in contenders.items()}, repeats
+    )
 
 
 def compare_peers(name: str, args: Args) -> dict[str, list[float]]:
@@ -180,16 +171,14 @@ def robot_names() -> list[str]:
     return [name for name, family in families.items() if isinstance(family, Robot)]
 
 
-def ratios(figures: dict[str, list[float]]) -> list[str]:
-    """Rows of a table: the first contender against each of the others."""
+def against_each(name: str, figures: dict[str, list[float]]) -> list[list[str]]:
+    """The rows of a robot: the first contender against each of the others."""
     (ours, mine), *others = figures.items()
     rows = []
     for theirs, values in others:
-        ratio = np.array(mine) / np.array(values)
-        rows.append(
-            f"{ours} | {np.median(mine):,.0f} | {theirs} | {np.median(values):,.0f} | "
-            f"**{np.median(ratio):.2f}** | {ratio.min():.2f} to {ratio.max():.2f} |"
-        )
+        gains, speed = ratios(mine, values), f"{np.median(values):,.0f}"
+        gain = [f"**{np.median(gains):.2f}**", span(gains)]
+        rows.append([name, ours, f"{np.median(mine):,.0f}", theirs, speed, *gain])
     return rows
 
 
@@ -205,33 +194,44 @@ def plot(scaling: dict[str, dict[int, list[float]]], path: Path) -> None:
 
 
 def report(results: dict[str, Any], args: Args) -> str:
-    """The tables."""
-    lines = [
-        "# Throughput",
-        "",
+    """The page of the tables."""
+    return page(
+        "Throughput",
         f"`python benchmarks/throughput.py`: {args.num_envs} sub-environments, {args.nthread} "
         f"threads on {os.cpu_count()} cores, random actions, resets included; medians of "
         f"{args.repeats} turns of {args.seconds:g} s.",
-        "",
-        "| robot | ours | steps/s | peer | steps/s | ratio | range |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for part in ("peers", "bare"):
-        for name, figures in results[part].items():
-            lines += [f"| {name} | {row}" for row in ratios(figures)]
-    lines += ["", *NOTES, "", "| robot | " + " | ".join(f"{n:,}" for n in args.scaling) + " |"]
-    lines += ["|---" * (len(args.scaling) + 1) + "|"]
-    for name, figures in results["scaling"].items():
-        medians = " | ".join(f"{np.median(f):,.0f}" for f in figures.values())
-        lines.append(f"| {name} | {medians} |")
-    lines += ["", f"| family | steps/s of {args.num_envs} |", "|---|---|"]
-    lines += [f"| {name} | {np.median(f):,.0f} |" for name, f in results["families"].items()]
-    return "\n".join([*lines, "", f"{versions_text()}.", ""])
+        table(
+            ["robot", "ours", "steps/s", "peer", "steps/s", "ratio", "range"],
+            [
+                row
+                for part in ("peers", "bare")
+                for name, figures in results[part].items()
+                for row in against_each(name, figures)
+            ],
+        ),
+        [
+            "Bare `mj_step` has the same model and flags, but lets MuJoCo's profiler read the "
+            "clock, as it",
+            "does by default; ours takes it away. AsyncVectorEnv has a process for every "
+            "sub-environment.",
+        ],
+        table(
+            ["robot", *(f"{n:,}" for n in args.scaling)],
+            [
+                [name, *(f"{np.median(f):,.0f}" for f in figures.values())]
+                for name, figures in results["scaling"].items()
+            ],
+        ),
+        table(
+            ["family", f"steps/s of {args.num_envs}"],
+            [[name, f"{np.median(f):,.0f}"] for name, f in results["families"].items()],
+        ),
+    )
 
 
 def main(args: Args) -> None:
-    """Measure, and write the tables and the plot."""
-    take_turns = partial(compare, repeats=args.repeats, seconds=args.seconds)
+    """Measures, and writes the tables and the plot."""
+    compared = partial(compare, repeats=args.repeats, seconds=args.seconds)
     results: dict[str, Any] = {
         "peers": {name: compare_peers(name, args) for name in ROBOTS},
         "bare": {name: compare_bare(name, args) for name in ROBOTS},
@@ -239,15 +239,13 @@ def main(args: Args) -> None:
     }
     for name in ROBOTS:
         batches = {str(n): native(name, n, args.nthread) for n in args.scaling}
-        results["scaling"][name] = {int(n): f for n, f in take_turns(batches).items()}
+        results["scaling"][name] = {int(n): f for n, f in compared(batches).items()}
     families = {name: native(name, args.num_envs, args.nthread) for name in robot_names()}
-    results["families"] = take_turns(families)
-    table = report(results, args)
-    print(table)
+    results["families"] = compared(families)
+    text = report(results, args)
+    print(text)
     settings = {name: value for name, value in vars(args).items() if name != "out"}
-    content = {**results, "versions": package_versions(), "settings": settings}
-    write_atomically(args.out / "throughput.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(args.out / "throughput.md", table)
+    write(args.out / "throughput.json", {**results, "settings": settings}, text)
     plot(results["scaling"], args.out / "throughput.png")
 
 

@@ -189,7 +189,7 @@ class AntGoal(_Ant):
         standing = {"healthy_reward": 0.0, "terminate_when_unhealthy": False}
         seen = {"exclude_current_positions_from_observation": False}
         super().__init__(**{**standing, **seen, "ctrl_cost_weight": 0.1, **robot})
-        radius = check_number("goal_radius", goal_radius, least=0.0)
+        radius = check_number("goal_radius", goal_radius, least=0)
         outer = radius * 4 / 3
         space = spaces.Box(-outer, outer, (2,), np.float64)
         self.task_split = listed_split(

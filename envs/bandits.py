@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from meta_rl.definition import TaskFuncEnv
+from meta_rl.arguments import check_number
+from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, UniformTasks, check_count, held_out_split
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
 
 NUM_TEST_TASKS = 1000
@@ -65,7 +67,7 @@ class _Bandit(TaskFuncEnv):
 
     def initial(self, rng: Draws, params: Tasks) -> BanditState:
         """Returns a state without pulls."""
-        return BanditState(np.zeros(len(params), dtype=np.int64))
+        return BanditState(zeros_for(params, dtype="int64"))
 
     def transition(self, state: BanditState, action: Any, rng: Draws, params: Tasks) -> BanditState:
         """Counts the pull."""
@@ -73,7 +75,12 @@ class _Bandit(TaskFuncEnv):
 
     def observation(self, state: BanditState, rng: Draws, params: Tasks) -> Any:
         """Returns 0: there is nothing to see."""
-        return np.zeros_like(state.pulls)
+        return state.pulls * 0
+
+    def arm_values(self, params: Tasks, action: Any) -> Any:
+        """Returns the entries of the tasks ``[N, k]`` for the arms that were pulled, ``[N]``."""
+        xp = array_namespace(params)
+        return xp.take_along_axis(params, action[:, None], axis=1)[:, 0]
 
 
 class BernoulliBandit(_Bandit):
@@ -101,9 +108,9 @@ class BernoulliBandit(_Bandit):
     def reward_terms(
         self, state: BanditState, action: Any, next_state: BanditState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
-        """Draws the reward of the arm that was pulled, from a numpy generator."""
-        pays = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
-        return {"reward_pull": (rng.random(len(params)) < pays).astype(np.float64)}
+        """Draws the reward of the arm that was pulled."""
+        pays = rng.random(len(params)) < self.arm_values(params, action)
+        return {"reward_pull": ones_where(pays)}
 
 
 class GaussianBandit(_Bandit):
@@ -133,10 +140,8 @@ class GaussianBandit(_Bandit):
         self, num_arms: int = 10, horizon: int = 10, mean_std: float = 1.0, reward_std: float = 1.0
     ) -> None:
         super().__init__(num_arms, horizon)
-        if not (mean_std > 0 and reward_std > 0):
-            raise ValueError(f"mean_std and reward_std must be > 0, got {mean_std}, {reward_std}")
-        self.reward_std = float(reward_std)
-        self.mean_std = float(mean_std)
+        self.reward_std = check_number("reward_std", reward_std, above=0)
+        self.mean_std = check_number("mean_std", mean_std, above=0)
         space = spaces.Box(-np.inf, np.inf, (self.num_arms,), np.float64)
         train, ood = (
             SampledTasks(space, partial(_normal_means, self.num_arms, spread))
@@ -147,8 +152,8 @@ class GaussianBandit(_Bandit):
     def reward_terms(
         self, state: BanditState, action: Any, next_state: BanditState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
-        """Draws the reward of the arm that was pulled, from a numpy generator."""
-        means = np.take_along_axis(params, action[:, None], axis=1)[:, 0]
+        """Draws the reward of the arm that was pulled."""
+        means = self.arm_values(params, action)
         return {"reward_pull": means + self.reward_std * rng.standard_normal(len(params))}
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
-from meta_rl.definition import TaskFuncEnv
+from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count, count_tasks, take_tasks
 from meta_rl.vector.streams import Draws
@@ -102,7 +101,7 @@ class DarkRoom(_DarkRoom):
 
     def initial(self, rng: Draws, params: Tasks) -> GridState:
         """Returns states in the middle of the room."""
-        return GridState(np.full((len(params), 2), self.size // 2, dtype=np.int64))
+        return GridState(zeros_for(params, (2,), "int64") + self.size // 2)
 
     def transition(self, state: GridState, action: Any, rng: Draws, params: Tasks) -> GridState:
         """Moves by one cell."""
@@ -117,7 +116,7 @@ class DarkRoom(_DarkRoom):
     ) -> dict[str, Any]:
         """Returns 1 on the goal, otherwise 0."""
         at_goal = same_cell(next_state.position, params)
-        return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
+        return {"reward_goal": ones_where(at_goal)}
 
     def terminal(self, state: GridState, rng: Draws, params: Tasks) -> Any:
         """Returns whether the agent is on the goal and ``terminate_at_goal`` is set."""
@@ -196,10 +195,9 @@ class DarkKeyToDoor(_DarkRoom):
         self.task_split = cut_list(space, pairs)
 
     def initial(self, rng: Draws, params: Tasks) -> KeyState:
-        """Draws a start in any cell, without the key, from a numpy generator."""
-        num = count_tasks(params)
-        position = rng.integers(self.size, size=(num, 2))
-        return KeyState(position, np.zeros(num, dtype=bool), np.zeros(num, dtype=bool))
+        """Draws a start in any cell, without the key."""
+        nowhere = zeros_for(params, dtype="bool")
+        return KeyState(rng.integers(self.size, size=(len(nowhere), 2)), nowhere, nowhere)
 
     def transition(self, state: KeyState, action: Any, rng: Draws, params: Tasks) -> KeyState:
         """Moves by one cell, takes the key that is there, and opens the door with it."""
@@ -216,10 +214,9 @@ class DarkKeyToDoor(_DarkRoom):
         self, state: KeyState, action: Any, next_state: KeyState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns 1 for the key and 1 for the door, once each."""
-        xp = array_namespace(next_state.has_key)
         return {
-            "reward_key": xp.where(next_state.has_key & ~state.has_key, 1.0, 0.0),
-            "reward_door": xp.where(next_state.door_open & ~state.door_open, 1.0, 0.0),
+            "reward_key": ones_where(next_state.has_key & ~state.has_key),
+            "reward_door": ones_where(next_state.door_open & ~state.door_open),
         }
 
     def terminal(self, state: KeyState, rng: Draws, params: Tasks) -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from gymnasium import spaces
 
-from meta_rl.definition import TaskFuncEnv
+from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
 
 MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
@@ -137,7 +138,7 @@ class GridNavigation(TaskFuncEnv):
 
     def initial(self, rng: Draws, params: Tasks) -> GridState:
         """Returns states in the starting corner."""
-        return GridState(np.zeros((len(params), 2), dtype=np.int64))
+        return GridState(zeros_for(params, (2,), "int64"))
 
     def transition(self, state: GridState, action: Any, rng: Draws, params: Tasks) -> GridState:
         """Moves by one cell."""
@@ -152,12 +153,8 @@ class GridNavigation(TaskFuncEnv):
         self, state: GridState, action: Any, next_state: GridState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns 1 on the goal, and -0.1 elsewhere."""
-        at_goal = same_cell(next_state.position, params)
-        xp = array_namespace(at_goal)
-        return {
-            "reward_goal": xp.where(at_goal, 1.0, 0.0),
-            "reward_step": xp.where(at_goal, 0.0, -0.1),
-        }
+        reached = ones_where(same_cell(next_state.position, params))
+        return {"reward_goal": reached, "reward_step": 0.1 * (reached - 1.0)}
 
     def render_frames(self, state: GridState, params: Tasks, render_mode: str) -> tuple[Any, ...]:
         """Draws the grid with (0, 0) at the lower left: start grey, goal green, agent blue."""

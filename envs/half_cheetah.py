@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
 
-from .robot import GoalVelocity, Range, Robot, RobotState, TwoDirections, control_cost
+from .robot import (
+    GoalVelocity,
+    Range,
+    Robot,
+    RobotState,
+    TwoDirections,
+    control_cost,
+)
 
 
 class _HalfCheetah(Robot):
@@ -49,9 +57,9 @@ class _HalfCheetah(Robot):
         defaults = {"xml_file": "half_cheetah.xml", "frame_skip": 5, "reset_noise_scale": 0.1}
         super().__init__(**{**defaults, **robot})
         self.forward_reward_weight = check_number(
-            "forward_reward_weight", forward_reward_weight, least=0.0
+            "forward_reward_weight", forward_reward_weight, least=0
         )
-        self.ctrl_cost_weight = check_number("ctrl_cost_weight", ctrl_cost_weight, least=0.0)
+        self.ctrl_cost_weight = check_number("ctrl_cost_weight", ctrl_cost_weight, least=0)
 
     def standing_terms(self, action: Any, next_state: RobotState) -> dict[str, Any]:
         """Returns the control cost."""

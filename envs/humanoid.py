@@ -8,7 +8,12 @@ import mujoco
 
 from meta_rl.arguments import check_number
 
-from .robot import FallingRobot, GoalDirection, RobotState, is_within
+from .robot import (
+    FallingRobot,
+    GoalDirection,
+    RobotState,
+    is_within,
+)
 
 
 class HumanoidDir(GoalDirection, FallingRobot):
@@ -69,7 +74,7 @@ class HumanoidDir(GoalDirection, FallingRobot):
             num_train_tasks, **{**defaults, **healthy, **robot, "sensors": [centre_of_mass]}
         )
         self.forward_reward_weight = check_number(
-            "forward_reward_weight", forward_reward_weight, least=0.0
+            "forward_reward_weight", forward_reward_weight, least=0
         )
 
     def velocity(self, state: RobotState, next_state: RobotState) -> Any:

@@ -13,7 +13,8 @@ from gymnasium import spaces
 
 from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.tasks import Task, add_task_axis, as_task, check_count, copy_tasks, take_tasks
-from meta_rl.vector.task_batch import TaskAssignment, check_actions
+from meta_rl.vector.task_assignment import TaskAssignment
+from meta_rl.vector.task_batch import check_actions
 
 from .metaworld_arms import Arm, Arms, Episode
 from .metaworld_goals import benchmark_goals, import_metaworld, split_goals

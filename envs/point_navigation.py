@@ -6,14 +6,15 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
-from meta_rl.arguments import check_number
-from meta_rl.definition import TaskFuncEnv
+from meta_rl.arguments import check_count, check_number
+from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.rendering import map_picture as picture
-from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit, check_count
+from meta_rl.tasks import FiniteTasks, SampledTasks, TaskSplit
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
+from meta_rl.vector.task_arrays import Tasks
 
 MAX_STEP = 0.1
 """Distance that an action of 1 moves the point along its axis."""
@@ -73,7 +74,7 @@ class PlanarPoint(TaskFuncEnv):
 
     def initial(self, rng: Draws, params: Tasks) -> PointState:
         """Returns states at the origin."""
-        return PointState(np.zeros((len(params), 2)))
+        return PointState(zeros_for(params, (2,)))
 
     def transition(self, state: PointState, action: Any, rng: Draws, params: Tasks) -> PointState:
         """Moves by ``MAX_STEP`` times the action, clipped to [-1, 1]."""
@@ -183,8 +184,8 @@ class PointNavigation(PlanarPoint):
         goal_tolerance: float = 0.01,
     ) -> None:
         super().__init__(horizon, episodes_per_trial, reach=MAX_STEP * (horizon + 1))
-        goal_range = check_number("goal_range", goal_range, above=0.0)
-        self.goal_tolerance = check_number("goal_tolerance", goal_tolerance, above=0.0)
+        goal_range = check_number("goal_range", goal_range, above=0)
+        self.goal_tolerance = check_number("goal_tolerance", goal_tolerance, above=0)
         space = spaces.Box(-2 * goal_range, 2 * goal_range, (2,), np.float64)
         train = SampledTasks(space, partial(_square, half=goal_range))
         # The published list was drawn by numpy's legacy generator.
@@ -250,5 +251,5 @@ class PointRobot(PlanarPoint):
         )
 
     def initial(self, rng: Draws, params: Tasks) -> PointState:
-        """Draws a start anywhere in the square, from a numpy generator."""
+        """Draws a start anywhere in the square."""
         return PointState(rng.uniform(-1.0, 1.0, (len(params), 2)))

@@ -55,7 +55,7 @@ class _RandomDynamics(FallingRobot):
     ) -> None:
         super().__init__(**{"frame_skip": 8, **robot})
         self.forward_reward_weight = check_number(
-            "forward_reward_weight", forward_reward_weight, least=0.0
+            "forward_reward_weight", forward_reward_weight, least=0
         )
         self.physically_consistent = physically_consistent
         self._models = ModelPerTask(
@@ -124,7 +124,7 @@ class HopperRandParams(_RandomDynamics, Hopper):
 def _dynamics_split(
     batch: MujocoBatch, limit: float, physically_consistent: bool, num_train: int | None
 ) -> TaskSplit:
-    limit = check_number("log_scale_limit", limit, least=0.0)
+    limit = check_number("log_scale_limit", limit, least=0)
     beyond = limit * 4 / 3
     shapes = {name: getattr(batch.model, name)[index].shape for name, index in VARIED.items()}
     if physically_consistent:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
 from meta_rl.tasks import SampledTasks, Tasks
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
 
 from .robot import Robot, RobotState, control_cost, listed_split, uniform_on_ring
@@ -79,15 +79,15 @@ class ReacherGoal(Robot):
     ) -> None:
         defaults = {"xml_file": "reacher.xml", "frame_skip": 2, "horizon": 50}
         super().__init__(**{**defaults, **robot, "reset_noise_scale": 0.1})
-        radius = check_number("goal_radius", goal_radius, least=0.0)
+        radius = check_number("goal_radius", goal_radius, least=0)
         if not 0 < radius <= sum(LINKS):
             raise ValueError(f"goal_radius has to be in (0, {sum(LINKS)}] m, got {goal_radius}")
-        if goal_tolerance is not None and not goal_tolerance > 0:
-            raise ValueError(f"goal_tolerance has to be positive, got {goal_tolerance}")
+        if goal_tolerance is not None:
+            check_number("goal_tolerance", goal_tolerance, above=0)
         self.goal_tolerance = goal_tolerance
-        self.reward_dist_weight = check_number("reward_dist_weight", reward_dist_weight, least=0.0)
+        self.reward_dist_weight = check_number("reward_dist_weight", reward_dist_weight, least=0)
         self.reward_control_weight = check_number(
-            "reward_control_weight", reward_control_weight, least=0.0
+            "reward_control_weight", reward_control_weight, least=0
         )
         self.observation_space = spaces.Box(-np.inf, np.inf, (8,), np.float64)
         space = spaces.Box(-radius, radius, (2,), np.float64)

@@ -8,10 +8,9 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
-from meta_rl.arguments import check_number
+from meta_rl.arguments import check_finite_array, check_number
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.physics.batch import MujocoBatch, Sensor
 from meta_rl.rendering.mujoco_picture import RobotCamera, RobotWindow, Scene
@@ -24,6 +23,7 @@ from meta_rl.tasks import (
     check_count,
     count_tasks,
 )
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
 
 Range = tuple[float, float]
@@ -72,6 +72,7 @@ class Robot(TaskFuncEnv):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
     episodes_per_trial = 2
+    numpy_only = True  # MuJoCo's batch
     num_excluded_positions = 1
     gaussian_velocity_noise = False
     velocity_limit = math.inf
@@ -97,7 +98,7 @@ class Robot(TaskFuncEnv):
     ) -> None:
         super().__init__()
         self.horizon = check_count("horizon", horizon)
-        self.reset_noise_scale = check_number("reset_noise_scale", reset_noise_scale, least=0.0)
+        self.reset_noise_scale = check_number("reset_noise_scale", reset_noise_scale, least=0)
         self.exclude_current_positions_from_observation = exclude_current_positions_from_observation
         self.batch = MujocoBatch(xml_file, frame_skip, nthread=nthread, sensors=sensors)
         self.steps_on_threads = self.batch.nthread > 1
@@ -257,9 +258,9 @@ class FallingRobot(Robot):
         **robot: Any,
     ) -> None:
         super().__init__(**robot)
-        self.healthy_reward = check_number("healthy_reward", healthy_reward, least=0.0)
+        self.healthy_reward = check_number("healthy_reward", healthy_reward, least=0)
         self.healthy_z_range = check_range("healthy_z_range", healthy_z_range)
-        self.ctrl_cost_weight = check_number("ctrl_cost_weight", ctrl_cost_weight, least=0.0)
+        self.ctrl_cost_weight = check_number("ctrl_cost_weight", ctrl_cost_weight, least=0)
         self.terminate_when_unhealthy = terminate_when_unhealthy
 
     def is_healthy(self, state: RobotState) -> Any:
@@ -332,6 +333,7 @@ class GoalVelocity(Robot):
     ) -> None:
         super().__init__(**robot)
         low, high = check_range("goal_velocity_range", goal_velocity_range)
+        check_finite_array("goal_velocity_range", [low, high])
         beyond = high + (high - low) / 3
         space = spaces.Box(low, beyond, (1,), np.float64)
         self.task_split = listed_split(
@@ -454,6 +456,8 @@ def listed_split(
         seed: Seed of the three lists.
         ood: Distribution out of the training range, for the split (default: none).
     """
+    if num_train is not None:
+        check_count("num_train_tasks", num_train)
     train, validation, test = (int(s) for s in np.random.SeedSequence(seed).generate_state(3))
     return TaskSplit(
         train=tasks if num_train is None else FiniteTasks.seeded(tasks, num_train, train),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
 
 from .point_navigation import MAX_STEP, PlanarPoint, PointState
@@ -63,7 +63,7 @@ class SparsePointNavigation(PlanarPoint):
         continuous_goals: bool = False,
     ) -> None:
         super().__init__(horizon, episodes_per_trial, reach=MAX_STEP * (horizon + 1))
-        self.goal_radius = check_number("goal_radius", goal_radius, above=0.0)
+        self.goal_radius = check_number("goal_radius", goal_radius, above=0)
         if reward not in ("sparse", "dense"):
             raise ValueError(f"reward has to be 'sparse' or 'dense', got {reward!r}")
         self.reward_kind = reward

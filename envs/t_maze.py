@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace
 from gymnasium import spaces
 
-from meta_rl.definition import TaskFuncEnv
+from meta_rl.arguments import check_number
+from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
 
 from .grid_navigation import steps
@@ -100,10 +101,8 @@ class TMaze(TaskFuncEnv):
         super().__init__()
         self.corridor_length = check_count("corridor_length", corridor_length)
         self.oracle_length = check_count("oracle_length", oracle_length, least=0)
-        if not penalty <= 0:
-            raise ValueError(f"penalty must not be positive, got {penalty}")
         self.goal_reward = float(goal_reward)
-        self.penalty = float(penalty)
+        self.penalty = check_number("penalty", penalty, most=0)
         self.ambiguous_position = bool(ambiguous_position)
         self.junction = self.oracle_length + self.corridor_length
         self.horizon = self.corridor_length + 2 * self.oracle_length + 1
@@ -123,11 +122,10 @@ class TMaze(TaskFuncEnv):
 
     def initial(self, rng: Draws, params: Tasks) -> MazeState:
         """Returns states at the start, which shows the cue if the cue is there."""
-        num = len(params)
-        position = np.zeros((num, 2), dtype=np.int64)
+        position = zeros_for(params, (2,), "int64")
         position[:, 0] = self.oracle_length
         shown = position[:, 0] == 0
-        return MazeState(position, np.zeros(num, dtype=np.int64), shown, shown)
+        return MazeState(position, zeros_for(params, dtype="int64"), shown, shown)
 
     def transition(self, state: MazeState, action: Any, rng: Draws, params: Tasks) -> MazeState:
         """Moves by one cell within the corridor and both sides of its junction."""
@@ -155,10 +153,9 @@ class TMaze(TaskFuncEnv):
         last = next_state.steps >= self.horizon
         at_goal = next_state.position[:, 1] == params[:, 0]
         behind = next_state.position[:, 0] < next_state.steps - self.oracle_length
-        xp = array_namespace(last)
         return {
-            "reward_goal": xp.where(last & at_goal, self.goal_reward, 0.0),
-            "reward_penalty": xp.where(~last & behind, self.penalty, 0.0),
+            "reward_goal": self.goal_reward * ones_where(last & at_goal),
+            "reward_penalty": self.penalty * ones_where(~last & behind) + 0.0,  # no -0.0
         }
 
     def render_frames(self, state: MazeState, params: Tasks, render_mode: str) -> tuple[Any, ...]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_api_compat import device
 from gymnasium import spaces
 
-from meta_rl.definition import TaskFuncEnv
+from meta_rl.arguments import check_number
+from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, check_count, held_out_split
+from meta_rl.vector.arrays import array_namespace, indices
 from meta_rl.vector.streams import Draws
 
 
@@ -84,9 +87,7 @@ class TabularMDP(TaskFuncEnv):
         self.num_actions = check_count("num_actions", num_actions)
         self.horizon = check_count("horizon", horizon)
         self.episodes_per_trial = check_count("episodes_per_trial", episodes_per_trial)
-        if reward_std < 0:
-            raise ValueError(f"reward_std must not be negative, got {reward_std}")
-        self.reward_std = float(reward_std)
+        self.reward_std = check_number("reward_std", reward_std, least=0)
         self.observation_space = spaces.Discrete(self.num_states)
         self.action_space = spaces.Discrete(self.num_actions)
         table = (self.num_states, self.num_actions)
@@ -116,27 +117,31 @@ class TabularMDP(TaskFuncEnv):
 
     def initial(self, rng: Draws, params: Tasks) -> TabularState:
         """Returns state 0 for each sub-environment."""
-        return TabularState(np.zeros(len(params["rewards"]), dtype=np.int64))
+        return TabularState(zeros_for(params, dtype="int64"))
 
     def transition(
         self, state: TabularState, action: Any, rng: Draws, params: Tasks
     ) -> TabularState:
-        """Draws from the row of (state, action) by inversion, with a numpy generator."""
-        rows = params["transitions"][np.arange(len(action)), state.cell, action]
+        """Draws from the row of (state, action) by inversion."""
+        rows = params["transitions"][_each(action), state.cell, action]
         draws = rng.random((len(action), 1))
         # Rounding may leave the last sum below 1: it is left out, so that no draw exceeds it.
         return TabularState((draws >= rows.cumsum(axis=1)[:, :-1]).sum(axis=1))
 
     def observation(self, state: TabularState, rng: Draws, params: Tasks) -> Any:
         """Returns the state itself."""
-        return state.cell.copy()
+        return state.cell + 0
 
     def reward_terms(
         self, state: TabularState, action: Any, next_state: TabularState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
-        """Returns the mean reward of the state that was left, and noise from a numpy generator."""
-        num = len(action)
+        """Returns the mean reward of the state that was left, and draws noise."""
         return {
-            "reward_mean": params["rewards"][np.arange(num), state.cell, action],
-            "reward_noise": self.reward_std * rng.standard_normal(num),
+            "reward_mean": params["rewards"][_each(action), state.cell, action],
+            "reward_noise": self.reward_std * rng.standard_normal(len(action)),
         }
+
+
+def _each(action: Any) -> Any:
+    """Returns the number of each sub-environment, ``[N]``."""
+    return indices(len(action), array_namespace(action), device(action))

@@ -7,7 +7,14 @@ from typing import Any
 
 from meta_rl.arguments import check_number
 
-from .robot import FallingRobot, GoalVelocity, Range, RobotState, check_range, is_within
+from .robot import (
+    FallingRobot,
+    GoalVelocity,
+    Range,
+    RobotState,
+    check_range,
+    is_within,
+)
 
 
 class Walker2d(FallingRobot):
@@ -124,7 +131,7 @@ class _GoalVelocity(GoalVelocity, FallingRobot):
     def __init__(self, *goals: Any, forward_reward_weight: float = 1.0, **robot: Any) -> None:
         super().__init__(*goals, **robot)
         self.forward_reward_weight = check_number(
-            "forward_reward_weight", forward_reward_weight, least=0.0
+            "forward_reward_weight", forward_reward_weight, least=0
         )
 
 

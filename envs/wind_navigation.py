@@ -6,12 +6,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
-from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
+from meta_rl.definition import ones_where
+from meta_rl.tasks import FiniteTasks, SampledTasks, TaskSplit
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
+from meta_rl.vector.task_arrays import Tasks
 
 from .point_navigation import MAX_STEP, PlanarPoint, PointState, square_ring
 
@@ -57,7 +60,7 @@ class WindNavigation(PlanarPoint):
         self, horizon: int = 75, episodes_per_trial: int = 1, goal_radius: float = 0.03
     ) -> None:
         super().__init__(horizon, episodes_per_trial, reach=2 * MAX_STEP * (horizon + 1))
-        self.goal_radius = check_number("goal_radius", goal_radius, above=0.0)
+        self.goal_radius = check_number("goal_radius", goal_radius, above=0)
         space = spaces.Box(-MAX_STEP, MAX_STEP, (2,), np.float64)
         published = np.random.RandomState(1337).uniform(-MAX_WIND, MAX_WIND, (60, 2))
         train = FiniteTasks(space, published[:40])
@@ -85,7 +88,7 @@ class WindNavigation(PlanarPoint):
     ) -> dict[str, Any]:
         """Returns 1 at the goal, otherwise 0."""
         at_goal = self.distance(next_state, params) <= self.goal_radius
-        return {"reward_goal": array_namespace(at_goal).where(at_goal, 1.0, 0.0)}
+        return {"reward_goal": ones_where(at_goal)}
 
     def goal_radius_drawn(self) -> float:
         """Returns the radius of the zone that pays."""

@@ -10,14 +10,12 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from meta_rl.tasks import (
-    Tasks,
-    TaskSplit,
-    check_count,
-    take_tasks,
-)
+from meta_rl.arguments import check_count, check_kind
+from meta_rl.tasks import TaskSplit
 from meta_rl.vector.process_blocks import ProcessBlocks
-from meta_rl.vector.task_batch import TaskAssignment, TaskBatch
+from meta_rl.vector.task_arrays import Tasks, take_tasks
+from meta_rl.vector.task_assignment import TaskAssignment
+from meta_rl.vector.task_batch import TaskBatch
 
 _CHECKED_ACTIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 """Spaces whose actions are arrays and are checked; others are passed on unchecked."""
@@ -27,7 +25,8 @@ class TaskVectorAdapter(TaskBatch):
     """A batch of Gymnasium environments with the task interface of :class:`meta_rl.TaskVectorEnv`.
 
     Each environment needs a ``task_split`` and has to accept ``reset(options={"task": task})``. Its
-    ``horizon`` is read from the environment, or from ``max_episode_steps`` of its id. The
+    ``horizon`` is read from the environment and from ``max_episode_steps`` of its id; the shorter
+    one counts. The
     attributes ``episodes_per_trial`` (default: 1) and ``adaptation_unit`` (default: ``"episode"``)
     are read where the environment has them.
 
@@ -60,6 +59,7 @@ class TaskVectorAdapter(TaskBatch):
         split: str = "train",
         resample_tasks: bool = False,
     ) -> None:
+        check_kind("env_fns", env_fns, (list, tuple), "a list of functions that make environments")
         makers = [_TaskSlotMaker(env_fn) for env_fn in env_fns]
         self.num_envs = check_count("num_envs", len(makers))
         self._read_attributes(env_fns[0])
@@ -109,16 +109,20 @@ class TaskVectorAdapter(TaskBatch):
 
     def _read_attributes(self, env_fn: Callable[[], gym.Env]) -> None:
         """Reads the attributes that all environments share from one of them."""
+        if not callable(env_fn):
+            raise TypeError(f"env_fns has to hold functions that make environments, got {env_fn!r}")
         env = env_fn()
+        check_kind("what a function of env_fns makes", env, gym.Env, "an environment")
         base = env.unwrapped
         self.spec = env.spec
         if not hasattr(base, "task_split"):
             raise ValueError(f"{env} has no task_split, so that there are no tasks to draw")
         self.task_split: TaskSplit = base.task_split
-        horizon = getattr(base, "horizon", None) or getattr(env.spec, "max_episode_steps", None)
-        if horizon is None:
+        limits = [getattr(base, "horizon", None), getattr(env.spec, "max_episode_steps", None)]
+        known = [check_count("horizon", limit) for limit in limits if limit is not None]
+        if not known:
             raise ValueError(f"{env}: give it a horizon, or register it with max_episode_steps")
-        self.horizon = check_count("horizon", horizon)
+        self.horizon = min(known)
         self.episodes_per_trial = int(getattr(base, "episodes_per_trial", 1))
         self.adaptation_unit = str(getattr(base, "adaptation_unit", "episode"))
 
@@ -136,6 +140,7 @@ class TaskVectorAdapter(TaskBatch):
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Begins new episodes; takes the arguments of :meth:`meta_rl.TaskVectorEnv.reset`."""
+        check_kind("options", options, (dict, type(None)), "a dictionary")
         options = dict(options or {})
         task = options.pop("task", None)
         mask = self._check_mask(options.pop("reset_mask", None))
@@ -151,7 +156,7 @@ class TaskVectorAdapter(TaskBatch):
         self._assignment.begin(mask, seeded=seed is not None)
         self._hand_over_for_automatic_resets()
         everywhere = np.ones(self.num_envs, dtype=bool)
-        return observations, {**infos, "task": self.tasks, "_task": everywhere}
+        return observations, {**infos, "task": self._assignment.shown, "_task": everywhere}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps all sub-environments.
@@ -167,6 +172,8 @@ class TaskVectorAdapter(TaskBatch):
         if done.any():
             self._assignment.begin(done)
             self._hand_over_for_automatic_resets()
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        infos = {**infos, "task": self._assignment.shown, "_task": everywhere}
         return observations, rewards, terminated, truncated, infos
 
     def _hand_over_for_automatic_resets(self) -> None:
@@ -203,8 +210,16 @@ class _TaskSlot(gym.Wrapper):
         if task is not None:
             options = {**(options or {}), "task": task}
         observation, info = self.env.reset(seed=seed, options=options)
-        # Tasks are reported for the whole batch; infos of single tasks could not be stacked.
-        return observation, {key: value for key, value in info.items() if key != "task"}
+        return observation, _without_task(info)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        *outcome, info = self.env.step(action)
+        return *outcome, _without_task(info)
+
+
+def _without_task(info: dict[str, Any]) -> dict[str, Any]:
+    """Tasks are reported for the whole batch; infos of single tasks could not be stacked."""
+    return {key: value for key, value in info.items() if key != "task"}
 
 
 class _TaskSlotMaker:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import sys
 import time
-import zipfile
 from abc import abstractmethod
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from stable_baselines3.common.save_util import recursive_getattr
@@ -24,18 +18,31 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from meta_rl.agent_file import read_description
-from meta_rl.arguments import check_count, plain
+from meta_rl.arguments import (
+    CheckedArguments,
+    check_choice,
+    check_count,
+    check_kind,
+    check_number,
+    check_seed,
+    checked,
+    plain,
+)
 from meta_rl.compute.finite_state import FiniteState
-from meta_rl.compute.torch_state import set_generator_state
-from meta_rl.make import as_task_vec, family_name, make_task_vec
-from meta_rl.provenance import whole_file
+from meta_rl.compute.torch_state import find_device, set_generator_state
+from meta_rl.files.saved_agent import SavedAgent
+from meta_rl.make import (
+    as_task_vec,
+    family_name,
+    make_task_vec,
+)
 from meta_rl.rollout import Rollout
+from meta_rl.vector.numpy_view import numpy_view
 from meta_rl.vector.sb3_view import TaskVecEnvView
 from meta_rl.vector.task_batch import task_batch
 
 
-class MetaAlgorithm(FiniteState, BaseAlgorithm):
+class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
     """Meta-training by a loop of :meth:`collect_rollouts` and :meth:`train`.
 
     Every iteration draws a meta-batch of tasks from the training split and resets the environment
@@ -66,7 +73,6 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
             environment (only :meth:`load` does without).
     """
 
-    policy_aliases: ClassVar[dict[str, type[Any]]] = {}
     loss_column: ClassVar[str] = "train/loss"
     policy: Any
     env: TaskVecEnvView | None
@@ -92,13 +98,23 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
         self.envs_per_task = check_count("envs_per_task", envs_per_task)
         self.env_kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))  # checkpoints hold them
         self.family: str | None = None
+        check_count("stats_window_size", stats_window_size)
+        check_count("verbose", verbose, least=0)
+        check_seed(seed)
+        if isinstance(policy, str):
+            check_choice("policy", policy, self.policy_aliases)
+        else:
+            check_kind("policy", policy, type, "a class, or a name")
+        device = find_device(device)
+        if not callable(learning_rate):
+            check_number("learning_rate", learning_rate, least=0.0)
         if isinstance(env, str):
             env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
         super().__init__(
             policy,
             None if env is None else self._wrap_env(env),
-            learning_rate,
-            policy_kwargs=policy_kwargs,
+            plain(learning_rate),
+            policy_kwargs=plain(policy_kwargs),
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
@@ -132,8 +148,8 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
 
     @classmethod
     def wrap_env(cls, env: VectorEnv) -> VectorEnv:
-        """How this agent sees task environments: as they are, unless a subclass wraps them."""
-        return env
+        """Returns task environments as this agent sees them: with numpy arrays, by default."""
+        return numpy_view(env)
 
     @classmethod
     def _wrap_env(cls, env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> TaskVecEnvView:
@@ -211,6 +227,20 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
         task_batch(self.task_env).set_tasks(tasks)
         return self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
 
+    def check_length(self, num_steps: int) -> str:
+        """Refuses a training that would end before its first update.
+
+        Args:
+            num_steps: Number of environment steps of the training that comes.
+
+        Returns:
+            What comes before the first iteration, as text; empty if nothing does.
+
+        Raises:
+            ValueError: The settings need more steps.
+        """
+        return ""
+
     @abstractmethod
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Collect the data of an iteration; ``False`` where the callback wants to stop."""
@@ -223,6 +253,7 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
         """Learn the tasks from a little data; every leaf of the state has a leading task axis."""
 
+    @checked
     def learn(
         self,
         total_timesteps: int,
@@ -246,13 +277,17 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
         Raises:
             FloatingPointError: A reward, an observation, an action, a loss or something that is
                 learned is not finite.
-            ValueError: Negative ``total_timesteps``, a ``log_interval`` below one, or no
-                environment.
+            ValueError: Negative ``total_timesteps``, or fewer than come before the first update; a
+                ``log_interval`` below one, or no environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
+        for one in callback if isinstance(callback, list) else [callback]:
+            if not (one is None or callable(one)):
+                check_kind("callback", one, BaseCallback, "a callback of Stable-Baselines3")
         if log_interval is not None:
             check_count("log_interval", log_interval)
         tasks = task_batch(self.task_env)  # refuses a missing environment
+        self.check_length(total_timesteps)
         total_timesteps, callback = self._setup_learn(
             total_timesteps,
             callback,
@@ -307,83 +342,3 @@ class MetaAlgorithm(FiniteState, BaseAlgorithm):
         parts = {name: recursive_getattr(self, name) for name in self._get_torch_save_params()[0]}
         kinds = (torch.nn.Module, torch.optim.Optimizer)
         return {name: part for name, part in parts.items() if isinstance(part, kinds)}
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "generator", "_last_obs", "_last_episode_starts"]
-
-    def save(
-        self,
-        path: str | Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """Save everything that training needs to go on, atomically.
-
-        The file is written beside its place and moved there when it is whole, so that a run killed
-        meanwhile leaves the earlier file.
-
-        Raises:
-            FloatingPointError: Something that is learned is not finite; no file is touched.
-        """
-        self.check_saved(self._num_iterations)
-        self._generator_state = self.generator.get_state().numpy()
-        self.algorithm = type(self).__name__
-        if isinstance(path, io.BufferedIOBase):
-            super().save(path, exclude, include)
-            return
-        path = Path(path)
-        with whole_file(path if path.suffix else path.with_suffix(".zip")) as file:
-            super().save(file, exclude, include)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path | io.BufferedIOBase,
-        env: GymEnv | VectorEnv | str | None = None,
-        device: torch.device | str = "auto",
-        **kwargs: Any,
-    ) -> Self:
-        """Load what :meth:`save` wrote.
-
-        Args:
-            path: Of the file; ``.zip`` may be left out.
-            env: To go on training on, of the family that the agent was trained on; an id makes as
-                many sub-environments as it had. (``set_env`` takes any with the same spaces.)
-            device: Of the networks.
-            **kwargs: As in Stable-Baselines3.
-
-        Raises:
-            FileNotFoundError: No such file.
-            ValueError: A checkpoint of another algorithm or environment, or a corrupt one.
-        """
-        about = read_description(path)
-        if about.get("algorithm") != cls.__name__:
-            raise ValueError(
-                f"{path} is a checkpoint of {about.get('algorithm', 'another library')}, "
-                f"not of {cls.__name__}"
-            )
-        view: TaskVecEnvView | None = None
-        if isinstance(env, str):
-            env = make_task_vec(
-                env, about["meta_batch_size"], about["envs_per_task"], **about["env_kwargs"]
-            )
-        if env is not None:
-            view = cls._wrap_env(env)
-            family = family_name(view.task_env)
-            if family != about["family"]:
-                raise ValueError(
-                    f"{path} was trained on {about['family']}, not on {family}; to carry an agent "
-                    "over, load it without an environment and call set_env(env)"
-                )
-        try:
-            return super().load(path, view, device, **kwargs)
-        except (
-            RuntimeError,
-            pickle.UnpicklingError,
-            EOFError,
-            OSError,
-            KeyError,
-            AssertionError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error

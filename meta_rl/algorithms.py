@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from meta_rl.arguments import did_you_mean
+from meta_rl.arguments import checked, did_you_mean
 
 ENTRY_POINTS = "meta_rl.algorithms"
 """Entry-point group in which an installed package names its algorithms."""
@@ -38,6 +38,7 @@ class RegisteredAlgorithm(NamedTuple):
 _registered: dict[str, RegisteredAlgorithm] = {}
 
 
+@checked
 def register_algorithm(
     name: str, home: str, *, kind: str = "others", settings: str | Path | None = None
 ) -> None:
@@ -235,6 +236,17 @@ class TrainableAlgorithm(Protocol):
     @classmethod
     def load(cls, path: Path, *, device: str = "auto") -> Self:
         """Loads the learner of a checkpoint for an evaluation."""
+        ...
+
+    def check_length(self, num_steps: int) -> str:
+        """Refuses a training of so many steps if it would end before its first update.
+
+        Returns:
+            What comes before the first iteration, as text; empty if nothing does.
+
+        Raises:
+            ValueError: The settings need more steps.
+        """
         ...
 
     @property

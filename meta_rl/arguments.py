@@ -7,12 +7,19 @@ value and the allowed values. NumPy's numbers count as Python's own; a bool is n
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import math
-from collections.abc import Collection, Iterable, Mapping
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import numpy as np
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def plain(value: Any) -> Any:
@@ -46,6 +53,17 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     if most is not None and number > most:
         raise ValueError(f"{name} has to be at most {most}, got {value!r}")
     return int(number)
+
+
+def check_counts(name: str, values: Any) -> list[int]:
+    """Checks a sequence of whole numbers of at least 1, such as the sizes of layers.
+
+    Raises:
+        ValueError: A value is another, or this is no sequence.
+    """
+    if not isinstance(values, list | tuple | np.ndarray):
+        raise ValueError(f"{name} has to be a sequence of whole numbers, got {values!r}")
+    return [check_count(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
 def check_number(
@@ -152,6 +170,22 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     return value
 
 
+def check_finite_array(name: str, values: Any) -> None:
+    """Refuses arrays with NaN or infinity.
+
+    Args:
+        name: Name of the argument, for the error.
+        values: Array of numbers, or nested lists of them.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        broken = array[~np.isfinite(array)][0]
+        raise ValueError(f"{name} has to hold finite numbers, got {broken}")
+
+
 def check_kind(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> None:
     """Refuses an object of the wrong kind.
 
@@ -165,7 +199,7 @@ def check_kind(name: str, value: Any, kind: type | tuple[type, ...], wanted: str
         TypeError: The value is of another class.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"{name} has to be {wanted}, got {_kind_in_words(value)}")
+        raise TypeError(f"{name} has to be {wanted}, got {kind_in_words(value)}")
 
 
 def check_has(name: str, value: Any, methods: Iterable[str], wanted: str) -> None:
@@ -182,10 +216,11 @@ def check_has(name: str, value: Any, methods: Iterable[str], wanted: str) -> Non
     """
     lacks = [method for method in methods if not callable(getattr(value, method, None))]
     if lacks or isinstance(value, type):
-        raise TypeError(f"{name} has to be {wanted}, got {_kind_in_words(value)}")
+        raise TypeError(f"{name} has to be {wanted}, got {kind_in_words(value)}")
 
 
-def _kind_in_words(value: Any) -> str:
+def kind_in_words(value: Any) -> str:
+    """Returns the kind of an object for an error: ``None``, a class, or its type's name."""
     if value is None:
         return "None"
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
@@ -204,7 +239,8 @@ def check_names(given: Iterable[str], known: Collection[str], what: str) -> None
     """
     for name in given:
         if name not in known:
-            raise TypeError(f"{what} has no argument {name!r}; {did_you_mean(name, known)}")
+            hint = did_you_mean(name, known)
+            raise TypeError(f"{what}() got an unexpected keyword argument {name!r}; {hint}")
 
 
 def near(name: Any, known: Iterable[str]) -> list[str]:
@@ -222,3 +258,111 @@ def keyword_names(parameters: Mapping[str, Any]) -> list[str]:
     """Returns the names of a signature's parameters that can be given by keyword."""
     by_name = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
     return [name for name, one in parameters.items() if one.kind.name in by_name and name != "self"]
+
+
+# ------------------------------------------------------------- all arguments of a constructor
+
+
+class CheckedArguments:
+    """A base class that checks the names and kinds of a constructor's arguments before it runs.
+
+    Kinds are those of the annotations: a number has to be finite, ``int`` takes whole numbers,
+    ``bool`` takes ``True`` and ``False``. An argument is not checked if its annotation has other
+    parts, such as ``Annotated[float, "a number, or infinity"]``.
+
+    Raises:
+        TypeError: A name does not exist (similar names are listed), or an object is of the wrong
+            kind.
+        ValueError: A number, a flag or a text is of the wrong kind, or a number is not finite.
+    """
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Checks the arguments."""
+        known: dict[str, inspect.Parameter] = {}
+        for constructor in (base.__dict__.get("__init__") for base in cls.__mro__):
+            if constructor is not None:
+                parameters = inspect.signature(constructor).parameters
+                known = {**parameters, **known}
+                if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
+                    known = {k: one for k, one in known.items() if one.kind is not one.VAR_KEYWORD}
+                    break
+        given = inspect.signature(cls).bind_partial(*args).arguments | kwargs
+        _check_given(given, known, cls.__name__)
+        return super().__new__(cls)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Sets the constructor's signature, which ``__new__`` hides from ``inspect.signature``."""
+        super().__init_subclass__(**kwargs)
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a function, whose arguments are checked as :class:`CheckedArguments` does."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind_partial(*args).arguments | kwargs
+        _check_given(given, signature.parameters, function.__qualname__.removesuffix(".__init__"))
+        return function(*args, **kwargs)
+
+    return checking
+
+
+def _check_given(
+    given: Mapping[str, Any], known: Mapping[str, inspect.Parameter], what: str
+) -> None:
+    """Checks names, unless ``known`` has further ones (``**kwargs``), and kinds."""
+    if all(one.kind is not one.VAR_KEYWORD for one in known.values()):
+        public = [name for name in keyword_names(known) if name[0] != "_"]
+        check_names((name for name in given if name not in known), public, what)
+    for name, value in given.items():
+        if name in known and known[name].kind is not known[name].VAR_POSITIONAL:
+            check_annotated(name, value, known[name].annotation)
+
+
+_NUMBERS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (lambda v: _is_finite(v) and v % 1 == 0, "a whole number"),
+    "float": (lambda v: _is_finite(v), "a finite number"),
+    "bool": (lambda v: isinstance(v, bool), "True or False"),
+    "str": (lambda v: isinstance(v, str | os.PathLike), "a text"),
+    "None": (lambda v: v is None, "None"),
+}
+_OBJECTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dict": (lambda v: isinstance(v, Mapping), "a dictionary"),
+    "Sequence": (lambda v: isinstance(v, list | tuple), "a sequence"),
+    "Schedule": (callable, "a function of the remaining progress"),
+}
+
+
+def check_annotated(name: str, value: Any, annotation: Any) -> None:
+    """Checks that a value has one of the plain kinds in an annotation, such as ``int | None``.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: The argument.
+        annotation: Annotation, or its text. One with other parts is not checked.
+
+    Raises:
+        TypeError: The value is of another kind, and an object is allowed.
+        ValueError: The value is of another kind, or a number that is not finite.
+    """
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    while text != (shorter := re.sub(r"\[[^\[\]]*\]", "", text)):
+        text = shorter
+    parts, known = [part.strip() for part in text.split("|")], _NUMBERS | _OBJECTS
+    given = plain(value)
+    if any(part not in known for part in parts) or any(known[part][0](given) for part in parts):
+        return
+    wanted = " or ".join(known[part][1] for part in parts)
+    numbers = [part for part in parts if part in ("int", "float", "bool")]
+    about_numbers = numbers and (_is_number(given) or {*parts} <= {*numbers, "None"})
+    error = ValueError if about_numbers else TypeError
+    raise error(f"{name} has to be {wanted}, got {value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)

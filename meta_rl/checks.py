@@ -10,15 +10,18 @@ import numpy as np
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
+from meta_rl.arguments import check_count, checked
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.make import find_env_id
 from meta_rl.task_env import TaskEnv, TaskVectorEnv
-from meta_rl.tasks import TaskSplit, as_tasks, take_tasks
+from meta_rl.tasks import TaskSplit
+from meta_rl.vector.task_arrays import as_tasks, take_tasks
 
 NUM_ENVS = 4
 NUM_STEPS = 50
 
 
+@checked
 def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
     """Checks that a task environment fulfils its contract.
 
@@ -40,14 +43,17 @@ def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
 
     Raises:
         AssertionError: A check failed; the error states which one, and where.
-        ValueError: The id is unknown.
+        ValueError: The id is unknown, or its environment has no tasks.
     """
     name = find_env_id(env_id)
+    check_count("seed", seed, least=0)
     with warnings.catch_warnings():
         # Gymnasium warns of unbounded observations, which its own robots have too.
         warnings.filterwarnings("ignore", message=r".*space m\w+imum value is -?infinity")
         check_env(gym.make(name, **kwargs).unwrapped, skip_render_check=True)
     env: gym.Env = gym.make(name, **kwargs)
+    if not hasattr(env.unwrapped, "task_split"):
+        raise ValueError(f"{name} has no task_split, so that there are no tasks to check")
     try:
         _check_task_split(env, seed)
         _check_task_persists(env, seed)

@@ -12,13 +12,16 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
-import numpy as np
+from array_api_compat import device
 from gymnasium import spaces
 from gymnasium.experimental.functional import FuncEnv
 
+from meta_rl.arguments import CheckedArguments
 from meta_rl.rendering.window import PictureWindow, Window
-from meta_rl.tasks import Tasks, TaskSplit, count_tasks
+from meta_rl.tasks import TaskSplit, first_array
+from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
+from meta_rl.vector.task_arrays import Tasks
 
 SECTIONS = (
     *("Description", "Action Space", "Observation Space", "Rewards", "Starting State"),
@@ -27,7 +30,7 @@ SECTIONS = (
 """Titles of the sections of a family's docstring, in their order."""
 
 
-class TaskFuncEnv(FuncEnv):
+class TaskFuncEnv(CheckedArguments, FuncEnv):
     """The base class of a family: Gymnasium's functional interface for batches of tasks.
 
     Every function takes and returns batches: each array has a leading axis of length ``N``, one
@@ -36,9 +39,14 @@ class TaskFuncEnv(FuncEnv):
     array that they were given.
 
     Random numbers come from the ``rng`` that is passed in: a :class:`numpy.random.Generator`, or
-    :class:`meta_rl.vector.streams.TaskStreams`, which has the same methods and a stream for each
-    sub-environment. The first axis of every draw is the batch (``rng.random((n, 3))``, never
-    ``rng.random(3)`` shared by all). So a sub-environment behaves the same in every batch.
+    an object with the same methods, which has a stream for each sub-environment
+    (:class:`meta_rl.vector.streams.TaskStreams`) or draws tensors
+    (:class:`meta_rl.vector.tensor_draws.TensorDraws`). The first axis of every draw is the batch
+    (``rng.random((n, 3))``, never ``rng.random(3)`` shared by all). So a sub-environment behaves
+    the same in every batch.
+
+    The constructor's arguments are checked by their annotations
+    (:class:`meta_rl.arguments.CheckedArguments`).
 
     Attributes:
         observation_space: Observation space of a single sub-environment.
@@ -51,6 +59,9 @@ class TaskFuncEnv(FuncEnv):
         adaptation_unit: Interval at which a learner may adapt: every ``"episode"`` (default) or
             every ``"step"`` (bandits: every pull).
         steps_on_threads: Whether a step of a batch runs on several cores (default: False).
+        device: PyTorch device of the family's tensors, if the family works on no numpy arrays
+            (default: ``None``).
+        numpy_only: Whether the family works on numpy arrays only (default: False).
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
@@ -62,6 +73,8 @@ class TaskFuncEnv(FuncEnv):
     episodes_per_trial: int = 1
     adaptation_unit: Literal["episode", "step"] = "episode"
     steps_on_threads: bool = False
+    device: Any = None
+    numpy_only: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Completes the docstring with sections (``## Action Space``) of the base classes."""
@@ -95,7 +108,7 @@ class TaskFuncEnv(FuncEnv):
 
     def terminal(self, state: Any, rng: Draws, params: Tasks) -> Any:
         """Tells which states end the episode, bool ``[N]`` (default: none)."""
-        return np.zeros(count_tasks(params), dtype=bool)
+        return zeros_for(params, dtype="bool")
 
     def check_tasks(self, tasks: Tasks) -> None:
         """Refuses invalid tasks that the task space cannot exclude.
@@ -174,3 +187,22 @@ def _joined_tables(own: str, inherited: str) -> str:
     return "\n".join(
         [head, line, *new, *(theirs | {k: mine[k] for k in theirs if k in mine}).values()]
     )
+
+
+def zeros_for(params: Tasks, shape: tuple[int, ...] = (), dtype: str = "float64") -> Any:
+    """Makes zeros ``[N, *shape]`` for ``N`` tasks, in arrays of the tasks' kind.
+
+    Args:
+        params: Tasks, arrays or tensors.
+        shape: Shape of the zeros of one sub-environment (default: a single number).
+        dtype: Name of their dtype in the array API (default: ``"float64"``).
+    """
+    array = first_array(params)
+    xp = array_namespace(array)
+    return xp.zeros((len(array), *shape), dtype=getattr(xp, dtype), device=device(array))
+
+
+def ones_where(condition: Any) -> Any:
+    """Returns 1 where the condition holds, otherwise 0, float64 like most rewards."""
+    xp = array_namespace(condition)
+    return xp.astype(condition, xp.float64)

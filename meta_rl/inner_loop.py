@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from meta_rl.tasks import check_count
+from meta_rl.arguments import check_count
 
 Params: TypeAlias = dict[str, Tensor]
 """Parameters by name; fast weights of a meta-batch have a leading task axis."""

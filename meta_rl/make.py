@@ -15,7 +15,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import VectorEnv
 
-from meta_rl.arguments import check_count
+from meta_rl.arguments import check_count, check_kind
 from meta_rl.vector.task_batch import task_batch
 
 NAMESPACE = "meta_rl/"
@@ -73,6 +73,12 @@ def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
         definition: Module and name of the :class:`meta_rl.TaskFuncEnv`, ``"module:Class"``.
         **kwargs: Default arguments of its constructor.
     """
+    check_kind("env_id", env_id, str, "the id of an environment")
+    if not (isinstance(definition, str) or callable(definition)):
+        raise TypeError(f"definition has to be 'module:Class', or a class, got {definition!r}")
+    check_kind("env_id", env_id, str, "the id of an environment")
+    if not (isinstance(definition, str) or callable(definition)):
+        raise TypeError(f"definition has to be 'module:Class', or a class, got {definition!r}")
     gym.register(
         id=env_id if "/" in env_id else NAMESPACE + env_id,
         entry_point="meta_rl.task_env:TaskEnv",
@@ -90,6 +96,8 @@ def find_env_id(name: str) -> str:
     Raises:
         ValueError: The name is unknown; the error lists similar names.
     """
+    check_kind("env_id", name, str, "the id of an environment")
+    check_kind("env_id", name, str, "the id of an environment")
     for candidate in (name, NAMESPACE + name, f"{NAMESPACE}{name}-v0"):
         if candidate.partition(":")[2] or candidate in gym.registry:
             return candidate
@@ -128,15 +136,23 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
             environment, of :class:`meta_rl.adapter.TaskVectorAdapter`.
 
     Raises:
-        ValueError: The id is unknown, or a count is below one.
+        ValueError: The id is unknown, a count is below one, or the arguments name a definition.
+            That is left to the id, as arguments may come from a file, which imports nothing.
     """
+    if "definition" in kwargs:
+        raise ValueError(
+            f"{env_id} has a definition already; another one needs an id of its own, by "
+            "meta_rl.register_task_env"
+        )
     num_envs = check_count("num_tasks", num_tasks) * check_count("envs_per_task", envs_per_task)
     env_id = find_env_id(env_id)
     module, _, name = env_id.rpartition(":")
     if module:
         __import__(module)
     if gym.spec(name).vector_entry_point is not None:
-        return gym.make_vec(name, num_envs=num_envs, **kwargs)
+        env = gym.make_vec(name, num_envs=num_envs, **kwargs)
+        task_batch(env)  # refuses a batch without tasks
+        return env
     return resolve_name(ADAPTER).from_id(name, num_envs, **kwargs)
 
 
@@ -163,13 +179,15 @@ def as_task_vec(env: Any) -> VectorEnv:
             ``task_split`` and accepts ``reset(options={"task": ...})``.
 
     Raises:
+        TypeError: This is no environment.
         ValueError: The environment has no tasks.
     """
     if isinstance(env, VectorEnv):
         task_batch(env)  # refuses a batch without tasks
         return env
     if not isinstance(env, gym.Env) or not hasattr(env.unwrapped, "task_split"):
-        raise ValueError(
+        error = ValueError if isinstance(env, gym.Env) else TypeError
+        raise error(
             f"expected an environment id or task environments with a task_split, got {env!r}"
         )
     return resolve_name(ADAPTER)([lambda: env])

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
+    "meta_rl.agent_file": "meta_rl.files.sealed",
     "meta_rl.append_task": "meta_rl.wrappers.append_task",
     "meta_rl.batch_norm": "meta_rl.few_shot.networks.batch_norm",
     "meta_rl.clipped_gaussian": "meta_rl.policy_gradient.clipped_gaussian",
@@ -70,7 +71,7 @@ MOVED = {
     "meta_rl.returns": "meta_rl.policy_gradient.returns",
     "meta_rl.shared_rollout": "meta_rl.physics.shared_rollout",
     "meta_rl.streams": "meta_rl.vector.streams",
-    "meta_rl.task_assignment": "meta_rl.vector.task_batch",
+    "meta_rl.task_assignment": "meta_rl.vector.task_assignment",
     "meta_rl.task_batch": "meta_rl.vector.task_batch",
     "meta_rl.task_design": "meta_rl.evaluation.task_design",
     "meta_rl.task_policy": "meta_rl.policy_gradient.policy",

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from io import BufferedWriter
+from io import BufferedRandom
 from pathlib import Path
 
 PACKAGES = ("meta-rl", "torch", "gymnasium", "numpy", "mujoco", "stable-baselines3", "scipy")
@@ -73,7 +73,7 @@ def write_atomically(path: str | Path, text: str) -> Path:
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[BufferedWriter]:
+def whole_file(path: str | Path) -> Iterator[BufferedRandom]:
     """Open a file that takes its place when it is whole, so that a crash leaves the earlier one.
 
     Args:
@@ -83,7 +83,7 @@ def whole_file(path: str | Path) -> Iterator[BufferedWriter]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with unfinished.open("wb") as file:
+        with unfinished.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

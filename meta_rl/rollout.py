@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from array_api_compat import device
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from meta_rl.arguments import check_count, check_kind
 from meta_rl.compute.torch_state import torch_threads
-from meta_rl.tasks import check_count
+from meta_rl.tasks import first_array
+from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.task_arrays import copy_tasks
 
-Act: TypeAlias = Callable[[Any], tuple[np.ndarray, dict[str, np.ndarray]]]
+Act: TypeAlias = Callable[[Any], tuple[Any, dict[str, Any]]]
 """``act(observations) -> (actions, extras)``, each with the leading axis ``[N, ...]``."""
 
 
@@ -21,7 +25,8 @@ Act: TypeAlias = Callable[[Any], tuple[np.ndarray, dict[str, np.ndarray]]]
 class Rollout:
     """Experience of ``N`` sub-environments over ``T`` steps, time-major.
 
-    ``N`` is the leading task axis of the learner's state: one column per sub-environment.
+    ``N`` is the leading task axis of the learner's state: one column per sub-environment. The
+    environment's arrays stay what they are, numpy's or tensors.
 
     Attributes:
         observations: Observations before each action, ``[T, N, ...]``; a dict of such arrays where
@@ -38,14 +43,23 @@ class Rollout:
     """
 
     observations: Any
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
+    actions: Any
+    rewards: Any
+    terminated: Any
+    truncated: Any
     next_observations: Any
-    mask: np.ndarray | None = None
+    mask: Any = None
     extras: dict[str, Any] = field(default_factory=dict)
     envs_per_task: int = 1
+
+
+def check_rollout(rollout: Any) -> None:
+    """Refuses what is no rollout.
+
+    Raises:
+        TypeError: It is another object.
+    """
+    check_kind("rollout", rollout, Rollout, "a meta_rl.Rollout")
 
 
 class Step(NamedTuple):
@@ -63,13 +77,13 @@ class Step(NamedTuple):
             where all count.
     """
 
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
+    actions: Any
+    rewards: Any
+    terminated: Any
+    truncated: Any
     following: Any
     infos: dict[str, Any]
-    active: np.ndarray | None = None
+    active: Any = None
 
 
 def collect_rollout(
@@ -79,7 +93,7 @@ def collect_rollout(
     observations: Any,
     on_step: Callable[[], bool] | None = None,
     *,
-    on_done: Callable[[np.ndarray], None] | None = None,
+    on_done: Callable[[Any], None] | None = None,
     watch: Callable[[Step], bool] | None = None,
     info_names: Sequence[str] = (),
 ) -> tuple[Rollout, Any]:
@@ -107,7 +121,7 @@ def collect_rollout(
     """
     check_same_step(env)
     steps: list[tuple[Any, ...]] = []
-    extras: list[dict[str, np.ndarray]] = []
+    extras: list[dict[str, Any]] = []
     for _ in range(check_count("num_steps", num_steps)):
         with acting(env):
             actions, extra = act(observations)
@@ -127,9 +141,7 @@ def collect_rollout(
     return rollout, observations
 
 
-def named_infos(
-    infos: dict[str, Any], done: np.ndarray, names: Sequence[str]
-) -> dict[str, np.ndarray]:
+def named_infos(infos: dict[str, Any], done: Any, names: Sequence[str]) -> dict[str, Any]:
     """Returns infos of a step, ``[N]``, with those of ended episodes from ``final_info``."""
     final = infos.get("final_info", {}) if done.any() else {}
     found = {}
@@ -137,9 +149,9 @@ def named_infos(
         if name not in infos and name not in final:
             given = sorted(k for k in infos if not k.startswith(("_", "final")))
             raise ValueError(f"the environment's infos have no {name!r}; they have {given}")
-        values = np.array(infos[name] if name in infos else final[name])
+        values = copy_tasks(infos[name] if name in infos else final[name])
         if name in final:
-            values[done] = np.asarray(final[name])[done]
+            values[done] = final[name][done]
         found[name] = values
     return found
 
@@ -174,9 +186,11 @@ def collect_episodes(
         ValueError: The autoreset mode is another one.
     """
     check_same_step(env)
-    active = np.ones(env.num_envs, dtype=bool)
+    array = first_array(observations)
+    xp = array_namespace(array)
+    active = xp.ones(env.num_envs, dtype=xp.bool, device=device(array))
     steps: list[tuple[Any, ...]] = []
-    extras: list[dict[str, np.ndarray]] = []
+    extras: list[dict[str, Any]] = []
     while active.any():
         with acting(env):
             actions, extra = act(observations)
@@ -201,7 +215,7 @@ def _goes_on(
 
 
 def masked_rollout(
-    steps: list[tuple[Any, ...]], extras: list[dict[str, np.ndarray]] | None = None
+    steps: list[tuple[Any, ...]], extras: list[dict[str, Any]] | None = None
 ) -> Rollout:
     """Makes a rollout of steps, which are tuples of its first six fields and the mask."""
     parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
@@ -225,7 +239,7 @@ def acting(env: VectorEnv) -> Iterator[None]:
         yield
 
 
-def true_successors(observations: Any, done: np.ndarray, infos: dict[str, Any]) -> Any:
+def true_successors(observations: Any, done: Any, infos: dict[str, Any]) -> Any:
     """Returns the true successors of a step: the last observation where an episode ended.
 
     Args:
@@ -252,12 +266,12 @@ def check_same_step(env: VectorEnv) -> None:
         )
 
 
-def _replace_final(observations: Any, done: np.ndarray, final: Any) -> Any:
+def _replace_final(observations: Any, done: Any, final: Any) -> Any:
     if isinstance(observations, dict):
         if not isinstance(final, dict):  # Gymnasium's array, with a dict for each ended episode
             final = {k: _object_array([f and f[k] for f in final]) for k in observations}
         return {key: _replace_final(value, done, final[key]) for key, value in observations.items()}
-    replaced = np.array(observations)
+    replaced = copy_tasks(observations)
     replaced[done] = np.stack(list(final[done])) if final.dtype == object else final[done]
     return replaced
 
@@ -274,4 +288,4 @@ def stack_batches(batches: list[Any]) -> Any:
         return None
     if isinstance(batches[0], dict):
         return {key: stack_batches([batch[key] for batch in batches]) for key in batches[0]}
-    return np.stack(batches)
+    return array_namespace(batches[0]).stack(batches)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from meta_rl.arguments import checked
 from meta_rl.make import make_task_vec
 from meta_rl.vector.sb3_view import TaskVecEnvView as TaskVecEnvView
 from meta_rl.wrappers.append_task import AppendTask
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 
+@checked
 def sb3_env(
     env_id: str,
     num_envs: int = 1,

@@ -5,26 +5,23 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from meta_rl.arguments import check_choice, check_count, check_kind, checked
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.rendering.window import Window
-from meta_rl.tasks import (
-    Task,
-    Tasks,
-    TaskSplit,
-    add_task_axis,
-    check_count,
-    copy_tasks,
-    take_tasks,
-)
-from meta_rl.vector.streams import Draws, TaskStreams
-from meta_rl.vector.task_batch import TaskAssignment, TaskBatch
+from meta_rl.tasks import TaskSplit
+from meta_rl.vector.arrays import Arrays
+from meta_rl.vector.streams import Draws, draws_of
+from meta_rl.vector.task_arrays import Task, Tasks, add_task_axis, copy_tasks, take_tasks
+from meta_rl.vector.task_assignment import TaskAssignment
+from meta_rl.vector.task_batch import TaskBatch
 
 Definition = TaskFuncEnv | str | Callable[..., TaskFuncEnv]
 
@@ -41,6 +38,10 @@ class TaskVectorEnv(TaskBatch):
 
     A *trial* is the sequence of episodes on one task; :attr:`trial_start` tells where it begins.
 
+    With a ``device``, everything that :meth:`reset` and :meth:`step` return is a PyTorch tensor on
+    that device, for families in array-API code; actions, tasks and masks may be tensors or arrays.
+    ``gymnasium.wrappers.vector.ArrayConversion(env, torch, numpy)`` is its view in numpy arrays.
+
     Args:
         definition: Definition of the family, its class, or ``"module:Class"``.
         num_envs: Number of sub-environments, ``N`` (default: 1).
@@ -52,12 +53,18 @@ class TaskVectorEnv(TaskBatch):
         resample_tasks: Whether a new task is drawn after every ``episodes_per_trial`` episodes if
             no task was set (default: False).
         render_mode: Render mode, one of ``metadata["render_modes"]`` (default: none).
+        max_episode_steps: Number of steps, at least 1, after which an episode is truncated if the
+            family's ``horizon`` is longer (default: the horizon).
+        device: PyTorch device of states, rewards, masks, infos and tasks (default: that of the
+            definition, which is ``None`` for numpy arrays). Random numbers are drawn there too, but
+            those of a list of seeds are numpy's, copied to the device.
         **kwargs: Arguments of the definition, if it is given as a class or a name.
 
     Raises:
         ValueError: An argument has a value that is not allowed.
     """
 
+    @checked
     def __init__(
         self,
         definition: Definition,
@@ -67,15 +74,24 @@ class TaskVectorEnv(TaskBatch):
         split: str = "train",
         resample_tasks: bool = False,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
+        device: Any = None,
         **kwargs: Any,
     ) -> None:
         self.definition = build_definition(definition, kwargs)
+        if device is not None and self.definition.numpy_only:
+            raise ValueError(f"device: {type(self.definition).__name__} works on numpy arrays only")
+        self.arrays = Arrays(self.definition.device if device is None else device)
         self.num_envs = check_count("num_envs", num_envs)
+        if not isinstance(autoreset_mode, AutoresetMode):
+            check_choice("autoreset_mode", autoreset_mode, [mode.value for mode in AutoresetMode])
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.definition.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = _check_render_mode(render_mode, self.metadata["render_modes"])
         self.task_split: TaskSplit = self.definition.task_split
         self.horizon = self.definition.horizon
+        if max_episode_steps is not None:
+            self.horizon = min(self.horizon, check_count("max_episode_steps", max_episode_steps))
         self.episodes_per_trial = self.definition.episodes_per_trial
         self.adaptation_unit = self.definition.adaptation_unit
         self.steps_on_threads = self.definition.steps_on_threads
@@ -86,6 +102,7 @@ class TaskVectorEnv(TaskBatch):
             self.task_split[split],
             self.episodes_per_trial,
             resample=resample_tasks,
+            arrays=self.arrays,
         )
 
         self.single_observation_space = self.definition.observation_space
@@ -93,11 +110,15 @@ class TaskVectorEnv(TaskBatch):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
-        self._everywhere = np.ones(self.num_envs, dtype=bool)
-        self._streams: TaskStreams | None = None  # where each sub-environment was seeded by itself
+        self._nowhere = self.arrays.zeros(self.num_envs, "bool")
+        self._everywhere = ~self._nowhere
+        self._own_draws = draws_of(self.arrays, None)  # None: by np_random
         self._state: Any = None
-        self._elapsed = np.zeros(self.num_envs, dtype=np.int64)
-        self._done = np.zeros(self.num_envs, dtype=bool)
+        self._elapsed = self.arrays.zeros(self.num_envs, "int64")
+        self._done = self._nowhere
+        self._any_done = False
+        terminal = getattr(self.definition.terminal, "__func__", None)
+        self._has_terminal = terminal is not TaskFuncEnv.terminal
 
     def set_tasks(self, tasks: Tasks | None) -> None:
         """Sets the tasks from the next reset of each sub-environment on.
@@ -134,6 +155,7 @@ class TaskVectorEnv(TaskBatch):
         Returns:
             Observations, and infos with the ``"task"`` of every sub-environment.
         """
+        check_kind("options", options, (dict, type(None)), "a dictionary")
         options = options or {}
         unknown = set(options) - {"reset_mask", "task"}
         if unknown:
@@ -143,21 +165,23 @@ class TaskVectorEnv(TaskBatch):
             self.set_tasks(options["task"])
         if seed is not None:
             seed = self._assignment.seed(seed)
-            self._streams = TaskStreams(seed) if isinstance(seed, list) else None
+            self._own_draws = draws_of(self.arrays, seed)
             if isinstance(seed, int):
                 super().reset(seed=seed)
         self._begin(mask, seeded=seed is not None)
         observations = self.definition.observation(self._state, self._draws, self._played)
-        return observations, {"task": copy_tasks(self._played), "_task": self._everywhere}
+        return observations, {"task": self._assignment.shown, "_task": self._everywhere}
 
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps every sub-environment.
 
         Args:
             actions: Actions ``[N, ...]`` in ``action_space``.
 
         Returns:
-            Observations, rewards (float64 ``[N]``), terminations, truncations, infos.
+            Observations, rewards (float64 ``[N]``), terminations, truncations, and infos with the
+            ``"task"`` of every sub-environment. Where an episode ended, it is that of the next one,
+            and ``final_info`` has the former.
 
         Raises:
             gymnasium.error.ResetNeeded: There was no reset or, with autoreset disabled, the episode
@@ -166,37 +190,40 @@ class TaskVectorEnv(TaskBatch):
                 infinity in a continuous space.
         """
         actions = self._check_actions(actions)
-        waiting = self._done  # with NEXT_STEP, this step resets these sub-environments
-        if self._state is None or (waiting.any() and self.autoreset_mode is AutoresetMode.DISABLED):
+        waiting, any_waiting = self._done, self._any_done  # with NEXT_STEP, this step resets them
+        if self._state is None or (any_waiting and self.autoreset_mode is AutoresetMode.DISABLED):
             raise gym.error.ResetNeeded("step() needs a reset() first: an episode has not begun")
-        definition, rng, tasks = self.definition, self._draws, self._played
+        definition, rng, tasks, xp = self.definition, self._draws, self._played, self.arrays.xp
         state = definition.transition(self._state, actions, rng, tasks)
         terms = definition.reward_terms(self._state, actions, state, rng, tasks)
-        if waiting.any():
-            terms = {name: np.where(waiting, 0.0, term) for name, term in terms.items()}
-        infos: dict[str, Any] = {**terms}
+        if any_waiting:
+            terms = {name: xp.where(waiting, 0.0, term) for name, term in terms.items()}
+        infos: dict[str, Any] = {**terms, "task": self._assignment.shown}
         infos |= definition.transition_info(self._state, actions, state, tasks)
-        rewards = np.asarray(sum(terms.values()), dtype=np.float64)
+        rewards = xp.asarray(sum(terms.values()), dtype=xp.float64)
         self._state = state
-        self._elapsed += 1
+        self._elapsed = self._elapsed + 1
         self._assignment.step()
-        terminated = np.asarray(definition.terminal(state, rng, tasks))
+        terminated = self.arrays.zeros(self.num_envs, "bool")
+        if self._has_terminal:
+            terminated = xp.asarray(definition.terminal(state, rng, tasks))
         at_horizon = self._elapsed >= definition.horizon
         if definition.horizon_is_terminal:
-            terminated, truncated = terminated | at_horizon, np.zeros_like(at_horizon)
-        else:
-            truncated = at_horizon & ~terminated
+            terminated = terminated | at_horizon
+        truncated = (self._elapsed >= self.horizon) & ~terminated
 
-        if waiting.any():
+        if any_waiting:
             self._begin(waiting)
             terminated, truncated = terminated & ~waiting, truncated & ~waiting
         observations = definition.observation(self._state, rng, self._played)
         self._done = terminated | truncated
-        if self._done.any() and self.autoreset_mode is AutoresetMode.SAME_STEP:
+        self._any_done = bool(self._done.any())
+        if self._any_done and self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos |= {"final_obs": observations, "final_info": {**infos}}
             infos |= {"_final_obs": self._done, "_final_info": self._done}
             self._begin(self._done)
             observations = definition.observation(self._state, rng, self._played)
+        infos["task"] = self._assignment.shown
         infos |= {
             f"_{key}": self._everywhere for key in infos if not key.startswith(("_", "final"))
         }
@@ -208,7 +235,7 @@ class TaskVectorEnv(TaskBatch):
             raise ValueError("render() needs a render_mode, given when the environment is made")
         if self._state is None:
             raise gym.error.ResetNeeded("render() needs a reset() first: there is nothing to see")
-        return self.definition.render_frames(self._state, self._played, self.render_mode)
+        return self.definition.render_frames(*self._for_pictures, self.render_mode)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Releases the definition's resources, such as threads and windows."""
@@ -216,32 +243,38 @@ class TaskVectorEnv(TaskBatch):
 
     @property
     def _draws(self) -> Draws:
-        return self.np_random if self._streams is None else self._streams
+        return self.np_random if self._own_draws is None else self._own_draws
 
-    def _begin(self, mask: np.ndarray, seeded: bool = False) -> None:
+    @property
+    def _for_pictures(self) -> tuple[Any, Tasks]:
+        """The state and the tasks, in numpy arrays."""
+        return self.arrays.to_numpy((self._state, self._played))
+
+    def _begin(self, mask: Any, seeded: bool = False) -> None:
         """Begin new episodes where ``mask`` says so, on the tasks that are theirs from now on."""
         self._assignment.begin(mask, seeded=seeded)
         if mask.all():
             self._state = self.definition.initial(self._draws, self._played)
+            self._elapsed = self.arrays.zeros(self.num_envs, "int64")
+            self._done, self._any_done = self._nowhere, False
         else:
-            rng = self.np_random if self._streams is None else self._streams[mask]
+            rng = self.np_random if self._own_draws is None else self._own_draws[mask]
             first = self.definition.initial(rng, take_tasks(self._played, mask))
-            self._state = type(first)(
-                *(
-                    _replace_rows(mask, old, new)
-                    for old, new in zip(self._state, first, strict=True)
-                )
-            )
-        self._elapsed = np.where(mask, 0, self._elapsed)
-        self._done = self._done & ~mask
+            merged = [copy_tasks(leaf) for leaf in self._state]
+            for leaf, new in zip(merged, first, strict=True):
+                leaf[mask] = new
+            self._state = type(first)(*merged)
+            self._elapsed = self._elapsed * ~mask
+            self._done = self._done & ~mask
+            self._any_done = bool(self._done.any())
 
 
 class TaskEnv(gym.Env):
     """One environment on one task: a batch of one of the same definition.
 
     ``reset(options={"task": task})`` sets the task; without the option it persists. It is reported
-    in ``info["task"]``. If no task was set, it is drawn from ``split`` at the first reset and at
-    every seeded reset.
+    in every ``info["task"]``. If no task was set, it is drawn from ``split`` at the first reset and
+    at every seeded reset.
 
     Args:
         definition: Definition of the family, its class, or ``"module:Class"``.
@@ -253,6 +286,7 @@ class TaskEnv(gym.Env):
     """
 
     metadata = ANY_METADATA
+    _spec: EnvSpec | None = None
 
     def __init__(
         self, definition: Definition, *, render_mode: str | None = None, **kwargs: Any
@@ -277,6 +311,17 @@ class TaskEnv(gym.Env):
         self.action_space = self._batch.single_action_space
 
     @property
+    def spec(self) -> EnvSpec | None:
+        """Gymnasium's specification; its time limit is the horizon unless another was given."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None and spec.max_episode_steps is None:
+            spec = replace(spec, max_episode_steps=self.horizon)
+        self._spec = spec
+
+    @property
     def task(self) -> Task:
         """The task that is played; ``None`` before the first reset."""
         tasks = self._batch.tasks
@@ -285,7 +330,7 @@ class TaskEnv(gym.Env):
     @property
     def horizon(self) -> int:
         """The number of steps in an episode."""
-        return self.definition.horizon
+        return self._batch.horizon
 
     @property
     def episodes_per_trial(self) -> int:
@@ -322,6 +367,7 @@ class TaskEnv(gym.Env):
             ValueError: The task is outside its space, or an option is unknown.
         """
         super().reset(seed=seed)
+        check_kind("options", options, (dict, type(None)), "a dictionary")
         options = dict(options or {})
         if options.get("task") is not None:
             options["task"] = add_task_axis(options["task"])
@@ -336,12 +382,13 @@ class TaskEnv(gym.Env):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Makes one step, as in :class:`gymnasium.Env`."""
         observations, rewards, terminated, truncated, infos = self._batch.step(
-            np.asarray(action)[None]
+            self._batch.arrays.converted(action)[None]
         )
-        info = {key: value[0] for key, value in infos.items() if not key.startswith("_")}
+        named = {key: value for key, value in infos.items() if not key.startswith("_")}
         done = bool(terminated[0]), bool(truncated[0])
         if self.render_mode == "human":
             self._show()
+        info = {**take_tasks(named, 0), "task": self.task}  # infos share nothing
         return _first_observation(observations), float(rewards[0]), *done, info
 
     def render(self) -> Any:
@@ -363,7 +410,7 @@ class TaskEnv(gym.Env):
             self._window = self.definition.open_window()
         wait = self._shown + 1.0 / self.metadata["render_fps"] - time.monotonic()
         time.sleep(max(wait, 0.0))
-        self._window.show(self._batch._state, self._batch._played)
+        self._window.show(*self._batch._for_pictures)
         self._shown = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -384,8 +431,11 @@ def build_definition(definition: Definition, kwargs: dict[str, Any]) -> TaskFunc
         return definition
     if isinstance(definition, str):
         module, _, name = definition.partition(":")
+        if not name:
+            raise ValueError(f"a definition's name is 'module:Class', got {definition!r}")
         definition = getattr(importlib.import_module(module), name)
-    built = definition(**kwargs) if callable(definition) else definition
+    other = isinstance(definition, type) and not issubclass(definition, TaskFuncEnv)
+    built = definition(**kwargs) if callable(definition) and not other else definition
     if not isinstance(built, TaskFuncEnv):
         raise TypeError(f"expected a TaskFuncEnv, its class or 'module:Class', got {definition!r}")
     return built
@@ -395,12 +445,6 @@ def _check_render_mode(render_mode: str | None, modes: list[str]) -> str | None:
     if render_mode is not None and render_mode not in modes:
         raise ValueError(f"render_mode {render_mode!r}: {modes} exist")
     return render_mode
-
-
-def _replace_rows(mask: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    merged = old.copy()
-    merged[mask] = new
-    return merged
 
 
 def _first_observation(observations: Any) -> Any:

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
 
 from meta_rl.arguments import check_count as check_count
+from meta_rl.arguments import check_has, check_kind, checked
 from meta_rl.arguments import check_number as check_number
-
-Tasks: TypeAlias = Any
-"""``M`` tasks: an array ``[M, ...]``, or a (nested) dict of such arrays."""
-
-Task: TypeAlias = Any
-"""One task: one slice of :data:`Tasks`."""
-
+from meta_rl.vector.task_arrays import Task as Task
+from meta_rl.vector.task_arrays import Tasks as Tasks
+from meta_rl.vector.task_arrays import add_task_axis as add_task_axis
+from meta_rl.vector.task_arrays import as_task as as_task
+from meta_rl.vector.task_arrays import as_tasks as as_tasks
+from meta_rl.vector.task_arrays import copy_tasks as copy_tasks
+from meta_rl.vector.task_arrays import count_tasks as count_tasks
+from meta_rl.vector.task_arrays import first_array as first_array
+from meta_rl.vector.task_arrays import put_tasks as put_tasks
+from meta_rl.vector.task_arrays import repeat_tasks as repeat_tasks
+from meta_rl.vector.task_arrays import take_tasks as take_tasks
 
 DRAWN_TASKS = 100
 """Default number of tasks that an evaluation draws from a distribution without a list."""
@@ -58,6 +63,13 @@ class TaskSplit:
     test: TaskDistribution
     ood: TaskDistribution | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses parts from which no tasks can be drawn."""
+        _check_distribution("train", self.train)
+        for name in ("validation", "test", "ood"):
+            if getattr(self, name) is not None:
+                _check_distribution(name, getattr(self, name))
+
     @property
     def space(self) -> spaces.Space:
         """The space of one task, shared by every part."""
@@ -74,6 +86,14 @@ class TaskSplit:
             have = [field for field in self.__dataclass_fields__ if getattr(self, field)]
             raise ValueError(f"no task split {name!r}: these tasks have {', '.join(have)}")
         return part
+
+
+def _check_distribution(name: str, tasks: Any) -> None:
+    check_has(name, tasks, ["sample_tasks"], "a distribution with sample_tasks(num_tasks, rng)")
+
+
+def _check_rng(rng: Any) -> None:
+    check_kind("rng", rng, np.random.Generator, "a numpy.random.Generator")
 
 
 class UniformTasks:
@@ -93,6 +113,7 @@ class UniformTasks:
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Tasks:
         """Draws ``num_tasks`` tasks uniformly."""
+        _check_rng(rng)
         return _draw_uniform(self.space, check_count("num_tasks", num_tasks), rng)
 
     def __repr__(self) -> str:
@@ -110,6 +131,8 @@ class SampledTasks:
     def __init__(
         self, space: spaces.Space, sampler: Callable[[int, np.random.Generator], Tasks]
     ) -> None:
+        check_kind("space", space, spaces.Space, "a space of Gymnasium")
+        check_has("sampler", sampler, ["__call__"], "a function of num_tasks and rng")
         self.space = space
         self.sampler = sampler
 
@@ -137,6 +160,7 @@ class FiniteTasks:
     """
 
     def __init__(self, space: spaces.Space, tasks: Tasks) -> None:
+        check_kind("space", space, spaces.Space, "a space of Gymnasium")
         self.space = space
         self.tasks = as_tasks(space, tasks)
         if len(self) == 0:
@@ -145,6 +169,8 @@ class FiniteTasks:
     @classmethod
     def seeded(cls, tasks: TaskDistribution, num_tasks: int, seed: int) -> FiniteTasks:
         """Makes a fixed list of ``num_tasks`` draws from ``tasks``, always equal for a seed."""
+        _check_distribution("tasks", tasks)
+        check_count("seed", seed, least=0)
         return cls(tasks.space, tasks.sample_tasks(num_tasks, np.random.default_rng(seed)))
 
     def __len__(self) -> int:
@@ -152,6 +178,7 @@ class FiniteTasks:
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Tasks:
         """Draws tasks without replacement, pass by pass."""
+        _check_rng(rng)
         passes = -(-check_count("num_tasks", num_tasks) // len(self))
         order = np.concatenate([rng.permutation(len(self)) for _ in range(passes)])
         return take_tasks(self.tasks, order[:num_tasks])
@@ -160,6 +187,7 @@ class FiniteTasks:
         return f"FiniteTasks({len(self)} of {self.space})"
 
 
+@checked
 def held_out_split(
     tasks: TaskDistribution,
     *,
@@ -179,6 +207,8 @@ def held_out_split(
         seed: Seed of both lists.
         ood: Tasks outside the training range (default: none).
     """
+    _check_distribution("tasks", tasks)
+    check_count("seed", seed, least=0)
     seeds = np.random.SeedSequence(seed).generate_state(2)
     return TaskSplit(
         train=tasks,
@@ -230,74 +260,6 @@ def distinct_tasks(
 def order_of_list(num_tasks: int) -> np.ndarray:
     """Returns the order, always the same, in which an evaluation takes the tasks of a list."""
     return np.random.default_rng(0).permutation(num_tasks)
-
-
-def as_tasks(space: spaces.Space, tasks: Tasks, num_tasks: int | None = None) -> Tasks:
-    """Converts tasks to arrays of the space's dtype, and checks that each lies in ``space``.
-
-    Args:
-        space: Space of one task.
-        tasks: Arrays, or nested lists, with a leading task axis.
-        num_tasks: Required number of tasks; ``None`` (default) accepts any number.
-
-    Returns:
-        Arrays (a dict of arrays for a ``Dict`` space); a new array only where the dtype differs.
-
-    Raises:
-        ValueError: The keys, shapes, bounds or number do not fit; the error names the space.
-    """
-    converted = _convert_tasks(space, tasks, "tasks")
-    count = count_tasks(converted)
-    if num_tasks is not None and count != num_tasks:
-        raise ValueError(f"expected {num_tasks} tasks (each in {space}), got {count}")
-    return converted
-
-
-def as_task(space: spaces.Space, task: Task) -> Task:
-    """Converts one task to arrays of the space's dtype, and checks it like :func:`as_tasks`."""
-    return take_tasks(as_tasks(space, add_task_axis(task)), 0)
-
-
-def add_task_axis(task: Task) -> Tasks:
-    """Makes a batch of one task."""
-    if isinstance(task, Mapping):
-        return {key: add_task_axis(value) for key, value in task.items()}
-    return np.asarray(task)[None]
-
-
-def count_tasks(tasks: Tasks) -> int:
-    """Returns the length of the leading task axis."""
-    while isinstance(tasks, Mapping):
-        tasks = next(iter(tasks.values()))
-    return len(tasks)
-
-
-def take_tasks(tasks: Tasks, index: Any) -> Tasks:
-    """Returns the tasks (or, for an integer, the one task) at ``index`` of the leading axis."""
-    if isinstance(tasks, Mapping):
-        return {key: take_tasks(value, index) for key, value in tasks.items()}
-    return tasks[index]
-
-
-def repeat_tasks(tasks: Tasks, repeats: int) -> Tasks:
-    """Repeats each task ``repeats`` times in a row, for equal blocks of sub-environments."""
-    return take_tasks(tasks, np.repeat(np.arange(count_tasks(tasks)), repeats))
-
-
-def put_tasks(tasks: Tasks, index: Any, values: Tasks) -> None:
-    """Writes ``values`` into ``tasks`` at ``index``, in place."""
-    if isinstance(tasks, Mapping):
-        for key, value in tasks.items():
-            put_tasks(value, index, values[key])
-    else:
-        tasks[index] = values
-
-
-def copy_tasks(tasks: Tasks) -> Tasks:
-    """Makes a deep copy of tasks."""
-    if isinstance(tasks, Mapping):
-        return {key: copy_tasks(value) for key, value in tasks.items()}
-    return np.array(tasks)
 
 
 def _distinct_draws(
@@ -358,51 +320,3 @@ def _draw_uniform(space: spaces.Space, num: int, rng: np.random.Generator) -> Ta
     if isinstance(space, spaces.MultiBinary):
         return rng.integers(2, size=(num, *space.shape), dtype=space.dtype)
     raise ValueError(f"cannot draw uniformly from {space}: give a SampledTasks instead")
-
-
-def _convert_tasks(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
-    if isinstance(space, spaces.Dict):
-        if not isinstance(tasks, Mapping) or set(tasks) != set(space.spaces):
-            got = sorted(tasks) if isinstance(tasks, Mapping) else type(tasks).__name__
-            raise ValueError(
-                f"{where}: expected a dict with keys {sorted(space.spaces)}, got {got}"
-            )
-        parts = {k: _convert_tasks(s, tasks[k], f"{where}[{k!r}]") for k, s in space.spaces.items()}
-        if len({count_tasks(part) for part in parts.values()}) > 1:
-            sizes = {key: count_tasks(part) for key, part in parts.items()}
-            raise ValueError(f"{where}: the task axes have different lengths {sizes}")
-        return parts
-    array = _cast_array(space, tasks, where)
-    outside = ~_contains(space, array)
-    if outside.any():
-        first = int(np.argmax(outside))
-        raise ValueError(f"{where}: task {first} is outside {space}: {array[first]!r}")
-    return array
-
-
-def _cast_array(space: spaces.Space, tasks: Tasks, where: str) -> np.ndarray:
-    try:
-        array = np.asarray(tasks)
-        same_kind = np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind")
-        if not same_kind and not (
-            array.dtype.kind in "iub" and np.dtype(space.dtype).kind in "iuf"
-        ):
-            raise TypeError(f"dtype {array.dtype}")
-        array = array.astype(space.dtype, copy=False)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{where}: not an array of tasks in {space}: {error}") from error
-    if array.ndim != len(space.shape or ()) + 1 or array.shape[1:] != space.shape:
-        expected = ("num_tasks", *(space.shape or ()))
-        shape = str(expected).replace("'", "")
-        raise ValueError(f"{where}: expected shape {shape} of tasks in {space}, got {array.shape}")
-    return array
-
-
-def _contains(space: spaces.Space, array: np.ndarray) -> np.ndarray:
-    """Tells which tasks lie in the space, ``[M]``; the check is vectorised for usual spaces."""
-    axes = tuple(range(1, array.ndim))
-    if isinstance(space, spaces.Box):
-        return np.all((array >= space.low) & (array <= space.high), axis=axes)
-    if isinstance(space, spaces.Discrete):
-        return (array >= space.start) & (array < space.start + space.n)
-    return np.array([space.contains(task) for task in array], dtype=bool)

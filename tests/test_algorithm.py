@@ -198,7 +198,7 @@ class TestEnvironments:
     )
     def test_unsupported(self, make_env: Callable[[], Any], message: str) -> None:
         """Everything without tasks, and batches that do not reset in the same step."""
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             make_model(make_env())
 
     def test_unsupported_actions(self) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.utils import LinearSchedule
 
 from meta_rl import TaskVectorEnv, make_task_vec, sb3_env
 from meta_rl.agents.rl2 import RL2
@@ -85,7 +84,7 @@ class TestSaving:
     ) -> None:
         """learn, save, load, learn ends with the parameters of learn, learn: bit for bit."""
         path = io.BytesIO() if in_memory else tmp_path / "model.zip"
-        model = make_model(family, trial_growth=0.5, learning_rate=lambda left: 0.01 * left)
+        model = make_model(family, trial_growth=0.5, learning_rate=LinearSchedule(0.01, 0.0, 1.0))
         iteration = 4 * family.horizon * family.episodes_per_trial
         model.learn(3 * iteration)
         model.save(path)
@@ -113,15 +112,15 @@ class TestSaving:
         model.learn(ITERATION)
         written = []
 
-        def full(content: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+        def full(descriptor: int) -> None:
             written.append(sum(part.stat().st_size for part in tmp_path.glob(".*")))
             raise OSError("No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr(torch, "save", full)
+            patched.setattr("os.fsync", full)
             with pytest.raises(OSError, match="No space left"):
                 model.save(path)
-        assert written  # it did begin to write
+        assert written[0] > 1000  # it did write
         assert path.read_bytes() == before
         assert [entry.name for entry in tmp_path.iterdir()] == ["model.zip"]
         model.save(path)
@@ -176,69 +175,6 @@ class TestRefusedCheckpoints:
             RL2.load(path)
         with path.open("rb") as file, pytest.raises(ValueError, match="corrupt checkpoint"):
             RL2.load(file)
-
-    @pytest.mark.parametrize(
-        "content",
-        [
-            {"other": b"{}"},
-            {"data": b"not json"},
-            {"data": b"[]"},
-            {"data": b'{"algorithm": "RL2"}'},
-            {"data": b"\xff\xfe"},
-        ],
-        ids=["no data", "no json", "a list", "no spaces", "no text"],
-    )
-    def test_other_zips(self, content: dict[str, bytes], tmp_path: Path) -> None:
-        """Zips whose description is missing, or describes nothing."""
-        path = tmp_path / "model.zip"
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, member in content.items():
-                archive.writestr(name, member)
-        with pytest.raises(ValueError, match="corrupt checkpoint"):
-            RL2.load(path)
-
-    @pytest.mark.parametrize("missing", ["data", "policy.pth", "policy.optimizer.pth"])
-    def test_lost_member(self, missing: str, tmp_path: Path) -> None:
-        """Without the description, the parameters or the optimiser's state."""
-        make_model().save(tmp_path / "whole.zip")
-        path = tmp_path / "model.zip"
-        with zipfile.ZipFile(tmp_path / "whole.zip") as whole, zipfile.ZipFile(path, "w") as part:
-            for name in whole.namelist():
-                if name != missing:
-                    part.writestr(name, whole.read(name))
-        with pytest.raises(ValueError, match=r"corrupt checkpoint|do not match"):
-            RL2.load(path)
-
-    def test_flipped_bytes(self, tmp_path: Path) -> None:
-        """One in the content of a member is found by its checksum.
-
-        One in the directory (names, sizes, flags) is found too, or does no harm (a date): then the
-        parameters are the same.
-        """
-        model = make_model()
-        model.save(tmp_path / "whole.zip")
-        content = (tmp_path / "whole.zip").read_bytes()
-        path = tmp_path / "model.zip"
-
-        def refused(position: int) -> bool:
-            broken = bytearray(content)
-            broken[position] ^= 0xFF
-            path.write_bytes(broken)
-            try:
-                loaded = RL2.load(path)
-            except ValueError:
-                return True
-            assert same(parameters(loaded), parameters(model))
-            return False
-
-        with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
-            infos = archive.infolist()
-            directory = archive.start_dir
-        for info in infos:
-            start = info.header_offset + 30 + len(info.filename)
-            assert refused(start + info.file_size // 2), info.filename
-        outcomes = [refused(position) for position in range(directory, len(content), 7)]
-        assert any(outcomes)
 
     def test_of_another_algorithm(self, tmp_path: Path) -> None:
         """Says of which, whichever of the two is loaded."""

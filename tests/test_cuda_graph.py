@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 
 from meta_rl import TaskVectorEnv
@@ -271,7 +272,7 @@ def make_pearl(device: str, **settings: Any) -> PEARL:
 class TestPEARL:
     @pytest.mark.parametrize(
         "settings",
-        [{}, {"entropy_coefficient": "auto"}, {"learning_rate": lambda left: 1e-2 * left}],
+        [{}, {"entropy_coefficient": "auto"}, {"learning_rate": LinearSchedule(1e-2, 0.0, 1.0)}],
     )
     def test_as_without_a_graph(
         self, settings: dict[str, Any], device: str, tmp_path: Path

@@ -18,7 +18,7 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
-from meta_rl import TaskFuncEnv
+from meta_rl import TaskFuncEnv, algorithms
 from meta_rl.cli import listing
 from meta_rl.make import ENVIRONMENTS, PYTHON_ENVIRONMENTS
 
@@ -151,6 +151,18 @@ def test_the_tutorial_runs(monkeypatch: pytest.MonkeyPatch) -> None:
             gym.make("examples/HiddenNumber-v0").reset(options={"task": [2.0]})
     finally:
         del gym.registry["examples/HiddenNumber-v0"], sys.modules["my_family"]
+
+
+def test_the_example_of_an_algorithm_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten pulls of five arms earn 5 by chance; who remembers what paid earns above 6."""
+    monkeypatch.syspath_prepend(str(DOCS / "examples"))
+    monkeypatch.setattr(algorithms, "_registered", dict(algorithms._registered))
+    example = importlib.import_module("my_algorithm")
+    try:
+        assert algorithms.find_algorithm("mean-memory") is example.MeanMemoryAgent
+        assert example.main() >= 5.8
+    finally:
+        del sys.modules["my_algorithm"]
 
 
 def test_the_documentation_shows_the_tutorial() -> None:

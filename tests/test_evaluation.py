@@ -579,7 +579,7 @@ def test_an_environment_chooses_its_tasks_again_afterwards() -> None:
 )
 def test_bad_input_is_refused(changes: dict[str, Any], message: str) -> None:
     learner = Scripted()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         evaluate_adaptation(learner, **{"env": batch(3), "num_tasks": 3, **changes})
     assert not learner.asked
 

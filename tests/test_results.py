@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import meta_rl
@@ -45,7 +46,8 @@ def same_table(file: Path, table: str) -> None:
 @pytest.mark.parametrize("file", MAML, ids=lambda file: file.stem)
 def test_tables_of_maml(file: Path, script: Any) -> None:
     name, rows = file.stem.removeprefix("maml_"), json.loads(file.read_text(encoding="utf-8"))
-    same_table(file, script("maml_curves").as_markdown(name, rows))
+    notes = script("result_files").notes(file)
+    same_table(file, script("maml_curves").as_markdown(name, rows, notes))
     _, env_id, settings = find_settings("maml_trpo", name)
     known = num_test_tasks(env_id, **settings.pop("env", {}))
     for row in rows:
@@ -65,6 +67,47 @@ def test_tables_of_rl2(file: Path, script: Any) -> None:
     assert [row.get("distinct_tasks", row["num_tasks"]) for row in rows] == [known] * len(rows)
 
 
+def test_tables_of_classical_learners(script: Any) -> None:
+    for name in ("classical_bandits", "classical_mdps"):
+        file = RESULTS / f"{name}.json"
+        table = script(name).markdown(script("result_files").read(file), file)
+        assert file.with_suffix(".md").read_text(encoding="utf-8") == table
+
+
+def test_tables_of_memory_and_rl2(script: Any) -> None:
+    result = script("result_files").result
+    memory, rl2 = RESULTS / "memory_tables.json", RESULTS / "rl2_table.json"
+    pages = script("memory_tables").markdown(result("memory_tables")["rows"], memory)
+    assert memory.with_suffix(".md").read_text(encoding="utf-8") == pages
+    same_table(rl2, script("rl2_table").as_markdown(result("rl2_table")))
+
+
+def test_summaries_of_pearl_are_those_of_its_values(script: Any) -> None:
+    """The rows, which the documentation's tables show, tell the means of the tasks' returns."""
+    files = [path for path in RESULTS.glob("pearl_*.json") if "updates" not in path.stem]
+    assert len(files) >= 6
+    for file in files:
+        content = script("result_files").read(file)
+        assert content["rows"].keys() == content["values"].keys()
+        for learner, row in content["rows"].items():
+            values = np.array(content["values"][learner])
+            np.testing.assert_allclose(row["mean"], values.mean(axis=0))
+            last = content["curves"][f"{learner}-seed0"][-1]
+            assert (row["steps"], row["updates"]) == (last["steps"], last["updates"])
+
+
+def test_a_training_begins_and_goes_on(script: Any, tmp_path: Path) -> None:
+    """The same call begins where there is no run, does nothing at its end, and goes on further."""
+    training = script("result_files").resumed_training
+    found = []
+    for timesteps in (1, 1, 30_000):
+        folder = training("rl2", "BernoulliBandit", 0, tmp_path / "run", timesteps)
+        found.append(folder.learning_curve()["time/total_timesteps"])
+    first, again, further = found
+    assert first == again == further[:1]
+    assert len(further) == 2
+
+
 def test_there_are_results_to_look_at() -> None:
     assert len(MAML) >= 7
     assert len(RL2) >= 2
@@ -72,7 +115,7 @@ def test_there_are_results_to_look_at() -> None:
 
 def test_marks(script: Any) -> None:
     """Only where fewer tasks are distinct than were counted."""
-    module = script("distinct_tasks")
+    module = script("result_files")
     assert module.marked("RL²", 30, 30) == "RL²"
     assert module.marked("RL²", 40, 30) == "RL² †"
     assert module.repeated_note(30, 30) == []

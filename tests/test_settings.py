@@ -101,8 +101,8 @@ def test_what_is_not_known_is_not_checked() -> None:
 @pytest.mark.parametrize(
     ("old", "name", "home"),
     [
-        ("meta_rl.tuned", "find_settings", "meta_rl.cli.settings"),
-        ("meta_rl.options", "check_settings", "meta_rl.cli.settings"),
+        ("meta_rl.cli.settings", "find_settings", "meta_rl.cli.settings"),
+        ("meta_rl.cli.settings", "check_settings", "meta_rl.cli.settings"),
         ("meta_rl.runs", "RunFolder", "meta_rl.cli.run_folder"),
         ("meta_rl.runs", "Validation", "meta_rl.cli.training"),
     ],

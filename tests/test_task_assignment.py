@@ -14,7 +14,7 @@ import pytest
 from meta_rl import TaskEnv, TaskVectorEnv
 from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.tasks import UniformTasks
-from meta_rl.vector.task_batch import TaskAssignment
+from meta_rl.vector.task_assignment import TaskAssignment
 
 from .families import Corridor
 

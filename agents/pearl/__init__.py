@@ -13,8 +13,8 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor, nn
 
+from meta_rl.arguments import check_count, check_kind, check_number
 from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
-from meta_rl.tasks import check_count, check_number
 
 from .collection import TaskCollection
 from .encoders import GivenLatent, RecurrentEncoder
@@ -226,15 +226,18 @@ class PEARL(LatentInference, TaskCollection):
         if isinstance(self.kl_weight, int | float):
             check_number("kl_weight", self.kl_weight, least=0.0)
             return
-        pairs = [tuple(pair) for pair in self.kl_weight]
-        starts = [pair[0] for pair in pairs]
-        if any(len(pair) != 2 for pair in pairs) or starts[:1] != [0] or starts != sorted(starts):
-            raise ValueError(
-                "kl_weight is a number, or pairs of steps and weight that begin with 0 steps, got "
-                f"{self.kl_weight!r}"
-            )
-        for _, weight in pairs:
-            check_number("kl_weight", weight, least=0.0)
+        wrong = (
+            "kl_weight is a number, or pairs of steps and weight that begin with 0 steps, got "
+            f"{self.kl_weight!r}"
+        )
+        try:
+            starts, weights = zip(*self.kl_weight, strict=True)
+        except (TypeError, ValueError) as error:
+            raise ValueError(wrong) from error
+        for value in (*starts, *weights):
+            check_number("kl_weight", value, least=0.0)
+        if starts[0] != 0 or list(starts) != sorted(starts):
+            raise ValueError(wrong)
 
     @property
     def current_kl_weight(self) -> float:
@@ -311,6 +314,7 @@ class PEARL(LatentInference, TaskCollection):
         Raises:
             ValueError: It acts on another z than 0, or has other sizes; nothing is changed then.
         """
+        check_kind("other", other, PEARL, "an agent of PEARL's family without context")
         # A subclass with another first belief tells the agent the task.
         begins_at_zero = type(other).first_belief is PEARL.first_belief
         if not isinstance(other.policy.encoder, GivenLatent) or not begins_at_zero:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.rollout import Rollout, collect_rollout
-from meta_rl.tasks import FiniteTasks, Tasks, count_tasks, take_tasks
+from meta_rl.vector.task_arrays import Tasks, count_tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
 from meta_rl.vector.training_steps import Stop, TrainingSteps
 
@@ -110,10 +110,9 @@ class TaskCollection(MetaAlgorithm):
             return
         train = task_batch(self.task_env).task_split.train
         self.task_space = train.space
-        if isinstance(train, FiniteTasks):
-            self.train_tasks = train.tasks
-        else:
-            self.train_tasks = train.sample_tasks(self.num_train_tasks, self.rng)
+        listed = getattr(train, "tasks", None)  # of FiniteTasks
+        drawn = listed is None
+        self.train_tasks = train.sample_tasks(self.num_train_tasks, self.rng) if drawn else listed
 
     def _make_replay(self) -> None:
         num_tasks = count_tasks(self.train_tasks)
@@ -184,18 +183,43 @@ class TaskCollection(MetaAlgorithm):
         horizon = task_batch(self.task_env).horizon
         return [min(horizon, steps - begin) for begin in range(0, steps, horizon)]
 
-    def _collect_first(self, callback: BaseCallback) -> bool:
-        """Collects each training task's first transitions; earlier tasks fill up the last batch."""
+    def check_length(self, num_steps: int) -> str:
+        """Refuses a training that would end within the first steps on the training tasks."""
+        if not self.replay.is_empty:
+            return ""
+        batches = self._first_batches()
+        first = batches.size * self.initial_steps
+        text = (
+            f"{first} steps (initial_steps={self.initial_steps} on each of "
+            f"{count_tasks(self.train_tasks)} training tasks, in batches of {batches.shape[1]}) "
+            "come before the first update"
+        )
+        if 0 < num_steps < first:
+            raise ValueError(
+                f"{num_steps} steps are too few: {text}; ask for more steps (total_timesteps), or "
+                "lower initial_steps"
+            )
+        return text
+
+    def _first_batches(self) -> np.ndarray:
+        """Returns all training tasks in batches; earlier tasks fill up the last batch."""
         num_tasks = count_tasks(self.train_tasks)
         batches = -(-num_tasks // self.meta_batch_size)
         order = np.arange(batches * self.meta_batch_size) % num_tasks
+        return order.reshape(batches, -1)
+
+    def _collect_first(self, callback: BaseCallback) -> bool:
+        """Collects each training task's first transitions, and says so."""
+        self.logger.info(self.check_length(0))
         steps = self.initial_steps // self.envs_per_task
-        for tasks in order.reshape(batches, -1):
+        batches = self._first_batches()
+        for i, tasks in enumerate(batches, start=1):
             actor = self._begin(tasks)
             watch = TrainingSteps(self, callback, self._stop_at(actor))
             self._collect(actor, "initial", steps, True, watch)
             if not watch.going_on:
                 return False
+            self.logger.info(f"first steps: batch {i} of {len(batches)} is done")
         return True
 
     def _begin(self, tasks: np.ndarray) -> LatentActor:

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from meta_rl.rollout import Rollout
+from meta_rl.arguments import check_finite_array
+from meta_rl.compute.torch_state import branch
+from meta_rl.rollout import Rollout, check_rollout
 
 from .encoders import Belief
 from .networks import LatentActorCritic
@@ -81,6 +83,8 @@ class LatentInference:
     def adapt(self, rollout: Rollout, state: LatentState | None = None) -> LatentState:
         """Updates the posterior with the transitions of a rollout, and draws z from it.
 
+        The draw leaves the agent's generator as it was, so that a training goes on undisturbed.
+
         Args:
             rollout: Rollout of any number of steps on N tasks; steps outside its mask are ignored.
             state: State before these steps (default: nothing is known).
@@ -91,6 +95,11 @@ class LatentInference:
         Raises:
             ValueError: The state has another number of tasks.
         """
+        check_rollout(rollout)
+        with branch(self.policy.generator):
+            return self._adapted(rollout, state)
+
+    def _adapted(self, rollout: Rollout, state: LatentState | None) -> LatentState:
         num_steps, num = rollout.rewards.shape
         state = self.initial_state(num) if state is None else self._check_state(state, num)
         actions = np.asarray(self.policy.scale_action(rollout.actions), dtype=np.float32)
@@ -138,6 +147,7 @@ class LatentInference:
         if batch.shape[1:] != shape:
             expected = f"(N, {', '.join(map(str, shape or ()))})"
             raise ValueError(f"observation: expected shape {expected}, got {array.shape}")
+        check_finite_array("observation", array)
         if state is None:
             state = self.initial_state(len(batch))
         elif episode_start is not None and np.any(episode_start):

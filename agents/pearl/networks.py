@@ -14,6 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
+from meta_rl.arguments import check_count, check_counts, checked
 from meta_rl.compute.torch_state import weights_generator
 
 from .encoders import ENCODERS, mlp
@@ -78,6 +79,7 @@ class LatentActorCritic(BasePolicy):
     critic_optimizer: torch.optim.Optimizer
     optimizer: torch.optim.Optimizer
 
+    @checked
     def __init__(
         self,
         observation_space: spaces.Box,
@@ -94,7 +96,9 @@ class LatentActorCritic(BasePolicy):
         super().__init__(observation_space, action_space)
         self._check(observation_space, action_space, encoder)
         self.generator = generator
-        self.latent_size = latent_size
+        self.latent_size = check_count("latent_size", latent_size)
+        hidden_sizes = check_counts("hidden_sizes", hidden_sizes)
+        encoder_sizes = check_counts("encoder_sizes", encoder_sizes)
         self.next_observation = next_observation
         self.observation_size = obs = math.prod(observation_space.shape)
         self.action_size = act = math.prod(action_space.shape)
@@ -105,7 +109,7 @@ class LatentActorCritic(BasePolicy):
         self.critics = TwinNetwork(critic_sizes)
         self.value = mlp([*policy_sizes, 1]) if value_network else None
         self.target = mlp([*policy_sizes, 1]) if value_network else TwinNetwork(critic_sizes)
-        self.encoder = ENCODERS[encoder](self.context_size, latent_size, list(encoder_sizes))
+        self.encoder = ENCODERS[encoder](self.context_size, latent_size, encoder_sizes)
         self.log_temperature = nn.Parameter(torch.zeros(()))
         self._initialise()
         self.target.load_state_dict(self.followed.state_dict())

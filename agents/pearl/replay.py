@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from meta_rl.arguments import check_count
 from meta_rl.rollout import Rollout
-from meta_rl.tasks import check_count
 
 LARGE = 2 * 2**30
 """Size in bytes above which a buffer warns of the memory that it takes."""

@@ -12,6 +12,7 @@ from array_api_compat import array_namespace
 from gymnasium import spaces
 
 import meta_rl
+from meta_rl.definition import zeros_for
 from meta_rl.tasks import Tasks, held_out_split
 
 
@@ -33,7 +34,7 @@ class HiddenNumber(meta_rl.TaskFuncEnv):
 
     def initial(self, rng: np.random.Generator, params: Tasks) -> GuessState:
         """No guess yet; ``params`` are the ``N`` tasks, ``[N, 1]``."""
-        return GuessState(np.zeros_like(params))
+        return GuessState(zeros_for(params, (1,)))
 
     def transition(
         self, state: GuessState, action: Any, rng: np.random.Generator, params: Tasks

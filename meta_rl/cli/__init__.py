@@ -1,4 +1,4 @@
-"""The command line: ``meta-rl envs``, ``train``, ``evaluate`` and ``plot``.
+"""The command line: ``meta-rl envs``, ``train``, ``evaluate``, ``plot`` and ``convert``.
 
 The names of ``__init__.pyi`` are imported when they are first used.
 """

@@ -1,3 +1,4 @@
+from .commands import Convert as Convert
 from .commands import Envs as Envs
 from .commands import Evaluate as Evaluate
 from .commands import Plot as Plot

@@ -24,6 +24,17 @@ def _default(text: str) -> Any:
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})")
 
 
+IMPORTED = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(
+        name="import",
+        metavar="MODULE",
+        help="Module to import first, which registers environments or algorithms of your own. "
+        "Give the flag again for another module.",
+    ),
+]
+
 ALL_TASKS = "all of a list; fewer where environments are slow"
 
 
@@ -68,6 +79,7 @@ class Train:
     """Compile updates, which takes a minute and a C++ compiler."""
     quiet: bool = False
     """Show no progress bar."""
+    imports: IMPORTED = ()
 
 
 @dataclass
@@ -90,6 +102,18 @@ class Evaluate:
     """Device of the networks: auto, cpu or cuda."""
     threads: Annotated[int | None, _default("PyTorch's choice")] = None
     """Number of PyTorch CPU threads. Give 1 where other work shares the cores."""
+    imports: IMPORTED = ()
+
+
+@dataclass
+class Convert:
+    """Rewrite a checkpoint of the former format, which can run code; only for files you trust."""
+
+    old: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OLD")]
+    """Checkpoint of the former format."""
+    new: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="NEW")]
+    """Checkpoint to write."""
+    imports: IMPORTED = ()
 
 
 @dataclass
@@ -102,7 +126,13 @@ class Plot:
     """Path of the picture."""
 
 
-COMMANDS = {"envs": Envs, "train": Train, "evaluate": Evaluate, "plot": Plot}
+COMMANDS = {
+    "envs": Envs,
+    "train": Train,
+    "evaluate": Evaluate,
+    "plot": Plot,
+    "convert": Convert,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -130,8 +160,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         run(command)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"meta-rl: too little memory: {error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
@@ -152,6 +185,12 @@ def run(command: Any) -> None:
         from meta_rl.cli.pictures import plot
 
         plot(command)
+        return None
+    from meta_rl.cli.foreign import convert, import_modules
+
+    import_modules(command.imports)
+    if isinstance(command, Convert):
+        convert(command)
         return None
     from meta_rl.cli.settings import check_threads
     from meta_rl.cli.training import evaluate, train

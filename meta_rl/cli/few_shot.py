@@ -165,6 +165,10 @@ class LearnerCommands(_Learner):
         made = maker(**{**known, **policy_kwargs}, generator=generator)
         return cls(made, **settings, seed=seed, device=device)
 
+    def check_length(self, num_steps: int) -> str:
+        """Refuses nothing: updates begin with the first iteration."""
+        return ""
+
     @property
     def steps_done(self) -> int:
         """Number of iterations so far."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
 from stable_baselines3.common.logger import (
     HumanOutputFormat,
     KVWriter,
@@ -100,12 +101,15 @@ class RunFolder:
             ValueError: The folder holds no run.
         """
         try:
-            content = json.loads(self.config_file.read_text(encoding="utf-8"))
-            return RunConfig(**content)
+            text = self.config_file.read_text(encoding="utf-8")
+            RunConfig(**json.loads(text))  # refuses names that are missing or too many
+            return TypeAdapter(RunConfig).validate_json(text, strict=True)
         except FileNotFoundError as error:
             raise ValueError(f"{self.path} holds no run: there is no {self.config_file}") from error
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.config_file} is no run's configuration: {error}") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            found = error.errors()[0] if isinstance(error, ValidationError) else None
+            why = f"{'.'.join(map(str, found['loc']))}: {found['msg']}" if found else error
+            raise ValueError(f"{self.config_file} is no run's configuration: {why}") from error
 
     def check(self, config: RunConfig, resume: bool) -> None:
         """Look whether a run may be written here.

@@ -7,6 +7,8 @@ import importlib.resources
 import inspect
 import itertools
 import json
+import math
+import os
 import tomllib
 import types
 from collections.abc import Callable, Iterable
@@ -22,6 +24,9 @@ NOT_SETTINGS = (
     *("observation_space", "action_space", "generator", "network"),
 )
 """Arguments of algorithms and networks that are given otherwise."""
+
+MOST_THREADS = 64
+"""Largest number of threads that a machine with fewer cores may be asked for."""
 
 # ------------------------------------------------------------------------------- shipped settings
 
@@ -103,7 +108,10 @@ def apply_params(params: Iterable[Iterable[str]], parts: dict[str, dict[str, Any
     Raises:
         ValueError: Another form, or another part.
     """
-    for text in itertools.chain.from_iterable(params):
+    groups = [list(group) for group in params]
+    if not all(groups):
+        raise ValueError("--param takes k=v, got nothing")
+    for text in itertools.chain.from_iterable(groups):
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--param takes k=v, got {text!r}")
@@ -133,8 +141,9 @@ def check_flags(command: Any) -> None:
     """
     for flag in ("total_timesteps", "eval_tasks", "checkpoint_interval", "seed"):
         value = getattr(command, flag)
-        if value is not None and value < 0:
-            raise ValueError(f"--{flag.replace('_', '-')} must not be negative, got {value}")
+        if value is not None and not 0 <= value < math.inf:
+            wrong = "must not be negative" if value < 0 else "must be finite"
+            raise ValueError(f"--{flag.replace('_', '-')} {wrong}, got {value}")
     if command.cuda_graph and command.compile:
         raise ValueError("--cuda-graph and --compile exclude each other")
     check_device(command.device)
@@ -160,11 +169,12 @@ def check_threads(command: Any) -> int | None:
     """The threads of a command; ``None`` where it has none, or leaves them to PyTorch.
 
     Raises:
-        ValueError: Less than one.
+        ValueError: Less than one, or so many that the process could not start them.
     """
     threads: int | None = getattr(command, "threads", None)
-    if threads is not None and threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {threads}")
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if threads is not None and not 1 <= threads <= most:
+        raise ValueError(f"--threads must be from 1 to {most}, got {threads}")
     return threads
 
 
@@ -186,6 +196,9 @@ def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[st
     Raises:
         ValueError: Names the setting, and those near it or the allowed types.
     """
+    for name, value in given.items():
+        if owner is None or get_origin(annotated_type(owner, name)) is not Annotated:
+            _check_finite(prefix + name, value)  # the text of an Annotated one allows infinity
     parameters = inspect.signature(owner).parameters if owner is not None else {}
     if owner is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -200,6 +213,14 @@ def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[st
                 f"a setting of the wrong name or kind: {prefix}{name} takes {_described(kind)}, "
                 f"got {value!r}"
             )
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Refuse NaN and infinity, which ``1e999`` is too, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} has to hold finite numbers, got {value}")
+    for part in value if isinstance(value, list | tuple) else []:
+        _check_finite(name, part)
 
 
 def annotated_type(owner: Callable[..., Any], name: str) -> Any:

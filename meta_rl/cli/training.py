@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from meta_rl.algorithms import RunTasks, Settings, TrainableAlgorithm, registered_algorithms
+from meta_rl.algorithms import (
+    RunTasks,
+    Settings,
+    TrainableAlgorithm,
+    registered_algorithms,
+)
+from meta_rl.cli.foreign import check_config
 from meta_rl.cli.interruption import InterruptedTrainingError, Interruption
 from meta_rl.cli.pictures import report
 from meta_rl.cli.run_folder import RunConfig, RunFolder
@@ -74,6 +80,9 @@ def _train_locked(
     model = make_model(config, tasks, command.device, options=options, resumed=resumed)
     if resumed is not None:
         folder.check_length(config, model.steps_done)
+    comes_first = model.check_length(config.total_timesteps - model.steps_done)
+    if comes_first and not command.quiet:
+        print(comes_first)
     lock.acquire()
     folder.begin(config, command.resume)
     train_into(
@@ -111,6 +120,7 @@ def evaluate(command: Evaluate) -> EvaluationResult:
     check_device(command.device)
     folder = RunFolder(command.run)
     config = folder.config()
+    check_config(config, command.imports)
     model = trainable(config.algorithm).load(folder.checkpoint, device=command.device)
     tasks = open_tasks(config, command.split)
     num_tasks = command.num_tasks

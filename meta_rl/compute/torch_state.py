@@ -1,4 +1,4 @@
-"""PyTorch's random generators, its number of threads, and the options of its optimisers."""
+"""PyTorch's random generators, its threads and devices, and the options of its optimisers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
 
@@ -105,3 +106,30 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
+
+
+@contextmanager
+def branch(generator: torch.Generator) -> Iterator[None]:
+    """Draws other numbers within the context, which depend on the state before and keep it.
+
+    Args:
+        generator: Generator on any device.
+    """
+    before = generator.get_state()
+    generator.manual_seed(zlib.crc32(before.cpu().numpy().tobytes()))
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
+def find_device(device: torch.device | str) -> torch.device:
+    """Returns a device as Stable-Baselines3 does: the CPU for ``"cuda"`` if there is no GPU.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    try:
+        return get_device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}") from error

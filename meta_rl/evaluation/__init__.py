@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from meta_rl.arguments import check_count, check_flag
 from meta_rl.evaluation.intervals import interquartile_mean as interquartile_mean
 from meta_rl.evaluation.randomness import LearnerRandomness
 from meta_rl.evaluation.result import EvaluationResult as EvaluationResult
@@ -16,17 +18,11 @@ from meta_rl.evaluation.trials import adapts_by_step as adapts_by_step
 from meta_rl.evaluation.trials import told_success as told_success
 from meta_rl.make import as_task_vec, family_name, make_task_vec
 from meta_rl.rollout import check_same_step
-from meta_rl.tasks import (
-    DRAWN_TASKS,
-    FiniteTasks,
-    Tasks,
-    TaskSplit,
-    check_count,
-    count_tasks,
-    distinct_tasks,
-    take_tasks,
-)
+from meta_rl.tasks import DRAWN_TASKS, FiniteTasks, TaskSplit, distinct_tasks
+from meta_rl.vector.numpy_view import numpy_view
+from meta_rl.vector.task_arrays import Tasks, count_tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
+from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 MAX_ENVS = 4096  # default number of sub-environments that are stepped at a time
 
@@ -90,13 +86,24 @@ def evaluate_adaptation(
     """
     num_tasks = None if num_tasks is None else check_count("num_tasks", num_tasks)
     seed = check_count("seed", seed, least=0)
+    deterministic = check_flag("deterministic", deterministic)
     _check_learner(learner)
     if isinstance(env, TaskSplit) or hasattr(env, "sample_tasks"):
         if num_episodes is not None or env_kwargs:
             raise ValueError("supervised tasks have no episodes and no arguments of environments")
+        if "episode_start" in _predict_arguments(learner):
+            raise TypeError(
+                f"learner: {type(learner).__name__} acts in environments; supervised tasks need an "
+                "object with predict(inputs, state)"
+            )
         from meta_rl.few_shot.evaluation import evaluate_few_shot
 
         return evaluate_few_shot(learner, env, num_tasks, seed=seed, split=split)
+    if not {"episode_start", "kwargs"} & {*_predict_arguments(learner)}:
+        raise TypeError(
+            f"learner: {type(learner).__name__} has no predict(observation, state, episode_start, "
+            "deterministic), which an environment needs"
+        )
     if envs_per_task is None:
         envs_per_task = getattr(learner, "envs_per_task", 1)
     envs_per_task = check_count("envs_per_task", envs_per_task)
@@ -126,8 +133,7 @@ def evaluate_adaptation(
         raise ValueError(
             f"{env.num_envs} sub-environments: no whole number of {envs_per_task} each"
         )
-    wrap_env = getattr(learner, "wrap_env", None)
-    env = env if wrap_env is None else wrap_env(env)
+    env = numpy_view(_as_seen(learner, env))
     episodes = check_count(
         "num_episodes", base.episodes_per_trial if num_episodes is None else num_episodes
     )
@@ -138,7 +144,7 @@ def evaluate_adaptation(
         learner,
         env,
         envs_per_task,
-        deterministic=bool(deterministic),
+        deterministic=deterministic,
         seed=seed,
         randomness=randomness,
     )
@@ -155,11 +161,31 @@ def evaluate_adaptation(
         split=split,
         seed=seed,
         envs_per_task=envs_per_task,
-        deterministic=bool(deterministic),
+        deterministic=deterministic,
         success=success,
         tasks=index,
         listed=isinstance(part, FiniteTasks),
         whole_distribution=_is_whole(base.task_split, part, len(index)),
+    )
+
+
+def _as_seen(learner: Any, env: VectorEnv) -> VectorEnv:
+    """Returns the environment with the learner's wrapper, or with the one it was trained with.
+
+    Raises:
+        ValueError: The learner was trained on other observations.
+    """
+    if hasattr(learner, "wrap_env"):
+        return learner.wrap_env(env)
+    wanted = getattr(learner, "observation_space", None)
+    if wanted is None or wanted.shape == env.single_observation_space.shape:
+        return env
+    with_step = AppendPreviousStep(env)
+    if wanted == with_step.single_observation_space:
+        return with_step
+    raise ValueError(
+        f"the learner was trained on observations in {wanted}, but the environment has "
+        f"{env.single_observation_space}"
     )
 
 
@@ -170,6 +196,11 @@ def _check_learner(learner: Any) -> None:
             f"-> (actions, state), or with predict(inputs, state) for supervised tasks; got "
             f"{learner!r}"
         )
+
+
+def _predict_arguments(learner: Any) -> list[str]:
+    parameters = inspect.signature(learner.predict).parameters.values()
+    return ["kwargs" if one.kind is one.VAR_KEYWORD else one.name for one in parameters]
 
 
 def _is_whole(split: TaskSplit, part: Any, num_tasks: int) -> bool:

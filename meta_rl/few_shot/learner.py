@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,33 +11,35 @@ from typing import Annotated, Any, ClassVar, Self
 import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import (
+    CheckedArguments,
     check_count,
     check_kind,
-    check_names,
     check_rate,
     check_seed,
-    keyword_names,
     plain,
 )
-from meta_rl.compute.torch_state import options, own_noise, restore_options, set_generator_state
+from meta_rl.compute.torch_state import (
+    find_device,
+    options,
+    own_noise,
+    restore_options,
+    set_generator_state,
+)
 from meta_rl.few_shot.data.arrays import as_tensor
 from meta_rl.few_shot.data.checked_inputs import CheckedInputs
 from meta_rl.few_shot.networks.feed_forward import RECIPES, check_sizes_known
-from meta_rl.few_shot.training import MetaTraining
-from meta_rl.provenance import whole_file
+from meta_rl.few_shot.training import MetaTraining, TrainingLog
+from meta_rl.files.sealed import WRONG_CONTENT, Saved, read_file, with_suffix, write_file
 
 Rate = Annotated[float | Sequence[float], "a number or [first, last]"]
 """A number, or a pair: the rate then goes linearly from the first to the last over the training."""
 
-FORMAT = 1
 
-
-class FewShotLearner(MetaTraining, CheckedInputs, ABC):
+class FewShotLearner(CheckedArguments, MetaTraining, CheckedInputs, ABC):
     """The base class of few-shot learners.
 
     Meta-training is a loop of :meth:`draw` and :meth:`update`; adaptation does not change the
@@ -70,10 +71,8 @@ class FewShotLearner(MetaTraining, CheckedInputs, ABC):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Records the arguments, which checkpoints keep."""
-        self = super().__new__(cls)
-        signature = inspect.signature(cls)
-        check_names(kwargs, keyword_names(signature.parameters), cls.__name__)
-        given = signature.bind_partial(*args, **kwargs).arguments
+        self = super().__new__(cls, *args, **kwargs)
+        given = inspect.signature(cls).bind_partial(*args, **kwargs).arguments
         no_settings = ("network", "device")
         self.settings = {k: plain(value) for k, value in given.items() if k not in no_settings}
         return self
@@ -93,8 +92,6 @@ class FewShotLearner(MetaTraining, CheckedInputs, ABC):
                 break
         cls.__signature__ = inspect.Signature([*found.values()])
 
-    __signature__: ClassVar[inspect.Signature]
-
     def __init__(
         self,
         network: nn.Module,
@@ -106,7 +103,7 @@ class FewShotLearner(MetaTraining, CheckedInputs, ABC):
     ) -> None:
         check_kind("network", network, nn.Module, "a torch.nn.Module")
         check_sizes_known(network)
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.module = nn.ModuleDict({"network": network}).to(self.device)
         self.meta_lr = check_rate("meta_lr", meta_lr)
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
@@ -120,6 +117,8 @@ class FewShotLearner(MetaTraining, CheckedInputs, ABC):
         self.generator = torch.Generator(self.device)
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         self.logger = Logger(None, [])
+        self._log = TrainingLog(self.logger)
+        self._pending: dict[str, Any] | None = None  # of the former log
         self.optimizer: torch.optim.Optimizer | None = None
         self.module.eval()  # training mode only within an update
 
@@ -224,76 +223,76 @@ class FewShotLearner(MetaTraining, CheckedInputs, ABC):
 
         Raises:
             FloatingPointError: Something that is learned is not finite; no file is touched.
+            ValueError: An argument cannot be saved; the error names it, and no file is touched.
         """
         self.check_saved(self.num_iterations)
-        path = _with_suffix(Path(path))
-        recipe = getattr(self.network, "recipe", None)
         content = {
-            "format": FORMAT,
-            "learner": type(self).__name__,
             "settings": self.settings,
-            "network": recipe,
+            "network": getattr(self.network, "recipe", None),
             "module": self.module.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "rng": self.rng.bit_generator.state,
             "generator": self.generator.get_state(),
             "num_iterations": self.num_iterations,
+            "log": self._pending or self._log.pending(self.num_iterations),
             "total_iterations": self.total_iterations,
             "example_dims": self._example_dims,
             "extra": self.extra_state(),
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        with whole_file(path) as file:
-            file.write(buffer.getbuffer())
-        return path
+        write_file(path, Saved(type(self).__name__, content))
+        return with_suffix(path)
 
     @classmethod
     def load(
-        cls, path: str | Path, network: nn.Module | None = None, device: torch.device | str = "auto"
+        cls,
+        path: str | Path,
+        network: nn.Module | None = None,
+        device: torch.device | str = "auto",
+        trust_pickle: bool = False,
     ) -> Self:
-        """Loads what :meth:`save` wrote; nothing in the file is executed.
+        """Loads what :meth:`save` wrote; nothing in the file is run.
 
         Args:
             path: Path of the file; ``.zip`` may be left out.
             network: Network of the same shape, if it is your own; the library's networks are made
                 from the file.
             device: Device of the parameters.
+            trust_pickle: Whether a file of the former format is loaded, which has no checksum.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The checkpoint is corrupt, or is of another learner or network.
+            ValueError: The file is damaged, has the former format, or is of another learner or
+                network.
         """
-        path = _with_suffix(Path(path))
-        if not path.is_file():
-            raise FileNotFoundError(f"no checkpoint {path}")
-        target = _find_device(device)
+        if network is not None:
+            check_kind("network", network, nn.Module, "a torch.nn.Module")
+        target = find_device(device)
+        content = read_file(path, cls.__name__, device=target, trust_pickle=trust_pickle).content
         try:
-            content = torch.load(path, map_location=target, weights_only=True)
-            made_by = content["learner"]
-        except Exception as error:  # damaged files raise all kinds
-            raise ValueError(
-                f"{path} is a corrupt checkpoint, or no checkpoint of a few-shot learner: {error}"
-            ) from error
-        if made_by != cls.__name__:
-            raise ValueError(f"{path} is a checkpoint of {made_by}, not of {cls.__name__}")
-        learner = cls._make_from_checkpoint(content, network, target, path)
+            learner = cls._make_from_checkpoint(content, network, target)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        except WRONG_CONTENT as error:
+            raise ValueError(f"{path} is a corrupt checkpoint: {error}") from error
         try:
             learner._restore(content)
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (ValueError, *WRONG_CONTENT) as error:
             raise ValueError(f"{path} does not fit this network: {error}") from error
         return learner
 
     @classmethod
     def _make_from_checkpoint(
-        cls, content: dict[str, Any], network: nn.Module | None, device: torch.device, path: Path
+        cls,
+        content: dict[str, Any],
+        network: nn.Module | None,
+        device: torch.device,
     ) -> Self:
         settings = content["settings"]
         if "network" not in inspect.signature(cls.__init__).parameters:
             return cls(device=device, **settings)
         if network is None:
             if content["network"] is None:
-                raise ValueError(f"{path} has a network of your own: load(path, network=...)")
+                raise ValueError("it has a network of your own: load(path, network=...)")
             name, kwargs = content["network"]
             network = RECIPES[name](**kwargs).to(_saved_dtype(content["module"]))
         return cls(network, device=device, **settings)
@@ -310,6 +309,7 @@ class FewShotLearner(MetaTraining, CheckedInputs, ABC):
         self.rng.bit_generator.state = content["rng"]
         set_generator_state(self.generator, content["generator"])
         self.num_iterations = content["num_iterations"]
+        self._pending = content.get("log")
         self.total_iterations = content["total_iterations"]
         self._example_dims = content.get("example_dims", self._example_dims)
 
@@ -338,15 +338,3 @@ def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
 def _saved_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
     """Returns the type of saved floats, so that ``.double()`` networks are loaded as such."""
     return next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
-
-
-def _find_device(device: torch.device | str) -> torch.device:
-    """Returns a device as Stable-Baselines3 does: the CPU for ``"cuda"`` if there is no GPU."""
-    try:
-        return get_device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}") from error
-
-
-def _with_suffix(path: Path) -> Path:
-    return path if path.suffix else path.with_suffix(".zip")

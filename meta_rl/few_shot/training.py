@@ -14,7 +14,7 @@ import torch
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from torch import Tensor, nn
 
-from meta_rl.arguments import check_count, check_flag, check_has
+from meta_rl.arguments import check_count, check_flag, check_has, checked, plain
 from meta_rl.compute.finite_state import FiniteState, is_finite
 from meta_rl.compute.torch_state import own_noise, set_rate
 
@@ -49,6 +49,8 @@ class MetaTraining(FiniteState):
     rng: np.random.Generator
     generator: torch.Generator
     logger: Logger
+    _log: TrainingLog
+    _pending: dict[str, Any] | None
 
     max_grad_norm: float | None = None
     """Maximum norm of the gradient; longer gradients are scaled to it (default: none)."""
@@ -75,6 +77,7 @@ class MetaTraining(FiniteState):
         """Makes the optimiser of all parameters of :attr:`module`."""
         return torch.optim.Adam(self.module.parameters(), lr=rate_at(self.meta_lr, 0.0))
 
+    @checked
     def learn(
         self,
         tasks: Any,
@@ -127,7 +130,7 @@ class MetaTraining(FiniteState):
         check_has("tasks", train, ["sample_tasks"], TASKS_WANTED)
         train = train.to(self.device) if hasattr(train, "to") else train
         if reset_num_iterations:
-            self.num_iterations = 0
+            self.num_iterations, self._pending = 0, None
         end = self.num_iterations + num_iterations
         self.total_iterations = check_count(
             "total_iterations", end if total_iterations is None else total_iterations, least=end
@@ -136,7 +139,8 @@ class MetaTraining(FiniteState):
         self.optimizer = self.optimizer or self.make_optimizer()
         if verbose and not self.logger.output_formats:
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
-        log = TrainingLog(self.logger, log_interval, self.num_iterations)
+        log = TrainingLog(self.logger, log_interval, self.num_iterations, self._pending)
+        self._log, self._pending = log, None
         with faster:
             for _ in progress(num_iterations, progress_bar, type(self).__name__, log):
                 self._set_rates()
@@ -146,6 +150,7 @@ class MetaTraining(FiniteState):
                 log.write_if_due(self.num_iterations)
                 if any(answer is False for answer in go_on):
                     break
+        self._pending = log.pending(self.num_iterations)
         return self
 
     def _update_in_training_mode(self, batch: Any) -> dict[str, Tensor]:
@@ -243,12 +248,23 @@ class TrainingLog:
         logger: Logger that the lines are written to.
         interval: Number of iterations between two lines; ``None`` for no lines.
         done: Number of iterations before the training begins.
+        pending: Result of :meth:`pending` of a former log, for the next line (default: nothing).
     """
 
-    def __init__(self, logger: Logger, interval: int | None, done: int) -> None:
+    def __init__(
+        self,
+        logger: Logger,
+        interval: int | None = None,
+        done: int = 0,
+        pending: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
         self.logger = logger
         self.interval = interval
         self.numbers: dict[str, list[Tensor]] = {}
+        if pending is not None:
+            self.numbers = {name: list(values) for name, values in pending["updates"].items()}
+            for name, value in pending["others"].items():
+                logger.record(name, value)
         self.last: dict[str, Tensor] = {}
         self.began = time.monotonic()
         self.begin = done
@@ -256,16 +272,18 @@ class TrainingLog:
     def add(self, numbers: dict[str, Tensor]) -> None:
         """Adds the numbers of an update."""
         self.last = {name: value.detach() for name, value in numbers.items()}
+        if self.interval is None:
+            return
         for name, value in self.last.items():
             self.numbers.setdefault(name, []).append(value)
 
     def write_if_due(self, done: int) -> None:
-        """Writes the means since the last line if the interval is over.
+        """Writes the means since the last line if the interval is over and nothing is written yet.
 
         Args:
             done: Number of iterations so far.
         """
-        if self.interval is None or done % self.interval:
+        if self.interval is None or done % self.interval or not self.numbers:
             return
         for name, values in self.numbers.items():
             self.logger.record(f"train/{name}", float(torch.stack(values).mean()))
@@ -274,6 +292,20 @@ class TrainingLog:
         self.logger.record("time/iterations_per_second", (done - self.begin) / seconds)
         self.logger.dump(step=done)
         self.numbers = {}
+
+    def pending(self, done: int) -> dict[str, dict[str, Any]]:
+        """Returns what the next line has so far, for a checkpoint; a line that is due is written.
+
+        Args:
+            done: Number of iterations so far.
+        """
+        self.write_if_due(done)
+        updates = {name: torch.stack(values) for name, values in self.numbers.items()}
+        others = plain(dict(self.logger.name_to_value))
+        return {
+            "updates": updates,
+            "others": {k: v for k, v in others.items() if isinstance(v, int | float | str)},
+        }
 
 
 def progress(num: int, show: bool, title: str, log: TrainingLog) -> Iterator[int]:

@@ -14,6 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
+from meta_rl.arguments import check_finite_array
 from meta_rl.compute.finite_state import check_chances
 from meta_rl.compute.torch_state import weights_generator
 
@@ -62,6 +63,7 @@ class ActorCritic(BasePolicy):
         else:
             self.num_outputs = math.prod(action_space.shape)
             self.log_std = nn.Parameter(torch.full((self.num_outputs,), log_std_init))
+        self._action_dtype = torch.as_tensor(np.empty(0, action_space.dtype)).dtype
         self.generator = generator
 
     def make_heads(self, num_features: int) -> torch.Generator:
@@ -204,19 +206,21 @@ class ActorCritic(BasePolicy):
                 f"observation: expected shape (N, {size}) with the previous step appended (as by "
                 f"meta_rl.sb3_env(..., previous_step=True)), got {array.shape}"
             )
+        check_finite_array("observation", batch)
         num = len(batch)
         before = self.initial_state(num) if state is None else self._as_state(state, num)
         with torch.inference_mode():
             obs = torch.as_tensor(batch, device=self.device)
             actions, _, _, after = self(obs, before, deterministic)
-        taken = self.clip(actions.cpu().numpy())
+        taken = self.clip(actions).cpu().numpy()
         return (taken[0] if single else taken), tuple(leaf.cpu().numpy() for leaf in after)
 
-    def clip(self, actions: np.ndarray) -> np.ndarray:
+    def clip(self, actions: Tensor) -> Tensor:
         """Clips actions to the bounds, and gives them the type, of the action space."""
         if isinstance(self.action_space, spaces.Box):
-            actions = np.clip(actions, self.action_space.low, self.action_space.high)
-        return actions.astype(self.action_space.dtype, copy=False)
+            edges = (self.action_space.low, self.action_space.high)
+            actions = actions.clip(*(torch.as_tensor(edge, device=self.device) for edge in edges))
+        return actions.to(self._action_dtype)
 
     def _as_state(self, state: Any, num: int) -> ActorState:
         like = self.initial_state(num)

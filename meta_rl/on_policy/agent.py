@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
@@ -15,11 +14,12 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.arguments import check_count, check_number, plain
 from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.policy_gradient.returns import generalized_advantages
-from meta_rl.rollout import Rollout, collect_rollout
-from meta_rl.tasks import check_count, check_number
-from meta_rl.vector.task_batch import task_batch
+from meta_rl.rollout import Rollout, check_rollout, collect_rollout
+from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.task_batch import batch_arrays, task_batch
 from meta_rl.vector.training_steps import TrainingSteps
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
@@ -129,7 +129,7 @@ class OnPolicyAgent(MetaAlgorithm):
         self.gae_lambda = gae_lambda
         self.clip_range = clip_range
         self.normalize_advantages = normalize_advantages
-        self.entropy_schedule = FloatSchedule(entropy_coefficient)
+        self.entropy_coefficient = plain(entropy_coefficient)
         self.value_coefficient = value_coefficient
         self.max_grad_norm = max_grad_norm
         self.target_kl = target_kl
@@ -146,6 +146,11 @@ class OnPolicyAgent(MetaAlgorithm):
         for name in ("clip_range", "max_grad_norm", "target_kl"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), above=0.0)
+
+    @property
+    def entropy_schedule(self) -> FloatSchedule:
+        """The weight of the bonus for a random policy, by the remaining progress."""
+        return FloatSchedule(self.entropy_coefficient)
 
     def _check_num_envs(self, num_envs: int) -> None:
         super()._check_num_envs(num_envs)
@@ -202,8 +207,9 @@ class OnPolicyAgent(MetaAlgorithm):
                 return False
             rollouts.append(rollout)
         self._batch = self._as_batch(rollouts)
-        totals = np.concatenate([rollout.rewards.sum(axis=0) for rollout in rollouts])
-        self.logger.record("rollout/trial_return", totals.mean())
+        totals = [rollout.rewards.sum(axis=0) for rollout in rollouts]
+        mean = array_namespace(totals[0]).concat(totals).mean()
+        self.logger.record("rollout/trial_return", float(mean))
         callback.on_rollout_end()
         return True
 
@@ -211,14 +217,14 @@ class OnPolicyAgent(MetaAlgorithm):
         observations = self.begin_tasks()
         state = self.policy.initial_state(self.n_envs)
         steps = TrainingSteps(self, callback)
+        arrays = batch_arrays(self.task_env)
 
-        def act(observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        def act(observations: Any) -> tuple[Any, dict[str, Tensor]]:
             nonlocal state
-            obs = torch.from_numpy(observations).to(self.device)
+            obs = self._as_tensor(observations)
             actions, values, log_probs, state = self.policy(obs, state)
-            taken = actions.cpu().numpy()
-            extras = {"raw_actions": taken, "values": values.cpu().numpy()}
-            return self.policy.clip(taken), {**extras, "log_probs": log_probs.cpu().numpy()}
+            taken = arrays.converted(self.policy.clip(actions).to(arrays.device))
+            return taken, {"raw_actions": actions, "values": values, "log_probs": log_probs}
 
         with torch.inference_mode():
             rollout, _ = collect_rollout(
@@ -229,10 +235,10 @@ class OnPolicyAgent(MetaAlgorithm):
     def _as_batch(self, rollouts: list[Rollout]) -> dict[str, Tensor]:
         """Joins all trials, ``[T, trials, ...]``, with their advantages and returns."""
 
-        def concatenated(parts: list[np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.concatenate(parts, axis=1)).to(self.device)
+        def joined(name: str) -> Tensor:
+            return torch.cat([rollout.extras[name] for rollout in rollouts], dim=1)
 
-        values = concatenated([rollout.extras["values"] for rollout in rollouts])
+        values = joined("values")
         advantages = torch.cat([self._advantages(rollout) for rollout in rollouts], dim=1)
         returns = advantages + values
         self._update_return_scale(returns)
@@ -240,17 +246,19 @@ class OnPolicyAgent(MetaAlgorithm):
             spread = advantages.std(correction=0)  # stays finite for a single step
             advantages = (advantages - advantages.mean()) / (spread + 1e-8)
         return {
-            "obs": concatenated([rollout.observations for rollout in rollouts]),
-            "actions": concatenated([rollout.extras["raw_actions"] for rollout in rollouts]),
-            "log_probs": concatenated([rollout.extras["log_probs"] for rollout in rollouts]),
+            "obs": torch.cat([self._as_tensor(part.observations) for part in rollouts], dim=1),
+            "actions": joined("raw_actions"),
+            "log_probs": joined("log_probs"),
             "values": values,
             "advantages": advantages,
             "returns": returns,
         }
 
+    def _as_tensor(self, values: Any) -> Tensor:
+        return torch.as_tensor(values, device=self.device)
+
     def _advantages(self, rollout: Rollout) -> Tensor:
-        rewards = torch.from_numpy(rollout.rewards).to(self.device).float()
-        values = torch.from_numpy(rollout.extras["values"]).to(self.device)
+        rewards, values = self._as_tensor(rollout.rewards).float(), rollout.extras["values"]
         following, ends = self.what_follows(rollout, values)
         return generalized_advantages(
             rewards, values, following, ends, self.discount, self.gae_lambda
@@ -342,4 +350,5 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
         """Returns the state as it is: the state from :meth:`predict` has seen the data already."""
+        check_rollout(rollout)
         return state

@@ -14,9 +14,9 @@ import mujoco
 import numpy as np
 from gymnasium.envs.mujoco.mujoco_env import expand_model_path
 
+from meta_rl.arguments import check_count
 from meta_rl.physics.contacts import compile_spec, list_contacts, mix_geoms
 from meta_rl.physics.shared_rollout import Rollouts, SharedRollout
-from meta_rl.tasks import check_count
 from meta_rl.vector.process_blocks import count_cores
 
 FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value

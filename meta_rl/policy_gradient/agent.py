@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.arguments import check_count, check_finite_array, check_kind, check_number
 from meta_rl.inner_loop import Params, in_chunks, of_every_task, task_gradients
 from meta_rl.policy_gradient.batch import (
     Batch,
@@ -34,8 +35,8 @@ from meta_rl.policy_gradient.returns import (
     generalized_advantages,
     linear_baseline,
 )
-from meta_rl.rollout import Rollout, collect_episodes
-from meta_rl.tasks import check_count, check_number, take_tasks
+from meta_rl.rollout import Rollout, check_rollout, collect_episodes
+from meta_rl.vector.task_arrays import take_tasks
 from meta_rl.vector.task_batch import task_batch
 from meta_rl.vector.training_steps import TrainingSteps
 
@@ -351,6 +352,8 @@ class PolicyGradientAgent(MetaAlgorithm):
             ValueError: The state is for another number of tasks, or the columns are not a whole
                 number of tasks.
         """
+        check_rollout(rollout)
+        self._check_state(state)
         columns, per_task = rollout.rewards.shape[1], rollout.envs_per_task
         if columns % per_task:
             raise ValueError(f"{columns} columns: no whole number of tasks with {per_task} each")
@@ -389,6 +392,7 @@ class PolicyGradientAgent(MetaAlgorithm):
             ValueError: Observations have another shape, or their number is not a multiple of the
                 number of tasks.
         """
+        self._check_state(state)
         single = self._is_single(observation)
         batch = (
             tree_map(lambda part: np.asarray(part)[None], observation) if single else observation
@@ -399,6 +403,10 @@ class PolicyGradientAgent(MetaAlgorithm):
             outputs = self._outputs(batch, params, stacked=state is not None)
             actions = self.policy.draw(outputs, deterministic)
         return (actions[0] if single else actions), state
+
+    def _check_state(self, state: Any) -> None:
+        if state is not None:
+            check_kind("state", state, FastWeights, "None, or what adapt gives")
 
     def _is_single(self, observation: Any) -> bool:
         """Tells whether this is one observation, and not a batch."""
@@ -422,6 +430,7 @@ class PolicyGradientAgent(MetaAlgorithm):
             if shape[1:] != part.shape or not shape:
                 raise ValueError(f"{key}: expected shape {('N', *(part.shape or ()))}, got {shape}")
             counts.add(shape[0])
+            check_finite_array(key, values[key])
         if len(counts) != 1:
             raise ValueError(f"observation: parts of different lengths, {sorted(counts)}")
         num = counts.pop()

@@ -14,12 +14,12 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
+from meta_rl.arguments import check_counts, check_number, checked
 from meta_rl.compute.finite_state import check_chances
 from meta_rl.compute.torch_state import weights_generator
 from meta_rl.inner_loop import Params, detached
 from meta_rl.policy_gradient.clipped_gaussian import log_density
 from meta_rl.policy_gradient.perceptron import perceptron
-from meta_rl.tasks import check_number
 from meta_rl.wrappers.previous_step import FlatEncoder
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
@@ -57,6 +57,7 @@ class TaskPolicy(BasePolicy):
             one side only.
     """
 
+    @checked
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -76,7 +77,7 @@ class TaskPolicy(BasePolicy):
         self.encoder = FlatEncoder(observation_space)
         self.is_discrete = isinstance(action_space, spaces.Discrete)
         num_outputs = spaces.flatdim(action_space)
-        sizes = [self.encoder.size, *hidden_sizes]
+        sizes = [self.encoder.size, *check_counts("hidden_sizes", hidden_sizes)]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]

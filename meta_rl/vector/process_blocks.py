@@ -12,7 +12,8 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
-from meta_rl.tasks import check_count, take_tasks
+from meta_rl.arguments import check_count
+from meta_rl.vector.task_arrays import take_tasks
 
 EnvFns = Sequence[Callable[[], gym.Env]]
 

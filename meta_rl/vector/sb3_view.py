@@ -13,7 +13,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from meta_rl.rollout import true_successors
-from meta_rl.tasks import Tasks, add_task_axis, take_tasks
+from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.numpy_view import numpy_view
+from meta_rl.vector.task_arrays import Tasks, add_task_axis, take_tasks
 from meta_rl.vector.task_batch import task_batch
 
 EpisodeEnds: TypeAlias = dict[int, dict[str, Any]]
@@ -41,6 +43,7 @@ class TaskVecEnvView(VecEnv):
                 f"{env.metadata.get('autoreset_mode')}"
             )
         self.task_env = env
+        self._view = numpy_view(env)
         self.metadata = env.metadata
         self._actions: np.ndarray | None = None
         self._returns = np.zeros(env.num_envs)
@@ -54,7 +57,7 @@ class TaskVecEnvView(VecEnv):
         if tasks and len(tasks) != self.num_envs:
             raise ValueError(f"set_options: tasks for {len(tasks)} of {self.num_envs} environments")
         options = {"task": _stacked_tasks(tasks)} if tasks else None
-        observations, infos = self.task_env.reset(seed=self._seeds[0], options=options)
+        observations, infos = self._view.reset(seed=self._seeds[0], options=options)
         self.reset_infos = split_infos(infos, self.num_envs)
         self._returns[:] = 0.0
         self._lengths[:] = 0
@@ -68,7 +71,7 @@ class TaskVecEnvView(VecEnv):
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step all."""
-        observations, rewards, terminated, truncated, infos = self.task_env.step(self._actions)
+        observations, rewards, terminated, truncated, infos = self._view.step(self._actions)
         done = terminated | truncated
         self._returns += rewards
         self._lengths += 1
@@ -93,7 +96,8 @@ class TaskVecEnvView(VecEnv):
         """An attribute; ``"task"`` gives the task of each sub-environment."""
         chosen = list(self._get_indices(indices))
         if attr_name == "task":
-            tasks = task_batch(self.task_env).tasks
+            batch = task_batch(self.task_env)
+            tasks = batch.arrays.to_numpy(batch.tasks)
             return [None if tasks is None else take_tasks(tasks, i) for i in chosen]
         value = getattr(self.task_env, attr_name)
         return [value for _ in chosen]
@@ -133,18 +137,15 @@ def split_infos(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
     return [{key: take_tasks(value, i) for key, value in named.items()} for i in range(num_envs)]
 
 
-def episode_ends(
-    done: np.ndarray, returns: np.ndarray, lengths: np.ndarray, elapsed: float
-) -> EpisodeEnds:
+def episode_ends(done: Any, returns: Any, lengths: Any, elapsed: float) -> EpisodeEnds:
     """Return ``r``, length ``l`` and time ``t`` of the episodes that ended."""
-    return {
-        int(i): {"r": float(returns[i]), "l": int(lengths[i]), "t": round(elapsed, 6)}
-        for i in np.flatnonzero(done)
-    }
+    indices = array_namespace(done).nonzero(done)[0].tolist()
+    ended = zip(indices, returns[done].tolist(), lengths[done].tolist(), strict=True)
+    return {i: {"r": total, "l": length, "t": round(elapsed, 6)} for i, total, length in ended}
 
 
 def add_episodes(
-    split: list[dict[str, Any]], ended: EpisodeEnds, truncated: np.ndarray, last: Any
+    split: list[dict[str, Any]], ended: EpisodeEnds, truncated: Any, last: Any
 ) -> None:
     """Put what Stable-Baselines3 looks for into the infos of episodes that ended.
 

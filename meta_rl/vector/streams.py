@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.special import ndtri
 
+from meta_rl.vector.arrays import Arrays
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -157,8 +159,29 @@ class TaskStreams:
         return _mix(following).reshape(shape)
 
 
-Draws: TypeAlias = np.random.Generator | TaskStreams
-"""A source of random numbers: one generator for the whole batch, or a stream for each row."""
+Draws: TypeAlias = Any
+"""A source of random numbers with the methods of :class:`numpy.random.Generator`, for arrays or
+tensors: one generator for the whole batch, or a stream for each row."""
+
+
+def draws_of(arrays: Arrays, seed: int | list[int] | None) -> Any:
+    """Makes the source of a batch's random numbers.
+
+    Args:
+        arrays: Kind of the batch's arrays.
+        seed: Seed of the whole batch, or a list with one for each sub-environment; ``None`` for the
+            system's entropy.
+
+    Returns:
+        The source; ``None`` if Gymnasium's generator, ``np_random``, draws the numbers.
+    """
+    if arrays.xp is np:
+        return TaskStreams(seed) if isinstance(seed, list) else None
+    from meta_rl.vector.tensor_draws import CopiedDraws, TensorDraws  # PyTorch loads slowly
+
+    if isinstance(seed, list):
+        return CopiedDraws(TaskStreams(seed), arrays.device)
+    return TensorDraws(arrays.device, seed)
 
 
 def _marsaglia_tsang(keys: np.ndarray, shape: np.ndarray) -> np.ndarray:

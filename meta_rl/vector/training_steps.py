@@ -11,9 +11,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from meta_rl.compute.finite_state import NonFiniteError
 from meta_rl.rollout import Act, Step, true_successors
-from meta_rl.tasks import take_tasks
+from meta_rl.vector.arrays import dtype_kind
 from meta_rl.vector.sb3_view import EpisodeEnds, add_episodes, episode_ends, split_infos
-from meta_rl.vector.task_batch import task_batch
+from meta_rl.vector.task_arrays import take_tasks
+from meta_rl.vector.task_batch import batch_arrays, task_batch
 
 if TYPE_CHECKING:
     from meta_rl.algorithm import MetaAlgorithm
@@ -45,13 +46,14 @@ class TrainingSteps:
         self.going_on = True
         self._stop = stop or self._stop_at_task
         self._began = False
-        self._returns = np.zeros(agent.n_envs)
-        self._lengths = np.zeros(agent.n_envs, dtype=np.int64)
+        self._arrays = batch_arrays(agent.task_env)
+        self._returns = self._arrays.zeros(agent.n_envs, "float64")
+        self._lengths = self._arrays.zeros(agent.n_envs, "int64")
 
     def watched(self, act: Act) -> Act:
         """The same policy, which stops where its observations or actions are not finite."""
 
-        def watched_act(observations: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        def watched_act(observations: Any) -> tuple[Any, dict[str, Any]]:
             if not self._began:  # later ones are looked at when they arrive
                 self._began = True
                 self._check("an observation", observations)
@@ -87,7 +89,7 @@ class TrainingSteps:
         self.going_on = bool(self.callback.on_step())
         return self.going_on
 
-    def _end_episodes(self, done: np.ndarray, active: np.ndarray | None) -> EpisodeEnds:
+    def _end_episodes(self, done: Any, active: Any) -> EpisodeEnds:
         """Note the episodes that ended, but for those that only fill up a rollout."""
         counted = done if active is None else done & active
         elapsed = time.time() - self.agent.start_time / 1e9
@@ -103,9 +105,9 @@ class TrainingSteps:
         for value in values.values() if isinstance(values, dict) else [values]:
             if isinstance(value, dict):
                 self._check(what, value)
-            elif value.dtype.kind == "f" and not np.isfinite(value).all():
-                broken = ~np.isfinite(value).reshape(len(value), -1).all(axis=1)
-                self._stop(f"{what} is not finite", np.flatnonzero(broken))
+            elif dtype_kind(value.dtype) == "f" and not self._arrays.xp.isfinite(value).all():
+                finite = self._arrays.xp.isfinite(value).reshape(len(value), -1).all(axis=1)
+                self._stop(f"{what} is not finite", np.flatnonzero((~finite).tolist()))
 
     def _stop_at_task(self, what: str, columns: np.ndarray) -> NoReturn:
         column = int(columns[0])

@@ -89,7 +89,7 @@ def held_out_values(model: PPO, family: type[TaskFuncEnv]) -> tuple[np.ndarray, 
     with torch.inference_mode():
         for _ in range(family.horizon):
             actions, value, _, _ = model.policy(torch.from_numpy(observations), ())
-            observations = env.step(model.policy.clip(actions.numpy()))[0]
+            observations = env.step(model.policy.clip(actions).numpy())[0]
             values.append(value.numpy())
     return np.stack(values), tasks
 
@@ -177,7 +177,7 @@ def random_rollout(model: PPO) -> Rollout:
         terminated,
         truncated,
         successors,
-        extras={"values": rng.normal(size=(3, 2)).astype(np.float32)},
+        extras={"values": torch.from_numpy(rng.normal(size=(3, 2)).astype(np.float32))},
     )
 
 
@@ -194,7 +194,7 @@ class TestAdvantages:
             obs = torch.from_numpy(rollout.next_observations)
             following = model.policy.values(model.policy.features(obs, ())).numpy()
         assert np.abs(following).min() > 1e-3
-        rewards, values = rollout.rewards, rollout.extras["values"]
+        rewards, values = rollout.rewards, rollout.extras["values"].numpy()
         last = rewards[2] + 0.5 * following[2]
         second = rewards[1] + 0.5 * following[1] * np.array([1.0, 0.0])
         errors = rewards[0] + 0.5 * following[0] - values[0] + 0.5 * (second - values[1])

@@ -226,7 +226,7 @@ class TestTraining:
         ({"num_inner_steps": 0}, "num_inner_steps has to be a whole number of at least 1"),
         ({"num_outer_steps": 0}, "num_outer_steps has to be a whole number of at least 1"),
         ({"task_chunk": 0}, "task_chunk has to be a whole number of at least 1"),
-        ({"learning_rate": -1.0}, "learning rate"),
+        ({"learning_rate": -1.0}, "learning_rate"),
         ({"inner_lr": -1.0}, "inner_lr has to be above 0"),
     ],
     ids=str,

@@ -389,7 +389,7 @@ class TestIteration:
             ({"policy_kwargs": {"core": "gur"}}, "did you mean 'gru'"),
             ({"policy_kwargs": {"hidden_size": 0}}, "hidden_size"),
             ({"policy": "CnnPolicy"}, "CnnPolicy"),
-            ({"learning_rate": -1.0}, "learning rate"),
+            ({"learning_rate": -1.0}, "learning_rate"),
         ],
         ids=str,
     )

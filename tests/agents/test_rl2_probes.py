@@ -57,7 +57,7 @@ def held_out_trial(model: RL2, family: type[TaskFuncEnv]) -> tuple[np.ndarray, n
         for _ in range(family.horizon * family.episodes_per_trial):
             obs = torch.from_numpy(observations)
             actions, value, _, memory = model.policy(obs, memory, deterministic=True)
-            observations = env.step(model.policy.clip(actions.numpy()))[0]
+            observations = env.step(model.policy.clip(actions).numpy())[0]
             values.append(value.numpy())
     return np.stack(values), tasks
 

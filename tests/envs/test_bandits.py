@@ -104,13 +104,13 @@ def test_other_sizes_keep_the_promises(family: Any) -> None:
 @pytest.mark.parametrize("name", ["num_arms", "horizon"])
 @pytest.mark.parametrize("count", [0, -1, 2.5])
 def test_bad_counts_are_refused(family: Any, name: str, count: Any) -> None:
-    with pytest.raises(ValueError, match=f"{name} has to be a whole number of at least 1"):
+    with pytest.raises(ValueError, match=f"{name} has to be a whole number"):
         family(**{name: count})
 
 
 @pytest.mark.parametrize("spreads", [{"mean_std": 0.0}, {"reward_std": -1.0}])
 def test_bad_spreads_are_refused(spreads: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="mean_std and reward_std must be > 0"):
+    with pytest.raises(ValueError, match="_std has to be above 0"):
         GaussianBandit(**spreads)
 
 

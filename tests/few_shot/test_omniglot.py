@@ -155,7 +155,7 @@ def test_classes_within_an_alphabet(root: Path) -> None:
 def test_images_are_decoded_once(root: Path, tmp_path: Path) -> None:
     first = omniglot.load_characters(root)
     assert len(first.names) == 28
-    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".npz"]
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".zip"]
     shutil.rmtree(root / "omniglot")
     again = omniglot.load_characters(root)
     assert again.names == first.names

@@ -20,6 +20,8 @@ from meta_rl.definition import TaskFuncEnv
 from meta_rl.tasks import Tasks, UniformTasks, held_out_split
 
 NUM_ENVS = 6
+FIRST = 36
+"""Steps of PEARL and its baselines before their first update."""
 
 
 class Signs(TaskFuncEnv):

@@ -97,14 +97,14 @@ class TestChecks:
         for value in ("no", 0, None):
             with pytest.raises(ValueError, match="flag has to be True or False, got"):
                 arguments.check_flag("flag", value)
-        with pytest.raises(TypeError, match="f has no argument 'x'; lr, seed exist"):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'x'; lr, seed exist"):
             arguments.check_names(["x"], ["lr", "seed"], "f")
 
     def test_seeds(self) -> None:
         assert arguments.check_seed(None) is None
         assert arguments.check_seed(np.int64(3)) == 3
         for seed in (-1, 1.5, np.nan, "1", True):
-            with pytest.raises(ValueError, match="seed has to be a whole number of at least 0"):
+            with pytest.raises(ValueError, match="seed has to be a whole number"):
                 arguments.check_seed(seed)
 
     def test_numbers_of_numpy_become_pythons_own(self) -> None:
@@ -212,7 +212,7 @@ def test_every_flag_is_checked(name: str) -> None:
 )
 @pytest.mark.parametrize("seed", [-1, 0.5, np.nan, "0"])
 def test_every_seed_is_checked(make: Any, seed: Any) -> None:
-    with pytest.raises(ValueError, match="seed has to be a whole number of at least 0"):
+    with pytest.raises(ValueError, match="seed has to be a whole number"):
         make(seed)
 
 

@@ -314,9 +314,15 @@ def test_answers_and_words_of_stories_are_checked() -> None:
         (lambda: ClassTasks(None, 2, 1), "pool has to be a ClassPool, got None"),
         (lambda: FrozenTasks(None, None, "x"), "tasks has to be FewShotTasks, got None"),
         (lambda: Siamese(Net(None)).verify(None, 1, None), "tasks has to be"),
-        (lambda: MAML(Net(WAYS), learn_rate=0.1), "MAML has no argument 'learn_rate'; did you"),
+        (
+            lambda: MAML(Net(WAYS), learn_rate=0.1),
+            "unexpected keyword argument 'learn_rate'; did you",
+        ),
         (lambda: MatchingNet(Net(None), metrics="cosine"), "did you mean metric"),
-        (lambda: text_encoder(9, hiden=3), "text_encoder has no argument 'hiden'.* hidden"),
+        (
+            lambda: text_encoder(9, hiden=3),
+            "unexpected keyword argument 'hiden'.* hidden",
+        ),
         (lambda: ClassPool(None, [1]), "examples have to be a tensor"),
         (
             lambda: ClassTasks(pool(), 2, 1, 1).sample_tasks(1, 0),

@@ -15,7 +15,7 @@ from meta_rl.cli import main
 from meta_rl.compute.finite_state import broken_part
 from meta_rl.few_shot import FewShotLearner
 
-from .every_agent import AGENTS, Signs, learned, make_agent
+from .every_agent import AGENTS, FIRST, Signs, learned, make_agent
 from .every_learner import CASES
 from .every_learner import learned as learned_by_learner
 
@@ -34,7 +34,7 @@ class TestInputs:
         self, name: str, what: str, value: float, tmp_path: Path
     ) -> None:
         """The error names iteration and task, and nothing is learned from it."""
-        agent = make_agent(name).learn(1)
+        agent = make_agent(name).learn(FIRST)
         agent.save(tmp_path / "agent")
         before = learned(agent)
         agent.task_env.unwrapped.definition.broken = (what, value)
@@ -56,7 +56,7 @@ class TestUpdates:
         """What breaks in an update is seen after it, and never saved."""
         if part == "optimiser" and name == "maml_trpo":
             pytest.skip("it has no optimiser")
-        agent = make_agent(name).learn(1)
+        agent = make_agent(name).learn(FIRST)
         path = tmp_path / "agent.zip"
         agent.save(path)
         content, train = path.read_bytes(), type(agent).train
@@ -111,7 +111,7 @@ class TestUpdates:
 
     def test_a_loss_in_training_names_its_iteration(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """PEARL's loss is a task's: the task is named, and the iteration is the one it is in."""
-        agent = make_agent("pearl").learn(1)
+        agent = make_agent("pearl").learn(FIRST)
         monkeypatch.setattr(
             agent, "_critic_loss", lambda *args: [part * math.nan for part in critic_loss(*args)]
         )

@@ -231,12 +231,20 @@ def test_pictures_of_8_and_16_bits_in_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"sise": 28}, TypeError, "from_folder has no argument 'sise'; did you mean size"),
+        (
+            {"sise": 28},
+            TypeError,
+            "unexpected keyword argument 'sise'; did you mean size",
+        ),
         ({"channels": 2}, ValueError, "channels is 1"),
         ({"size": 0}, ValueError, "size has to be"),
         ({"background": "colourless"}, ValueError, "background is"),
         ({"rotations": "no"}, ValueError, "rotations has to be True or False, got 'no'"),
-        ({"train": {"way": 3}}, TypeError, "train has no argument 'way'; did you mean ways"),
+        (
+            {"train": {"way": 3}},
+            TypeError,
+            "unexpected keyword argument 'way'; did you mean ways",
+        ),
         ({"seed": -1}, ValueError, "seed has to be a whole number of at least 0, got -1"),
     ],
 )
@@ -342,7 +350,7 @@ def test_other_data_sets_are_refused(dataset: Any, error: type[Exception], messa
 
 
 def test_names_of_settings_that_do_not_exist_list_the_near_ones() -> None:
-    with pytest.raises(TypeError, match="no argument 'query'; did you mean queries"):
+    with pytest.raises(TypeError, match="argument 'query'; did you mean queries"):
         FewShotTasks.from_dataset(TensorDataset(X, Y), 2, 1, query=3)
 
 

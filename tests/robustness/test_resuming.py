@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from meta_rl.cli import main
 from meta_rl.cli.interruption import Interruption
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.trainable import trainable
+from meta_rl.cli.training import Checkpoints
 
 SHORT = ["--quiet", "--device", "cpu", "--eval-tasks", "3", "--checkpoint-interval", "1000"]
 RUNS: dict[str, list[str]] = {
@@ -269,3 +271,32 @@ class TestLock:
         folder.config_file.write_text(json.dumps({**config, "total_timesteps": 1}))
         assert main(command(name, 1, out, "--resume")) == 0
         assert not (out / "run.lock").exists()
+
+
+class KilledError(Exception):
+    """In place of a signal that nothing can catch."""
+
+
+@pytest.mark.parametrize("stop", [80, 86, 200])
+def test_a_few_shot_log_is_undisturbed(
+    stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two lines or just before one, with a validation since the last one."""
+    outs = [tmp_path / "whole", tmp_path / "killed"]
+    assert main(command("maml", 210, outs[0])) == 0
+
+    def save_and_die(self: Checkpoints, learner: Any) -> None:
+        if learner.num_iterations == stop:
+            learner.save(self.path)
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "__call__", save_and_die)
+        with pytest.raises(KilledError):
+            main(command("maml", 210, outs[1]))
+    assert main(command("maml", 210, outs[1], "--resume")) == 0
+    whole, killed = (RunFolder(out).learning_curve() for out in outs)
+    assert whole["time/iterations"] == list(range(10, 211, 10))
+    assert np.isfinite(whole["validation/loss"]).sum() == 10
+    for key in whole.keys() - {"time/iterations_per_second"}:
+        assert str(whole[key]) == str(killed[key]), key

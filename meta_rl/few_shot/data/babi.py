@@ -6,7 +6,6 @@ Weston et al., "Towards AI-complete question answering", 2015 (arXiv:1502.05698)
 from __future__ import annotations
 
 import re
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from gymnasium import spaces
 
 from meta_rl.arguments import check_count, check_number, check_seed, plain
-from meta_rl.few_shot.data.sources import data_roots
+from meta_rl.few_shot.data.sources import data_roots, tar_files
 from meta_rl.few_shot.data.texts import words
 from meta_rl.few_shot.tasks import FewShotSplit, FewShotTasks, FrozenTasks
 
@@ -112,15 +111,8 @@ def read_questions(path: Path, version: str, task: int) -> dict[str, list[Questi
     """
     pattern = re.compile(rf"(?:.*/)?{re.escape(version)}/qa{task}_[^/]*_(train|test)\.txt")
     parts: dict[str, list[Question]] = {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                found = pattern.fullmatch(member.name)
-                file = archive.extractfile(member) if found else None
-                if found and file:
-                    parts[found[1]] = parse(file.read().decode("utf-8"), member.name)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no readable tar.gz file: {error}") from error
+    for found, content in tar_files(path, pattern):
+        parts[found[1]] = parse(content.decode("utf-8"), found[0])
     missing = [part for part in ("train", "test") if part not in parts]
     if missing:
         raise ValueError(

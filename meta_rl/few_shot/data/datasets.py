@@ -58,6 +58,8 @@ def find_dataset(name: str) -> str:
     if dataset not in DATASETS:
         hint = did_you_mean(dataset, DATASETS)
         raise ValueError(f"unknown few-shot tasks {name!r}: {hint}, as in Omniglot-5w1s")
+    if re.match(r"\w+-\d", name) and not numbers_in(name):
+        raise ValueError(f"unknown few-shot tasks {name!r}: a name is as Omniglot-5w1s")
     return dataset
 
 

@@ -6,9 +6,10 @@ Lake et al., "Human-level concept learning through probabilistic program inducti
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import os
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from meta_rl.arguments import check_count, check_flag
 from meta_rl.few_shot.data.sources import Source, cache_folder, contents_digest, obtain, open_zip
 from meta_rl.few_shot.tasks import ClassPool, FewShotSplit, FewShotTasks, FrozenTasks, class_split
+from meta_rl.files.sealed import WRONG_CONTENT, Saved, read_file, write_file
 
 LAKE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 SPLIT = (
@@ -70,6 +72,8 @@ VINYALS = {
 }
 FULL_SIZE = 105
 IMAGES_OF_A_CLASS = 20
+CACHE = "decoded Omniglot"
+"""Owner of the files of decoded images."""
 NUM_LAKE_VALIDATION = 5
 
 
@@ -240,33 +244,39 @@ def load_characters(
     """
     size = check_count("size", size)
     key = "".join(CONTENTS[part][:8] for part in IMAGES)
-    cached = cache_folder() / f"omniglot-{size}-{key}.npz"
+    cached = cache_folder() / f"omniglot-{size}-{key}.zip"
     try:
-        with np.load(cached, allow_pickle=False) as file:
-            return Characters(file["names"].tolist(), torch.from_numpy(file["images"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError):
+        return _read_cache(cached)
+    except (OSError, ValueError, zlib.error, *WRONG_CONTENT):
         pass  # the cache is missing or damaged: decode again
     decoded = [item for part in IMAGES for item in _decode(part, root, size, download)]
     decoded.sort(key=lambda item: item[0])
     names = [name for name, _ in decoded]
     images = np.stack([image for _, image in decoded])[:, :, None]
-    _cache(cached, np.array(names), images)
-    return Characters(names, torch.from_numpy(images))
+    characters = Characters(names, torch.from_numpy(images))
+    _write_cache(cached, characters)
+    return characters
 
 
-def _cache(path: Path, names: np.ndarray, images: np.ndarray) -> None:
+def _read_cache(path: Path) -> Characters:
+    content = read_file(path, CACHE).content
+    shape = content["shape"]
+    size = math.prod(shape)
+    packed = content["packed"].numpy().tobytes()
+    images = bytearray(zlib.decompressobj().decompress(packed, size))
+    return Characters(content["names"], torch.frombuffer(images, dtype=torch.uint8).view(shape))
+
+
+def _write_cache(path: Path, characters: Characters) -> None:
     """Writes the cache atomically, and ignores a cache folder that cannot be written."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, names=names, images=images)
-        unfinished.replace(path)
-    except OSError:
-        return
-    finally:
-        if unfinished.parent.is_dir():
-            unfinished.unlink(missing_ok=True)
+    packed = zlib.compress(characters.images.numpy().tobytes())
+    content = {
+        "names": characters.names,
+        "shape": list(characters.images.shape),
+        "packed": torch.frombuffer(bytearray(packed), dtype=torch.uint8),
+    }
+    with contextlib.suppress(OSError):
+        write_file(path, Saved(CACHE, content))
 
 
 def _decode(
@@ -322,7 +332,7 @@ def lake_runs(root: str | Path | None = None, size: int = 28, download: bool = T
         ValueError: The zip file is broken.
     """
     size = check_count("size", size)
-    path = obtain(RUNS, root, download)
+    path = obtain(RUNS, root, download, True)
     with open_zip(path) as archive:
         labels = [name for name in archive.namelist() if name.endswith("class_labels.txt")]
         if not labels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from meta_rl.tasks import check_count
+from meta_rl.arguments import check_count
 
 
 class BatchNorm(nn.Module):

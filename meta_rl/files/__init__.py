@@ -1,0 +1,1 @@
+"""Files of agents and learners: what they hold, and how they are written and read."""
