@@ -23,7 +23,7 @@ from meta_rl.algorithms import (
 from meta_rl.cli import main
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import settings_for
-from meta_rl.cli.trainable import _with_members, algorithms_with, trainable
+from meta_rl.cli.trainable import algorithms_with, trainable, with_members
 
 MODULE = '''
 from meta_rl.agents.rl2 import RL2
@@ -75,6 +75,7 @@ class OneArm:
             [callback(self) for callback in callbacks]
             self.logger.record("time/pulls", self.steps_done)
             self.logger.dump(self.steps_done)
+    def check_length(self, num_steps): return ""
     def evaluation_size(self, tasks, *, brief=False): return 3 if brief else 5
     def validation_scores(self, result): return {"trial_return": float(result.total.mean())}
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
@@ -147,7 +148,7 @@ def test_own_members_take_precedence_over_those_of_the_command_line() -> None:
         def evaluation_size(self, tasks: Any, *, brief: bool = False) -> Any:
             return brief or super().evaluation_size(tasks)  # type: ignore[misc]
 
-    found: Any = _with_members(Own)
+    found: Any = with_members(Own)
     assert found.validation_points == 3
     assert found.default_length == trainable("rl2").default_length == 1_000_000
     assert not hasattr(Own, "default_length")

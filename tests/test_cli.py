@@ -294,7 +294,7 @@ class TestEvaluate:
             (["--num-tasks", "0"], "num_tasks"),
             (["--device", "gpu"], "--device gpu: auto, cpu or cuda"),
             (["--num-episodes", "-1"], "num_episodes"),
-            (["--threads", "-2"], "--threads must be at least 1, got -2"),
+            (["--threads", "-2"], "--threads must be from 1 to 64, got -2"),
         ],
         ids=str,
     )
@@ -444,7 +444,7 @@ class TestBadInput:
                 [*TRAIN, "--total-timesteps", "0", "--device", "gpu"],
                 "--device gpu: auto, cpu or cuda",
             ),
-            ([*TRAIN, "--threads", "0"], "--threads must be at least 1, got 0"),
+            ([*TRAIN, "--threads", "0"], "--threads must be from 1 to 64, got 0"),
             ([*TRAIN, "--cuda-graph"], "--cuda-graph is not for rl2: pearl has it"),
             ([*TRAIN, "--compile"], "--compile is not for rl2: maml and reptile have it"),
             (

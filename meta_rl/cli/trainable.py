@@ -23,7 +23,7 @@ def trainable(name: str) -> type[TrainableAlgorithm]:
             :class:`meta_rl.MetaAlgorithm` nor :class:`meta_rl.few_shot.FewShotLearner`.
         ImportError: The module or class does not exist.
     """
-    found = _with_members(find_algorithm(name))
+    found = with_members(find_algorithm(name))
     missing = sorted(part for part in _required_members() if not hasattr(found, part))
     if missing:
         raise ValueError(
@@ -35,9 +35,14 @@ def trainable(name: str) -> type[TrainableAlgorithm]:
 
 
 @functools.cache
-def _with_members(found: Any) -> Any:
+def with_members(found: Any) -> Any:
+    """Adds the members that the command line calls to an agent's or a few-shot learner's class.
+
+    Args:
+        found: Class of an algorithm; one of another kind is returned as it is.
+    """
     for base, members in ((MetaAlgorithm, AgentCommands), (FewShotLearner, LearnerCommands)):
-        if issubclass(found, base):
+        if issubclass(found, base) and not issubclass(found, members):
             same = {
                 name: getattr(found, name) for name in ("__module__", "__qualname__", "__doc__")
             }

@@ -31,9 +31,10 @@ from meta_rl.cli.settings import (
     find_settings,
     with_schedules,
 )
-from meta_rl.cli.trainable import algorithms_with, trainable
+from meta_rl.cli.trainable import algorithms_with, trainable, with_members
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.evaluation.result import EvaluationResult
+from meta_rl.few_shot.learner import FewShotLearner
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Evaluate, Train
@@ -153,7 +154,7 @@ def run_config(command: Train, algorithm: type[TrainableAlgorithm] | None = None
     Raises:
         ValueError: Unknown tasks or settings.
     """
-    algorithm = algorithm or trainable(command.algo)
+    algorithm = trainable(command.algo) if algorithm is None else with_members(algorithm)
     tasks, env_id, shipped = find_settings(command.algo, command.tasks, algorithm.find_tasks)
     env_kwargs = {**algorithm.arguments_in(tasks), **shipped.pop("env", {})}
     policy_kwargs = dict(shipped.pop("policy", {}))
@@ -376,22 +377,25 @@ class Validation(BetweenIterations):
 
     def __call__(self, learner: Any) -> None:
         """Validate the learner if a point lies in its last iteration."""
-        self._validate(learner, learner.steps_done - 1)
+        few_shot = isinstance(learner, FewShotLearner)
+        done = learner.num_iterations if few_shot else learner.steps_done
+        self._validate(learner, done - 1, done)
 
     def _on_rollout_start(self) -> None:
         self._began = self.model.num_timesteps
 
     def _on_rollout_end(self) -> None:
-        self._validate(self.model, self._began)
+        self._validate(self.model, self._began, self.model.num_timesteps)
 
-    def _validate(self, learner: Any, began: int) -> None:
-        if learner.steps_done // self.every == began // self.every:
+    def _validate(self, learner: Any, began: int, done: int) -> None:
+        if done // self.every == began // self.every:
             return
+        members = with_members(type(learner))  # a learner of one's own code lacks them
         num_tasks = self.num_tasks
         if num_tasks is None:
-            num_tasks = learner.evaluation_size(self.tasks, brief=True)
+            num_tasks = members.evaluation_size(learner, self.tasks, brief=True)
         result = evaluate_adaptation(
             learner, self.tasks.source, num_tasks, split="validation", **self.tasks.arguments
         )
-        for name, score in learner.validation_scores(result).items():
+        for name, score in members.validation_scores(learner, result).items():
             learner.logger.record(f"validation/{name}", score)

@@ -389,13 +389,13 @@ def test_other_arguments_keep_the_promises(name: str, kwargs: dict[str, Any]) ->
         (PointNavigation, {"goal_tolerance": np.nan}, "goal_tolerance has to be a finite"),
         (SparsePointNavigation, {"goal_radius": -1.0}, "goal_radius has to be above 0"),
         (SparsePointNavigation, {"reward": "some"}, "reward has to be 'sparse' or 'dense'"),
-        (WindNavigation, {"goal_radius": np.inf}, "goal_radius has to be a finite number above 0"),
+        (WindNavigation, {"goal_radius": np.inf}, "goal_radius has to be a finite number"),
         (GridNavigation, {"size": 2}, "size has to be a whole number of at least 3"),
         (DarkRoom, {"size": 1}, "size has to be a whole number of at least 2"),
-        (DarkKeyToDoor, {"size": 2.5}, "size has to be a whole number of at least 2"),
+        (DarkKeyToDoor, {"size": 2.5}, "size has to be a whole number, got 2.5"),
         (TMaze, {"corridor_length": 0}, "corridor_length has to be a whole number of at least 1"),
         (TMaze, {"oracle_length": -1}, "oracle_length has to be a whole number of at least 0"),
-        (TMaze, {"penalty": 0.1}, "penalty must not be positive, got 0.1"),
+        (TMaze, {"penalty": 0.1}, "penalty has to be at most 0, got 0.1"),
     ],
 )
 def test_bad_arguments_are_refused(family: Any, kwargs: dict[str, Any], message: str) -> None:

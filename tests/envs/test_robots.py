@@ -446,7 +446,7 @@ HALF_CHEETAH_TEST_GOALS = [
         ("HalfCheetahVel", {"frame_skip": 0}, "frame_skip has to be a whole number"),
         ("HalfCheetahVel", {"nthread": 0}, "nthread has to be a whole number"),
         ("HalfCheetahVel", {"horizon": 0}, "horizon has to be a whole number"),
-        ("HalfCheetahVel", {"num_train_tasks": 0}, "num_tasks has to be"),
+        ("HalfCheetahVel", {"num_train_tasks": 0}, "num_train_tasks has to be"),
         ("HalfCheetahVel", {"ctrl_cost_weight": -1.0}, "ctrl_cost_weight has to be"),
         ("AntVel", {"healthy_z_range": (1.0, 0.2)}, "healthy_z_range has to be"),
         ("AntGoal", {"goal_radius": -1.0}, "goal_radius has to be"),

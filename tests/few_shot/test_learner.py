@@ -79,7 +79,9 @@ def test_signatures_have_the_arguments_of_the_base_classes() -> None:
     assert "meta_lr" not in inspect.signature(FromScratch).parameters
     learner = MAML(mlp(3), 0.2, chunk_size=2, meta_lr=0.1, seed=1, device="cpu")
     assert learner.settings == {"lr": 0.2, "chunk_size": 2, "meta_lr": 0.1, "seed": 1}
-    with pytest.raises(TypeError, match="ProtoNet has no argument 'meta_rl'; did you mean meta_lr"):
+    with pytest.raises(
+        TypeError, match="unexpected keyword argument 'meta_rl'; did you mean meta_lr"
+    ):
         ProtoNet(mlp(None), meta_rl=0.1)
 
 
