@@ -390,7 +390,8 @@ class Validation(BetweenIterations):
     def _validate(self, learner: Any, began: int, done: int) -> None:
         if done // self.every == began // self.every:
             return
-        members = with_members(type(learner))  # a learner of one's own code lacks them
+        kind: Any = type(learner)
+        members = with_members(kind)  # a learner that a user has made lacks them
         num_tasks = self.num_tasks
         if num_tasks is None:
             num_tasks = members.evaluation_size(learner, self.tasks, brief=True)

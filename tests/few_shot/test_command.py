@@ -22,7 +22,8 @@ from meta_rl.cli import Train, main, run_config
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import settings_for
 from meta_rl.cli.trainable import trainable
-from meta_rl.few_shot import MAML, FewShotLearner
+from meta_rl.cli.training import Validation, open_tasks
+from meta_rl.few_shot import MAML, FewShotLearner, sinusoid_mlp
 from meta_rl.few_shot.data.datasets import DATASETS, find_dataset, numbers_in
 from meta_rl.few_shot.networks.feed_forward import RECIPES
 
@@ -249,3 +250,18 @@ def test_the_snippet_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         "MAML, 1 training x 2 test tasks of Omniglot-5w1s: mean accuracy" in capsys.readouterr().out
     )
+
+
+def test_a_learner_that_the_user_made_is_validated() -> None:
+    """It lacks the members of the command line."""
+    config = run_config(Train("maml", "Sinusoid-5s", total_timesteps=4, device="cpu"))
+    learner = MAML(sinusoid_mlp(), 0.01, seed=0, device="cpu")
+    logged: list[set[str]] = []
+
+    def look(one: MAML) -> None:
+        logged.append(set(one.logger.name_to_value))
+        one.logger.name_to_value.clear()
+
+    watch = Validation(config, num_tasks=2, num_points=2)
+    learner.learn(open_tasks(config).source, 4, callback=[watch, look], log_interval=None)
+    assert logged == [set(), {"validation/loss"}] * 2
