@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from meta_rl.arguments import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ DATASETS: dict[str, DataSet] = {
 }
 """Data sets by name."""
 
+FROM_DATASET = "meta_rl.few_shot.data.own_data:split_dataset"
+"""The maker of the tasks from a labelled data set of the user's own, ``"module:maker"``."""
+
 
 def find_dataset(name: str) -> str:
     """Returns the data set in a name such as ``Omniglot-5w1s``.
@@ -52,8 +56,7 @@ def find_dataset(name: str) -> str:
     """
     dataset = name.partition("-")[0]
     if dataset not in DATASETS:
-        near = difflib.get_close_matches(dataset, DATASETS, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"{', '.join(DATASETS)} exist"
+        hint = did_you_mean(dataset, DATASETS)
         raise ValueError(f"unknown few-shot tasks {name!r}: {hint}, as in Omniglot-5w1s")
     if re.match(r"\w+-\d", name) and not numbers_in(name):
         raise ValueError(f"unknown few-shot tasks {name!r}: a name is as Omniglot-5w1s")
@@ -62,7 +65,7 @@ def find_dataset(name: str) -> str:
 
 def dataset_maker(name: str) -> Callable[..., Any]:
     """Imports the callable that makes the tasks of a data set."""
-    return _import_attribute(DATASETS[name].home)
+    return import_attribute(DATASETS[name].home)
 
 
 def numbers_in(name: str) -> dict[str, int]:
@@ -93,9 +96,10 @@ def open_dataset(name: str, arguments: dict[str, Any], split: str) -> Any:
         what = DATASETS[owners[0]].lists[split][0]
         raise ValueError(f"--split {split}: {what} are of {' and '.join(owners)}")
     size = dataset_maker(name)(**arguments).test.pool.example_shape[-1]
-    return _import_attribute(DATASETS[name].lists[split][1])(arguments.get("root"), size=size)
+    return import_attribute(DATASETS[name].lists[split][1])(arguments.get("root"), size=size)
 
 
-def _import_attribute(home: str) -> Callable[..., Any]:
+def import_attribute(home: str) -> Callable[..., Any]:
+    """Imports what ``"module:name"`` names."""
     module, _, attribute = home.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from meta_rl.arguments import (
     check_names,
     check_number,
     check_seed,
-    keyword_names,
 )
 from meta_rl.few_shot.data.arrays import as_tensor, find_not_finite
 from meta_rl.few_shot.data.images import (
@@ -348,7 +346,3 @@ def _split_labels(
             raise ValueError(f"{len(labels)} classes are too few: none is left for {part}")
         parts[part] = [labels[index] for index in sorted(piece)]
     return parts
-
-
-DATASET_SETTINGS = keyword_names(inspect.signature(split_dataset).parameters)
-"""Names of the keyword arguments of :func:`split_dataset`."""
