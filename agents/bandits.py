@@ -17,18 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from meta_rl.arguments import check_count
+from meta_rl.arguments import check_choice, check_count, check_number
 from meta_rl.rollout import Rollout
 
-from .bandit_beliefs import (
-    ArmBelief,
-    BanditState,
-    BetaBelief,
-    NormalBelief,
-    initial_state,
-    updated,
-)
+from .bandit_beliefs import ArmBelief, BanditState, BetaBelief, NormalBelief, initial_state, updated
 from .gittins import MAX_HORIZON, bayes_optimal_plan, can_be_planned, finite_horizon_gittins
+from .oracle import Oracle
 
 TUNED = {
     # (pulls, arms): (epsilon, c)
@@ -48,7 +42,7 @@ Up to 100 pulls random exploration does not pay: the best ε-greedy learner is t
 """
 
 
-class _BanditLearner(ABC):
+class BanditLearner(ABC):
     """Base class of learners that count each arm's rewards and pull the arm of highest score.
 
     Args:
@@ -126,30 +120,20 @@ class _BanditLearner(ABC):
         return actions
 
 
-class EpsilonGreedy(_BanditLearner):
+class EpsilonGreedy(BanditLearner):
     """Learner that pulls the arm of highest expected reward; with probability ε, any arm.
 
     The RL² paper tunes ε over {0, 0.1, ..., 1} for each setting.
 
     Args:
         num_arms: Number of arms, A.
-        rng: Generator that draws exploration and breaks ties.
         epsilon: Probability of a uniformly random arm, in [0, 1].
-        belief: Belief about the arms (default: uniform, for Bernoulli arms).
+        **learner: Further arguments of :class:`BanditLearner`: ``rng`` and ``belief``.
     """
 
-    def __init__(
-        self,
-        num_arms: int,
-        *,
-        rng: np.random.Generator,
-        epsilon: float = 0.1,
-        belief: ArmBelief | None = None,
-    ) -> None:
-        super().__init__(num_arms, rng=rng, belief=belief)
-        if not 0.0 <= epsilon <= 1.0:
-            raise ValueError(f"epsilon must lie in [0, 1], got {epsilon}")
-        self.epsilon = float(epsilon)
+    def __init__(self, num_arms: int, *, epsilon: float = 0.1, **learner: Any) -> None:
+        super().__init__(num_arms, **learner)
+        self.epsilon = check_number("epsilon", epsilon, least=0.0, most=1.0)
 
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
         """Returns posterior means, ``[N, A]``."""
@@ -167,14 +151,11 @@ class Greedy(EpsilonGreedy):
 
     Args:
         num_arms: Number of arms, A.
-        rng: Generator that breaks ties.
-        belief: Belief about the arms (default: uniform, for Bernoulli arms).
+        **learner: Further arguments of :class:`BanditLearner`: ``rng`` and ``belief``.
     """
 
-    def __init__(
-        self, num_arms: int, *, rng: np.random.Generator, belief: ArmBelief | None = None
-    ) -> None:
-        super().__init__(num_arms, rng=rng, epsilon=0.0, belief=belief)
+    def __init__(self, num_arms: int, **learner: Any) -> None:
+        super().__init__(num_arms, epsilon=0.0, **learner)
 
 
 class RandomArms(EpsilonGreedy):
@@ -182,14 +163,11 @@ class RandomArms(EpsilonGreedy):
 
     Args:
         num_arms: Number of arms, A.
-        rng: Generator that draws the arms.
-        belief: Belief that only checks which rewards are possible.
+        **learner: Further arguments of :class:`BanditLearner`: ``rng`` and ``belief``.
     """
 
-    def __init__(
-        self, num_arms: int, *, rng: np.random.Generator, belief: ArmBelief | None = None
-    ) -> None:
-        super().__init__(num_arms, rng=rng, epsilon=1.0, belief=belief)
+    def __init__(self, num_arms: int, **learner: Any) -> None:
+        super().__init__(num_arms, epsilon=1.0, **learner)
 
     def predict(
         self,
@@ -202,7 +180,7 @@ class RandomArms(EpsilonGreedy):
         return super().predict(observation, state, episode_start)
 
 
-class UCB1(_BanditLearner):
+class UCB1(BanditLearner):
     """Optimistic learner: its score is the mean plus ``c * scale * sqrt(2 ln t / observations)``.
 
     The number t counts the pulls of the trial, observations the pulls of the arm with the prior's
@@ -212,23 +190,13 @@ class UCB1(_BanditLearner):
 
     Args:
         num_arms: Number of arms, A.
-        rng: Generator that breaks ties.
         c: Factor of the bonus, from 0 on.
-        belief: Belief about the arms (default: uniform, for Bernoulli arms).
+        **learner: Further arguments of :class:`BanditLearner`: ``rng`` and ``belief``.
     """
 
-    def __init__(
-        self,
-        num_arms: int,
-        *,
-        rng: np.random.Generator,
-        c: float = 0.2,
-        belief: ArmBelief | None = None,
-    ) -> None:
-        super().__init__(num_arms, rng=rng, belief=belief)
-        if not c >= 0.0:
-            raise ValueError(f"c must not be negative, got {c}")
-        self.c = float(c)
+    def __init__(self, num_arms: int, *, c: float = 0.2, **learner: Any) -> None:
+        super().__init__(num_arms, **learner)
+        self.c = check_number("c", c, least=0.0)
 
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
         """Returns upper confidence bounds, ``[N, A]``."""
@@ -237,7 +205,7 @@ class UCB1(_BanditLearner):
         return self.belief.mean(state) + self.c * self.belief.reward_scale * width
 
 
-class OptimisticThompson(_BanditLearner):
+class OptimisticThompson(BanditLearner):
     """Learner that uses the most likely of several posterior draws of the mean rewards.
 
     It draws all arms ``num_samples`` times and keeps the joint draw of highest posterior density.
@@ -248,20 +216,12 @@ class OptimisticThompson(_BanditLearner):
 
     Args:
         num_arms: Number of arms, A.
-        rng: Generator that draws mean rewards.
         num_samples: Number of draws of each arm, at least 1.
-        belief: Belief about the arms (default: uniform, for Bernoulli arms).
+        **learner: Further arguments of :class:`BanditLearner`: ``rng`` and ``belief``.
     """
 
-    def __init__(
-        self,
-        num_arms: int,
-        *,
-        rng: np.random.Generator,
-        num_samples: int = 20,
-        belief: ArmBelief | None = None,
-    ) -> None:
-        super().__init__(num_arms, rng=rng, belief=belief)
+    def __init__(self, num_arms: int, *, num_samples: int = 20, **learner: Any) -> None:
+        super().__init__(num_arms, **learner)
         self.num_samples = check_count("num_samples", num_samples)
 
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
@@ -280,17 +240,14 @@ class ThompsonSampling(OptimisticThompson):
 
     Args:
         num_arms: Number of arms, A.
-        rng: Generator that draws mean rewards.
-        belief: Belief about the arms (default: uniform, for Bernoulli arms).
+        **learner: Further arguments of :class:`BanditLearner`: ``rng`` and ``belief``.
     """
 
-    def __init__(
-        self, num_arms: int, *, rng: np.random.Generator, belief: ArmBelief | None = None
-    ) -> None:
-        super().__init__(num_arms, rng=rng, num_samples=1, belief=belief)
+    def __init__(self, num_arms: int, **learner: Any) -> None:
+        super().__init__(num_arms, num_samples=1, **learner)
 
 
-class _BernoulliPlanner(_BanditLearner):
+class _BernoulliPlanner(BanditLearner):
     """Base class of learners that plan for Bernoulli arms, from a uniform belief."""
 
     def __init__(self, num_arms: int, horizon: int, *, rng: np.random.Generator) -> None:
@@ -315,8 +272,7 @@ class GittinsIndex(_BernoulliPlanner):
 
     def __init__(self, num_arms: int, horizon: int, *, rng: np.random.Generator) -> None:
         super().__init__(num_arms, horizon, rng=rng)
-        if horizon > MAX_HORIZON:
-            raise ValueError(f"horizon must be at most {MAX_HORIZON}, got {horizon}")
+        check_count("horizon", horizon, most=MAX_HORIZON)
 
     def scores(self, state: BanditState, deterministic: bool = False) -> np.ndarray:
         """Returns Gittins indices, ``[N, A]``."""
@@ -372,7 +328,7 @@ class BestArmState(NamedTuple):
     arms: np.ndarray
 
 
-class BestArm:
+class BestArm(Oracle):
     """Oracle that always pulls the best arm: the upper bound.
 
     Args:
@@ -396,30 +352,12 @@ class BestArm:
             raise ValueError(f"tasks must have shape [N, {self.num_arms}], got {list(means.shape)}")
         return BestArmState(means.argmax(axis=1))
 
-    def adapt(self, rollout: Rollout, state: BestArmState | None = None) -> BestArmState:
-        """Returns the state as it is: there is nothing left to learn.
-
-        Raises:
-            ValueError: There is no state, so that the oracle does not know the tasks.
-        """
-        return _require_state(state)
-
-    def predict(
-        self,
-        observation: Any,
-        state: BestArmState | None = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, BestArmState]:
-        """Returns the best arms ``[N]``.
-
-        Raises:
-            ValueError: There is no state, or the observation does not fit.
-        """
-        state, num_tasks = _require_state(state), _num_tasks(observation)
+    def act(self, observation: Any, state: BestArmState, deterministic: bool) -> np.ndarray:
+        """Returns the best arms ``[N]``."""
+        num_tasks = _num_tasks(observation)
         if len(state.arms) != num_tasks:
             raise ValueError(f"state holds {len(state.arms)} tasks, but observation {num_tasks}")
-        return state.arms, state
+        return state.arms
 
 
 def bandit_learners(
@@ -442,11 +380,10 @@ def bandit_learners(
         ValueError: The family is unknown.
     """
     families: dict[str, ArmBelief] = {"bernoulli": BetaBelief(), "gaussian": NormalBelief()}
-    if family not in families:
-        raise ValueError(f"family must be one of {sorted(families)}, got {family!r}")
+    belief = families[check_choice("family", family, families)]
     num_arms, horizon = check_count("num_arms", num_arms), check_count("horizon", horizon)
-    belief = families[family]
-    epsilon, c = TUNED[min(TUNED, key=lambda sizes: _log_distance(sizes, (horizon, num_arms)))]
+    wanted = np.array([horizon, num_arms])
+    epsilon, c = TUNED[min(TUNED, key=lambda sizes: np.abs(np.log(sizes / wanted)).sum())]
     rngs = iter(rng.spawn(8))
     learners: dict[str, Any] = {
         "random": RandomArms(num_arms, rng=next(rngs), belief=belief),
@@ -464,17 +401,7 @@ def bandit_learners(
     return learners
 
 
-def _log_distance(sizes: tuple[int, int], wanted: tuple[int, int]) -> float:
-    return float(np.abs(np.log(np.array(sizes) / np.array(wanted))).sum())
-
-
 def _num_tasks(observation: Any) -> int:
     if np.ndim(observation) != 1:
         raise ValueError(f"observation must have shape [N], got {list(np.shape(observation))}")
     return len(observation)
-
-
-def _require_state(state: BestArmState | None) -> BestArmState:
-    if state is None:
-        raise ValueError("an oracle is told the tasks: pass the state of adapt_to_tasks(tasks)")
-    return state

@@ -95,9 +95,7 @@ def finite_horizon_gittins(horizon: int) -> GittinsTable:
     Raises:
         ValueError: The horizon is out of range.
     """
-    horizon = check_count("horizon", horizon)
-    if horizon > MAX_HORIZON:
-        raise ValueError(f"horizon must be at most {MAX_HORIZON}, got {horizon}")
+    horizon = check_count("horizon", horizon, most=MAX_HORIZON)
     grid = _retirement_rewards(horizon)
     counts = np.arange(horizon + 1)
     # V by successes, failures and lambda; each m overwrites the values of m - 1 that it has read.
@@ -122,20 +120,14 @@ def finite_horizon_gittins(horizon: int) -> GittinsTable:
 
 
 def _retirement_rewards(horizon: int) -> np.ndarray:
-    """Returns the grid of lambdas, as fine as time and memory allow, and finest near 1.
-
-    With many arms, the arms that compete for the pulls all pay nearly 1.
-    """
+    """Returns the grid of lambdas, finest near 1, as the best of many arms pay nearly 1."""
     num = int(np.clip(2.1e9 / horizon**3, 192, 2048))
     grid: np.ndarray = np.sin(0.5 * np.pi * np.linspace(0.0, 1.0, num)).astype(np.float32)
     return grid
 
 
 def _roots(continuing: np.ndarray, grid: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """Returns where each falling row of ``[F, L]`` crosses 0, and updates ``above`` in place.
-
-    Indices grow with the remaining pulls, so that each search starts where the last one ended.
-    """
+    """Returns where each falling row ``[F, L]`` crosses 0; searches from ``above`` on, in place."""
     rows = np.arange(len(continuing))
     while (short := continuing[rows, above] > 0.0).any():
         above += short

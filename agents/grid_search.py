@@ -57,19 +57,12 @@ class SearchPlan(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """States of the search at one step.
+    """States of the search at one step, int64 ``[C]`` each."""
 
-    Attributes:
-        cell: Number of the agent's cell, int64 ``[C]``.
-        searched: Set of goals that the agent has visited, as bits, int64 ``[C]``.
-        value: Steps on the goal so far, summed over these goals, int64 ``[C]``.
-        parent: Index of the state before, in the layer before, int64 ``[C]``.
-    """
-
-    cell: np.ndarray
-    searched: np.ndarray
-    value: np.ndarray
-    parent: np.ndarray
+    cell: np.ndarray  # number of the agent's cell
+    searched: np.ndarray  # set of goals that the agent has visited, as bits
+    value: np.ndarray  # steps on the goal so far, summed over these goals
+    parent: np.ndarray  # index of the state before, in the layer before
 
 
 class _Search:

@@ -12,12 +12,12 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from meta_rl.arguments import check_count, check_number
+from meta_rl.compute.finite_state import is_finite
 from meta_rl.inner_loop import (
     Params,
     hessian_vector_product,
     hessian_vector_products,
     in_chunks,
-    is_finite,
     of_every_task,
     task_gradients,
 )

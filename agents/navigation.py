@@ -10,41 +10,17 @@ Shapes: N tasks, T steps of an episode.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from meta_rl.rollout import Rollout
+from .oracle import Oracle
 
 GRID_MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
 """Displacements of the grid families' actions in x and y: stay, up, right, down, left."""
 
 MAX_STEP = 0.1
 """Distance that an action of 1 moves a point along its axis."""
-
-
-class _Oracle(ABC):
-    """Base class of oracles, whose state depends on the tasks alone."""
-
-    @abstractmethod
-    def adapt_to_tasks(self, tasks: Any) -> Any:
-        """Returns what the oracle knows about the tasks; leaves have a leading task axis."""
-
-    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
-        """Returns the state as it is: there is nothing left to learn.
-
-        Raises:
-            ValueError: There is no state, so that the oracle does not know the tasks.
-        """
-        return self._require_state(state)
-
-    def _require_state(self, state: Any) -> Any:
-        if state is None:
-            raise ValueError(
-                f"{type(self).__name__} needs to be told the tasks: state = adapt_to_tasks(tasks)"
-            )
-        return state
 
 
 class PointTask(NamedTuple):
@@ -59,7 +35,7 @@ class PointTask(NamedTuple):
     wind: np.ndarray
 
 
-class PointOracle(_Oracle):
+class PointOracle(Oracle):
     """Oracle that moves to the goal as fast as both axes allow, and then stays.
 
     It is for ``PointNavigation``, ``PointRobot`` and ``SparsePointNavigation``.
@@ -74,21 +50,10 @@ class PointOracle(_Oracle):
         goal = np.asarray(tasks, dtype=np.float64)
         return PointTask(goal, np.zeros_like(goal))
 
-    def predict(
-        self,
-        observation: Any,
-        state: PointTask | None = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, PointTask]:
-        """Returns the displacement to the goal, clipped to actions, float32 ``[N, 2]``.
-
-        Raises:
-            ValueError: There is no state.
-        """
-        state = self._require_state(state)
+    def act(self, observation: Any, state: PointTask, deterministic: bool) -> np.ndarray:
+        """Returns the displacement to the goal, clipped to actions, float32 ``[N, 2]``."""
         move = (state.goal - np.asarray(observation, dtype=np.float64) - state.wind) / MAX_STEP
-        return np.clip(move, -1.0, 1.0).astype(np.float32), state
+        return np.clip(move, -1.0, 1.0).astype(np.float32)
 
 
 class WindOracle(PointOracle):
@@ -180,7 +145,7 @@ class GridTask(NamedTuple):
     has_key: np.ndarray
 
 
-class GridOracle(_Oracle):
+class GridOracle(Oracle):
     """Oracle of ``GridNavigation`` and ``DarkRoom``: takes a shortest path and stays on the goal.
 
     Args:
@@ -203,21 +168,10 @@ class GridOracle(_Oracle):
             return np.stack([observation % self.size, observation // self.size], axis=1)
         return np.round(observation).astype(np.int64)
 
-    def predict(
-        self,
-        observation: Any,
-        state: GridTask | None = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, GridTask]:
-        """Returns the next action of a shortest path, int64 ``[N]``.
-
-        Raises:
-            ValueError: There is no state.
-        """
-        state = self._require_state(state)
+    def act(self, observation: Any, state: GridTask, deterministic: bool) -> np.ndarray:
+        """Returns the next action of a shortest path, int64 ``[N]``."""
         target = np.where(state.has_key[:, None], state.goal, state.key)
-        return grid_action(self._cells(observation), target), state
+        return grid_action(self._cells(observation), target)
 
     @staticmethod
     def optimal_steps_on_goal(tasks: Any, start: tuple[int, int], horizon: int) -> np.ndarray:
@@ -264,7 +218,7 @@ class KeyToDoorOracle(GridOracle):
         Raises:
             ValueError: There is no state.
         """
-        state = self._require_state(state)
+        state = self.require_state(state)
         # A step that ends on the key takes it; starting there does not.
         at_key = (self._cells(observation) == state.key).all(axis=1)
         has_key = state.has_key | at_key
@@ -283,7 +237,7 @@ class SideTask(NamedTuple):
     side: np.ndarray
 
 
-class TMazeOracle(_Oracle):
+class TMazeOracle(Oracle):
     """Oracle of ``TMaze``: goes right to the junction, then to the goal's side.
 
     It earns ``goal_reward``.
@@ -301,22 +255,11 @@ class TMazeOracle(_Oracle):
         """Returns the sides, which are the tasks, ``[N, 1]``."""
         return SideTask(np.asarray(tasks, dtype=np.int64)[:, 0])
 
-    def predict(
-        self,
-        observation: Any,
-        state: SideTask | None = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, SideTask]:
-        """Returns the next action of the path, int64 ``[N]``.
-
-        Raises:
-            ValueError: There is no state.
-        """
-        state = self._require_state(state)
+    def act(self, observation: Any, state: SideTask, deterministic: bool) -> np.ndarray:
+        """Returns the next action of the path, int64 ``[N]``."""
         at_junction = np.asarray(observation)[:, 0] >= self.junction
         turn = np.where(state.side > 0, self.UP, self.DOWN)
-        return np.where(at_junction, turn, self.RIGHT), state
+        return np.where(at_junction, turn, self.RIGHT)
 
 
 def navigation_oracles() -> dict[str, Any]:

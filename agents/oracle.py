@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +29,59 @@ class Predictor(Protocol):
         """Returns actions, and a state that is not used."""
 
 
-class TaskConditionedOracle:
+class Oracle(ABC):
+    """Base class of oracles, whose state holds what they know about the tasks."""
+
+    @abstractmethod
+    def adapt_to_tasks(self, tasks: Any) -> Any:
+        """Returns what the oracle knows about the tasks; leaves have a leading task axis."""
+
+    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
+        """Returns the state as it is: there is nothing left to learn.
+
+        Raises:
+            ValueError: There is no state, so that the oracle does not know the tasks.
+        """
+        return self.require_state(state)
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Acts on the observation and the task.
+
+        Args:
+            observation: Observations ``[N, ...]``.
+            state: State from :meth:`adapt_to_tasks`.
+            episode_start: Tasks where an episode starts, bool ``[N]``.
+            deterministic: Whether to take the most likely action.
+
+        Returns:
+            Actions ``[N, ...]``, and the state after this step.
+
+        Raises:
+            ValueError: There is no state, or the observation does not fit.
+        """
+        state = self.require_state(state)
+        return self.act(observation, state, deterministic), state
+
+    def act(self, observation: Any, state: Any, deterministic: bool) -> np.ndarray:
+        """Returns the actions ``[N, ...]`` of an oracle whose state does not change."""
+        raise NotImplementedError
+
+    def require_state(self, state: Any) -> Any:
+        """Returns the state, and raises a ``ValueError`` if there is none."""
+        if state is None:
+            raise ValueError(
+                f"{type(self).__name__} needs to be told the tasks: state = adapt_to_tasks(tasks)"
+            )
+        return state
+
+
+class TaskConditionedOracle(Oracle):
     """Oracle: a policy that is told the task, where learners have to infer it.
 
     It can represent the behaviour of any learner after adaptation. It is an upper bound only if it
@@ -76,30 +129,12 @@ class TaskConditionedOracle:
         """Returns the tasks as flat vectors, ``[N, K]``, which are the agent's state."""
         return self.encoder.encoded(tasks)
 
-    def adapt(self, rollout: Rollout, state: np.ndarray) -> np.ndarray:
-        """Returns the state as it is: there is nothing left to learn."""
-        return state
-
-    def predict(
-        self,
-        observation: Any,
-        state: np.ndarray | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Acts on the observation and the task.
-
-        Args:
-            observation: Observations ``[N, ...]``.
-            state: State from :meth:`adapt_to_tasks`.
-            episode_start: Not used.
-            deterministic: Whether to take the most likely action.
+    def act(self, observation: Any, state: np.ndarray, deterministic: bool) -> np.ndarray:
+        """Returns the agent's actions on observation and task.
 
         Raises:
-            ValueError: There is no state, or the agent was trained on other observations.
+            ValueError: The agent was trained on other observations.
         """
-        if state is None:
-            raise ValueError("an oracle has to be told the tasks: state = adapt_to_tasks(tasks)")
         if self.encode_obs is not None:
             observation = self.encode_obs.encoded(observation)
         elif isinstance(observation, dict):
@@ -112,4 +147,4 @@ class TaskConditionedOracle:
                 f"{self.model.observation_space}; observations other than a Box need "
                 "observation_space="
             )
-        return self.model.predict(seen, deterministic=deterministic)[0], state
+        return self.model.predict(seen, deterministic=deterministic)[0]

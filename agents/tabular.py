@@ -23,9 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from meta_rl.arguments import check_count, check_number
 from meta_rl.rollout import Rollout
 from meta_rl.vector.streams import TaskStreams
 
+from .oracle import Oracle
 from .tabular_beliefs import (
     EMPIRICAL_PRIOR,
     TABULARL_PRIOR,
@@ -66,13 +68,9 @@ class _TabularLearner:
     """Base class of all learners: the sizes, and the checks of inputs."""
 
     def __init__(self, num_states: int, num_actions: int, horizon: int) -> None:
-        sizes = {"num_states": num_states, "num_actions": num_actions, "horizon": horizon}
-        for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {size!r}")
-        self.num_states = int(num_states)
-        self.num_actions = int(num_actions)
-        self.horizon = int(horizon)
+        self.num_states = check_count("num_states", num_states)
+        self.num_actions = check_count("num_actions", num_actions)
+        self.horizon = check_count("horizon", horizon)
 
     def _check_observation(self, observation: Any) -> np.ndarray:
         cells = np.asarray(observation)
@@ -129,7 +127,7 @@ class RandomActions(_TabularLearner):
         return self.rng.integers(self.num_actions, size=len(cells)), StepState(step + 1)
 
 
-class ValueIteration(_TabularLearner):
+class ValueIteration(_TabularLearner, Oracle):
     """Oracle that follows the optimal finite-horizon policy of the true process: the upper bound.
 
     Args:
@@ -162,14 +160,6 @@ class ValueIteration(_TabularLearner):
         values: np.ndarray = self.adapt_to_tasks(tasks).q_values[:, 0, initial_state].max(axis=-1)
         return values
 
-    def adapt(self, rollout: Rollout, state: PlanState | None = None) -> PlanState:
-        """Returns the state as it is: there is nothing left to learn.
-
-        Raises:
-            ValueError: There is no state, so that the oracle does not know the tasks.
-        """
-        return _require_state(state)
-
     def predict(
         self,
         observation: Any,
@@ -183,14 +173,24 @@ class ValueIteration(_TabularLearner):
             ValueError: There is no state, or the observation does not fit.
         """
         cells = self._check_observation(observation)
-        state = _require_state(state)
+        state = self.require_state(state)
         step = self._steps_taken(state.step, episode_start, len(cells))
         actions = state.q_values[np.arange(len(cells)), step, cells].argmax(axis=-1)
         return actions, state._replace(step=step + 1)
 
 
-class _ModelBasedLearner(_TabularLearner, ABC):
-    """Base class of learners that keep a belief about each process and plan by episodes."""
+class ModelBasedLearner(_TabularLearner, ABC):
+    """Base class of learners that keep a belief about each process and plan by episodes.
+
+    Args:
+        num_states: Number of states, S.
+        num_actions: Number of actions, A.
+        horizon: Number of steps in an episode, H.
+        rng: Generator that breaks ties and makes all other draws.
+        prior: Belief about the processes (default: the true one; for :class:`UCRL2` nearly none).
+    """
+
+    default_prior = TabularPrior()
 
     def __init__(
         self,
@@ -199,13 +199,13 @@ class _ModelBasedLearner(_TabularLearner, ABC):
         horizon: int,
         *,
         rng: np.random.Generator,
-        prior: TabularPrior,
+        prior: TabularPrior | None = None,
     ) -> None:
         super().__init__(num_states, num_actions, horizon)
+        self.prior = prior = self.default_prior if prior is None else prior
         if min(prior[1:]) <= 0:
             raise ValueError(f"precisions and counts of a prior must be above 0, got {prior}")
         self.rng = rng
-        self.prior = prior
 
     @abstractmethod
     def _plan(self, state: BeliefState) -> np.ndarray:
@@ -294,35 +294,21 @@ class _ModelBasedLearner(_TabularLearner, ABC):
         return drawn
 
 
-class EpsilonGreedyMDP(_ModelBasedLearner):
+class EpsilonGreedyMDP(ModelBasedLearner):
     """Learner that plans in the belief's mean, and acts at random with probability ε at each step.
 
     With ``epsilon=0`` this is the greedy learner. The RL² paper's versions have no prior
     (``prior=EMPIRICAL_PRIOR``), and an ε that is tuned over {0.1, 0.2, ..., 1}.
 
     Args:
-        num_states: Number of states, S.
-        num_actions: Number of actions, A.
-        horizon: Number of steps in an episode, H.
-        rng: Generator that draws exploration and breaks ties.
+        *sizes: ``num_states``, ``num_actions`` and ``horizon``; see :class:`ModelBasedLearner`.
         epsilon: Probability of a uniformly random action, in [0, 1].
-        prior: Belief about the processes (default: the true one).
+        **learner: Further arguments of :class:`ModelBasedLearner`: ``rng`` and ``prior``.
     """
 
-    def __init__(
-        self,
-        num_states: int,
-        num_actions: int,
-        horizon: int,
-        *,
-        rng: np.random.Generator,
-        epsilon: float = 0.1,
-        prior: TabularPrior | None = None,
-    ) -> None:
-        super().__init__(num_states, num_actions, horizon, rng=rng, prior=prior or TabularPrior())
-        if not 0.0 <= epsilon <= 1.0:
-            raise ValueError(f"epsilon must lie in [0, 1], got {epsilon}")
-        self.epsilon = float(epsilon)
+    def __init__(self, *sizes: int, epsilon: float = 0.1, **learner: Any) -> None:
+        super().__init__(*sizes, **learner)
+        self.epsilon = check_number("epsilon", epsilon, least=0.0, most=1.0)
 
     def _plan(self, state: BeliefState) -> np.ndarray:
         belief = posterior(self.prior, state)
@@ -336,7 +322,7 @@ class EpsilonGreedyMDP(_ModelBasedLearner):
         return np.where(explore, self.rng.integers(self.num_actions, size=len(q)), actions)
 
 
-class OPSRL(_ModelBasedLearner):
+class OPSRL(ModelBasedLearner):
     """Optimistic posterior sampling: plans in several sampled processes, takes the best values.
 
     ``Q_h(s, a) = max_k Q_h^k(s, a)`` over ``num_samples`` processes k, each drawn from the belief
@@ -347,28 +333,14 @@ class OPSRL(_ModelBasedLearner):
     is another algorithm.)
 
     Args:
-        num_states: Number of states, S.
-        num_actions: Number of actions, A.
-        horizon: Number of steps in an episode, H.
-        rng: Generator that draws the processes and breaks ties.
+        *sizes: ``num_states``, ``num_actions`` and ``horizon``; see :class:`ModelBasedLearner`.
         num_samples: Number of sampled processes, at least 1.
-        prior: Belief about the processes (default: the true one).
+        **learner: Further arguments of :class:`ModelBasedLearner`: ``rng`` and ``prior``.
     """
 
-    def __init__(
-        self,
-        num_states: int,
-        num_actions: int,
-        horizon: int,
-        *,
-        rng: np.random.Generator,
-        num_samples: int = 10,
-        prior: TabularPrior | None = None,
-    ) -> None:
-        super().__init__(num_states, num_actions, horizon, rng=rng, prior=prior or TabularPrior())
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        self.num_samples = int(num_samples)
+    def __init__(self, *sizes: int, num_samples: int = 10, **learner: Any) -> None:
+        super().__init__(*sizes, **learner)
+        self.num_samples = check_count("num_samples", num_samples)
 
     def _plan(self, state: BeliefState) -> np.ndarray:
         belief = posterior(self.prior, state)
@@ -395,26 +367,15 @@ class PSRL(OPSRL):
     ``prior=TABULARL_PRIOR``.
 
     Args:
-        num_states: Number of states, S.
-        num_actions: Number of actions, A.
-        horizon: Number of steps in an episode, H.
-        rng: Generator that draws the processes and breaks ties.
-        prior: Belief about the processes (default: the true one).
+        *sizes: ``num_states``, ``num_actions`` and ``horizon``; see :class:`ModelBasedLearner`.
+        **learner: Further arguments of :class:`ModelBasedLearner`: ``rng`` and ``prior``.
     """
 
-    def __init__(
-        self,
-        num_states: int,
-        num_actions: int,
-        horizon: int,
-        *,
-        rng: np.random.Generator,
-        prior: TabularPrior | None = None,
-    ) -> None:
-        super().__init__(num_states, num_actions, horizon, rng=rng, num_samples=1, prior=prior)
+    def __init__(self, *sizes: int, **learner: Any) -> None:
+        super().__init__(*sizes, num_samples=1, **learner)
 
 
-class BEB(_ModelBasedLearner):
+class BEB(ModelBasedLearner):
     """Bayesian exploration bonus: plans in the belief's mean, with a bonus for the unknown.
 
     The bonus is ``beta / (1 + n)``, where n is the sum of the Dirichlet parameters of (state,
@@ -424,30 +385,17 @@ class BEB(_ModelBasedLearner):
     the belief about the mean reward; its beta is ``2 H^3`` times a scale tuned in [0.0001, 1].
 
     Args:
-        num_states: Number of states, S.
-        num_actions: Number of actions, A.
-        horizon: Number of steps in an episode, H.
-        rng: Generator that breaks ties.
+        *sizes: ``num_states``, ``num_actions`` and ``horizon``; see :class:`ModelBasedLearner`.
         beta: Factor of the bonus, from 0 on.
         steps_to_go: Whether to use TabulaRL's form.
-        prior: Belief about the processes (default: the true one).
+        **learner: Further arguments of :class:`ModelBasedLearner`: ``rng`` and ``prior``.
     """
 
     def __init__(
-        self,
-        num_states: int,
-        num_actions: int,
-        horizon: int,
-        *,
-        rng: np.random.Generator,
-        beta: float = 12.0,
-        steps_to_go: bool = False,
-        prior: TabularPrior | None = None,
+        self, *sizes: int, beta: float = 12.0, steps_to_go: bool = False, **learner: Any
     ) -> None:
-        super().__init__(num_states, num_actions, horizon, rng=rng, prior=prior or TabularPrior())
-        if not beta >= 0.0:
-            raise ValueError(f"beta must not be negative, got {beta}")
-        self.beta = float(beta)
+        super().__init__(*sizes, **learner)
+        self.beta = check_number("beta", beta, least=0.0)
         self.steps_to_go = steps_to_go
 
     def _plan(self, state: BeliefState) -> np.ndarray:
@@ -460,7 +408,7 @@ class BEB(_ModelBasedLearner):
         return finite_horizon_q_values(rewards, transitions, self.horizon, bonus)
 
 
-class UCRL2(_ModelBasedLearner):
+class UCRL2(ModelBasedLearner):
     """Optimistic learner that plans in the best process that the data do not rule out.
 
     See Jaksch et al., "Near-optimal Regret Bounds for Reinforcement Learning", 2010, in the
@@ -470,33 +418,20 @@ class UCRL2(_ModelBasedLearner):
     theory has ``scale=1``; the RL² paper tunes it between 0.0001 and 1.
 
     Args:
-        num_states: Number of states, S.
-        num_actions: Number of actions, A.
-        horizon: Number of steps in an episode, H.
-        rng: Generator that breaks ties.
+        *sizes: ``num_states``, ``num_actions`` and ``horizon``; see :class:`ModelBasedLearner`.
         scale: Factor of the widths of the confidence sets, from 0 on.
         delta: Probability that the sets miss the truth, in (0, 1).
-        prior: Belief that the centres start from (default: nearly none, :data:`EMPIRICAL_PRIOR`).
+        **learner: Further arguments of :class:`ModelBasedLearner`: ``rng`` and ``prior``.
     """
 
+    default_prior = EMPIRICAL_PRIOR
+
     def __init__(
-        self,
-        num_states: int,
-        num_actions: int,
-        horizon: int,
-        *,
-        rng: np.random.Generator,
-        scale: float = 0.4,
-        delta: float = 0.05,
-        prior: TabularPrior = EMPIRICAL_PRIOR,
+        self, *sizes: int, scale: float = 0.4, delta: float = 0.05, **learner: Any
     ) -> None:
-        super().__init__(num_states, num_actions, horizon, rng=rng, prior=prior)
-        if not scale >= 0.0:
-            raise ValueError(f"scale must not be negative, got {scale}")
-        if not 0.0 < delta < 1.0:
-            raise ValueError(f"delta must lie in (0, 1), got {delta}")
-        self.scale = float(scale)
-        self.delta = float(delta)
+        super().__init__(*sizes, **learner)
+        self.scale = check_number("scale", scale, least=0.0)
+        self.delta = check_number("delta", delta, above=0.0, below=1.0)
 
     def confidence_widths(self, state: BeliefState) -> tuple[np.ndarray, np.ndarray]:
         """Returns the confidence widths of rewards and of transitions, ``[N, S, A]`` each."""
@@ -552,9 +487,3 @@ def mdp_learners(
         "Greedy (true prior)": EpsilonGreedyMDP(*sizes, rng=next(rngs), epsilon=0.0),
         "Value iteration": ValueIteration(*sizes),
     }
-
-
-def _require_state(state: PlanState | None) -> PlanState:
-    if state is None:
-        raise ValueError("an oracle is told the tasks: pass the state of adapt_to_tasks(tasks)")
-    return state

@@ -26,6 +26,7 @@ import tyro
 from matplotlib.figure import Figure
 from result_files import RESULTS, add_to_table, notes, page, papers, read, span, table
 
+from meta_rl.compute.device_work import FasterUpdates
 from meta_rl.few_shot import Omniglot
 from meta_rl.few_shot.data.babi import NUM_TASKS, Babi
 from meta_rl.few_shot.data.sequences import CopyTasks
@@ -112,7 +113,7 @@ def trained(
             callback=watch,
             log_interval=None,
             reset_num_iterations=False,
-            cuda_graph=args.cuda_graph and learner.can_record,
+            cuda_graph=args.cuda_graph and isinstance(learner, FasterUpdates),
         )
         keep()
     about = {

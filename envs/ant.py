@@ -9,34 +9,51 @@ from gymnasium import spaces
 
 from meta_rl.arguments import check_number
 from meta_rl.tasks import SampledTasks, Tasks
+from meta_rl.vector.streams import Draws
 
 from .robot import (
     FallingRobot,
+    GoalDirection,
+    GoalVelocity,
     Range,
     RobotState,
-    along_x,
-    angle_split,
-    check_two_directions,
-    directions,
+    TwoDirections,
     in_plane,
     listed_split,
-    two_directions_split,
     uniform_on_ring,
-    velocity_split,
 )
 
 
 class _Ant(FallingRobot):
-    """Base class of Gymnasium's Ant without contact forces."""
+    """Base class of Gymnasium's Ant without contact forces.
+
+    ## Action Space
+    ``Box(-1, 1, (8,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (27,))``: 13 positions (without x and y) and 14 velocities; with x and y,
+    ``Box(-inf, inf, (29,))``. The contact forces of Ant-v5 are left out of the observation and of
+    the reward, since they were always zero with MuJoCo 2 in the sources. Their contact cost, with
+    forces clipped to [-1, 1], is at most 0.039 a step.
+
+    ## Starting State
+    The start of Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
+    the velocities.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
+    | ``ctrl_cost_weight`` | 0.5 | weight of the squared actions |
+    | ``healthy_z_range`` | (0.2, 1.0) | range of healthy heights of the torso, in m |
+    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
+    | ``xml_file`` | "ant.xml" | file of the MuJoCo model |
+    | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
+    """
 
     num_excluded_positions = 2
     gaussian_velocity_noise = True
-    camera: ClassVar[dict[str, Any]] = {
-        **FallingRobot.camera,
-        "distance": 5.0,
-        "elevation": -35.0,
-    }
-    episodes_per_trial = 2
+    camera: ClassVar[dict[str, Any]] = {**FallingRobot.camera, "distance": 5.0, "elevation": -35.0}
 
     def __init__(self, **robot: Any) -> None:
         defaults = {"xml_file": "ant.xml", "frame_skip": 5, "reset_noise_scale": 0.1}
@@ -51,7 +68,7 @@ class _Ant(FallingRobot):
         return finite & (low <= height) & (height <= high)
 
 
-class AntVel(_Ant):
+class AntVel(GoalVelocity, _Ant):
     """Ant that has to run at a goal velocity.
 
     ## Description
@@ -60,55 +77,26 @@ class AntVel(_Ant):
     weights these are. The paper simulates 0.02 s a step; here dt = 0.05 s as in Gymnasium, and
     ``frame_skip=2`` gives the timing of the paper.
 
-    ## Action Space
-    ``Box(-1, 1, (8,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (27,))``: 13 positions (without x and y) and 14 velocities. The contact forces
-    of Ant-v5 are left out of the observation and of the reward, since they were always zero with
-    MuJoCo 2 in the sources. Their contact cost, with forces clipped to [-1, 1], is at most 0.039 a
-    step.
-
     ## Rewards
     * ``reward_forward``: ``1 - |v - goal|``, where v is the displacement in x over dt, in m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
-    ## Starting State
-    The start of Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
-    the velocities.
-
-    ## Episode End
-    The episode is *terminated* when the ant is unhealthy; *truncated* after ``horizon`` steps.
-
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
     | ``num_train_tasks`` | None | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
     | ``ctrl_cost_weight`` | 0.005 | weight of the squared actions |
     | ``healthy_reward`` | 0.05 | reward for a step that ends healthy |
-    | ``healthy_z_range`` | (0.2, 1.0) | range of healthy heights of the torso, in m |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
-    | ``xml_file`` | "ant.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``; frozen, seeded lists
     of 30 tasks for test and for validation. ``ood`` is uniform over a third of the range's width
     above it: [3, 4].
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
+
+    split_seed = 2017
+    reward_at_goal = 1.0
 
     def __init__(
         self,
@@ -116,29 +104,11 @@ class AntVel(_Ant):
         num_train_tasks: int | None = None,
         **robot: Any,
     ) -> None:
-        super().__init__(**{"healthy_reward": 0.05, "ctrl_cost_weight": 0.005, **robot})
-        self.task_split = velocity_split(
-            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2017
-        )
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
-        return along_x(0.5 * params)
-
-    def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
-    ) -> dict[str, Any]:
-        """Returns distance from the goal velocity, control cost, and reward for not falling."""
-        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
-        return {"reward_forward": 1.0 - miss, **self.standing_terms(action, next_state)}
+        weights = {"healthy_reward": 0.05, "ctrl_cost_weight": 0.005}
+        super().__init__(goal_velocity_range, num_train_tasks, **{**weights, **robot})
 
 
-class AntForwardBackward(_Ant):
+class AntForwardBackward(TwoDirections, _Ant):
     """Ant that has to run forward or backward.
 
     ## Description
@@ -148,79 +118,14 @@ class AntForwardBackward(_Ant):
     ``healthy_reward=0.05``). Two problems of the same name differ: VariBAD's takes -1 and +1 as
     angles in radians, and PEARL's code with two tasks draws two random directions.
 
-    ## Action Space
-    ``Box(-1, 1, (8,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (27,))``: 13 positions (without x and y) and 14 velocities. The contact forces
-    of Ant-v5 are left out of the observation and of the reward, since they were always zero with
-    MuJoCo 2 in the sources. Their contact cost, with forces clipped to [-1, 1], is at most 0.039 a
-    step.
-
     ## Rewards
     * ``reward_forward``: ``direction * v``, where v is the displacement in x over dt, in m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
     * ``reward_survive``: ``healthy_reward`` while healthy.
-
-    ## Starting State
-    The start of Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
-    the velocities.
-
-    ## Episode End
-    The episode is *terminated* when the ant is unhealthy; *truncated* after ``horizon`` steps.
-
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
-    | ``ctrl_cost_weight`` | 0.5 | weight of the squared actions |
-    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
-    | ``healthy_z_range`` | (0.2, 1.0) | range of healthy heights of the torso, in m |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
-    | ``xml_file`` | "ant.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
-
-    ## Task distribution
-    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), and no other value. There are only two
-    tasks: validation and test equal train, as in all the sources.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
-    def __init__(self, **robot: Any) -> None:
-        super().__init__(**robot)
-        self.task_split = two_directions_split()
 
-    def check_tasks(self, tasks: Tasks) -> None:
-        """Refuses directions other than -1 and +1."""
-        check_two_directions(tasks)
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the direction as an arrow."""
-        return along_x(params)
-
-    def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
-    ) -> dict[str, Any]:
-        """Returns velocity in the task's direction, control cost, and reward for not falling."""
-        along = self.velocity(state, next_state)[:, 0] * params[:, 0]
-        return {"reward_forward": along, **self.standing_terms(action, next_state)}
-
-
-class AntDir(_Ant):
+class AntDir(GoalDirection, _Ant):
     """Ant that has to run in a direction in the plane.
 
     ## Description
@@ -228,75 +133,19 @@ class AntDir(_Ant):
     see. Source: the code of PEARL (Rakelly et al., "Efficient Off-Policy Meta-Reinforcement
     Learning via Probabilistic Context Variables", 2019) with more than two tasks, and of ProMP.
 
-    ## Action Space
-    ``Box(-1, 1, (8,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (27,))``: 13 positions (without x and y) and 14 velocities. The contact forces
-    of Ant-v5 are left out of the observation and of the reward, since they were always zero with
-    MuJoCo 2 in the sources. Their contact cost, with forces clipped to [-1, 1], is at most 0.039 a
-    step.
-
     ## Rewards
     * ``reward_forward``: the velocity (displacement of the torso in x and y over dt, in m/s) along
       the direction.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
     * ``reward_survive``: ``healthy_reward`` while healthy.
 
-    ## Starting State
-    The start of Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
-    the velocities.
-
-    ## Episode End
-    The episode is *terminated* when the ant is unhealthy; *truncated* after ``horizon`` steps.
-
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: all directions |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
-    | ``ctrl_cost_weight`` | 0.5 | weight of the squared actions |
-    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
-    | ``healthy_z_range`` | (0.2, 1.0) | range of healthy heights of the torso, in m |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
-    | ``xml_file`` | "ant.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
-
     ## Task distribution
     ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
     Uniform; frozen, seeded lists: 100 for training, 30 for test and 30 for validation. There is no
     ``ood``, since all directions are in the training range.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
-    def __init__(self, num_train_tasks: int | None = 100, **robot: Any) -> None:
-        super().__init__(**robot)
-        self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2020)
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the direction as an arrow."""
-        return in_plane(directions(params))
-
-    def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
-    ) -> dict[str, Any]:
-        """Returns velocity along the direction, control cost, and reward for not falling."""
-        along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
-        return {"reward_forward": along, **self.standing_terms(action, next_state)}
+    split_seed = 2020
 
 
 class AntGoal(_Ant):
@@ -308,23 +157,10 @@ class AntGoal(_Ant):
     Probabilistic Context Variables", 2019. All these sources use the **L1** distance. MAML's
     problem differs: goals from a square, a bonus of 4, and an episode that ends when the ant falls.
 
-    ## Action Space
-    ``Box(-1, 1, (8,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (29,))``: 15 positions, x and y of the torso among them, and 14 velocities. The
-    contact forces of Ant-v5 are left out of the observation and of the reward, since they were
-    always zero with MuJoCo 2 in the sources. Their contact cost, with forces clipped to [-1, 1], is
-    at most 0.039 a step.
-
     ## Rewards
     * ``reward_goal``: ``-‖xy - goal‖₁`` of the torso after the step, in m.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
     * ``reward_survive``: ``healthy_reward`` while healthy.
-
-    ## Starting State
-    The start of Ant-v5: uniform noise of ``reset_noise_scale`` on the positions, normal noise on
-    the velocities.
 
     ## Episode End
     The episode is *truncated* after ``horizon`` steps; falling does not end the episode by default.
@@ -334,28 +170,15 @@ class AntGoal(_Ant):
     |---|---|---|
     | ``goal_radius`` | 3.0 | radius of the disc of goals around the start, in m |
     | ``num_train_tasks`` | 150 | length of the training list; ``None``: the whole disc |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
     | ``ctrl_cost_weight`` | 0.1 | weight of the squared actions |
     | ``healthy_reward`` | 0.0 | reward for a step that ends healthy |
-    | ``healthy_z_range`` | (0.2, 1.0) | range of healthy heights of the torso, in m |
     | ``terminate_when_unhealthy`` | False | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
     | ``exclude_current_positions_from_observation`` | False | whether x and y are left out |
-    | ``xml_file`` | "ant.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(-4, 4, (2,))``: the goal in m, uniform on the disc as in the sources: radius ``goal_radius
     √U``. Frozen, seeded lists as in PEARL: 150 for training, 30 for test, and 30 for validation.
     ``ood`` is uniform on the ring around the disc whose width is a third of the radius.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     camera: ClassVar[dict[str, Any]] = {**_Ant.camera, "distance": 7.0}  # goals are up to 3 m away
@@ -382,12 +205,7 @@ class AntGoal(_Ant):
         return in_plane(params, height=0.15)
 
     def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns L1 distance from the goal, control cost, and reward for not falling."""
         distance = abs(self.qpos(next_state)[:, :2] - params).sum(axis=1)

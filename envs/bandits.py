@@ -12,6 +12,7 @@ from meta_rl.arguments import check_number
 from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, UniformTasks, check_count, held_out_split
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.streams import Draws
 
 NUM_TEST_TASKS = 1000
 
@@ -27,7 +28,32 @@ class BanditState(NamedTuple):
 
 
 class _Bandit(TaskFuncEnv):
-    """Base class of bandits: arms, a count of pulls, and a constant observation."""
+    """Base class of bandits: arms, a count of pulls, and a constant observation.
+
+    ## Action Space
+    ``Discrete(num_arms)``: the arm to pull.
+
+    ## Observation Space
+    ``Discrete(1)``: always 0. The agent has only its own actions and rewards to learn from.
+
+    ## Starting State
+    No pull has been made.
+
+    ## Episode End
+    The episode is *terminated* after ``horizon`` pulls: the budget is part of the problem.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``num_arms`` | 10 | number of arms, k |
+    | ``horizon`` | 10 | number of pulls in a trial, n |
+
+    ## Adaptation
+    The agent adapts after every pull; a trial is one episode.
+
+    ## Version History
+    * v0: initial.
+    """
 
     horizon_is_terminal = True
     adaptation_unit = "step"
@@ -39,17 +65,15 @@ class _Bandit(TaskFuncEnv):
         self.observation_space = spaces.Discrete(1)
         self.action_space = spaces.Discrete(self.num_arms)
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> BanditState:
+    def initial(self, rng: Draws, params: Tasks) -> BanditState:
         """Returns a state without pulls."""
         return BanditState(zeros_for(params, dtype="int64"))
 
-    def transition(
-        self, state: BanditState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> BanditState:
+    def transition(self, state: BanditState, action: Any, rng: Draws, params: Tasks) -> BanditState:
         """Counts the pull."""
         return BanditState(state.pulls + 1)
 
-    def observation(self, state: BanditState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: BanditState, rng: Draws, params: Tasks) -> Any:
         """Returns 0: there is nothing to see."""
         return state.pulls * 0
 
@@ -68,36 +92,12 @@ class BernoulliBandit(_Bandit):
     RL² paper counts each pull as an episode of one step). Source: Duan et al., "RL²: Fast
     Reinforcement Learning via Slow Reinforcement Learning", 2016, section 3.1.
 
-    ## Action Space
-    ``Discrete(num_arms)``: the arm to pull.
-
-    ## Observation Space
-    ``Discrete(1)``: always 0. The agent has only its own actions and rewards to learn from.
-
     ## Rewards
     The reward is 1 with the arm's probability, otherwise 0: info ``reward_pull``.
-
-    ## Starting State
-    No pull has been made.
-
-    ## Episode End
-    The episode is *terminated* after ``horizon`` pulls: the budget is part of the problem.
-
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``num_arms`` | 10 | number of arms, k |
-    | ``horizon`` | 10 | number of pulls in a trial, n |
 
     ## Task distribution
     ``Box(0, 1, (num_arms,))``: the arms' probabilities, independent and uniform. Validation and
     test are fixed, seeded lists of 1,000 bandits each.
-
-    ## Adaptation
-    The agent adapts after every pull; a trial is one episode.
-
-    ## Version History
-    * v0: initial.
     """
 
     def __init__(self, num_arms: int = 10, horizon: int = 10) -> None:
@@ -106,12 +106,7 @@ class BernoulliBandit(_Bandit):
         self.task_split = held_out_split(UniformTasks(space), num_test=NUM_TEST_TASKS, seed=2016)
 
     def reward_terms(
-        self,
-        state: BanditState,
-        action: Any,
-        next_state: BanditState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: BanditState, action: Any, next_state: BanditState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Draws the reward of the arm that was pulled."""
         pays = rng.random(len(params)) < self.arm_values(params, action)
@@ -126,47 +121,23 @@ class GaussianBandit(_Bandit):
     which the agent does not see, is the vector of means. Thompson sampling and UCB are exact here,
     with conjugate priors, so that the family is a check with real-valued rewards.
 
-    ## Action Space
-    ``Discrete(num_arms)``: the arm to pull.
-
-    ## Observation Space
-    ``Discrete(1)``: always 0.
-
     ## Rewards
     The reward is normal with the arm's mean and standard deviation ``reward_std``: info
     ``reward_pull``.
 
-    ## Starting State
-    No pull has been made.
-
-    ## Episode End
-    The episode is *terminated* after ``horizon`` pulls: the budget is part of the problem.
-
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``num_arms`` | 10 | number of arms |
-    | ``horizon`` | 10 | number of pulls in a trial |
     | ``mean_std`` | 1.0 | standard deviation of the arms' means (their mean is 0) |
     | ``reward_std`` | 1.0 | standard deviation of a reward around its arm's mean |
 
     ## Task distribution
     ``Box(-inf, inf, (num_arms,))``: the arms' means, independent and normal. Validation and test
     are fixed, seeded lists of 1,000 bandits each; ``ood`` doubles ``mean_std``.
-
-    ## Adaptation
-    The agent adapts after every pull; a trial is one episode.
-
-    ## Version History
-    * v0: initial.
     """
 
     def __init__(
-        self,
-        num_arms: int = 10,
-        horizon: int = 10,
-        mean_std: float = 1.0,
-        reward_std: float = 1.0,
+        self, num_arms: int = 10, horizon: int = 10, mean_std: float = 1.0, reward_std: float = 1.0
     ) -> None:
         super().__init__(num_arms, horizon)
         self.reward_std = check_number("reward_std", reward_std, above=0)
@@ -179,12 +150,7 @@ class GaussianBandit(_Bandit):
         self.task_split = held_out_split(train, num_test=NUM_TEST_TASKS, seed=2016, ood=ood)
 
     def reward_terms(
-        self,
-        state: BanditState,
-        action: Any,
-        next_state: BanditState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: BanditState, action: Any, next_state: BanditState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Draws the reward of the arm that was pulled."""
         means = self.arm_values(params, action)

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count, count_tasks, take_tasks
+from meta_rl.vector.streams import Draws
 
 from .grid_navigation import MOVES, GridState, all_cells, moved, same_cell
 
@@ -18,7 +19,26 @@ TRAIN_SHARE = 0.8
 
 
 class _DarkRoom(TaskFuncEnv):
-    """Base class of dark rooms: the grid, and an observation that is the number of the cell."""
+    """Base class of dark rooms: the grid, and an observation that is the number of the cell.
+
+    ## Action Space
+    ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
+
+    ## Observation Space
+    ``Discrete(size * size)``: the agent's cell, ``y * size + x``.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``size`` | 9 | number of cells along each side |
+    | ``episodes_per_trial`` | 10 | number of episodes on one task |
+
+    ## Adaptation
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
+
+    ## Version History
+    * v0: initial.
+    """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}
 
@@ -45,12 +65,6 @@ class DarkRoom(_DarkRoom):
     the goal ends the episode. Here, as in the paper, it does not by default; for the paper's hard
     variant, which pays once, use ``size=17, terminate_at_goal=True``.
 
-    ## Action Space
-    ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
-
-    ## Observation Space
-    ``Discrete(size * size)``: the agent's cell, ``y * size + x``.
-
     ## Rewards
     The reward is 1 at every step after which the agent is on the goal: info ``reward_goal``.
 
@@ -64,9 +78,7 @@ class DarkRoom(_DarkRoom):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``size`` | 9 | number of cells along each side |
     | ``horizon`` | 20 | number of steps in an episode |
-    | ``episodes_per_trial`` | 10 | number of episodes on one task |
     | ``terminate_at_goal`` | ``False`` | whether reaching the goal ends the episode |
 
     ## Task distribution
@@ -74,12 +86,6 @@ class DarkRoom(_DarkRoom):
     shuffled once (seeded): four fifths are for training, and the rest is halved into validation and
     test (65, 8 and 8 of 81). The paper says that training and evaluation goals differ, but not
     which they are.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     def __init__(
@@ -93,33 +99,26 @@ class DarkRoom(_DarkRoom):
         self.terminate_at_goal = bool(terminate_at_goal)
         self.task_split = cut_list(self.cell_space, all_cells(self.size))
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> GridState:
+    def initial(self, rng: Draws, params: Tasks) -> GridState:
         """Returns states in the middle of the room."""
         return GridState(zeros_for(params, (2,), "int64") + self.size // 2)
 
-    def transition(
-        self, state: GridState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> GridState:
+    def transition(self, state: GridState, action: Any, rng: Draws, params: Tasks) -> GridState:
         """Moves by one cell."""
         return GridState(moved(state.position, action, self.size))
 
-    def observation(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: GridState, rng: Draws, params: Tasks) -> Any:
         """Returns the number of the cell."""
         return self._cell(state.position)
 
     def reward_terms(
-        self,
-        state: GridState,
-        action: Any,
-        next_state: GridState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: GridState, action: Any, next_state: GridState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns 1 on the goal, otherwise 0."""
         at_goal = same_cell(next_state.position, params)
         return {"reward_goal": ones_where(at_goal)}
 
-    def terminal(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
+    def terminal(self, state: GridState, rng: Draws, params: Tasks) -> Any:
         """Returns whether the agent is on the goal and ``terminate_at_goal`` is set."""
         return same_cell(state.position, params) & self.terminate_at_goal
 
@@ -156,12 +155,6 @@ class DarkKeyToDoor(_DarkRoom):
     and in AMAGO's the agent sees whether it holds the key. Here, as in the paper's text, key and
     door pay once each.
 
-    ## Action Space
-    ``Discrete(5)``: stay, up (y + 1), right (x + 1), down, left. Walls hold the agent back.
-
-    ## Observation Space
-    ``Discrete(size * size)``: the agent's cell, ``y * size + x``.
-
     ## Rewards
     The first step that ends on the key pays 1: info ``reward_key``. The first step that ends at the
     door with the key pays 1 (the same step if both are in one cell): info ``reward_door``.
@@ -177,21 +170,13 @@ class DarkKeyToDoor(_DarkRoom):
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``size`` | 9 | number of cells along each side |
     | ``horizon`` | 50 | number of steps in an episode |
-    | ``episodes_per_trial`` | 10 | number of episodes on one task |
     | ``terminate_at_door`` | ``False`` | whether opening the door ends the episode |
 
     ## Task distribution
     A ``Dict`` of ``key`` and ``door``, each ``Box(0, size - 1, (2,))``, integers: their x and y,
     any two cells. The list of pairs is shuffled once (seeded): four fifths are for training, and
     the rest is halved into validation and test (5,249, 656 and 656 of 6,561).
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     def __init__(
@@ -209,31 +194,24 @@ class DarkKeyToDoor(_DarkRoom):
         pairs = {"key": cells[pair % len(cells)], "door": cells[pair // len(cells)]}
         self.task_split = cut_list(space, pairs)
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> KeyState:
+    def initial(self, rng: Draws, params: Tasks) -> KeyState:
         """Draws a start in any cell, without the key."""
         nowhere = zeros_for(params, dtype="bool")
         return KeyState(rng.integers(self.size, size=(len(nowhere), 2)), nowhere, nowhere)
 
-    def transition(
-        self, state: KeyState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> KeyState:
+    def transition(self, state: KeyState, action: Any, rng: Draws, params: Tasks) -> KeyState:
         """Moves by one cell, takes the key that is there, and opens the door with it."""
         position = moved(state.position, action, self.size)
         has_key = state.has_key | same_cell(position, params["key"])
         door_open = state.door_open | (has_key & same_cell(position, params["door"]))
         return KeyState(position, has_key, door_open)
 
-    def observation(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: KeyState, rng: Draws, params: Tasks) -> Any:
         """Returns the number of the cell."""
         return self._cell(state.position)
 
     def reward_terms(
-        self,
-        state: KeyState,
-        action: Any,
-        next_state: KeyState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: KeyState, action: Any, next_state: KeyState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns 1 for the key and 1 for the door, once each."""
         return {
@@ -241,7 +219,7 @@ class DarkKeyToDoor(_DarkRoom):
             "reward_door": ones_where(next_state.door_open & ~state.door_open),
         }
 
-    def terminal(self, state: KeyState, rng: np.random.Generator, params: Tasks) -> Any:
+    def terminal(self, state: KeyState, rng: Draws, params: Tasks) -> Any:
         """Returns whether the door is open and ``terminate_at_door`` is set."""
         return state.door_open & self.terminate_at_door
 

@@ -12,6 +12,7 @@ from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.streams import Draws
 
 MOVES = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0]])
 """Displacements of the actions in x and y: stay, up, right, down, left."""
@@ -135,28 +136,21 @@ class GridNavigation(TaskFuncEnv):
                 f"task {task}: goal {tasks[task]} is one of the starting corner's four"
             )
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> GridState:
+    def initial(self, rng: Draws, params: Tasks) -> GridState:
         """Returns states in the starting corner."""
         return GridState(zeros_for(params, (2,), "int64"))
 
-    def transition(
-        self, state: GridState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> GridState:
+    def transition(self, state: GridState, action: Any, rng: Draws, params: Tasks) -> GridState:
         """Moves by one cell."""
         return GridState(moved(state.position, action, self.size))
 
-    def observation(self, state: GridState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: GridState, rng: Draws, params: Tasks) -> Any:
         """Returns the position: x and y."""
         xp = array_namespace(state.position)
         return xp.astype(state.position, xp.float32)
 
     def reward_terms(
-        self,
-        state: GridState,
-        action: Any,
-        next_state: GridState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: GridState, action: Any, next_state: GridState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns 1 on the goal, and -0.1 elsewhere."""
         reached = ones_where(same_cell(next_state.position, params))

@@ -11,30 +11,48 @@ from gymnasium import spaces
 from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.streams import Draws
 
 from .robot import (
+    GoalVelocity,
     Range,
     Robot,
     RobotState,
-    along_x,
-    check_two_directions,
+    TwoDirections,
     control_cost,
-    two_directions_split,
-    velocity_split,
 )
 
 
 class _HalfCheetah(Robot):
-    """Base class of Gymnasium's HalfCheetah, with its control cost."""
+    """Base class of Gymnasium's HalfCheetah, with its control cost.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints. MuJoCo clips the motors' input; the control cost is
+    computed from the action before clipping.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5. (The
+    code of MAML adds the position of the torso.)
+
+    ## Starting State
+    The start of HalfCheetah-v5: uniform noise of ``reset_noise_scale`` on the positions, normal
+    noise on the velocities.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
+    | ``ctrl_cost_weight`` | 0.05 | weight of the squared actions |
+    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
+    | ``xml_file`` | "half_cheetah.xml" | file of the MuJoCo model |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    """
 
     gaussian_velocity_noise = True
 
     def __init__(
-        self,
-        *,
-        forward_reward_weight: float = 1.0,
-        ctrl_cost_weight: float = 0.05,
-        **robot: Any,
+        self, *, forward_reward_weight: float = 1.0, ctrl_cost_weight: float = 0.05, **robot: Any
     ) -> None:
         defaults = {"xml_file": "half_cheetah.xml", "frame_skip": 5, "reset_noise_scale": 0.1}
         super().__init__(**{**defaults, **robot})
@@ -43,8 +61,12 @@ class _HalfCheetah(Robot):
         )
         self.ctrl_cost_weight = check_number("ctrl_cost_weight", ctrl_cost_weight, least=0)
 
+    def standing_terms(self, action: Any, next_state: RobotState) -> dict[str, Any]:
+        """Returns the control cost."""
+        return {"reward_ctrl": control_cost(self.ctrl_cost_weight, action)}
 
-class HalfCheetahVel(_HalfCheetah):
+
+class HalfCheetahVel(GoalVelocity, _HalfCheetah):
     """HalfCheetah that has to run at a goal velocity.
 
     ## Description
@@ -55,39 +77,15 @@ class HalfCheetahVel(_HalfCheetah):
     MAML with the steps of PEARL. Many of them append the position of the torso to the observation;
     here, as in ProMP and in Gymnasium, it is left out.
 
-    ## Action Space
-    ``Box(-1, 1, (6,))``: torques at the joints. MuJoCo clips the motors' input; the control cost is
-    computed from the action before clipping.
-
-    ## Observation Space
-    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5.
-
     ## Rewards
     * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
       over dt, in m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
 
-    ## Starting State
-    The start of HalfCheetah-v5: uniform noise of ``reset_noise_scale`` on the positions, normal
-    noise on the velocities.
-
-    ## Episode End
-    The episode is *truncated* after ``horizon`` steps; never terminated.
-
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
     | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
-    | ``ctrl_cost_weight`` | 0.05 | weight of the squared actions |
-    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
-    | ``xml_file`` | "half_cheetah.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists
@@ -96,12 +94,9 @@ class HalfCheetahVel(_HalfCheetah):
 
     ## Adaptation
     The agent adapts after every episode; a trial is two episodes, as in VariBAD.
-
-    ## Version History
-    * v0: initial.
     """
 
-    episodes_per_trial = 2
+    split_seed = 2019
 
     def __init__(
         self,
@@ -109,29 +104,7 @@ class HalfCheetahVel(_HalfCheetah):
         num_train_tasks: int | None = 100,
         **robot: Any,
     ) -> None:
-        super().__init__(**robot)
-        self.task_split = velocity_split(
-            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=2019
-        )
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
-        return along_x(0.5 * params)
-
-    def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
-    ) -> dict[str, Any]:
-        """Returns distance from the goal velocity, and control cost."""
-        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
-        return {
-            "reward_forward": -self.forward_reward_weight * miss,
-            "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
-        }
+        super().__init__(goal_velocity_range, num_train_tasks, **robot)
 
 
 class HalfCheetahVelMAML(HalfCheetahVel):
@@ -144,26 +117,12 @@ class HalfCheetahVelMAML(HalfCheetahVel):
     the end of the step; here it is the displacement of the torso over dt. Returns are not
     comparable with those of ``HalfCheetahVel-v0``.
 
-    ## Action Space
-    ``Box(-1, 1, (6,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (17,))``: as in ``HalfCheetahVel-v0`` (MAML adds the position of the torso).
-
-    ## Rewards
-    * ``reward_forward``: ``-forward_reward_weight |v - goal|``.
-    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
-
-    ## Starting State
-    The start of HalfCheetah-v5.
-
-    ## Episode End
-    The episode is *truncated* after ``horizon`` steps; never terminated.
-
     ## Arguments
-    The arguments of ``HalfCheetahVel-v0``, with other defaults: ``frame_skip`` 1,
-    ``goal_velocity_range`` (0, 2) and ``num_train_tasks`` None: training draws from the whole
-    range.
+    | argument | default | meaning |
+    |---|---|---|
+    | ``goal_velocity_range`` | (0, 2) | range of the goals, in m/s |
+    | ``num_train_tasks`` | None | length of the training list; ``None``: the whole range |
+    | ``frame_skip`` | 1 | number of MuJoCo steps (0.01 s) in a step; dt = 0.01 s |
 
     ## Task distribution
     ``Box(0, 2.667, (1,))``: the goal in m/s, uniform in [0, 2]. Frozen, seeded lists of 30 tasks
@@ -171,9 +130,6 @@ class HalfCheetahVelMAML(HalfCheetahVel):
 
     ## Adaptation
     The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     def __init__(
@@ -185,7 +141,7 @@ class HalfCheetahVelMAML(HalfCheetahVel):
         super().__init__(goal_velocity_range, num_train_tasks, **{"frame_skip": 1, **robot})
 
 
-class HalfCheetahDir(_HalfCheetah):
+class HalfCheetahDir(TwoDirections, _HalfCheetah):
     """HalfCheetah that has to run forward or backward.
 
     ## Description
@@ -194,75 +150,11 @@ class HalfCheetahDir(_HalfCheetah):
     PEARL, ProMP and VariBAD have the same with dt = 0.05 s, as here (MAML: 0.01 s, which is
     ``HalfCheetahDirMAML-v0``).
 
-    ## Action Space
-    ``Box(-1, 1, (6,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5.
-
     ## Rewards
     * ``reward_forward``: ``forward_reward_weight * direction * v``, where v is the displacement in
       x over dt, in m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
-
-    ## Starting State
-    The start of HalfCheetah-v5.
-
-    ## Episode End
-    The episode is *truncated* after ``horizon`` steps; never terminated.
-
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 5 | number of MuJoCo steps (0.01 s) in a step; dt = 0.05 s |
-    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
-    | ``ctrl_cost_weight`` | 0.05 | weight of the squared actions |
-    | ``reset_noise_scale`` | 0.1 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
-    | ``xml_file`` | "half_cheetah.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
-
-    ## Task distribution
-    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), and no other value. There are only two
-    tasks: validation and test equal train, as in all the sources.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
-
-    episodes_per_trial = 2
-
-    def __init__(self, **robot: Any) -> None:
-        super().__init__(**robot)
-        self.task_split = two_directions_split()
-
-    def check_tasks(self, tasks: Tasks) -> None:
-        """Refuses directions other than -1 and +1."""
-        check_two_directions(tasks)
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the direction as an arrow."""
-        return along_x(params)
-
-    def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
-    ) -> dict[str, Any]:
-        """Returns velocity in the task's direction, and control cost."""
-        along = self.velocity(state, next_state)[:, 0] * params[:, 0]
-        return {
-            "reward_forward": self.forward_reward_weight * along,
-            "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
-        }
 
 
 class HalfCheetahDirMAML(HalfCheetahDir):
@@ -275,34 +167,10 @@ class HalfCheetahDirMAML(HalfCheetahDir):
     step; here it is the displacement of the torso over dt. Returns are not comparable with those of
     ``HalfCheetahDir-v0``.
 
-    ## Action Space
-    ``Box(-1, 1, (6,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (17,))``: as in ``HalfCheetahDir-v0`` (MAML adds the position of the torso).
-
-    ## Rewards
-    * ``reward_forward``: ``forward_reward_weight * direction * v``.
-    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
-
-    ## Starting State
-    The start of HalfCheetah-v5.
-
-    ## Episode End
-    The episode is *truncated* after ``horizon`` steps; never terminated.
-
     ## Arguments
-    The arguments of ``HalfCheetahDir-v0``; ``frame_skip`` is 1 by default.
-
-    ## Task distribution
-    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), and no other value. There are only two
-    tasks: validation and test equal train, as in all the sources.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
+    | argument | default | meaning |
+    |---|---|---|
+    | ``frame_skip`` | 1 | number of MuJoCo steps (0.01 s) in a step; dt = 0.01 s |
     """
 
     def __init__(self, **robot: Any) -> None:
@@ -323,35 +191,15 @@ class HalfCheetahCripple(_HalfCheetah):
     ## Action Space
     ``Box(-1, 1, (6,))``: torques at the joints. The dead motor's action costs nothing.
 
-    ## Observation Space
-    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, as in HalfCheetah-v5.
-
     ## Rewards
     * ``reward_forward``: ``forward_reward_weight v``, where v is the displacement in x over dt, in
       m/s.
     * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``, without the dead motor.
 
-    ## Starting State
-    The start of HalfCheetah-v5.
-
-    ## Episode End
-    The episode is *truncated* after ``horizon`` steps; never terminated.
-
-    ## Arguments
-    The arguments of ``HalfCheetahDir-v0``.
-
     ## Task distribution
     ``Discrete(6)``: the dead motor, which is the hip (0), knee (1) or foot (2) of the back leg, or
     that of the front leg (3, 4, 5). Training and validation have 0, 1, 2 and 3; test has 4 and 5.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
-
-    episodes_per_trial = 2
 
     def __init__(self, **robot: Any) -> None:
         super().__init__(**robot)
@@ -370,12 +218,7 @@ class HalfCheetahCripple(_HalfCheetah):
         return xp.where(joints == params[:, None], 0.0, action)
 
     def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns velocity along x, and control cost."""
         forward = self.velocity(state, next_state)[:, 0]

@@ -5,22 +5,18 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import mujoco
-import numpy as np
 
 from meta_rl.arguments import check_number
-from meta_rl.tasks import Tasks
 
 from .robot import (
     FallingRobot,
+    GoalDirection,
     RobotState,
-    angle_split,
-    directions,
-    in_plane,
     is_within,
 )
 
 
-class HumanoidDir(FallingRobot):
+class HumanoidDir(GoalDirection, FallingRobot):
     """Humanoid that has to walk in a direction in the plane.
 
     ## Description
@@ -51,56 +47,35 @@ class HumanoidDir(FallingRobot):
     ## Starting State
     The start of Humanoid-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
 
-    ## Episode End
-    The episode is *terminated* when the humanoid is unhealthy; *truncated* after ``horizon`` steps.
-
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: all directions |
-    | ``horizon`` | 200 | number of steps in an episode |
     | ``frame_skip`` | 5 | number of MuJoCo steps (0.003 s) in a step; dt = 0.015 s |
     | ``forward_reward_weight`` | 1.25 | weight of the velocity |
     | ``ctrl_cost_weight`` | 0.1 | weight of the squared actions |
     | ``healthy_reward`` | 5.0 | reward for a step that ends healthy |
     | ``healthy_z_range`` | (1.0, 2.0) | range of healthy heights of the torso, in m |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
     | ``reset_noise_scale`` | 0.01 | scale of the noise in the first state |
     | ``exclude_current_positions_from_observation`` | True | whether x and y are left out |
     | ``xml_file`` | "humanoid.xml" | file of the MuJoCo model; its main body is called "torso" |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
-
-    ## Task distribution
-    ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
-    Uniform; frozen, seeded lists as in PEARL: 100 for training, 30 for test, and 30 for validation.
-    There is no ``ood``, since all directions are in the training range.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     num_excluded_positions = 2
+    split_seed = 2024
     camera: ClassVar[dict[str, Any]] = {**FallingRobot.camera, "distance": 5.0, "elevation": -30.0}
-    episodes_per_trial = 2
 
     def __init__(
-        self,
-        num_train_tasks: int | None = 100,
-        forward_reward_weight: float = 1.25,
-        **robot: Any,
+        self, num_train_tasks: int | None = 100, forward_reward_weight: float = 1.25, **robot: Any
     ) -> None:
         defaults = {"xml_file": "humanoid.xml", "frame_skip": 5, "reset_noise_scale": 1e-2}
         healthy = {"healthy_reward": 5.0, "healthy_z_range": (1.0, 2.0), "ctrl_cost_weight": 0.1}
         centre_of_mass = (mujoco.mjtSensor.mjSENS_SUBTREECOM, mujoco.mjtObj.mjOBJ_BODY, "torso")
-        super().__init__(**{**defaults, **healthy, **robot, "sensors": [centre_of_mass]})
+        super().__init__(
+            num_train_tasks, **{**defaults, **healthy, **robot, "sensors": [centre_of_mass]}
+        )
         self.forward_reward_weight = check_number(
             "forward_reward_weight", forward_reward_weight, least=0
         )
-        self.task_split = angle_split(num_train=num_train_tasks, num_test=30, seed=2024)
 
     def velocity(self, state: RobotState, next_state: RobotState) -> Any:
         """Returns the displacement of the centre of mass in x and y over dt, ``[N, 2]`` in m/s."""
@@ -109,20 +84,3 @@ class HumanoidDir(FallingRobot):
     def is_healthy(self, state: RobotState) -> Any:
         """Returns whether the torso's height is in its range, bool ``[N]``."""
         return is_within(self.qpos(state)[:, 2], self.healthy_z_range)
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the direction as an arrow."""
-        return in_plane(directions(params))
-
-    def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
-    ) -> dict[str, Any]:
-        """Returns velocity along the direction, control cost, and reward for not falling."""
-        along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
-        terms = self.standing_terms(action, next_state)
-        return {"reward_forward": self.forward_reward_weight * along, **terms}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import pickle
@@ -13,6 +12,7 @@ from unittest import mock
 import numpy as np
 from gymnasium import spaces
 
+from meta_rl.arguments import did_you_mean
 from meta_rl.tasks import FiniteTasks, TaskSplit
 
 VERSION, MUJOCO_VERSION = "3.1.1", "3.3.0"  # of Meta-World, and of MuJoCo, which it pins
@@ -74,7 +74,9 @@ def benchmark_goals(benchmark: str, env_name: str | None, goal_seed: int) -> Goa
     if benchmark != "ML1" and env_name is not None:
         raise ValueError(f"{benchmark} has environments of its own; env_name is for ML1")
     name = env_name or "reach-v3"
-    _check_name(name, list(package.ALL_V3_ENVIRONMENTS))
+    known = list(package.ALL_V3_ENVIRONMENTS)
+    if name not in known:
+        raise ValueError(f"unknown env_name {name!r}: {did_you_mean(name, known)}")
     simulator = importlib.import_module("metaworld.sawyer_xyz_env").SawyerXYZEnv
     reset_hand = simulator._reset_hand
     bounds: dict[type, np.ndarray] = {}
@@ -95,12 +97,6 @@ def benchmark_goals(benchmark: str, env_name: str | None, goal_seed: int) -> Goa
         tuple(bounds[classes[name]] for name in names),
         *(_decoded(tasks, names) for tasks in (made.train_tasks, made.test_tasks)),
     )
-
-
-def _check_name(name: str, known: list[str]) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known
-        raise ValueError(f"unknown env_name {name!r}: did you mean {', '.join(near)}?")
 
 
 def _decoded(tasks: list[Any], names: tuple[str, ...]) -> list[tuple[int, np.ndarray]]:

@@ -8,11 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from meta_rl.arguments import check_number
+from meta_rl.arguments import check_count, check_number
 from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.rendering import map_picture as picture
-from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit, check_count
+from meta_rl.tasks import FiniteTasks, SampledTasks, TaskSplit
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.streams import Draws
+from meta_rl.vector.task_arrays import Tasks
 
 MAX_STEP = 0.1
 """Distance that an action of 1 moves the point along its axis."""
@@ -35,6 +37,24 @@ class PlanarPoint(TaskFuncEnv):
         horizon: Number of steps in an episode.
         episodes_per_trial: Number of episodes on one task.
         reach: Largest distance from the origin along an axis, for the observation space.
+
+    ## Action Space
+    ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped.
+
+    ## Observation Space
+    ``Box((2,))``: x and y of the point.
+
+    ## Starting State
+    The point starts at the origin.
+
+    ## Episode End
+    The episode is *truncated* after ``horizon`` steps.
+
+    ## Adaptation
+    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
+
+    ## Version History
+    * v0: initial.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -52,17 +72,15 @@ class PlanarPoint(TaskFuncEnv):
         """Returns the goals of the points, ``[N, 2]``; by default they are the tasks."""
         return params
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> PointState:
+    def initial(self, rng: Draws, params: Tasks) -> PointState:
         """Returns states at the origin."""
         return PointState(zeros_for(params, (2,)))
 
-    def transition(
-        self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> PointState:
+    def transition(self, state: PointState, action: Any, rng: Draws, params: Tasks) -> PointState:
         """Moves by ``MAX_STEP`` times the action, clipped to [-1, 1]."""
         return PointState(state.position + MAX_STEP * action.clip(-1.0, 1.0))
 
-    def observation(self, state: PointState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: PointState, rng: Draws, params: Tasks) -> Any:
         """Returns the position."""
         return array_namespace(state.position).asarray(state.position, copy=True)
 
@@ -72,12 +90,7 @@ class PlanarPoint(TaskFuncEnv):
         return xp.linalg.vector_norm(state.position - self.goals(params), axis=-1)
 
     def reward_terms(
-        self,
-        state: PointState,
-        action: Any,
-        next_state: PointState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: PointState, action: Any, next_state: PointState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns the negative distance after the move."""
         return {"reward_distance": -self.distance(next_state, params)}
@@ -136,16 +149,10 @@ class PointNavigation(PlanarPoint):
     ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped. (The paper's space is
     [-0.1, 0.1], which its code normalises to [-1, 1] before the agent acts.)
 
-    ## Observation Space
-    ``Box((2,))``: x and y of the point.
-
     ## Rewards
     The reward is the negative Euclidean distance to the goal after the move: info
     ``reward_distance``. (The paper states the negative squared distance, but its code, which the
     published numbers come from, uses the distance.)
-
-    ## Starting State
-    The point starts at the origin.
 
     ## Episode End
     The episode is *terminated* where the distances to the goal along x and along y are both below
@@ -165,12 +172,6 @@ class PointNavigation(PlanarPoint):
     square and the one of twice the side. The best possible return is -0.54 on average over the
     paper's goals (``meta_rl.agents.navigation``); the paper's policy that is told the goal has
     -2.29.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     picture_half_width = 1.1
@@ -196,7 +197,7 @@ class PointNavigation(PlanarPoint):
             ood=SampledTasks(space, partial(square_ring, inner=goal_range, outer=2 * goal_range)),
         )
 
-    def terminal(self, state: PointState, rng: np.random.Generator, params: Tasks) -> Any:
+    def terminal(self, state: PointState, rng: Draws, params: Tasks) -> Any:
         """Returns whether the point is at the goal."""
         xp = array_namespace(state.position)
         return xp.all(xp.abs(state.position - params) < self.goal_tolerance, axis=-1)
@@ -215,18 +216,12 @@ class PointRobot(PlanarPoint):
     ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped (as the authors' training
     normalises the space [-0.1, 0.1]).
 
-    ## Observation Space
-    ``Box((2,))``: x and y of the point.
-
     ## Rewards
     The reward is the negative Euclidean distance to the goal after the move: info
     ``reward_distance``.
 
     ## Starting State
     The start is uniform in the square [-1, 1]².
-
-    ## Episode End
-    The episode is *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
@@ -238,12 +233,6 @@ class PointRobot(PlanarPoint):
     ``Box(-2, 2, (2,))``: the goal. Train and test: the first 80 and the last 20 of the authors' 100
     goals, uniform in [-1, 1]² (numpy's legacy generator, seed 1337). Validation: 20 more, seeded.
     ``ood``: between that square and the one of twice the side.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     picture_half_width = 2.1
@@ -261,6 +250,6 @@ class PointRobot(PlanarPoint):
             ood=SampledTasks(space, partial(square_ring, inner=1.0, outer=2.0)),
         )
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> PointState:
+    def initial(self, rng: Draws, params: Tasks) -> PointState:
         """Draws a start anywhere in the square."""
         return PointState(rng.uniform(-1.0, 1.0, (len(params), 2)))

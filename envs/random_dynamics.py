@@ -11,6 +11,7 @@ from gymnasium import spaces
 from meta_rl.arguments import check_number
 from meta_rl.physics.batch import ModelPerTask, MujocoBatch
 from meta_rl.tasks import SampledTasks, Tasks, TaskSplit
+from meta_rl.vector.streams import Draws
 
 from .robot import FallingRobot, RobotState, listed_split
 from .walkers import Hopper, Walker2d
@@ -26,9 +27,22 @@ VARIED = {
 
 
 class _RandomDynamics(FallingRobot):
-    """Base class of robots that run forward with dynamics that the task scales."""
+    """Base class of robots that run forward with dynamics that the task scales.
 
-    episodes_per_trial = 2
+    ## Rewards
+    * ``reward_forward``: ``forward_reward_weight v``, where v is the displacement in x over dt, in
+      m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+    * ``reward_survive``: ``healthy_reward`` while healthy.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``num_train_tasks`` | 40 | length of the training list; ``None``: the whole range |
+    | ``log_scale_limit`` | 3.0 | largest absolute exponent of a multiplier |
+    | ``physically_consistent`` | False | whether inertia scales with mass |
+    | ``frame_skip`` | 8 | number of MuJoCo steps (0.002 s) in a step; dt = 0.016 s |
+    """
 
     def __init__(
         self,
@@ -58,12 +72,7 @@ class _RandomDynamics(FallingRobot):
         return self._models.scaled(params)
 
     def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns velocity along x, control cost, and reward for not falling."""
         forward = self.forward_reward_weight * self.velocity(state, next_state)[:, 0]
@@ -81,45 +90,6 @@ class Walker2dRandParams(_RandomDynamics, Walker2d):
     the same step. As in the source, inertia varies independently of mass, which no rigid body can
     do; ``physically_consistent=True`` scales a body's inertia with its mass.
 
-    ## Action Space
-    ``Box(-1, 1, (6,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, clipped to [-10, 10], as in
-    Walker2d-v5.
-
-    ## Rewards
-    * ``reward_forward``: ``forward_reward_weight v``, where v is the displacement in x over dt, in
-      m/s.
-    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
-    * ``reward_survive``: ``healthy_reward`` while healthy.
-
-    ## Starting State
-    The start of Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
-
-    ## Episode End
-    The episode is *terminated* when the walker is unhealthy; *truncated* after ``horizon`` steps.
-
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``num_train_tasks`` | 40 | length of the training list; ``None``: the whole range |
-    | ``log_scale_limit`` | 3.0 | largest absolute exponent of a multiplier |
-    | ``physically_consistent`` | False | whether inertia scales with mass |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 8 | number of MuJoCo steps (0.002 s) in a step; dt = 0.016 s |
-    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
-    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
-    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
-    | ``healthy_z_range`` | (0.8, 2.0) | range of healthy heights of the torso, in m |
-    | ``healthy_angle_range`` | (-1.0, 1.0) | range of healthy angles of the torso, in radians |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
-    | ``xml_file`` | "walker2d_v5.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
-
     ## Task distribution
     A ``Dict`` of multipliers of the model's values, one for each element: ``body_mass`` ``[7]``,
     ``body_inertia`` ``[7, 3]`` (not if ``physically_consistent``) and ``geom_friction`` ``[8, 3]``
@@ -127,12 +97,6 @@ class Walker2dRandParams(_RandomDynamics, Walker2d):
     ``[-log_scale_limit, log_scale_limit]``. Quantities that MuJoCo derives from them are computed
     anew. Frozen, seeded lists as in PEARL: 40 for training, 10 for test, and 10 for validation.
     ``ood`` has exponents with absolute values between 3 and 4.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
 
@@ -147,46 +111,6 @@ class HopperRandParams(_RandomDynamics, Hopper):
     varies independently of mass, which no rigid body can do; ``physically_consistent=True`` scales
     a body's inertia with its mass.
 
-    ## Action Space
-    ``Box(-1, 1, (3,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (11,))``: 5 positions (without x) and 6 velocities, clipped to [-10, 10], as in
-    Hopper-v5.
-
-    ## Rewards
-    * ``reward_forward``: ``forward_reward_weight v``, where v is the displacement in x over dt, in
-      m/s.
-    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
-    * ``reward_survive``: ``healthy_reward`` while healthy.
-
-    ## Starting State
-    The start of Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
-
-    ## Episode End
-    The episode is *terminated* when the hopper is unhealthy; *truncated* after ``horizon`` steps.
-
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``num_train_tasks`` | 40 | length of the training list; ``None``: the whole range |
-    | ``log_scale_limit`` | 3.0 | largest absolute exponent of a multiplier |
-    | ``physically_consistent`` | False | whether inertia scales with mass |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 8 | number of MuJoCo steps (0.002 s) in a step; dt = 0.016 s |
-    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
-    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
-    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
-    | ``healthy_state_range`` | (-100, 100) | range of healthy angles and velocities |
-    | ``healthy_z_range`` | (0.7, inf) | range of healthy heights of the torso, in m |
-    | ``healthy_angle_range`` | (-0.2, 0.2) | range of healthy angles of the torso, in radians |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
-    | ``xml_file`` | "hopper.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
-
     ## Task distribution
     A ``Dict`` of multipliers of the model's values, one for each element: ``body_mass`` ``[4]``,
     ``body_inertia`` ``[4, 3]`` (not if ``physically_consistent``) and ``geom_friction`` ``[5, 3]``
@@ -194,12 +118,6 @@ class HopperRandParams(_RandomDynamics, Hopper):
     ``[-log_scale_limit, log_scale_limit]``. Quantities that MuJoCo derives from them are computed
     anew. Frozen, seeded lists as in PEARL: 40 for training, 10 for test, and 10 for validation.
     ``ood`` has exponents with absolute values between 3 and 4.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
 

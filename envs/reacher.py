@@ -10,14 +10,9 @@ from gymnasium import spaces
 from meta_rl.arguments import check_number
 from meta_rl.tasks import SampledTasks, Tasks
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.streams import Draws
 
-from .robot import (
-    Robot,
-    RobotState,
-    control_cost,
-    listed_split,
-    uniform_on_ring,
-)
+from .robot import Robot, RobotState, control_cost, listed_split, uniform_on_ring
 
 LINKS = (0.1, 0.11)  # m, from the shoulder to the elbow, and on to the fingertip
 
@@ -48,9 +43,6 @@ class ReacherGoal(Robot):
     ## Starting State
     The start of Reacher-v5: uniform noise on angles (0.1 rad) and their velocities (0.005 rad/s).
 
-    ## Episode End
-    The episode is *truncated* after ``horizon`` steps; never terminated.
-
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
@@ -62,19 +54,11 @@ class ReacherGoal(Robot):
     | ``reward_dist_weight`` | 1.0 | weight of the distance |
     | ``reward_control_weight`` | 1.0 | weight of the squared actions |
     | ``xml_file`` | "reacher.xml" | file of the MuJoCo model; links of 0.1 and 0.11 m |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(-0.2, 0.2, (2,))``: the goal in m, uniform on the disc. Frozen, seeded lists: 100 for
     training, 30 for test and 30 for validation. There is no ``ood``, since the arm reaches only
     0.21 m.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     camera: ClassVar[dict[str, Any]] = {
@@ -83,7 +67,6 @@ class ReacherGoal(Robot):
         "azimuth": 90.0,
         "track": False,
     }
-    episodes_per_trial = 2
 
     def __init__(
         self,
@@ -115,7 +98,7 @@ class ReacherGoal(Robot):
             seed=2025,
         )
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
+    def initial(self, rng: Draws, params: Tasks) -> RobotState:
         """Draws noise as in Reacher-v5, and puts the model's target on the goal, for pictures."""
         num = len(params)
         qpos = self.batch.init_qpos + rng.uniform(-0.1, 0.1, (num, 4))
@@ -133,7 +116,7 @@ class ReacherGoal(Robot):
         y = LINKS[0] * xp.sin(shoulder) + LINKS[1] * xp.sin(elbow)
         return xp.stack([x, y], axis=1)
 
-    def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: RobotState, rng: Draws, params: Tasks) -> Any:
         """Returns angles, their velocities and the fingertip, but nothing about the goal."""
         angles = self.qpos(state)[:, :2]
         xp = array_namespace(angles)
@@ -141,12 +124,7 @@ class ReacherGoal(Robot):
         return xp.concat(parts, axis=1)
 
     def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns distance of the fingertip from the goal, and control cost."""
         distance = ((self.fingertip(next_state) - params) ** 2).sum(axis=1) ** 0.5

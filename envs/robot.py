@@ -24,6 +24,7 @@ from meta_rl.tasks import (
     count_tasks,
 )
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.streams import Draws
 
 Range = tuple[float, float]
 
@@ -46,20 +47,31 @@ class Robot(TaskFuncEnv):
     Args:
         xml_file: Model file that Gymnasium ships, or a path.
         frame_skip: Number of calls of ``mj_step`` in one step of the environment.
-        horizon: Number of steps in an episode (default: 200).
         reset_noise_scale: Scale of the noise on the model's own first state, from 0 on.
-        exclude_current_positions_from_observation: Whether to leave out the coordinates of the root
-            that the physics do not depend on.
-        nthread: Number of threads that step the batch (default: all cores).
-        width: Width of a rendered frame or a window, in pixels.
-        height: Height of a rendered frame or a window, in pixels.
         sensors: Sensors that are compiled into the model for :attr:`RobotState.sensors`.
 
     Raises:
         ValueError: An argument is outside its range; the message says which.
+
+    ## Episode End
+    The episode is *truncated* after ``horizon`` steps; never terminated.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``horizon`` | 200 | number of steps in an episode |
+    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
+    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
+
+    ## Adaptation
+    The agent adapts after every episode; a trial is two episodes.
+
+    ## Version History
+    * v0: initial.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    episodes_per_trial = 2
     numpy_only = True  # MuJoCo's batch
     num_excluded_positions = 1
     gaussian_velocity_noise = False
@@ -92,7 +104,8 @@ class Robot(TaskFuncEnv):
         self.steps_on_threads = self.batch.nthread > 1
         model = self.batch.model
         self._skipped = self.num_excluded_positions * exclude_current_positions_from_observation
-        self.observation_space = _unbounded(model.nq + model.nv - self._skipped)
+        size = model.nq + model.nv - self._skipped
+        self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float64)
         low, high = model.actuator_ctrlrange.astype(np.float32).T
         self.action_space = spaces.Box(low, high, dtype=np.float32)
         # The frame rate depends on frame_skip, which is an argument: the class cannot hold it.
@@ -101,7 +114,7 @@ class Robot(TaskFuncEnv):
         self.height = check_count("height", height)
         self._camera: RobotCamera | None = None
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> RobotState:
+    def initial(self, rng: Draws, params: Tasks) -> RobotState:
         """Returns the model's own first state with noise as Gymnasium draws it."""
         model, scale = self.batch.model, self.reset_noise_scale
         num = count_tasks(params)
@@ -117,9 +130,7 @@ class Robot(TaskFuncEnv):
         physics = self.batch.physics(qpos, qvel)
         return RobotState(physics, self.batch.sense(physics))
 
-    def transition(
-        self, state: RobotState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> RobotState:
+    def transition(self, state: RobotState, action: Any, rng: Draws, params: Tasks) -> RobotState:
         """Takes ``frame_skip`` steps of MuJoCo, natively for the whole batch."""
         control, models = self.control(action, params), self.models(params)
         physics = self.batch.step(state.physics, control, models)
@@ -133,7 +144,7 @@ class Robot(TaskFuncEnv):
         """Returns one ``MjModel`` per sub-environment, where the dynamics depend on the task."""
         return None
 
-    def observation(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: RobotState, rng: Draws, params: Tasks) -> Any:
         """Returns positions (without the excluded ones) and clipped velocities, ``[N, ...]``."""
         xp = array_namespace(state.physics)
         velocities = self.qvel(state).clip(-self.velocity_limit, self.velocity_limit)
@@ -162,6 +173,12 @@ class Robot(TaskFuncEnv):
             "x_position": xp.asarray(self.qpos(next_state)[:, 0], copy=True),
             "x_velocity": self.velocity(state, next_state)[:, 0],
         }
+
+    forward_reward_weight = 1.0
+
+    def standing_terms(self, action: Any, next_state: RobotState) -> dict[str, Any]:
+        """Returns the terms of the reward that do not depend on the task (default: none)."""
+        return {}
 
     def goal_arrows(self, params: Tasks) -> Any:
         """Returns arrows to draw above the robots, ``[N, 3]`` in m; ``None`` draws nothing."""
@@ -217,11 +234,18 @@ class FallingRobot(Robot):
     """Base class of robots that may fall, are rewarded for being healthy, and may end the episode.
 
     Args:
-        healthy_reward: Reward for every step that ends in a healthy state, from 0 on.
-        terminate_when_unhealthy: Whether an unhealthy state ends the episode.
         healthy_z_range: Range of healthy heights of the root, in m.
         ctrl_cost_weight: Weight of the squared actions, from 0 on.
-        **robot: Arguments of :class:`Robot`.
+        **robot: Arguments of :class:`Robot`, and those below.
+
+    ## Episode End
+    The episode is *terminated* when the robot is unhealthy; *truncated* after ``horizon`` steps.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
+    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
     """
 
     def __init__(
@@ -243,7 +267,7 @@ class FallingRobot(Robot):
         """Returns which robots have not fallen, bool ``[N]``."""
         raise NotImplementedError
 
-    def terminal(self, state: RobotState, rng: np.random.Generator, params: Tasks) -> Any:
+    def terminal(self, state: RobotState, rng: Draws, params: Tasks) -> Any:
         """Returns whether the robot is unhealthy and ``terminate_when_unhealthy`` is set."""
         return self.terminate_when_unhealthy & ~self.is_healthy(state)
 
@@ -253,6 +277,121 @@ class FallingRobot(Robot):
             "reward_ctrl": control_cost(self.ctrl_cost_weight, action),
             "reward_survive": self.healthy_reward * self.is_healthy(next_state),
         }
+
+
+class TwoDirections(Robot):
+    """Base class of robots whose task is to run forward or backward along x.
+
+    ## Task distribution
+    ``Box(-1, 1, (1,))``: -1 (backward) or +1 (forward), and no other value. There are only two
+    tasks: validation and test equal train, as in all the sources.
+    """
+
+    def __init__(self, **robot: Any) -> None:
+        super().__init__(**robot)
+        both = FiniteTasks(spaces.Box(-1.0, 1.0, (1,), np.float64), [[-1.0], [1.0]])
+        self.task_split = TaskSplit(train=both, validation=both, test=both)
+
+    def check_tasks(self, tasks: Tasks) -> None:
+        """Refuses directions other than -1 and +1."""
+        wrong = np.abs(tasks[:, 0]) != 1.0
+        if wrong.any():
+            task = int(np.argmax(wrong))
+            raise ValueError(f"task {task} has to be -1 or +1, got {tasks[task]}")
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """Returns the direction as an arrow."""
+        return along_x(params)
+
+    def reward_terms(
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
+    ) -> dict[str, Any]:
+        """Returns velocity in the task's direction, and :meth:`standing_terms`."""
+        along = self.velocity(state, next_state)[:, 0] * params[:, 0]
+        terms = self.standing_terms(action, next_state)
+        return {"reward_forward": self.forward_reward_weight * along, **terms}
+
+
+class GoalVelocity(Robot):
+    """Base class of robots whose task is a goal velocity along x.
+
+    Tasks are velocities in m/s, ``Box(low, high + (high - low) / 3, (1,))``: uniform within the
+    range; ``ood`` is uniform above it, over a third of its width.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
+    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
+    """
+
+    split_seed: ClassVar[int]
+    reward_at_goal = 0.0
+
+    def __init__(
+        self, goal_velocity_range: Range, num_train_tasks: int | None = 100, **robot: Any
+    ) -> None:
+        super().__init__(**robot)
+        low, high = check_range("goal_velocity_range", goal_velocity_range)
+        check_finite_array("goal_velocity_range", [low, high])
+        beyond = high + (high - low) / 3
+        space = spaces.Box(low, beyond, (1,), np.float64)
+        self.task_split = listed_split(
+            SampledTasks(space, partial(_uniform, low, high)),
+            num_train=num_train_tasks,
+            num_test=30,
+            seed=self.split_seed,
+            ood=SampledTasks(space, partial(_uniform, high, beyond)),
+        )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
+        return along_x(0.5 * params)
+
+    def reward_terms(
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
+    ) -> dict[str, Any]:
+        """Returns distance from the goal velocity, and :meth:`standing_terms`."""
+        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
+        forward = self.reward_at_goal - self.forward_reward_weight * miss
+        return {"reward_forward": forward, **self.standing_terms(action, next_state)}
+
+
+class GoalDirection(Robot):
+    """Base class of robots whose task is a direction in the plane.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``num_train_tasks`` | 100 | length of the training list; ``None``: all directions |
+
+    ## Task distribution
+    ``Box(0, 2π, (1,))``: the direction as an angle in radians; 0 is the x axis, π/2 the y axis.
+    Uniform; frozen, seeded lists as in PEARL: 100 for training, 30 for test, and 30 for validation.
+    There is no ``ood``, since all directions are in the training range.
+    """
+
+    split_seed: ClassVar[int]
+
+    def __init__(self, num_train_tasks: int | None = 100, **robot: Any) -> None:
+        super().__init__(**robot)
+        space = spaces.Box(0.0, 2 * np.pi, (1,), np.float64)
+        tasks = SampledTasks(space, partial(_uniform, 0.0, 2 * np.pi))
+        self.task_split = listed_split(
+            tasks, num_train=num_train_tasks, num_test=30, seed=self.split_seed
+        )
+
+    def goal_arrows(self, params: Tasks) -> Any:
+        """Returns the direction as an arrow."""
+        return in_plane(directions(params))
+
+    def reward_terms(
+        self, state: RobotState, action: Any, next_state: RobotState, rng: Draws, params: Tasks
+    ) -> dict[str, Any]:
+        """Returns velocity along the direction, and :meth:`standing_terms`."""
+        along = (self.velocity(state, next_state) * directions(params)).sum(axis=1)
+        terms = self.standing_terms(action, next_state)
+        return {"reward_forward": self.forward_reward_weight * along, **terms}
 
 
 def control_cost(weight: float, action: Any) -> Any:
@@ -328,51 +467,6 @@ def listed_split(
     )
 
 
-def velocity_split(
-    goal_velocity_range: Range, *, num_train: int | None, num_test: int, seed: int
-) -> TaskSplit:
-    """Returns a split of velocities in m/s, ``Box(low, high + (high - low) / 3, (1,))``.
-
-    They are uniform within the range; ``ood`` is uniform above it, over a third of its width.
-    """
-    low, high = check_range("goal_velocity_range", goal_velocity_range)
-    check_finite_array("goal_velocity_range", [low, high])
-    beyond = high + (high - low) / 3
-    space = spaces.Box(low, beyond, (1,), np.float64)
-    return listed_split(
-        SampledTasks(space, partial(_uniform, low, high)),
-        num_train=num_train,
-        num_test=num_test,
-        seed=seed,
-        ood=SampledTasks(space, partial(_uniform, high, beyond)),
-    )
-
-
-def angle_split(*, num_train: int | None, num_test: int, seed: int) -> TaskSplit:
-    """Returns a split of uniform directions as angles in radians, ``Box(0, 2π, (1,))``."""
-    space = spaces.Box(0.0, 2 * np.pi, (1,), np.float64)
-    tasks = SampledTasks(space, partial(_uniform, 0.0, 2 * np.pi))
-    return listed_split(tasks, num_train=num_train, num_test=num_test, seed=seed)
-
-
-def two_directions_split() -> TaskSplit:
-    """Returns a split whose parts all are backward (-1) and forward (+1), ``Box(-1, 1, (1,))``."""
-    both = FiniteTasks(spaces.Box(-1.0, 1.0, (1,), np.float64), [[-1.0], [1.0]])
-    return TaskSplit(train=both, validation=both, test=both)
-
-
-def check_two_directions(tasks: Tasks) -> None:
-    """Refuses directions other than -1 and +1.
-
-    Raises:
-        ValueError: A direction is another; the message names the first.
-    """
-    wrong = np.abs(tasks[:, 0]) != 1.0
-    if wrong.any():
-        task = int(np.argmax(wrong))
-        raise ValueError(f"task {task} has to be -1 or +1, got {tasks[task]}")
-
-
 def uniform_on_ring(inner: float, outer: float) -> Callable[..., np.ndarray]:
     """Returns a sampler of points that are uniform between two circles, ``[num_tasks, 2]``."""
     return partial(_on_ring, inner, outer)
@@ -385,7 +479,3 @@ def _on_ring(inner: float, outer: float, num_tasks: int, rng: np.random.Generato
 
 def _uniform(low: float, high: float, num_tasks: int, rng: np.random.Generator) -> np.ndarray:
     return rng.uniform(low, high, (num_tasks, 1))
-
-
-def _unbounded(size: int) -> spaces.Box:
-    return spaces.Box(-np.inf, np.inf, (size,), np.float64)

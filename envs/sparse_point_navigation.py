@@ -10,6 +10,7 @@ from gymnasium import spaces
 from meta_rl.arguments import check_number
 from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.streams import Draws
 
 from .point_navigation import MAX_STEP, PlanarPoint, PointState
 
@@ -29,22 +30,10 @@ class SparsePointNavigation(PlanarPoint):
     (https://github.com/lmzintgraf/varibad), use ``horizon=100, episodes_per_trial=3,
     continuous_goals=True``: the reward is always sparse, and goals are uniform on the half circle.
 
-    ## Action Space
-    ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped.
-
-    ## Observation Space
-    ``Box((2,))``: x and y of the point.
-
     ## Rewards
     The reward ``"sparse"`` is 1 minus the distance to the goal where that is at most
     ``goal_radius``, otherwise 0: info ``reward_goal``. The reward ``"dense"`` is the negative
     distance: info ``reward_distance``. Infos hold both, as ``sparse_reward`` and ``dense_reward``.
-
-    ## Starting State
-    The point starts at the origin.
-
-    ## Episode End
-    The episode is *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
@@ -61,12 +50,6 @@ class SparsePointNavigation(PlanarPoint):
     generator, seed 1337); neighbours are 0.03 apart, so that nearly every test goal lies within the
     radius of a training goal. Validation: 20 more, seeded. With ``continuous_goals``, train is
     uniform on the half circle. ``ood``: uniform on the other half (y negative).
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     picture_half_width = 1.3
@@ -101,12 +84,7 @@ class SparsePointNavigation(PlanarPoint):
         return xp.where(distance <= self.goal_radius, 1.0 - distance, 0.0)
 
     def reward_terms(
-        self,
-        state: PointState,
-        action: Any,
-        next_state: PointState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: PointState, action: Any, next_state: PointState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns the sparse or the dense reward after the move, as ``reward`` says."""
         distance = self.distance(next_state, params)

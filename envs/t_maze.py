@@ -12,6 +12,7 @@ from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.rendering import map_picture as picture
 from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, check_count
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.streams import Draws
 
 from .grid_navigation import steps
 
@@ -119,16 +120,14 @@ class TMaze(TaskFuncEnv):
             task = int(np.argmax(tasks[:, 0] == 0))
             raise ValueError(f"task {task}: the side has to be -1 or 1, got 0")
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> MazeState:
+    def initial(self, rng: Draws, params: Tasks) -> MazeState:
         """Returns states at the start, which shows the cue if the cue is there."""
         position = zeros_for(params, (2,), "int64")
         position[:, 0] = self.oracle_length
         shown = position[:, 0] == 0
         return MazeState(position, zeros_for(params, dtype="int64"), shown, shown)
 
-    def transition(
-        self, state: MazeState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> MazeState:
+    def transition(self, state: MazeState, action: Any, rng: Draws, params: Tasks) -> MazeState:
         """Moves by one cell within the corridor and both sides of its junction."""
         xp = array_namespace(state.position)
         target = state.position + steps(MOVES, action)
@@ -139,7 +138,7 @@ class TMaze(TaskFuncEnv):
         shown = (position[:, 0] == 0) & ~state.cue_gone
         return MazeState(position, state.steps + 1, shown, state.cue_gone | shown)
 
-    def observation(self, state: MazeState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: MazeState, rng: Draws, params: Tasks) -> Any:
         """Returns x (or whether it is the junction's), y and the cue."""
         x, y = state.position[:, 0], state.position[:, 1]
         xp = array_namespace(state.position)
@@ -148,12 +147,7 @@ class TMaze(TaskFuncEnv):
         return xp.astype(xp.stack([where, y, cue], axis=1), xp.float32)
 
     def reward_terms(
-        self,
-        state: MazeState,
-        action: Any,
-        next_state: MazeState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: MazeState, action: Any, next_state: MazeState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns the reward for the right side at the end, and the penalty for lagging behind."""
         last = next_state.steps >= self.horizon

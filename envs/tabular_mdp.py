@@ -12,6 +12,7 @@ from meta_rl.arguments import check_number
 from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, check_count, held_out_split
 from meta_rl.vector.arrays import array_namespace, indices
+from meta_rl.vector.streams import Draws
 
 
 class TabularState(NamedTuple):
@@ -114,12 +115,12 @@ class TabularMDP(TaskFuncEnv):
             task = int(np.argmax(wrong))
             raise ValueError(f"task {task}: rows of 'transitions' do not sum to 1")
 
-    def initial(self, rng: np.random.Generator, params: Tasks) -> TabularState:
+    def initial(self, rng: Draws, params: Tasks) -> TabularState:
         """Returns state 0 for each sub-environment."""
         return TabularState(zeros_for(params, dtype="int64"))
 
     def transition(
-        self, state: TabularState, action: Any, rng: np.random.Generator, params: Tasks
+        self, state: TabularState, action: Any, rng: Draws, params: Tasks
     ) -> TabularState:
         """Draws from the row of (state, action) by inversion."""
         rows = params["transitions"][_each(action), state.cell, action]
@@ -127,17 +128,12 @@ class TabularMDP(TaskFuncEnv):
         # Rounding may leave the last sum below 1: it is left out, so that no draw exceeds it.
         return TabularState((draws >= rows.cumsum(axis=1)[:, :-1]).sum(axis=1))
 
-    def observation(self, state: TabularState, rng: np.random.Generator, params: Tasks) -> Any:
+    def observation(self, state: TabularState, rng: Draws, params: Tasks) -> Any:
         """Returns the state itself."""
         return state.cell + 0
 
     def reward_terms(
-        self,
-        state: TabularState,
-        action: Any,
-        next_state: TabularState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: TabularState, action: Any, next_state: TabularState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns the mean reward of the state that was left, and draws noise."""
         return {

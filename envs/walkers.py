@@ -5,24 +5,43 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from meta_rl.arguments import check_number
-from meta_rl.tasks import Tasks
 
 from .robot import (
     FallingRobot,
+    GoalVelocity,
     Range,
     RobotState,
-    along_x,
     check_range,
     is_within,
-    velocity_split,
 )
 
 
 class Walker2d(FallingRobot):
-    """Base class of Gymnasium's Walker2d; a family adds the tasks."""
+    """Base class of Gymnasium's Walker2d; a family adds the tasks.
+
+    ## Action Space
+    ``Box(-1, 1, (6,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, clipped to [-10, 10], as in
+    Walker2d-v5.
+
+    ## Starting State
+    The start of Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
+    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
+    | ``healthy_z_range`` | (0.8, 2.0) | range of healthy heights of the torso, in m |
+    | ``healthy_angle_range`` | (-1.0, 1.0) | range of healthy angles of the torso, in radians |
+    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
+    | ``xml_file`` | "walker2d_v5.xml" | file of the MuJoCo model |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    """
 
     velocity_limit = 10.0
 
@@ -40,7 +59,31 @@ class Walker2d(FallingRobot):
 
 
 class Hopper(FallingRobot):
-    """Base class of Gymnasium's Hopper; a family adds the tasks."""
+    """Base class of Gymnasium's Hopper; a family adds the tasks.
+
+    ## Action Space
+    ``Box(-1, 1, (3,))``: torques at the joints.
+
+    ## Observation Space
+    ``Box(-inf, inf, (11,))``: 5 positions (without x) and 6 velocities, clipped to [-10, 10], as in
+    Hopper-v5.
+
+    ## Starting State
+    The start of Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
+
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
+    | ``forward_reward_weight`` | 1.0 | weight of the velocity |
+    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
+    | ``healthy_state_range`` | (-100, 100) | range of healthy angles and velocities |
+    | ``healthy_z_range`` | (0.7, inf) | range of healthy heights of the torso, in m |
+    | ``healthy_angle_range`` | (-0.2, 0.2) | range of healthy angles of the torso, in radians |
+    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
+    | ``xml_file`` | "hopper.xml" | file of the MuJoCo model |
+    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
+    """
 
     velocity_limit = 10.0
 
@@ -70,43 +113,26 @@ class Hopper(FallingRobot):
         return is_within(qpos[:, 1], self.healthy_z_range) & upright & angles & velocities
 
 
-class _GoalVelocity(FallingRobot):
-    """Base class of robots whose task is a goal velocity."""
+class _GoalVelocity(GoalVelocity, FallingRobot):
+    """Base class of walkers whose task is a goal velocity.
 
-    episodes_per_trial = 2
-    split_seed: int
+    ## Rewards
+    * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
+      over dt, in m/s.
+    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
+    * ``reward_survive``: ``healthy_reward`` while healthy.
 
-    def __init__(
-        self,
-        goal_velocity_range: Range,
-        num_train_tasks: int | None = 100,
-        forward_reward_weight: float = 1.0,
-        **robot: Any,
-    ) -> None:
-        super().__init__(**robot)
+    ## Arguments
+    | argument | default | meaning |
+    |---|---|---|
+    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
+    """
+
+    def __init__(self, *goals: Any, forward_reward_weight: float = 1.0, **robot: Any) -> None:
+        super().__init__(*goals, **robot)
         self.forward_reward_weight = check_number(
             "forward_reward_weight", forward_reward_weight, least=0
         )
-        self.task_split = velocity_split(
-            goal_velocity_range, num_train=num_train_tasks, num_test=30, seed=self.split_seed
-        )
-
-    def goal_arrows(self, params: Tasks) -> Any:
-        """Returns the goal velocity as an arrow, half a metre long for 1 m/s."""
-        return along_x(0.5 * params)
-
-    def reward_terms(
-        self,
-        state: RobotState,
-        action: Any,
-        next_state: RobotState,
-        rng: np.random.Generator,
-        params: Tasks,
-    ) -> dict[str, Any]:
-        """Returns distance from the goal velocity, control cost, and reward for not falling."""
-        miss = abs(self.velocity(state, next_state)[:, 0] - params[:, 0])
-        terms = self.standing_terms(action, next_state)
-        return {"reward_forward": -self.forward_reward_weight * miss, **terms}
 
 
 class Walker2dVel(_GoalVelocity, Walker2d):
@@ -117,54 +143,10 @@ class Walker2dVel(_GoalVelocity, Walker2d):
     paper's definition is the standard; the reward is HalfCheetahVel's distance from the goal
     velocity, with the reward for not falling and the control cost of Walker2d-v5.
 
-    ## Action Space
-    ``Box(-1, 1, (6,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (17,))``: 8 positions (without x) and 9 velocities, clipped to [-10, 10], as in
-    Walker2d-v5.
-
-    ## Rewards
-    * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
-      over dt, in m/s.
-    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
-    * ``reward_survive``: ``healthy_reward`` while healthy.
-
-    ## Starting State
-    The start of Walker2d-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
-
-    ## Episode End
-    The episode is *terminated* when the walker is unhealthy; *truncated* after ``horizon`` steps.
-
-    ## Arguments
-    | argument | default | meaning |
-    |---|---|---|
-    | ``goal_velocity_range`` | (0, 3) | range of the goals, in m/s |
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
-    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
-    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
-    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
-    | ``healthy_z_range`` | (0.8, 2.0) | range of healthy heights of the torso, in m |
-    | ``healthy_angle_range`` | (-1.0, 1.0) | range of healthy angles of the torso, in radians |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
-    | ``xml_file`` | "walker2d_v5.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
-
     ## Task distribution
     ``Box(0, 4, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded lists:
     100 for training, 30 for test and 30 for validation. ``ood`` is uniform over a third of the
     range's width above it: [3, 4].
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     split_seed = 2022
@@ -181,55 +163,15 @@ class HopperVel(_GoalVelocity, Hopper):
     definition is the standard; the reward is HalfCheetahVel's distance from the goal velocity, with
     the reward for not falling and the control cost of Hopper-v5.
 
-    ## Action Space
-    ``Box(-1, 1, (3,))``: torques at the joints.
-
-    ## Observation Space
-    ``Box(-inf, inf, (11,))``: 5 positions (without x) and 6 velocities, clipped to [-10, 10], as in
-    Hopper-v5.
-
-    ## Rewards
-    * ``reward_forward``: ``-forward_reward_weight |v - goal|``, where v is the displacement in x
-      over dt, in m/s.
-    * ``reward_ctrl``: ``-ctrl_cost_weight ‖action‖²``.
-    * ``reward_survive``: ``healthy_reward`` while healthy.
-
-    ## Starting State
-    The start of Hopper-v5: uniform noise of ``reset_noise_scale`` on positions and velocities.
-
-    ## Episode End
-    The episode is *terminated* when the hopper is unhealthy; *truncated* after ``horizon`` steps.
-
     ## Arguments
     | argument | default | meaning |
     |---|---|---|
     | ``goal_velocity_range`` | (0, 2) | range of the goals, in m/s |
-    | ``num_train_tasks`` | 100 | length of the training list; ``None``: the whole range |
-    | ``horizon`` | 200 | number of steps in an episode |
-    | ``frame_skip`` | 4 | number of MuJoCo steps (0.002 s) in a step; dt = 0.008 s |
-    | ``forward_reward_weight`` | 1.0 | weight of the distance from the goal velocity |
-    | ``ctrl_cost_weight`` | 0.001 | weight of the squared actions |
-    | ``healthy_reward`` | 1.0 | reward for a step that ends healthy |
-    | ``healthy_state_range`` | (-100, 100) | range of healthy angles and velocities |
-    | ``healthy_z_range`` | (0.7, inf) | range of healthy heights of the torso, in m |
-    | ``healthy_angle_range`` | (-0.2, 0.2) | range of healthy angles of the torso, in radians |
-    | ``terminate_when_unhealthy`` | True | whether falling ends the episode |
-    | ``reset_noise_scale`` | 0.005 | scale of the noise in the first state |
-    | ``exclude_current_positions_from_observation`` | True | whether x is left out |
-    | ``xml_file`` | "hopper.xml" | file of the MuJoCo model |
-    | ``nthread`` | None | number of threads that step the batch (default: all cores) |
-    | ``width``, ``height`` | 480 | size of a rendered frame, in pixels |
 
     ## Task distribution
     ``Box(0, 2.667, (1,))``: the goal in m/s, uniform in ``goal_velocity_range``. Frozen, seeded
     lists: 100 for training, 30 for test and 30 for validation. ``ood`` is uniform over a third of
     the range's width above it: [2, 2.667].
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is two episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     split_seed = 2023

@@ -11,8 +11,10 @@ from gymnasium import spaces
 
 from meta_rl.arguments import check_number
 from meta_rl.definition import ones_where
-from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
+from meta_rl.tasks import FiniteTasks, SampledTasks, TaskSplit
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.streams import Draws
+from meta_rl.vector.task_arrays import Tasks
 
 from .point_navigation import MAX_STEP, PlanarPoint, PointState, square_ring
 
@@ -33,18 +35,9 @@ class WindNavigation(PlanarPoint):
     ## Action Space
     ``Box(-1, 1, (2,))``: the move along x and y in units of 0.1, clipped; the wind is added.
 
-    ## Observation Space
-    ``Box((2,))``: x and y of the point.
-
     ## Rewards
     The reward is 1 within ``goal_radius`` of the goal (0, 1) after the move, otherwise 0: info
     ``reward_goal``.
-
-    ## Starting State
-    The point starts at the origin.
-
-    ## Episode End
-    The episode is *truncated* after ``horizon`` steps.
 
     ## Arguments
     | argument | default | meaning |
@@ -58,12 +51,6 @@ class WindNavigation(PlanarPoint):
     and the last 20 of the authors' 60 winds, uniform in [-0.08, 0.08]² (numpy's legacy generator,
     seed 1337). Validation: 20 more, seeded. ``ood``: stronger along at least one axis, up to the
     point's own 0.1.
-
-    ## Adaptation
-    The agent adapts after every episode; a trial is ``episodes_per_trial`` episodes.
-
-    ## Version History
-    * v0: initial.
     """
 
     picture_centre = (0.0, 0.5)
@@ -91,20 +78,13 @@ class WindNavigation(PlanarPoint):
         goal = xp.asarray(GOAL, dtype=params.dtype, device=device(params))
         return xp.broadcast_to(goal, params.shape)
 
-    def transition(
-        self, state: PointState, action: Any, rng: np.random.Generator, params: Tasks
-    ) -> PointState:
+    def transition(self, state: PointState, action: Any, rng: Draws, params: Tasks) -> PointState:
         """Moves by the action and by the wind."""
         moved = super().transition(state, action, rng, params)
         return PointState(moved.position + params)
 
     def reward_terms(
-        self,
-        state: PointState,
-        action: Any,
-        next_state: PointState,
-        rng: np.random.Generator,
-        params: Tasks,
+        self, state: PointState, action: Any, next_state: PointState, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns 1 at the goal, otherwise 0."""
         at_goal = self.distance(next_state, params) <= self.goal_radius

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import time
 from abc import abstractmethod
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import gymnasium as gym
 import numpy as np
@@ -35,21 +33,13 @@ from meta_rl.compute.torch_state import find_device, set_generator_state
 from meta_rl.files.saved_agent import SavedAgent
 from meta_rl.make import (
     as_task_vec,
-    env_constructor,
     family_name,
-    find_env_id,
-    is_python,
     make_task_vec,
 )
 from meta_rl.rollout import Rollout
-from meta_rl.tasks import distinct_tasks
 from meta_rl.vector.numpy_view import numpy_view
 from meta_rl.vector.sb3_view import TaskVecEnvView
 from meta_rl.vector.task_batch import task_batch
-
-if TYPE_CHECKING:
-    from meta_rl.algorithms import RunTasks, Settings
-    from meta_rl.evaluation.result import EvaluationResult
 
 
 class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
@@ -83,11 +73,7 @@ class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
             environment (only :meth:`load` does without).
     """
 
-    length_setting: ClassVar[str] = "total_timesteps"
-    default_length: ClassVar[int] = 1_000_000
-    steps_column: ClassVar[str] = "time/total_timesteps"
     loss_column: ClassVar[str] = "train/loss"
-    validation_points: ClassVar[int] = 20
     policy: Any
     env: TaskVecEnvView | None
 
@@ -356,84 +342,3 @@ class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
         parts = {name: recursive_getattr(self, name) for name in self._get_torch_save_params()[0]}
         kinds = (torch.nn.Module, torch.optim.Optimizer)
         return {name: part for name, part in parts.items() if isinstance(part, kinds)}
-
-    # What the command line asks: see meta_rl.algorithms.
-    @classmethod
-    def find_tasks(cls, name: str) -> str:
-        """The id of an environment, which may be given without ``meta_rl/`` and the version."""
-        return find_env_id(name)
-
-    @classmethod
-    def arguments_in(cls, name: str) -> dict[str, Any]:
-        """None: names of environments tell no arguments."""
-        return {}
-
-    @classmethod
-    def setting_owners(cls, env_id: str, settings: Settings) -> list[tuple[Any, str, dict]]:
-        """The agent's class, its policy's class, and the environment's."""
-        networks = cls.policy_aliases.get(str(settings.algorithm.get("policy", "MlpPolicy")))
-        env = (env_constructor(env_id), "env.", settings.env)
-        return [(cls, "", settings.algorithm), (networks, "policy.", settings.policy), env]
-
-    @classmethod
-    def run_arguments(
-        cls, env_id: str, settings: Settings, options: frozenset[str]
-    ) -> dict[str, Any]:
-        """The constructor's arguments; options are arguments too."""
-        policy = {"policy_kwargs": settings.policy} if settings.policy else {}
-        return {**settings.algorithm, **policy, **{o: True for o in options if cls.has_option(o)}}
-
-    @classmethod
-    def has_option(cls, option: str) -> bool:
-        """Whether the constructor has an argument of this name."""
-        return option in inspect.signature(cls).parameters
-
-    @classmethod
-    def open_tasks(
-        cls, env_id: str, env_kwargs: dict[str, Any], split: str = "test"
-    ) -> tuple[str, dict[str, Any]]:
-        """The environment's id and arguments: agent and evaluation make batches of their own."""
-        return env_id, env_kwargs
-
-    @classmethod
-    def from_run(
-        cls,
-        tasks: RunTasks,
-        arguments: dict[str, Any],
-        *,
-        seed: int,
-        device: str,
-        checkpoint: Path | None = None,
-        **options: Any,
-    ) -> Self:
-        """A new agent on the environment, or that of a checkpoint."""
-        if checkpoint is not None:
-            return cls.load(checkpoint, env=tasks.source, device=device)
-        there = {"env": tasks.source, "env_kwargs": tasks.arguments, "device": device}
-        return cls(**there, seed=seed, **arguments)
-
-    @property
-    def steps_done(self) -> int:
-        """Environment steps so far."""
-        return self.num_timesteps
-
-    def train_until(
-        self, length: int, tasks: RunTasks, callbacks: list[Any], **options: Any
-    ) -> None:
-        """Train on the agent's environment until there were so many steps."""
-        show = options.get("progress_bar", False)
-        remaining, fresh = length - self.num_timesteps, self.num_timesteps == 0
-        self.learn(remaining, callbacks, reset_num_timesteps=fresh, progress_bar=show)
-
-    def evaluation_size(self, tasks: RunTasks, *, brief: bool = False) -> int | None:
-        """All tasks of a list; fewer where an environment is slow, or in the middle of training."""
-        if not brief:
-            return 40 if is_python(tasks.name) else None
-        part = task_batch(self.task_env).task_split.validation
-        wanted = 10 if is_python(tasks.name) else max(10, 200 // self.envs_per_task)
-        return min(wanted, len(distinct_tasks(part, None, seed=0)[1]))
-
-    def validation_scores(self, result: EvaluationResult) -> dict[str, float]:
-        """The mean return of a trial, and the success in its last episode where that is told."""
-        scores, told = {"trial_return": float(result.total.mean())}, result.success
-        return scores if told is None else scores | {"success": float(told[:, -1].mean())}

@@ -1,26 +1,20 @@
 """Algorithms by name, and the interface that ``meta-rl train`` and ``evaluate`` need.
 
 Importing this module imports no algorithm. A class that derives from
-:class:`meta_rl.MetaAlgorithm` or :class:`meta_rl.few_shot.FewShotLearner` has all members of
-:class:`TrainableAlgorithm`; it only needs a name.
+:class:`meta_rl.MetaAlgorithm` or :class:`meta_rl.few_shot.FewShotLearner` only needs a name: the
+command line adds the members of :class:`TrainableAlgorithm` to it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import functools
 import importlib
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
-from meta_rl.arguments import checked
-
-if TYPE_CHECKING:
-    from meta_rl.algorithm import MetaAlgorithm
-    from meta_rl.few_shot.learner import FewShotLearner
+from meta_rl.arguments import checked, did_you_mean
 
 ENTRY_POINTS = "meta_rl.algorithms"
 """Entry-point group in which an installed package names its algorithms."""
@@ -102,61 +96,21 @@ def algorithms_by_kind() -> dict[str, list[str]]:
     return {kind: sorted(names) for kind, names in kinds.items()}
 
 
-def find_algorithm(name: str) -> type[TrainableAlgorithm]:
+def find_algorithm(name: str) -> Any:
     """Imports the class of an algorithm.
 
     Raises:
-        ValueError: The name is unknown (similar names are listed), or the class lacks members of
-            :class:`TrainableAlgorithm`.
+        ValueError: The name is unknown; similar names are listed.
         ImportError: The module or class does not exist.
     """
     known = registered_algorithms()
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"{', '.join(sorted(known))} exist"
-        raise ValueError(f"unknown algorithm {name!r}: {hint}")
+        raise ValueError(f"unknown algorithm {name!r}: {did_you_mean(name.lower(), sorted(known))}")
     module, _, attribute = known[name].home.partition(":")
     found = getattr(importlib.import_module(module), attribute, None)
     if found is None:
         raise ImportError(f"algorithm {name!r}: {module} has no {attribute}")
-    missing = sorted(part for part in _required_members() if not hasattr(found, part))
-    if missing:
-        raise ValueError(
-            f"algorithm {name!r}: {known[name].home} lacks {', '.join(missing)}; derive it from "
-            "meta_rl.MetaAlgorithm or meta_rl.few_shot.FewShotLearner"
-        )
     return found
-
-
-def _required_members() -> set[str]:
-    """Returns the protocol's members without properties, which objects may set as attributes."""
-    members = vars(TrainableAlgorithm).items()
-    functions = {name for name, member in members if not isinstance(member, property)}
-    return {name for name in functions | set(TrainableAlgorithm.__annotations__) if name[0] != "_"}
-
-
-def algorithms_with(option: str, kind: str) -> dict[str, type[TrainableAlgorithm]]:
-    """Returns the algorithms with an option, by name.
-
-    An algorithm that inherits the option from another algorithm of the result is left out.
-
-    Args:
-        option: ``"cuda_graph"`` or ``"compile"``.
-        kind: Kind of algorithms; if none of this kind has the option, all kinds are searched.
-    """
-    found: dict[str, type[TrainableAlgorithm]] = {}
-    for name in sorted(registered_algorithms()):
-        with contextlib.suppress(ImportError, ValueError):  # a package with missing parts
-            algorithm = find_algorithm(name)
-            if algorithm.has_option(option):
-                found[name] = algorithm
-    of_kind = {name: found[name] for name in found if registered_algorithms()[name].kind == kind}
-    found = of_kind or found
-    return {
-        name: algorithm
-        for name, algorithm in found.items()
-        if not any(parent in found.values() for parent in algorithm.__mro__[1:])
-    }
 
 
 @dataclass
@@ -330,14 +284,6 @@ class TrainableAlgorithm(Protocol):
     def set_logger(self, logger: Any) -> None:
         """Sets the logger, an object of Stable-Baselines3."""
         ...
-
-
-if TYPE_CHECKING:
-
-    def _have_all_members(
-        agent: MetaAlgorithm, learner: FewShotLearner
-    ) -> tuple[TrainableAlgorithm, TrainableAlgorithm]:
-        return agent, learner  # the type checker compares signatures
 
 
 def register_own() -> None:

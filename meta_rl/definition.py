@@ -7,8 +7,10 @@ it. The contract is in docs/environments.md.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from typing import Any, ClassVar, Literal
+from weakref import WeakKeyDictionary
 
 from array_api_compat import device
 from gymnasium import spaces
@@ -20,6 +22,12 @@ from meta_rl.tasks import TaskSplit, first_array
 from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
 from meta_rl.vector.task_arrays import Tasks
+
+SECTIONS = (
+    *("Description", "Action Space", "Observation Space", "Rewards", "Starting State"),
+    *("Episode End", "Arguments", "Task distribution", "Adaptation", "Version History"),
+)
+"""Titles of the sections of a family's docstring, in their order."""
 
 
 class TaskFuncEnv(CheckedArguments, FuncEnv):
@@ -67,6 +75,11 @@ class TaskFuncEnv(CheckedArguments, FuncEnv):
     steps_on_threads: bool = False
     device: Any = None
     numpy_only: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Completes the docstring with sections (``## Action Space``) of the base classes."""
+        super().__init_subclass__(**kwargs)
+        complete_docstring(cls)
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,6 +139,54 @@ class TaskFuncEnv(CheckedArguments, FuncEnv):
 
     def close(self) -> None:
         """Releases the definition's resources, such as threads and windows."""
+
+
+def complete_docstring(family: type) -> None:
+    """Adds the sections that a family's docstring leaves out from the docstrings of its bases.
+
+    A section begins with a line such as ``## Action Space``. Rows of a base's table of arguments
+    follow those of the family, whose own row for an argument replaces that of the base.
+
+    Args:
+        family: Class whose ``__doc__`` is completed.
+    """
+    if not family.__doc__ or "## " not in family.__doc__:
+        return
+    summary, sections = _sections(family)
+    for base in family.__mro__[1:]:
+        for title, text in _sections(base)[1].items():
+            own = sections.setdefault(title, text)
+            if title == "Arguments" and own.startswith("|"):
+                sections[title] = _joined_tables(own, text)
+    order = sorted(sections, key=lambda title: [*SECTIONS, title].index(title))
+    parts = [f"## {title}\n{sections[title]}" for title in order]
+    _written[family] = family.__doc__
+    family.__doc__ = "\n\n".join([summary, *parts])
+
+
+_written: WeakKeyDictionary[type, str] = WeakKeyDictionary()
+"""Docstrings of families as they were written, before they were completed."""
+
+
+def _sections(owner: type) -> tuple[str, dict[str, str]]:
+    """Returns the text before the first section of a docstring, and the sections by title."""
+    before, *parts = inspect.cleandoc(
+        _written.get(owner) or vars(owner).get("__doc__") or ""
+    ).split("\n## ")
+    split = (part.partition("\n") for part in parts)
+    return before.strip(), {title: text.strip() for title, _, text in split}
+
+
+def _joined_tables(own: str, inherited: str) -> str:
+    """Returns the rows of one table that the other lacks, and then the other's rows."""
+    head, line, *rows = own.splitlines()
+    mine, theirs = (
+        {row.split("|")[1]: row for row in table} for table in (rows, inherited.splitlines()[2:])
+    )
+    new = [row for name, row in mine.items() if name not in theirs]
+    return "\n".join(
+        [head, line, *new, *(theirs | {k: mine[k] for k in theirs if k in mine}).values()]
+    )
 
 
 def zeros_for(params: Tasks, shape: tuple[int, ...] = (), dtype: str = "float64") -> Any:

@@ -415,8 +415,3 @@ def _step_sizes_by_name(lr: StepSize, params: Params) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"step sizes for {unknown}, but the parameters are {sorted(params)}")
     return dict(lr)
-
-
-def is_finite(values: Any) -> Tensor:
-    """Tells whether all numbers in a nest of tensors are finite: a bool tensor on their device."""
-    return torch.stack([leaf.isfinite().all() for leaf in tree_leaves(values)]).all()

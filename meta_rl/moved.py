@@ -49,6 +49,7 @@ MOVED = {
     "meta_rl.few_shot.sinusoid": "meta_rl.few_shot.data.sinusoid",
     "meta_rl.few_shot.sources": "meta_rl.few_shot.data.sources",
     "meta_rl.few_shot.strided_conv4": "meta_rl.few_shot.networks.strided_conv4",
+    "meta_rl.few_shot.training_log": "meta_rl.few_shot.training",
     "meta_rl.few_shot.texts": "meta_rl.few_shot.data.texts",
     "meta_rl.finite_state": "meta_rl.compute.finite_state",
     "meta_rl.freed_memory": "meta_rl.compute.freed_memory",

@@ -14,8 +14,8 @@ from meta_rl.agents.multi_task_sac import OracleSAC
 from meta_rl.agents.rl2 import RL2
 from meta_rl.algorithms import (
     OWN,
+    RunTasks,
     algorithms_by_kind,
-    algorithms_with,
     find_algorithm,
     register_algorithm,
     registered_algorithms,
@@ -23,6 +23,7 @@ from meta_rl.algorithms import (
 from meta_rl.cli import main
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import settings_for
+from meta_rl.cli.trainable import algorithms_with, trainable, with_members
 
 MODULE = '''
 from meta_rl.agents.rl2 import RL2
@@ -74,6 +75,7 @@ class OneArm:
             [callback(self) for callback in callbacks]
             self.logger.record("time/pulls", self.steps_done)
             self.logger.dump(self.steps_done)
+    def check_length(self, num_steps): return ""
     def evaluation_size(self, tasks, *, brief=False): return 3 if brief else 5
     def validation_scores(self, result): return {"trial_return": float(result.total.mean())}
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
@@ -135,6 +137,26 @@ def test_a_registered_algorithm_trains(folder: Path, capsys: pytest.CaptureFixtu
     assert RunFolder(out).config().algorithm == "mine"
     assert main(["evaluate", out, "--num-tasks", "3"]) == 0
     assert "Mine, 1 training x 3 test tasks" in capsys.readouterr().out
+
+
+def test_own_members_take_precedence_over_those_of_the_command_line() -> None:
+    """The class itself stays as it is, and the class that is used has its name and its place."""
+
+    class Own(RL2):
+        validation_points = 3
+
+        def evaluation_size(self, tasks: Any, *, brief: bool = False) -> Any:
+            return brief or super().evaluation_size(tasks)  # type: ignore[misc]
+
+    found: Any = with_members(Own)
+    assert found.validation_points == 3
+    assert found.default_length == trainable("rl2").default_length == 1_000_000
+    assert not hasattr(Own, "default_length")
+    assert (found.__name__, found.__module__) == ("Own", Own.__module__)
+    agent = found(env="BernoulliBandit", meta_batch_size=1, num_minibatches=1, seed=0)
+    tasks = RunTasks("BernoulliBandit", "BernoulliBandit", {})
+    assert agent.evaluation_size(tasks, brief=True) is True
+    assert agent.evaluation_size(tasks) is None
 
 
 def test_an_algorithm_of_an_installed_package(
@@ -214,7 +236,7 @@ def test_classes_that_cannot_be_used(
 ) -> None:
     register_algorithm("mine", home)
     with pytest.raises((ValueError, ImportError), match=message):
-        find_algorithm("mine")
+        trainable("mine")
     assert refused(capsys, "train", "mine", "BernoulliBandit").startswith("meta-rl: ")
 
 
@@ -231,7 +253,8 @@ def test_kinds_keep_their_order() -> None:
 
 def test_algorithms_with_an_option() -> None:
     """Of the same kind where one has it; classes that inherit it are not listed again."""
-    assert OracleSAC.has_option("cuda_graph")
+    assert issubclass(trainable("oracle_sac"), OracleSAC)
+    assert trainable("oracle_sac").has_option("cuda_graph")
     assert list(algorithms_with("cuda_graph", "agents")) == ["pearl"]
     assert list(algorithms_with("cuda_graph", "few-shot learners")) == ["maml", "mann", "reptile"]
     assert list(algorithms_with("compile", "agents")) == ["maml", "reptile"]

@@ -366,7 +366,7 @@ class TestBadInput:
         ("param", "named"),
         [
             ("learning_rte=3", "RL2 has no setting 'learning_rte': did you mean learning_rate?"),
-            ("xyz=3", "RL2 has no setting 'xyz': it has clip_range, discount"),
+            ("xyz=3", "RL2 has no setting 'xyz': clip_range, discount"),
             ("seed=3", "RL2 has no setting 'seed'"),  # --seed sets it
             ("polcy.core=gru", "settings are k, env.k or policy.k"),
             ("num_epochs", "--param takes k=v, got 'num_epochs'"),
@@ -390,10 +390,10 @@ class TestBadInput:
         ("param", "named"),
         [
             ("policy.hiden_size=3", "no setting 'policy.hiden_size': did you mean hidden_size?"),
-            ("policy.xyz=3", "no setting 'policy.xyz': it has core, embedding, hidden_size"),
+            ("policy.xyz=3", "no setting 'policy.xyz': core, embedding, hidden_size"),
             ("policy.generator=3", "no setting 'policy.generator'"),
             ("env.horizn=3", "BernoulliBandit has no setting 'env.horizn': did you mean horizon?"),
-            ("env.xyz=3", "no setting 'env.xyz': it has horizon, num_arms"),
+            ("env.xyz=3", "no setting 'env.xyz': horizon, num_arms exist"),
             ("learning_rate=abc", "learning_rate takes float or [first, last], got 'abc'"),
             ("discount=abc", "discount takes float, got 'abc'"),
             ("target_kl=abc", "target_kl takes float or None, got 'abc'"),

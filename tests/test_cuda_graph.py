@@ -14,14 +14,9 @@ from torch import Tensor
 
 from meta_rl import TaskVectorEnv
 from meta_rl.agents.pearl import PEARL
-from meta_rl.compute.cuda_graph import (
-    CudaGraph,
-    options,
-    recordable,
-    restore_options,
-    set_rate,
-    step_where,
-)
+from meta_rl.compute.cuda_graph import CudaGraph, recordable, step_where
+from meta_rl.compute.device_work import FasterUpdates
+from meta_rl.compute.torch_state import options, restore_options, set_rate
 from meta_rl.few_shot import (
     MAML,
     MANN,
@@ -62,7 +57,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         for module in ("meta_rl.compute.device_work", "meta_rl.agents.pearl"):
             monkeypatch.setattr(f"{module}.CudaGraph", EveryCallRecorded)
             monkeypatch.setattr(f"{module}.is_recording", lambda: EveryCallRecorded.recording)
-        monkeypatch.setattr(FewShotLearner, "check_can_record", lambda self: None)
+        monkeypatch.setattr(FasterUpdates, "check_can_record", lambda self: None)
         monkeypatch.setattr(PEARL, "_check_graph", lambda self: None)
     name: str = request.param
     return name

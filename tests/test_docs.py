@@ -18,7 +18,7 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
-from meta_rl import algorithms
+from meta_rl import TaskFuncEnv, algorithms
 from meta_rl.cli import listing
 from meta_rl.make import ENVIRONMENTS, PYTHON_ENVIRONMENTS
 
@@ -66,6 +66,60 @@ def test_what_the_command_line_lists_is_up_to_date() -> None:
 def test_every_family_has_the_headings(family: str) -> None:
     docstring = inspect.getdoc(pkgutil.resolve_name(family)) or ""
     assert re.findall(r"^## (.*)$", docstring, re.MULTILINE) == HEADINGS
+
+
+def test_sections_that_a_docstring_leaves_out_are_those_of_the_bases() -> None:
+    """In the usual order; rows of arguments are joined, and the family's own ones count."""
+
+    class Base(TaskFuncEnv):
+        """Base.
+
+        ## Arguments
+        | argument | default | meaning |
+        |---|---|---|
+        | ``a`` | 1 | first |
+        | ``b`` | 2 | second |
+
+        ## Adaptation
+        After each step.
+        """
+
+    class Other(Base):
+        """Other.
+
+        ## Adaptation
+        After each episode.
+        """
+
+    class Mixin(Base):
+        """Mixin.
+
+        ## Rewards
+        One.
+        """
+
+    class Family(Mixin, Other):
+        """Family.
+
+        ## Arguments
+        | argument | default | meaning |
+        |---|---|---|
+        | ``b`` | 3 | third |
+        | ``c`` | 4 | fourth |
+
+        ## Description
+        Text.
+
+        ## Notes
+        More text.
+        """
+
+    table = "| argument | default | meaning |\n|---|---|---|\n"
+    rows = "| ``c`` | 4 | fourth |\n| ``a`` | 1 | first |\n| ``b`` | 3 | third |"
+    assert Family.__doc__ == (
+        f"Family.\n\n## Description\nText.\n\n## Rewards\nOne.\n\n"
+        f"## Arguments\n{table}{rows}\n\n## Adaptation\nAfter each episode.\n\n## Notes\nMore text."
+    )
 
 
 def test_every_family_that_renders_has_a_picture() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, grad_and_value, jacrev, vmap
 from torch.nn import functional
 
+from meta_rl.compute.finite_state import is_finite
 from meta_rl.inner_loop import (
     Params,
     adapt,
@@ -26,7 +27,6 @@ from meta_rl.inner_loop import (
     detached,
     hessian_vector_product,
     hessian_vector_products,
-    is_finite,
     meta_gradient,
     meta_loss,
     of_every_task,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from meta_rl.algorithms import Settings, find_algorithm, registered_algorithms
 from meta_rl.cli.run_folder import RunConfig
 from meta_rl.cli.settings import check_settings
+from meta_rl.cli.trainable import trainable
 from meta_rl.files.sealed import Saved, read_file, with_suffix, write_file
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def check_config(config: RunConfig, imported: Collection[str]) -> None:
             f"give --import {module}"
         )
     try:
-        algorithm = find_algorithm(config.algorithm)
+        algorithm = trainable(config.algorithm)
         algorithm.find_tasks(config.env_id)
     except ValueError as error:
         raise ValueError(

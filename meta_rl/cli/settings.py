@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.resources
 import inspect
 import itertools
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from meta_rl.algorithms import registered_algorithms
+from meta_rl.arguments import did_you_mean, near
 from meta_rl.make import NAMESPACE, find_env_id
 
 NOT_SETTINGS = (
@@ -90,8 +90,8 @@ def find_settings(
     try:
         return name, find(tasks), {}
     except ValueError as error:
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f" (settings of {algorithm} exist for {', '.join(near)})" if near else ""
+        similar = near(name, known)
+        hint = f" (settings of {algorithm} exist for {', '.join(similar)})" if similar else ""
         raise ValueError(f"{error}{hint}") from error
 
 
@@ -205,10 +205,7 @@ def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[st
     known = [name for name in parameters if prefix == "env." or name not in NOT_SETTINGS]
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = (
-                f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(sorted(known))}"
-            )
+            hint = did_you_mean(name, sorted(known))
             raise ValueError(f"{owner.__name__} has no setting {prefix + name!r}: {hint}")
         kind = annotated_type(owner, name)
         if _is_plain(kind) and not _is_a(value, kind):
@@ -231,15 +228,17 @@ def annotated_type(owner: Callable[..., Any], name: str) -> Any:
 
     Other arguments may have annotations that only type checkers can read.
     """
-    function: Any = inspect.getattr_static(owner, "__init__") if inspect.isclass(owner) else owner
-    annotations = getattr(function, "__annotations__", {})
-    if name not in annotations:
-        return Any
-    alone = types.SimpleNamespace(__annotations__={name: annotations[name]})
-    try:
-        return get_type_hints(alone, function.__globals__, include_extras=True)[name]
-    except (NameError, AttributeError, TypeError):
-        return Any
+    functions = [vars(one).get("__init__") for one in getattr(owner, "__mro__", [])] or [owner]
+    for function in functions:  # that of a base class, where a class passes the argument on
+        annotations = getattr(function, "__annotations__", {})
+        if name in annotations:
+            alone = types.SimpleNamespace(__annotations__={name: annotations[name]})
+            names = getattr(function, "__globals__", {})
+            try:
+                return get_type_hints(alone, names, include_extras=True)[name]
+            except (NameError, AttributeError, TypeError):
+                return Any
+    return Any
 
 
 def with_schedules(owner: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

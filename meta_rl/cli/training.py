@@ -16,8 +16,6 @@ from meta_rl.algorithms import (
     RunTasks,
     Settings,
     TrainableAlgorithm,
-    algorithms_with,
-    find_algorithm,
     registered_algorithms,
 )
 from meta_rl.cli.foreign import check_config
@@ -33,8 +31,10 @@ from meta_rl.cli.settings import (
     find_settings,
     with_schedules,
 )
+from meta_rl.cli.trainable import algorithms_with, trainable, with_members
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.evaluation.result import EvaluationResult
+from meta_rl.few_shot.learner import FewShotLearner
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Evaluate, Train
@@ -50,7 +50,7 @@ def train(command: Train) -> RunFolder:
         FloatingPointError: The training diverged; the last checkpoint is as it was.
         InterruptedTrainingError: The training was interrupted; the message says what is saved.
     """
-    config = run_config(command, find_algorithm(command.algo))
+    config = run_config(command, trainable(command.algo))
     config = replace(config, threads=torch.get_num_threads())
     folder = RunFolder(
         command.out or Path("runs", f"{config.algorithm}-{config.tasks}-seed{config.seed}")
@@ -71,18 +71,14 @@ def train(command: Train) -> RunFolder:
 
 
 def _train_locked(
-    command: Train,
-    config: RunConfig,
-    folder: RunFolder,
-    lock: RunLock,
-    interruption: Interruption,
+    command: Train, config: RunConfig, folder: RunFolder, lock: RunLock, interruption: Interruption
 ) -> None:
     """Train and evaluate, in a folder that no other process writes to."""
     options = _options(command)
+    _check_options(command.algo, options)
     tasks = open_tasks(config)
     resumed = folder if command.resume and folder.checkpoint.exists() else None
     model = make_model(config, tasks, command.device, options=options, resumed=resumed)
-    _check_options(command.algo, options)
     if resumed is not None:
         folder.check_length(config, model.steps_done)
     check_length = getattr(model, "check_length", lambda num_steps: "")
@@ -130,7 +126,7 @@ def evaluate(command: Evaluate) -> EvaluationResult:
     folder = RunFolder(command.run)
     config = folder.config()
     check_config(config, command.imports)
-    model = find_algorithm(config.algorithm).load(folder.checkpoint, device=command.device)
+    model = trainable(config.algorithm).load(folder.checkpoint, device=command.device)
     tasks = open_tasks(config, command.split)
     num_tasks = command.num_tasks
     if num_tasks is None:
@@ -162,7 +158,7 @@ def run_config(command: Train, algorithm: type[TrainableAlgorithm] | None = None
     Raises:
         ValueError: Unknown tasks or settings.
     """
-    algorithm = algorithm or find_algorithm(command.algo)
+    algorithm = trainable(command.algo) if algorithm is None else with_members(algorithm)
     tasks, env_id, shipped = find_settings(command.algo, command.tasks, algorithm.find_tasks)
     env_kwargs = {**algorithm.arguments_in(tasks), **shipped.pop("env", {})}
     policy_kwargs = dict(shipped.pop("policy", {}))
@@ -190,7 +186,7 @@ def open_tasks(config: RunConfig, split: str = "test") -> RunTasks:
     Raises:
         ValueError: Arguments that the tasks do not take.
     """
-    algorithm = find_algorithm(config.algorithm)
+    algorithm = trainable(config.algorithm)
     try:
         opened = algorithm.open_tasks(config.env_id, config.env_kwargs, split)
     except TypeError as error:
@@ -218,7 +214,7 @@ def make_model(
     Raises:
         ValueError: Arguments, tasks or options that do not fit, or a corrupt checkpoint.
     """
-    algorithm = find_algorithm(config.algorithm)
+    algorithm = trainable(config.algorithm)
     if resumed is not None:
         return algorithm.from_run(
             tasks,
@@ -296,7 +292,7 @@ def _options(command: Train) -> frozenset[str]:
 def _check_options(name: str, options: frozenset[str]) -> None:
     """Refuse an option that the algorithm does not have, and name those that have it."""
     for option in options:
-        if not find_algorithm(name).has_option(option):
+        if not trainable(name).has_option(option):
             others = algorithms_with(option, registered_algorithms()[name].kind)
             flag = option.replace("_", "-")
             have = "have" if len(others) > 1 else "has"
@@ -381,28 +377,32 @@ class Validation(BetweenIterations):
         self.num_tasks = num_tasks
         self.tasks = open_tasks(config) if tasks is None else tasks
         if num_points is None:
-            num_points = find_algorithm(config.algorithm).validation_points
+            num_points = trainable(config.algorithm).validation_points
         self.every = max(1, config.total_timesteps // num_points)
         self._began = 0
 
     def __call__(self, learner: Any) -> None:
         """Validate the learner if a point lies in its last iteration."""
-        self._validate(learner, learner.steps_done - 1)
+        few_shot = isinstance(learner, FewShotLearner)
+        done = learner.num_iterations if few_shot else learner.steps_done
+        self._validate(learner, done - 1, done)
 
     def _on_rollout_start(self) -> None:
         self._began = self.model.num_timesteps
 
     def _on_rollout_end(self) -> None:
-        self._validate(self.model, self._began)
+        self._validate(self.model, self._began, self.model.num_timesteps)
 
-    def _validate(self, learner: Any, began: int) -> None:
-        if learner.steps_done // self.every == began // self.every:
+    def _validate(self, learner: Any, began: int, done: int) -> None:
+        if done // self.every == began // self.every:
             return
+        kind: Any = type(learner)
+        members = with_members(kind)  # a learner that a user has made lacks them
         num_tasks = self.num_tasks
         if num_tasks is None:
-            num_tasks = learner.evaluation_size(self.tasks, brief=True)
+            num_tasks = members.evaluation_size(learner, self.tasks, brief=True)
         result = evaluate_adaptation(
             learner, self.tasks.source, num_tasks, split="validation", **self.tasks.arguments
         )
-        for name, score in learner.validation_scores(result).items():
+        for name, score in members.validation_scores(learner, result).items():
             learner.logger.record(f"validation/{name}", score)

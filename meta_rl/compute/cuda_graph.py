@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from meta_rl.compute.torch_state import options, restore_options
+
 WARM_UPS = 2
 """Number of calls before the recording, in which libraries and optimisers initialise."""
 
@@ -139,24 +141,3 @@ def recordable(*optimizers: torch.optim.Optimizer) -> Iterator[None]:
     finally:
         for optimizer, kept in zip(optimizers, before, strict=True):
             restore_options(optimizer, kept)
-
-
-def options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Returns, for each parameter group, the options that :func:`recordable` changes."""
-    names = ("fused", "foreach", "capturable")
-    return [{k: group[k] for k in names if k in group} for group in optimizer.param_groups]
-
-
-def restore_options(optimizer: torch.optim.Optimizer, kept: list[dict[str, Any]]) -> None:
-    """Restores the result of :func:`options`, and the step size as a Python number."""
-    for group, values in zip(optimizer.param_groups, kept, strict=True):
-        group.update(values, lr=float(group["lr"]))
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Sets the step size, in place where it is a tensor on the device."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate

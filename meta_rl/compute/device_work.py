@@ -1,42 +1,39 @@
-"""Computation of updates on the device: finiteness checks, CUDA graphs and compilation."""
+"""Updates of a few-shot learner that a CUDA graph replays, or that ``torch.compile`` compiles."""
 
 from __future__ import annotations
 
 import contextlib
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
-from meta_rl.inner_loop import is_finite
+from meta_rl.compute.finite_state import is_finite
 
 
-class DeviceWork:
-    """The part of a learner that runs an update on the device and checks that it is finite.
+class FasterUpdates:
+    """The part of a learner that records its updates as a CUDA graph, or compiles them.
+
+    It stands before :class:`meta_rl.few_shot.FewShotLearner` among the bases of a learner whose
+    :meth:`update` does its work in :meth:`on_device`.
 
     Attributes:
         device: Device of the computation.
         generator: Generator of the draws on the device.
         optimizer: Optimiser; ``None`` before the first update.
-        num_iterations: Number of updates so far.
-        module: Module with the parameters that are learned.
     """
 
     device: torch.device
     generator: torch.Generator
     optimizer: torch.optim.Optimizer | None
-    num_iterations: int
-    module: nn.ModuleDict
-    _checks: dict[str, Tensor]
+    stop_unless: Callable[[Tensor, str], None]
+    _checks: Mapping[str, Tensor] = {}
     _work: Callable[..., dict[str, Tensor]]
     _graph: CudaGraph | None = None
 
-    can_record: ClassVar[bool] = False
-    """Whether :meth:`update` runs in :meth:`on_device`, so that it can be a CUDA graph."""
-
+    can_record: ClassVar[bool] = True
     can_compile: ClassVar[bool] = False
     """Whether :meth:`update` can be compiled: it then reads :attr:`compiling`."""
 
@@ -56,17 +53,19 @@ class DeviceWork:
         if cuda_graph and compile:
             raise ValueError("cuda_graph and compile exclude each other")
         if cuda_graph:
+            self.check_can_record()
             return self._recording()
-        return self._compiling() if compile else contextlib.nullcontext()
+        if compile:
+            self.check_can_compile()
+            return self._compiling()
+        return contextlib.nullcontext()
 
     def check_can_record(self) -> None:
         """Raises an error unless :meth:`learn` can take ``cuda_graph=True``.
 
         Raises:
-            ValueError: The learner cannot record its updates, or is not on a GPU.
+            ValueError: The learner is not on a GPU.
         """
-        if not self.can_record:
-            raise ValueError(f"a CUDA graph is not for {type(self).__name__}, whose updates vary")
         check_gpu(self.device)
 
     def check_can_compile(self) -> None:
@@ -76,11 +75,7 @@ class DeviceWork:
             ValueError: The learner cannot be compiled, or ``torch.compile`` does not work here.
         """
         if not self.can_compile:
-            from meta_rl.algorithms import algorithms_with
-
-            others = algorithms_with("compile", "few-shot learners").values()
-            names = " and ".join(other.__name__ for other in others)
-            raise ValueError(f"compile is not for {type(self).__name__}: {names} have it")
+            raise ValueError(f"compile is not for {type(self).__name__}, whose updates vary")
         try:
             torch.compile(_add_one, dynamic=False)(torch.zeros(2, device=self.device))
         except Exception as error:  # there are many kinds: no compiler, no headers of Python, ...
@@ -91,7 +86,6 @@ class DeviceWork:
 
     @contextlib.contextmanager
     def _compiling(self) -> Iterator[None]:
-        self.check_can_compile()
         self.compiling = True
         try:
             yield
@@ -101,7 +95,6 @@ class DeviceWork:
     @contextlib.contextmanager
     def _recording(self) -> Iterator[None]:
         """Records computations in :meth:`on_device` within the context, and replays them."""
-        self.check_can_record()
         self._graph = CudaGraph(self._work_and_checks, [self.generator])
         steps = [self.optimizer] if isinstance(self.optimizer, torch.optim.Adam) else []
         try:
@@ -109,34 +102,6 @@ class DeviceWork:
                 yield
         finally:
             self._graph = None
-
-    @contextlib.contextmanager
-    def own_noise(self, advance: bool = False) -> Iterator[None]:
-        """Seeds the draws of layers such as dropout from :attr:`generator` within the context.
-
-        These layers draw from PyTorch's global generators, whose states are restored afterwards.
-
-        Args:
-            advance: Whether :attr:`generator` advances if something was drawn, so that the next
-                draws differ. Otherwise its state does not change.
-        """
-        seed = zlib.crc32(self.generator.get_state().cpu().numpy().tobytes())
-        on_gpu = self.device.type == "cuda"
-        with torch.random.fork_rng(devices=[self.device] if on_gpu else []):
-            torch.default_generator.manual_seed(seed)
-            if on_gpu:
-                torch.cuda.manual_seed(seed)
-            before = self._global_states()
-            yield
-            drawn = before != self._global_states()
-        if advance and drawn:
-            torch.rand((), generator=self.generator, device=self.device)
-
-    def _global_states(self) -> list[bytes]:
-        states = [torch.default_generator.get_state()]
-        if self.device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(self.device))
-        return [state.numpy().tobytes() for state in states]
 
     def on_device(self, work: Callable[..., dict[str, Tensor]], *data: Tensor) -> dict[str, Tensor]:
         """Runs the part of an update that a CUDA graph can replay.
@@ -157,41 +122,20 @@ class DeviceWork:
         self._work = work
         report, checks = self._graph(*data)
         for what, finite in checks.items():
-            self._stop_unless(finite, what)
+            self.stop_unless(finite, what)
         return report
 
-    def _work_and_checks(self, *data: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _work_and_checks(self, *data: Tensor) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
         self._checks = {}
         return self._work(*data), self._checks
 
-    def step(self, loss: Tensor, gradients: Sequence[Tensor] | None = None) -> None:
-        """Takes a gradient step on a loss.
-
-        Args:
-            loss: Loss, a scalar.
-            gradients: Gradients of the loss with respect to all parameters of the module (default:
-                computed by ``loss.backward()``).
-
-        Raises:
-            FloatingPointError: The loss or a gradient is not finite; no parameter has changed.
-        """
+    def take_step(self) -> None:
+        """Takes the optimiser's step; in a recording, the device takes it if all is finite."""
         assert self.optimizer is not None
-        self.optimizer.zero_grad()
-        self.guard("loss", loss)
-        if gradients is None:
-            loss.backward()
-        else:
-            for parameter, gradient in zip(self.module.parameters(), gradients, strict=True):
-                parameter.grad = gradient
-        self.guard("gradient", [p.grad for p in self.module.parameters() if p.grad is not None])
-        self.limit_gradient()
         if is_recording():
             step_where(self.optimizer, self.all_finite)
         else:
             self.optimizer.step()
-
-    def limit_gradient(self) -> None:
-        """Changes gradients before a step, such as clipping; the default does nothing."""
 
     def guard(self, what: str, values: Any) -> None:
         """Stops the training where values are not finite.
@@ -205,21 +149,14 @@ class DeviceWork:
         Raises:
             FloatingPointError: A value is not finite.
         """
-        self._checks[what] = is_finite(values)
+        self._checks = {**self._checks, what: is_finite(values)}
         if not is_recording():
-            self._stop_unless(self._checks[what], what)
+            self.stop_unless(self._checks[what], what)
 
     @property
     def all_finite(self) -> Tensor:
         """Whether all values given to :meth:`guard` in this update are finite, on the device."""
         return torch.stack(list(self._checks.values())).all()
-
-    def _stop_unless(self, finite: Tensor, what: str) -> None:
-        if not finite:
-            raise FloatingPointError(
-                f"{type(self).__name__}: the {what} of iteration {self.num_iterations + 1} is not "
-                "finite; the parameters are those before this iteration. Lower the step sizes"
-            )
 
 
 def _add_one(x: Tensor) -> Tensor:

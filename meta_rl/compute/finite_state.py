@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
+from torch.utils._pytree import tree_leaves
 
 
 class _Part(NamedTuple):
@@ -119,6 +120,11 @@ class FiniteState:
                 f"{type(self).__name__} is not saved: {broken} is not finite after iteration "
                 f"{iteration}"
             )
+
+
+def is_finite(values: Any) -> Tensor:
+    """Tells whether all numbers in a nest of tensors are finite: a bool tensor on their device."""
+    return torch.stack([leaf.isfinite().all() for leaf in tree_leaves(values)]).all()
 
 
 def broken_part(learned: Mapping[str, Any]) -> str | None:

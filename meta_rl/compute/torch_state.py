@@ -1,10 +1,11 @@
-"""PyTorch's random generators, equal on CPU and GPU, its threads and its devices."""
+"""PyTorch's random generators, its threads and devices, and the options of its optimisers."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from stable_baselines3.common.utils import get_device
@@ -53,6 +54,58 @@ def torch_threads(num: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def own_noise(generator: torch.Generator, advance: bool = False) -> Iterator[None]:
+    """Seeds the draws of layers such as dropout from a generator within the context.
+
+    These layers draw from PyTorch's global generators, whose states are restored afterwards.
+
+    Args:
+        generator: Generator, whose state gives the seed.
+        advance: Whether the generator advances if something was drawn, so that the next draws
+            differ. Otherwise its state does not change.
+    """
+    seed = zlib.crc32(generator.get_state().cpu().numpy().tobytes())
+    on_gpu = generator.device.type == "cuda"
+    with torch.random.fork_rng(devices=[generator.device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.manual_seed(seed)
+        before = _global_states(generator.device)
+        yield
+        drawn = before != _global_states(generator.device)
+    if advance and drawn:
+        torch.rand((), generator=generator, device=generator.device)
+
+
+def _global_states(device: torch.device) -> list[bytes]:
+    states = [torch.default_generator.get_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return [state.numpy().tobytes() for state in states]
+
+
+def options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Returns, for each parameter group, the options that a recording changes."""
+    names = ("fused", "foreach", "capturable")
+    return [{k: group[k] for k in names if k in group} for group in optimizer.param_groups]
+
+
+def restore_options(optimizer: torch.optim.Optimizer, kept: list[dict[str, Any]]) -> None:
+    """Restores the result of :func:`options`, and the step size as a Python number."""
+    for group, values in zip(optimizer.param_groups, kept, strict=True):
+        group.update(values, lr=float(group["lr"]))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the step size, in place where it is a tensor on the device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 @contextmanager

@@ -120,11 +120,7 @@ class Trials:
     def _run_episode(
         self, blocks: list[_Block], observations: Any
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Runs one episode in every sub-environment, and lets the learner adapt to it.
-
-        All are stepped until the last episode ends. Steps after an episode's end reach neither the
-        learner nor the result.
-        """
+        """Steps all until the last episode ends; later steps reach neither learner nor result."""
         scored = np.zeros(self.env.num_envs, dtype=bool)
         for block in blocks:
             scored[block.rows] = True
@@ -310,25 +306,15 @@ def _padded(part: Any, index: np.ndarray, length: int) -> Any:
 
 
 def _task_axis(learner: Any) -> int:
-    """Returns the axis of the tasks in the leaves of the learner's state.
-
-    It is the first axis, unless the learner has an attribute ``state_task_axis``. Recurrent
-    policies of sb3-contrib have their layers on the first axis and the tasks on the second.
-    """
+    """Returns the axis of the tasks in the leaves of the learner's state."""
+    # Recurrent policies of sb3-contrib have their layers on the first axis, tasks on the second.
     recurrent = hasattr(getattr(learner, "policy", None), "lstm_hidden_state_shape")
     axis = getattr(learner, "state_task_axis", 1 if recurrent else 0)
     return check_count("state_task_axis", axis, least=0)
 
 
 def _keep_inactive(active: np.ndarray, new: Any, old: Any, axis: int, num_tasks: int) -> Any:
-    """Returns the new state of active sub-environments, and the old state of the others.
-
-    Leaves have an axis of the sub-environments, or of the tasks that equal blocks of them share. A
-    task is active until all its sub-environments have finished.
-
-    Raises:
-        ValueError: A leaf has no such axis.
-    """
+    """Returns the new state of active sub-environments (or tasks), the old one of the others."""
     if old is None or new is None or new is old or active.all():
         return new
     if isinstance(new, dict):

@@ -106,12 +106,7 @@ def final_scores(
 def _batches(
     learner: Any, distribution: Any, num_tasks: int | None, seed: int
 ) -> Iterator[tuple[FewShotTasks, int, np.random.Generator]]:
-    """Yields tasks on the learner's device in batches of one size, and seeds the learner.
-
-    Yields:
-        The tasks, the number of tasks that count (others fill up the last batch), and a generator
-        for other draws for these tasks.
-    """
+    """Yields tasks, the number of them that count, and a generator; seeds the learner."""
     num_tasks = _count_tasks(distribution, num_tasks)
     randomness = LearnerRandomness(learner)
     with randomness.kept():
@@ -188,12 +183,7 @@ def _score(predicted: Tensor, y: Tensor) -> Tensor:
 
 
 def out_of_scope_auroc(
-    learner: Any,
-    tasks: Any,
-    out_of_scope: Tensor,
-    num_tasks: int,
-    *,
-    seed: int = 0,
+    learner: Any, tasks: Any, out_of_scope: Tensor, num_tasks: int, *, seed: int = 0
 ) -> np.ndarray:
     """Measures how well confidence separates queries of a task from inputs of no class.
 

@@ -3,50 +3,43 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from stable_baselines3.common.logger import HumanOutputFormat, Logger
+from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import (
     CheckedArguments,
     check_count,
-    check_flag,
-    check_has,
     check_kind,
     check_rate,
     check_seed,
-    checked,
     plain,
 )
-from meta_rl.compute.cuda_graph import options, restore_options, set_rate
-from meta_rl.compute.device_work import DeviceWork
-from meta_rl.compute.finite_state import FiniteState
-from meta_rl.compute.torch_state import find_device, set_generator_state
-from meta_rl.few_shot.command_line import OnCommandLine
+from meta_rl.compute.torch_state import (
+    find_device,
+    options,
+    own_noise,
+    restore_options,
+    set_generator_state,
+)
 from meta_rl.few_shot.data.arrays import as_tensor
 from meta_rl.few_shot.data.checked_inputs import CheckedInputs
 from meta_rl.few_shot.networks.feed_forward import RECIPES, check_sizes_known
-from meta_rl.few_shot.training_log import TrainingLog, progress
+from meta_rl.few_shot.training import MetaTraining, TrainingLog
 from meta_rl.files.sealed import WRONG_CONTENT, Saved, read_file, with_suffix, write_file
-
-Callback = Callable[["FewShotLearner"], "bool | None"]
-"""A function that is called after every iteration; if it returns ``False``, training stops."""
 
 Rate = Annotated[float | Sequence[float], "a number or [first, last]"]
 """A number, or a pair: the rate then goes linearly from the first to the last over the training."""
 
-TASKS_WANTED = "a split, or a distribution with sample_tasks(num_tasks, rng)"
 
-
-class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine, FiniteState, ABC):
+class FewShotLearner(CheckedArguments, MetaTraining, CheckedInputs, ABC):
     """The base class of few-shot learners.
 
     Meta-training is a loop of :meth:`draw` and :meth:`update`; adaptation does not change the
@@ -86,6 +79,19 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
 
     settings: dict[str, Any]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Sets the signature: the base classes' keywords stand in place of ``**settings``."""
+        super().__init_subclass__(**kwargs)
+        found: dict[str, inspect.Parameter] = {}
+        for init in [vars(one)["__init__"] for one in cls.__mro__ if "__init__" in vars(one)]:
+            own = [*inspect.signature(init).parameters.values()][1:]
+            kinds = ["KEYWORD_ONLY", *([] if found else ["POSITIONAL_OR_KEYWORD"])]
+            new = [p for p in own if p.kind.name in kinds and p.name not in found]
+            found |= {p.name: p for p in new}
+            if all(p.kind is not p.VAR_KEYWORD for p in own):
+                break
+        cls.__signature__ = inspect.Signature([*found.values()])
+
     def __init__(
         self,
         network: nn.Module,
@@ -104,7 +110,8 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         self.ways: int | None = getattr(network, "ways", None)
         self.num_iterations = 0
         self.total_iterations = 0
-        self._example_dims = _count_dims(getattr(network, "input_shape", None))
+        shape = getattr(network, "input_shape", None)
+        self._example_dims = None if shape is None else len(shape)
         sequence = np.random.SeedSequence(check_seed(seed))
         self.rng = np.random.default_rng(sequence)
         self.generator = torch.Generator(self.device)
@@ -113,7 +120,6 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         self._log = TrainingLog(self.logger)
         self._pending: dict[str, Any] | None = None  # of the former log
         self.optimizer: torch.optim.Optimizer | None = None
-        self._checks: dict[str, Tensor] = {}
         self.module.eval()  # training mode only within an update
 
     @property
@@ -179,7 +185,7 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         single = self._example_dims is not None and inputs.dim() == self._example_dims + 1
         inputs = self.check_inputs(inputs[None] if single else inputs)
         self.check_state(state)
-        with self.own_noise():
+        with own_noise(self.generator):
             outputs = self.outputs(inputs, state)
         return outputs[0] if single else outputs
 
@@ -203,139 +209,11 @@ class FewShotLearner(CheckedArguments, CheckedInputs, DeviceWork, OnCommandLine,
         """
         yield 1, self.adapt(support)
 
-    # ------------------------------------------------------------------------------ meta-training
-
-    def draw(self, tasks: Any) -> Any:
-        """Draws the data of an iteration with :attr:`rng`; :meth:`update` checks them."""
-        return tasks.sample_tasks(self.meta_batch_size, self.rng)
-
-    @abstractmethod
-    def update(self, batch: Any) -> dict[str, Tensor]:
-        """Makes one outer update and returns numbers to log, such as ``loss`` and ``accuracy``.
-
-        It begins with ``batch = self.check_batch(batch)``, which converts training data like those
-        of :meth:`adapt` and :meth:`predict`.
-        """
-
-    def prepare(self, tasks: Any) -> None:
-        """Sets up what depends on the training tasks before the first iteration."""
-
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """Makes the optimiser of all parameters of :attr:`module`."""
-        return torch.optim.Adam(self.module.parameters(), lr=rate_at(self.meta_lr, 0.0))
-
-    @checked
-    def learn(
-        self,
-        tasks: Any,
-        num_iterations: int,
-        *,
-        callback: Callback | Sequence[Callback] | None = None,
-        log_interval: int | None = 100,
-        reset_num_iterations: bool = True,
-        total_iterations: int | None = None,
-        progress_bar: bool = False,
-        verbose: int = 0,
-        cuda_graph: bool = False,
-        compile: bool = False,
-    ) -> Self:
-        """Meta-trains the learner.
-
-        Args:
-            tasks: Split, whose training tasks are used, or distribution of tasks.
-            num_iterations: Number of outer updates.
-            callback: One or several functions that are called with the learner after each
-                iteration; if one returns ``False``, training stops.
-            log_interval: Number of iterations between two lines of the log; ``None`` for no log.
-            reset_num_iterations: Whether counting starts from zero; ``False`` continues the count
-                and falling rates.
-            total_iterations: Number of iterations of the whole training, over which rates fall
-                (default: training ends with this call). If every call gets it, a training in
-                several parts equals one in a single call, bit for bit.
-            progress_bar: Whether a progress bar is shown.
-            verbose: 1 prints the log if no logger was set, 0 prints nothing.
-            cuda_graph: Whether an update is recorded as a CUDA graph and replayed, which is several
-                times as fast for small networks on a GPU.
-            compile: Whether updates are compiled with ``torch.compile``, which takes a minute and,
-                on a CPU, a C++ compiler. Results differ by rounding.
-
-        Raises:
-            FloatingPointError: The loss, a gradient or a parameter is no longer finite; nothing of
-                that is saved.
-            TypeError: A callback is no function, or tasks cannot be drawn.
-            ValueError: The number of iterations is negative, the total ends before this call, the
-                network does not take the tasks, or updates cannot be recorded or compiled.
-        """
-        faster = self.faster(check_flag("cuda_graph", cuda_graph), check_flag("compile", compile))
-        check_flag("reset_num_iterations", reset_num_iterations)
-        check_flag("progress_bar", progress_bar)
-        verbose = check_count("verbose", verbose, least=0)
-        num_iterations = check_count("num_iterations", num_iterations, least=0)
-        log_interval = None if log_interval is None else check_count("log_interval", log_interval)
-        callbacks = _as_list(callback)
-        train = getattr(tasks, "train", tasks)
-        check_has("tasks", train, ["sample_tasks"], TASKS_WANTED)
-        train = train.to(self.device) if hasattr(train, "to") else train
-        if reset_num_iterations:
-            self.num_iterations, self._pending = 0, None
-        end = self.num_iterations + num_iterations
-        self.total_iterations = check_count(
-            "total_iterations", end if total_iterations is None else total_iterations, least=end
-        )
-        self.prepare(train)
-        self.optimizer = self.optimizer or self.make_optimizer()
-        if verbose and not self.logger.output_formats:
-            self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
-        log = TrainingLog(self.logger, log_interval, self.num_iterations, self._pending)
-        self._log, self._pending = log, None
-        with faster:
-            for _ in progress(num_iterations, progress_bar, type(self).__name__, log):
-                self._set_rates()
-                log.add(self._update_in_training_mode(self.draw(train)))
-                self.num_iterations += 1
-                go_on = [one(self) for one in callbacks]
-                log.write_if_due(self.num_iterations)
-                if any(answer is False for answer in go_on):
-                    break
-        self._pending = log.pending(self.num_iterations)
-        return self
-
-    def _update_in_training_mode(self, batch: Any) -> dict[str, Tensor]:
-        """Makes an update in training mode, which ends even if the update fails."""
-        self.module.train()
-        try:
-            with self.own_noise(advance=True):
-                report = self.update(batch)
-        finally:
-            self.module.eval()
-        self.check_update(self.num_iterations + 1, report.get("loss"))
-        return report
-
-    def learned(self) -> dict[str, Any]:
-        """What is learned, by name."""
-        parts: dict[str, Any] = {"module": self.module}
-        if self.optimizer is not None:
-            parts["optimizer"] = self.optimizer
-        return parts | {k: v for k, v in self.extra_state().items() if isinstance(v, dict)}
-
-    @property
-    def progress(self) -> float:
-        """Fraction of the training that is done, 0 to 1."""
-        return self.num_iterations / max(1, self.total_iterations)
-
-    def _set_rates(self) -> None:
-        assert self.optimizer is not None
-        set_rate(self.optimizer, rate_at(self.meta_lr, self.progress))
-
     def set_logger(self, logger: Logger) -> None:
         """Sets the Stable-Baselines3 logger that training writes to."""
         self.logger = logger
 
     # --------------------------------------------------------------------------------- checkpoints
-
-    def extra_state(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps besides parameters, optimiser and generators."""
-        return {}
 
     def load_extra_state(self, extra: dict[str, Any]) -> None:
         """Restores what :meth:`extra_state` returned."""
@@ -457,26 +335,6 @@ def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
     return (outputs.argmax(-1) == y).to(torch.float32).mean()
 
 
-def rate_at(rate: Any, progress: float) -> float:
-    """Returns the value of a rate after a fraction ``progress`` of the training."""
-    if isinstance(rate, int | float):
-        return float(rate)
-    return float(rate[0] + (rate[-1] - rate[0]) * progress)
-
-
 def _saved_dtype(parameters: dict[str, Tensor]) -> torch.dtype:
     """Returns the type of saved floats, so that ``.double()`` networks are loaded as such."""
     return next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
-
-
-def _as_list(callback: Any) -> list[Any]:
-    several = isinstance(callback, Iterable) and not callable(callback)
-    callbacks = list(callback) if several else [] if callback is None else [callback]
-    for one in callbacks:
-        if not callable(one):
-            raise TypeError(f"a callback is a function of the learner, got {type(one).__name__}")
-    return callbacks
-
-
-def _count_dims(shape: tuple[Any, ...] | None) -> int | None:
-    return None if shape is None else len(shape)

@@ -7,6 +7,7 @@ with a leading axis of 32.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -16,9 +17,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from meta_rl.arguments import check_count, check_flag, check_kind, check_names
+from meta_rl.arguments import check_count, check_flag, check_kind, check_names, keyword_names
 from meta_rl.few_shot.data.arrays import as_tensor, find_not_finite
-from meta_rl.few_shot.data.datasets import DATASETS, FROM_TEXTS, import_attribute
+from meta_rl.few_shot.data.datasets import (
+    DATASETS,
+    FROM_DATASET,
+    FROM_TEXTS,
+    import_attribute,
+)
 from meta_rl.tasks import TaskSplit
 
 
@@ -65,17 +71,14 @@ class FewShotTasks(NamedTuple):
     @classmethod
     def from_dataset(cls, dataset: Any, ways: int, shots: int, **settings: Any) -> FewShotSplit:
         """Makes tasks from a labelled ``torch.utils.data.Dataset``; see :func:`split_dataset`."""
-        from meta_rl.few_shot.data.own_data import DATASET_SETTINGS, split_dataset
-
-        check_names(settings, DATASET_SETTINGS, "from_dataset")
-        return split_dataset(dataset, ways, shots, **settings)
+        make = import_attribute(FROM_DATASET)
+        check_names(settings, keyword_names(inspect.signature(make).parameters), "from_dataset")
+        return make(dataset, ways, shots, **settings)
 
     @classmethod
     def from_folder(cls, path: str | Path, ways: int, shots: int, **settings: Any) -> FewShotSplit:
         """Makes tasks from a folder of images by class; see :func:`split_folder`."""
-        from meta_rl.few_shot.data.own_data import split_folder
-
-        return split_folder(path, ways, shots, **settings)
+        return import_attribute(DATASETS["ImageFolder"].home)(path, ways, shots, **settings)
 
     @classmethod
     def from_texts(

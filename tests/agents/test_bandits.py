@@ -388,14 +388,17 @@ def test_task_env_fits() -> None:
     ("make", "message"),
     [
         (lambda rng: Greedy(0, rng=rng), "num_arms has to be a whole number of at least 1"),
-        (lambda rng: EpsilonGreedy(2, rng=rng, epsilon=1.1), "epsilon must lie in"),
-        (lambda rng: EpsilonGreedy(2, rng=rng, epsilon=float("nan")), "epsilon must lie in"),
-        (lambda rng: UCB1(2, rng=rng, c=-0.1), "c must not be negative"),
+        (lambda rng: EpsilonGreedy(2, rng=rng, epsilon=1.1), "epsilon has to be .*in"),
+        (lambda rng: EpsilonGreedy(2, rng=rng, epsilon=float("nan")), "epsilon has to be .*in"),
+        (lambda rng: UCB1(2, rng=rng, c=-0.1), "c has to be at least 0"),
         (lambda rng: OptimisticThompson(2, rng=rng, num_samples=0), "num_samples has to be"),
-        (lambda rng: GittinsIndex(2, 501, rng=rng), "horizon must be at most 500"),
+        (lambda rng: GittinsIndex(2, 501, rng=rng), "horizon has to be at most 500"),
         (lambda rng: GittinsIndex(2, 0, rng=rng), "horizon has to be"),
         (lambda rng: BayesOptimal(5, 100, rng=rng), "use the Gittins index"),
-        (lambda rng: bandit_learners(2, 3, rng, family="cauchy"), "family must be one of"),
+        (
+            lambda rng: bandit_learners(2, 3, rng, family="cauchy"),
+            "family is one of bernoulli, gaussian",
+        ),
         (lambda rng: BetaBelief(0, 1), "successes and failures must be above 0"),
         (lambda rng: NormalBelief(prior_std=0), "prior_std and reward_std must be above 0"),
     ],
@@ -441,7 +444,7 @@ def test_bad_calls_are_refused() -> None:
     with pytest.raises(ValueError, match="rewards must be finite"):
         gaussian.adapt(pulls_of([[0]], [[np.inf]]))
     oracle = BestArm(3)
-    with pytest.raises(ValueError, match="an oracle is told the tasks"):
+    with pytest.raises(ValueError, match="needs to be told the tasks"):
         oracle.predict(np.zeros(2))
     with pytest.raises(ValueError, match=r"tasks must have shape \[N, 3\]"):
         oracle.adapt_to_tasks(np.ones((2, 4)))

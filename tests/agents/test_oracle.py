@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="no room for a task"):
         TaskConditionedOracle(discrete, TWO_TASKS)
     oracle = TaskConditionedOracle(Recording(5, 2), TWO_TASKS)
-    with pytest.raises(ValueError, match=r"has to be told the tasks: state = adapt_to_tasks"):
+    with pytest.raises(ValueError, match=r"needs to be told the tasks: state = adapt_to_tasks"):
         oracle.predict(np.zeros((2, 3)))
     state = oracle.adapt_to_tasks(np.array([0, 1]))
     with pytest.raises(ValueError, match="are 3 numbers, but the agent was trained on Box"):

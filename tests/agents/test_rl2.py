@@ -179,9 +179,9 @@ def hand_rollout(rewards: list[float], values: list[float], ended: list[bool]) -
         np.zeros((steps, 1), dtype=bool),
         observations,
         extras={
-            "raw_actions": np.zeros((steps, 1), dtype=np.int64),
-            "values": np.array(values, dtype=np.float32)[:, None],
-            "log_probs": np.zeros((steps, 1), dtype=np.float32),
+            "raw_actions": torch.zeros((steps, 1), dtype=torch.int64),
+            "values": torch.tensor(values)[:, None],
+            "log_probs": torch.zeros((steps, 1)),
         },
     )
 

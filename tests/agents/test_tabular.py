@@ -455,13 +455,19 @@ def test_greedy_without_a_prior_keeps_what_paid() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda rng: PSRL(0, 2, 3, rng=rng), "num_states must be an integer of at least 1"),
-        (lambda rng: PSRL(2, 2, 1.5, rng=rng), "horizon must be an integer"),
-        (lambda rng: OPSRL(2, 2, 3, rng=rng, num_samples=0), "num_samples must be at least 1"),
-        (lambda rng: BEB(2, 2, 3, rng=rng, beta=-1), "beta must not be negative"),
-        (lambda rng: UCRL2(2, 2, 3, rng=rng, scale=float("nan")), "scale must not be negative"),
-        (lambda rng: UCRL2(2, 2, 3, rng=rng, delta=1), "delta must lie in"),
-        (lambda rng: EpsilonGreedyMDP(2, 2, 3, rng=rng, epsilon=1.1), "epsilon must lie in"),
+        (lambda rng: PSRL(0, 2, 3, rng=rng), "num_states has to be a whole number of at least 1"),
+        (lambda rng: PSRL(2, 2, 1.5, rng=rng), "horizon has to be a whole number"),
+        (
+            lambda rng: OPSRL(2, 2, 3, rng=rng, num_samples=0),
+            "num_samples has to be a whole number of at least 1",
+        ),
+        (lambda rng: BEB(2, 2, 3, rng=rng, beta=-1), "beta has to be at least 0"),
+        (
+            lambda rng: UCRL2(2, 2, 3, rng=rng, scale=float("nan")),
+            "scale has to be a finite number at least 0",
+        ),
+        (lambda rng: UCRL2(2, 2, 3, rng=rng, delta=1), "delta has to be above 0 and below 1"),
+        (lambda rng: EpsilonGreedyMDP(2, 2, 3, rng=rng, epsilon=1.1), "epsilon has to be in"),
         (lambda rng: PSRL(2, 2, 3, rng=rng, prior=TabularPrior(0, 0)), "above 0"),
     ],
 )
@@ -509,7 +515,7 @@ def test_bad_calls_are_refused() -> None:
     with pytest.raises(ValueError, match="state holds 2 tasks, but the rollout 5"):
         learner.adapt(random_rollout(4, 5, seed=24), state)
     oracle = ValueIteration(3, 2, 4)
-    with pytest.raises(ValueError, match="an oracle is told the tasks"):
+    with pytest.raises(ValueError, match="needs to be told the tasks"):
         oracle.predict(np.zeros(2, dtype=int))
     with pytest.raises(ValueError, match="3 states and 2 actions"):
         oracle.adapt_to_tasks(TWO_STATES)

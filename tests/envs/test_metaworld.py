@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 import meta_rl
-from meta_rl.agents.rl2 import RL2
 from meta_rl.algorithms import RunTasks
 from meta_rl.cli import main
+from meta_rl.cli.trainable import trainable
 from meta_rl.envs import metaworld as ours
 from meta_rl.envs.metaworld_goals import Goals, benchmark_goals, import_metaworld
 from meta_rl.make import PYTHON_ENVIRONMENTS
@@ -295,7 +295,8 @@ def test_pictures_need_no_screen() -> None:
 
 
 def test_evaluations_take_fewer_tasks_of_slow_environments() -> None:
-    model = RL2(env="BernoulliBandit", meta_batch_size=1, num_minibatches=1, seed=0)
+    agent: Any = trainable("rl2")
+    model = agent(env="BernoulliBandit", meta_batch_size=1, num_minibatches=1, seed=0)
     for env_id, whole, brief in (("MetaWorldML10", 40, 10), ("BernoulliBandit", None, 200)):
         tasks = RunTasks(env_id, env_id, {})
         assert model.evaluation_size(tasks) == whole

@@ -389,7 +389,7 @@ def test_other_arguments_keep_the_promises(name: str, kwargs: dict[str, Any]) ->
         (PointNavigation, {"goal_tolerance": np.nan}, "goal_tolerance has to be a finite"),
         (SparsePointNavigation, {"goal_radius": -1.0}, "goal_radius has to be above 0"),
         (SparsePointNavigation, {"reward": "some"}, "reward has to be 'sparse' or 'dense'"),
-        (WindNavigation, {"goal_radius": np.inf}, "goal_radius has to be a finite"),
+        (WindNavigation, {"goal_radius": np.inf}, "goal_radius has to be a finite number"),
         (GridNavigation, {"size": 2}, "size has to be a whole number of at least 3"),
         (DarkRoom, {"size": 1}, "size has to be a whole number of at least 2"),
         (DarkKeyToDoor, {"size": 2.5}, "size has to be a whole number"),

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,13 +16,14 @@ from PIL import Image
 from meta_rl.algorithms import (
     RunTasks,
     algorithms_by_kind,
-    find_algorithm,
     registered_algorithms,
 )
 from meta_rl.cli import Train, main, run_config
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import settings_for
-from meta_rl.few_shot import MAML, FewShotLearner
+from meta_rl.cli.trainable import trainable
+from meta_rl.cli.training import Validation, open_tasks
+from meta_rl.few_shot import MAML, FewShotLearner, sinusoid_mlp
 from meta_rl.few_shot.data.datasets import DATASETS, find_dataset, numbers_in
 from meta_rl.few_shot.networks.feed_forward import RECIPES
 
@@ -99,7 +101,7 @@ def test_a_learner_without_training(tmp_path: Path, capsys: pytest.CaptureFixtur
         ([*TRAIN, "--cuda-graph", "--compile"], "--cuda-graph and --compile exclude each other"),
         (
             ["train", "scratch", "Sinusoid-5s", "--device", "cpu", "--compile"],
-            "compile is not for FromScratch: MAML and Reptile have it",
+            "--compile is not for scratch: maml and reptile have it",
         ),
         (["train", "nearest", "Sinusoid-5s"], "NearestNeighbour learns labels"),
         (["train", "ntm", "Sinusoid-5s"], "NTMLearner does not learn Sinusoid, which has no input"),
@@ -133,7 +135,7 @@ def test_shipped_settings_name_what_there_is(name: str) -> None:
         assert settings.get("network", "conv4") in RECIPES
         config = run_config(Train(name, tasks))
         assert config.env_kwargs.get("shots", 1) in (1, 5, 10)
-        algorithm = find_algorithm(name)
+        algorithm: Any = trainable(name)
         assert issubclass(algorithm, FewShotLearner)
         run_tasks = RunTasks(config.env_id, stub, {})
         learner = algorithm.for_tasks(run_tasks, config.algorithm_kwargs, seed=0, device="cpu")
@@ -248,3 +250,18 @@ def test_the_snippet_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         "MAML, 1 training x 2 test tasks of Omniglot-5w1s: mean accuracy" in capsys.readouterr().out
     )
+
+
+def test_a_learner_that_the_user_made_is_validated() -> None:
+    """It lacks the members of the command line."""
+    config = run_config(Train("maml", "Sinusoid-5s", total_timesteps=4, device="cpu"))
+    learner = MAML(sinusoid_mlp(), 0.01, seed=0, device="cpu")
+    logged: list[set[str]] = []
+
+    def look(one: MAML) -> None:
+        logged.append(set(one.logger.name_to_value))
+        one.logger.name_to_value.clear()
+
+    watch = Validation(config, num_tasks=2, num_points=2)
+    learner.learn(open_tasks(config).source, 4, callback=[watch, look], log_interval=None)
+    assert logged == [set(), {"validation/loss"}] * 2

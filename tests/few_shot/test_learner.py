@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,21 @@ def same(a: FewShotLearner, b: FewShotLearner) -> bool:
 def load(learner: FewShotLearner, path: Path) -> FewShotLearner:
     ways = getattr(learner.network, "ways", None)
     return type(learner).load(path, network=mlp(ways, seed=9), device="cpu")
+
+
+def test_signatures_have_the_arguments_of_the_base_classes() -> None:
+    """They are recorded as settings, and names that do not exist are refused."""
+    names = list(inspect.signature(MAML).parameters)
+    assert names[:2] == ["network", "lr"]
+    assert {"num_steps", "chunk_size", "meta_lr", "meta_batch_size", "seed", "device"} < set(names)
+    assert "settings" not in names
+    assert "meta_lr" not in inspect.signature(FromScratch).parameters
+    learner = MAML(mlp(3), 0.2, chunk_size=2, meta_lr=0.1, seed=1, device="cpu")
+    assert learner.settings == {"lr": 0.2, "chunk_size": 2, "meta_lr": 0.1, "seed": 1}
+    with pytest.raises(
+        TypeError, match="unexpected keyword argument 'meta_rl'; did you mean meta_lr"
+    ):
+        ProtoNet(mlp(None), meta_rl=0.1)
 
 
 class TestResuming:

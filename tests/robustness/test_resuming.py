@@ -20,6 +20,7 @@ from meta_rl.algorithms import find_algorithm
 from meta_rl.cli import main
 from meta_rl.cli.interruption import Interruption
 from meta_rl.cli.run_folder import RunFolder
+from meta_rl.cli.trainable import trainable
 from meta_rl.cli.training import Checkpoints
 
 SHORT = ["--quiet", "--device", "cpu", "--eval-tasks", "3", "--checkpoint-interval", "1000"]
@@ -158,7 +159,7 @@ class TestOtherSettings:
 
 
 def steps_done(name: str, out: Path) -> int:
-    model = find_algorithm(name).load(out / "checkpoint.zip", device="cpu")
+    model = trainable(name).load(out / "checkpoint.zip", device="cpu")
     return model.steps_done
 
 

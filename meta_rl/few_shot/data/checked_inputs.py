@@ -137,11 +137,7 @@ class CheckedInputs:
         return converted
 
     def _vocabulary_size(self) -> int | None:
-        """Returns the number of words that the network knows; ``None`` if it takes values.
-
-        A network takes words if it has the attribute ``vocabulary_size``, or if its first layer
-        with parameters is an embedding.
-        """
+        """Returns the number of words of a network that declares it or begins with an embedding."""
         told = getattr(self.network, "vocabulary_size", None)
         if told is not None:
             return int(told)

@@ -18,13 +18,7 @@ from torch import Tensor
 from meta_rl.arguments import check_count, check_number
 from meta_rl.few_shot.data.sources import Source, obtain
 from meta_rl.few_shot.data.texts import PADDING, Vocabulary
-from meta_rl.few_shot.tasks import (
-    ClassPool,
-    ClassTasks,
-    FewShotSplit,
-    FewShotTasks,
-    class_split,
-)
+from meta_rl.few_shot.tasks import ClassPool, ClassTasks, FewShotSplit, FewShotTasks, class_split
 
 HOME = "https://raw.githubusercontent.com/clinc/oos-eval/master/data"
 UTTERANCES = Source(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from meta_rl.arguments import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ DATASETS: dict[str, DataSet] = {
 
 FROM_TEXTS = "meta_rl.few_shot.data.own_texts:split_texts"
 """The maker of the tasks from lists of texts, ``"module:maker"``."""
+FROM_DATASET = "meta_rl.few_shot.data.own_data:split_dataset"
+"""The maker of the tasks from a labelled data set of the user's own, ``"module:maker"``."""
 
 
 def find_dataset(name: str) -> str:
@@ -56,8 +59,7 @@ def find_dataset(name: str) -> str:
     """
     dataset = name.partition("-")[0]
     if dataset not in DATASETS:
-        near = difflib.get_close_matches(dataset, DATASETS, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"{', '.join(DATASETS)} exist"
+        hint = did_you_mean(dataset, DATASETS)
         raise ValueError(f"unknown few-shot tasks {name!r}: {hint}, as in Omniglot-5w1s")
     if re.match(r"\w+-\d", name) and not numbers_in(name):
         raise ValueError(f"unknown few-shot tasks {name!r}: a name is as Omniglot-5w1s")

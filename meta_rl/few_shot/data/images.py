@@ -142,10 +142,7 @@ def _as_grey_or_rgb(image: Image.Image) -> Image.Image:
 
 
 def _read_16_bit_grey(image: Image.Image, channels: int | None, size: int | None) -> Tensor:
-    """Returns the pixels of a 16-bit image as floats.
-
-    With 8 bits a dark image would lose most of its detail, and PIL would clip a bright one.
-    """
+    """Returns the pixels of a 16-bit image as floats: 8 bits would lose detail."""
     grey = Image.fromarray(np.asarray(image).astype(np.float32) / WHITE_OF_16_BITS)
     if size is not None:
         grey = grey.resize((size, size), Image.Resampling.LANCZOS)

@@ -23,13 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from meta_rl.arguments import check_count, check_flag
 from meta_rl.few_shot.data.sources import Source, cache_folder, contents_digest, obtain, open_zip
-from meta_rl.few_shot.tasks import (
-    ClassPool,
-    FewShotSplit,
-    FewShotTasks,
-    FrozenTasks,
-    class_split,
-)
+from meta_rl.few_shot.tasks import ClassPool, FewShotSplit, FewShotTasks, FrozenTasks, class_split
 from meta_rl.files.sealed import WRONG_CONTENT, Saved, read_file, write_file
 
 LAKE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"

@@ -34,11 +34,7 @@ class FunctionTasks:
     """
 
     def __init__(
-        self,
-        shots: int,
-        queries: int,
-        families: Sequence[str] = ("sine",),
-        name: str = "Sinusoid",
+        self, shots: int, queries: int, families: Sequence[str] = ("sine",), name: str = "Sinusoid"
     ) -> None:
         unknown = sorted(set(families) - set(FAMILIES))
         if unknown or not families:

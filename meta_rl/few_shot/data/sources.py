@@ -8,13 +8,13 @@ import os
 import re
 import stat
 import tarfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import pooch
 
 TIMEOUT = 30.0
 """Time without an answer after which a download stops, in seconds."""
@@ -41,9 +41,7 @@ class Source:
 
 def cache_folder() -> Path:
     """Returns the folder of decoded data sets: ``META_RL_CACHE``, or the user's cache folder."""
-    if os.environ.get("META_RL_CACHE"):
-        return Path(os.environ["META_RL_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meta_rl"
+    return Path(os.environ.get("META_RL_CACHE") or pooch.os_cache("meta_rl"))
 
 
 def data_roots(root: str | Path | None) -> list[Path]:
@@ -80,7 +78,10 @@ def obtain(
     why = "it was not downloaded (download=False)"
     if download:
         try:
-            return _download(source, places[0])
+            path, name = places[0].parent, places[0].name
+            downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
+            pooch.retrieve(source.url, source.digest, name, path, downloader=downloader)
+            return places[0]
         except OSError as error:
             why = f"it could not be downloaded: {error}"
     raise FileNotFoundError(
@@ -91,37 +92,12 @@ def obtain(
 
 def _compare(source: Source, place: Path) -> None:
     algorithm, _, expected = source.digest.partition(":")
-    with place.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False))
-    if found.hexdigest() != expected:
+    found = pooch.file_hash(str(place), algorithm)
+    if found != expected:
         raise ValueError(
-            f"{place} is not the file of {source.url}: {algorithm} {found.hexdigest()}, expected "
-            f"{expected}; delete it to get it anew"
+            f"{place} is not the file of {source.url}: {algorithm} {found}, expected {expected}; "
+            "delete it to get it anew"
         )
-
-
-def _download(source: Source, place: Path) -> Path:
-    """Downloads and checks a file, and moves it into place only when it is complete."""
-    algorithm, _, expected = source.digest.partition(":")
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        with (
-            urllib.request.urlopen(source.url, timeout=TIMEOUT) as answer,
-            unfinished.open("wb") as file,
-        ):
-            while block := answer.read(1 << 20):
-                digest.update(block)
-                file.write(block)
-        if digest.hexdigest() != expected:
-            raise ValueError(
-                f"{source.url} has changed: {algorithm} {digest.hexdigest()}, expected {expected}"
-            )
-        unfinished.replace(place)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return place
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:

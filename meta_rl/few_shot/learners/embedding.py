@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from meta_rl.compute.torch_state import own_noise
 from meta_rl.few_shot.learner import FewShotLearner, accuracy, count_classes, task_loss
 from meta_rl.few_shot.tasks import FewShotTasks
 
@@ -79,7 +80,7 @@ class EmbeddingLearner(FewShotLearner):
         """Embeds the support data, and adds them to the state."""
         x, y = self.check_support(support)
         self.check_state(state)
-        with self.own_noise():
+        with own_noise(self.generator):
             memory = Memory(self.embed(x), y)
         if state is None:
             return memory
@@ -135,7 +136,7 @@ class EmbeddingLearner(FewShotLearner):
         Yields:
             A point of :meth:`adaptation_points`, and labels ``[M, Q]``.
         """
-        with self.own_noise():
+        with own_noise(self.generator):
             queries = self.embed(self.check_inputs(inputs))
         for point, memory in self.adaptation_points(support):
             yield point, self.compare(queries, memory).argmax(dim=-1)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from meta_rl.arguments import check_count, check_number
-from meta_rl.few_shot.learner import FewShotLearner, Rate, count_classes, task_loss
+from meta_rl.compute.torch_state import own_noise
+from meta_rl.few_shot.learner import FewShotLearner, count_classes, task_loss
 from meta_rl.few_shot.networks.feed_forward import has_convolutions
 from meta_rl.inner_loop import Params, StepSize, adapt_tasks, count_support, detached
 
@@ -26,10 +27,7 @@ class GradientLearner(FewShotLearner):
         eval_steps: Number of gradient steps in :meth:`adapt`.
         chunk_size: Number of tasks computed at a time (default: one for convolutions on a CPU,
             where a batch over tasks is no faster and often slower; all tasks otherwise).
-        meta_lr: Step size of Adam: a number, or its first and last value.
-        meta_batch_size: Number of tasks in an outer update.
-        seed: Seed of all draws (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.FewShotLearner`.
     """
 
     classifies = True
@@ -42,14 +40,9 @@ class GradientLearner(FewShotLearner):
         *,
         eval_steps: int,
         chunk_size: int | None = None,
-        meta_lr: Rate = 1e-3,
-        meta_batch_size: int = 32,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
-        )
+        super().__init__(network, **settings)
         check_adaptable(network)
         self.lr = check_number("lr", lr, above=0.0)
         self.eval_steps = check_count("eval_steps", eval_steps)
@@ -192,7 +185,7 @@ class GradientLearner(FewShotLearner):
             any_number = self.zero_head and self.ways is None
             state = self.initial_state(len(y), count_classes(y) if any_number else None)
         steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
-        with self.own_noise():
+        with own_noise(self.generator):
             return self.gradient_steps((x, y), state, steps)
 
     @torch.no_grad()

@@ -19,14 +19,15 @@ from torch.func import grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from meta_rl.arguments import check_count, check_flag
-from meta_rl.few_shot.learner import Rate, accuracy, count_classes, task_loss
+from meta_rl.compute.device_work import FasterUpdates
+from meta_rl.few_shot.learner import accuracy, count_classes, task_loss
 from meta_rl.few_shot.learners.gradient import GradientLearner, head_names, within
 from meta_rl.few_shot.networks.feed_forward import FewShotNetwork
 from meta_rl.few_shot.tasks import FewShotTasks
 from meta_rl.inner_loop import Params, StepSize, adapt, detached
 
 
-class MAML(GradientLearner):
+class MAML(FasterUpdates, GradientLearner):
     """Meta-learner of an initialisation, by the query loss after gradient steps on support data.
 
     Args:
@@ -42,18 +43,13 @@ class MAML(GradientLearner):
             may have more classes than test tasks. The inner loss is summed over the classes (the
             mean of each), so that a step does not depend on their number.
         learn_lr: Whether a step size is meta-learned for every single parameter (Meta-SGD).
-        meta_lr: Step size β of Adam in the outer update: a number, or its first and last value.
-        meta_batch_size: Number of tasks in an outer update.
-        chunk_size: Number of tasks computed at a time; see :class:`GradientLearner`.
-        seed: Seed of all draws (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.GradientLearner` and :class:`.FewShotLearner`.
 
     Raises:
         ValueError: A count is below one, a step size is not positive, ``anil`` is given without a
             head, or ``zero_head`` with ``learn_lr`` or without a linear head of the classes.
     """
 
-    can_record = True
     can_compile = True
 
     def __init__(
@@ -67,26 +63,14 @@ class MAML(GradientLearner):
         anil: bool = False,
         zero_head: bool = False,
         learn_lr: bool = False,
-        meta_lr: Rate = 1e-3,
-        meta_batch_size: int = 32,
-        chunk_size: int | None = None,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
         self.num_steps = check_count("num_steps", num_steps)
         flags = {"anil": anil, "first_order": first_order, "learn_lr": learn_lr}
         for name, flag in (flags | {"zero_head": zero_head}).items():
             check_flag(name, flag)
-        super().__init__(
-            network,
-            lr,
-            eval_steps=self.num_steps if eval_steps is None else eval_steps,
-            chunk_size=chunk_size,
-            meta_lr=meta_lr,
-            meta_batch_size=meta_batch_size,
-            seed=seed,
-            device=device,
-        )
+        eval_steps = self.num_steps if eval_steps is None else eval_steps
+        super().__init__(network, lr, eval_steps=eval_steps, **settings)
         self.first_order = first_order
         self.adapted = head_names(network) if anil else list(self.params)
         self.head_only = anil and isinstance(network, FewShotNetwork)  # it computes head(body(x))

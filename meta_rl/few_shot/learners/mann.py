@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import check_count, check_has, check_number
-from meta_rl.few_shot.learner import TASKS_WANTED, FewShotLearner, Rate, accuracy, task_loss
+from meta_rl.compute.device_work import FasterUpdates
+from meta_rl.few_shot.learner import FewShotLearner, accuracy, task_loss
 from meta_rl.few_shot.networks.feed_forward import first_weights
 from meta_rl.few_shot.tasks import FewShotTasks
+from meta_rl.few_shot.training import TASKS_WANTED
 from meta_rl.memory.ntm import cosines
 
 
@@ -179,7 +181,7 @@ class MANNCell(nn.Module):
         return logits, MANNState(memory, reads, weights, usage, hidden, cell, state.label)
 
 
-class MANN(FewShotLearner):
+class MANN(FasterUpdates, FewShotLearner):
     """Memory-augmented network that learns to bind images to labels that come one step late.
 
     An episode shows all images of a task, support and query, in random order. At each step the
@@ -202,10 +204,9 @@ class MANN(FewShotLearner):
         hidden: Number of units of the LSTM controller, C.
         decay: Decay γ of the usage, in [0, 1].
         max_grad_norm: Maximum norm of the gradient; longer gradients are scaled to it.
-        meta_lr: Step size of Adam: a number, or its first and last value.
         meta_batch_size: Number of episodes in an update.
         seed: Seed of all draws and of the first weights (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.FewShotLearner`.
 
     Raises:
         ValueError: A count is below one, there are more heads than slots, or the decay lies outside
@@ -214,7 +215,6 @@ class MANN(FewShotLearner):
 
     unit = "shot"
     state_kind = MANNState
-    can_record = True
 
     def __init__(
         self,
@@ -227,16 +227,14 @@ class MANN(FewShotLearner):
         hidden: int = 200,
         decay: float = 0.99,
         max_grad_norm: float = 10.0,
-        meta_lr: Rate = 1e-3,
         meta_batch_size: int = 16,
         seed: int | None = None,
-        device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
         sizes = {"slots": slots, "width": width, "heads": heads, "hidden": hidden}
         with first_weights(seed):
             network = MANNCell(ways, input_shape, **sizes, decay=decay)
-        training: dict[str, Any] = {"meta_lr": meta_lr, "meta_batch_size": meta_batch_size}
-        super().__init__(network, **training, seed=seed, device=device)
+        super().__init__(network, meta_batch_size=meta_batch_size, seed=seed, **settings)
         self.max_grad_norm = check_number("max_grad_norm", max_grad_norm, above=0.0)
 
     def adapt(self, support: Any, state: MANNState | None = None) -> MANNState:
@@ -301,10 +299,6 @@ class MANN(FewShotLearner):
         loss = task_loss(logits, y)
         self.step(loss)
         return {"loss": loss.detach(), "accuracy": accuracy(logits, y)}
-
-    def limit_gradient(self) -> None:
-        """Scales a gradient that is longer than ``max_grad_norm``."""
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
 
     @torch.no_grad()
     def accuracy_by_presentation(

@@ -5,12 +5,13 @@ Vinyals et al., "Matching networks for one shot learning", 2016 (arXiv:1606.0408
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import check_choice, check_count, check_flag, check_number
-from meta_rl.few_shot.learner import Rate
 from meta_rl.few_shot.learners.embedding import EmbeddingLearner, Memory
 from meta_rl.few_shot.learners.protonet import squared_distances
 
@@ -32,10 +33,8 @@ class MatchingNet(EmbeddingLearner):
         fce: Whether embeddings use the full context: a bidirectional LSTM embeds the support set
             as a whole, and an LSTM that attends to it embeds queries (appendix A of the paper).
         fce_steps: Number of steps of the attention LSTM.
-        meta_lr: Step size of Adam: a number, or its first and last value.
         meta_batch_size: Number of tasks in an update.
-        seed: Seed of all draws (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.FewShotLearner`.
 
     Raises:
         ValueError: The metric is unknown, the scale is not positive, or ``fce`` is given with a
@@ -50,14 +49,10 @@ class MatchingNet(EmbeddingLearner):
         scale: float | None = None,
         fce: bool = False,
         fce_steps: int = 5,
-        meta_lr: Rate = 1e-3,
         meta_batch_size: int = 8,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
-        )
+        super().__init__(network, meta_batch_size=meta_batch_size, **settings)
         self.metric = check_choice("metric", metric, METRICS)
         usual = 10.0 if metric == "cosine" else 1.0
         first = usual if scale is None else check_number("scale", scale, above=0.0)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import check_choice, check_count, check_flag, check_number
-from meta_rl.few_shot.learner import FewShotLearner, accuracy, rate_at
+from meta_rl.few_shot.learner import FewShotLearner, accuracy
 from meta_rl.few_shot.networks.feed_forward import first_weights
 from meta_rl.few_shot.tasks import FewShotTasks
+from meta_rl.few_shot.training import rate_at
 
 TYINGS = ("adjacent", "layerwise")
 
@@ -184,9 +185,8 @@ class MemoryNetworkLearner(FewShotLearner):
         max_time: Latest time that has an embedding of its own.
         max_grad_norm: Maximum norm of the gradient; longer gradients are scaled to it.
         meta_lr: Step size of gradient descent at the start.
-        meta_batch_size: Number of questions in an update.
         seed: Seed of all draws and of the first weights (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.FewShotLearner`.
 
     Raises:
         ValueError: A count or a fraction is out of range.
@@ -205,16 +205,13 @@ class MemoryNetworkLearner(FewShotLearner):
         max_time: int = 64,
         max_grad_norm: float = 40.0,
         meta_lr: float = 0.01,
-        meta_batch_size: int = 32,
         seed: int | None = None,
-        device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
         sizes: dict[str, Any] = {"dim": dim, "hops": hops, "max_time": max_time}
         with first_weights(seed):  # drawn anew below
             network = MemoryNetwork(vocabulary_size, **sizes, tying=tying, positions=positions)
-        super().__init__(
-            network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
-        )
+        super().__init__(network, meta_lr=meta_lr, seed=seed, **settings)
         self.linear_start = check_number("linear_start", linear_start, least=0.0, most=1.0)
         self.time_noise = check_number("time_noise", time_noise, least=0.0, most=1.0)
         self.max_grad_norm = check_number("max_grad_norm", max_grad_norm, above=0.0)
@@ -283,10 +280,6 @@ class MemoryNetworkLearner(FewShotLearner):
         rate = rate_at(self.meta_lr, 0.0) * 0.5 ** int(4 * self.progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate / 2 if self.is_linear else rate
-
-    def limit_gradient(self) -> None:
-        """Scales a gradient that is longer than ``max_grad_norm``."""
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
 
     @property
     def _memory(self) -> Any:

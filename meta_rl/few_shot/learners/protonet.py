@@ -5,10 +5,11 @@ Snell, Swersky and Zemel, "Prototypical networks for few-shot learning", 2017 (a
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from meta_rl.few_shot.learner import Rate
 from meta_rl.few_shot.learners.embedding import EmbeddingLearner, Memory
 
 
@@ -20,24 +21,12 @@ class ProtoNet(EmbeddingLearner):
 
     Args:
         network: An embedding, such as ``conv4()``.
-        meta_lr: Step size of Adam: a number, or its first and last value.
         meta_batch_size: Number of tasks in an update.
-        seed: Seed of all draws (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.FewShotLearner`.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        meta_lr: Rate = 1e-3,
-        meta_batch_size: int = 1,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-    ) -> None:
-        super().__init__(
-            network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
-        )
+    def __init__(self, network: nn.Module, *, meta_batch_size: int = 1, **settings: Any) -> None:
+        super().__init__(network, meta_batch_size=meta_batch_size, **settings)
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
         """Returns negative squared distances to the prototypes."""

@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from meta_rl.arguments import check_count, check_flag
-from meta_rl.few_shot.learner import Rate, rate_at
+from meta_rl.compute.device_work import FasterUpdates
+from meta_rl.compute.torch_state import own_noise
+from meta_rl.few_shot.learner import Rate
 from meta_rl.few_shot.learners.gradient import GradientLearner
 from meta_rl.few_shot.networks.strided_conv4 import StridedConv4
 from meta_rl.few_shot.tasks import FewShotTasks, draw_distinct
+from meta_rl.few_shot.training import rate_at
 from meta_rl.inner_loop import Params, detached
 
 DECAY = 0.999
@@ -44,7 +47,7 @@ class ReptileState(NamedTuple):
     support_x: Tensor
 
 
-class Reptile(GradientLearner):
+class Reptile(FasterUpdates, GradientLearner):
     """Meta-learner that adapts with Adam and moves the initialisation towards the result.
 
     The inner Adam has β₁ = 0, as in the paper. Training tasks need more support data than test
@@ -65,16 +68,13 @@ class Reptile(GradientLearner):
         meta_lr: Step size ε of the outer update, a fraction of the way to the learned parameters: a
             number, or its first and last value.
         meta_batch_size: Number of tasks in an outer update.
-        chunk_size: Number of tasks computed at a time; see :class:`GradientLearner`.
-        seed: Seed of all draws (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.GradientLearner` and :class:`.FewShotLearner`.
 
     Raises:
         ValueError: A count is below one, or a step size is not positive.
     """
 
     state_kind: ClassVar[type | tuple[type, ...]] = ReptileState
-    can_record = True
     can_compile = True
 
     def __init__(
@@ -89,19 +89,15 @@ class Reptile(GradientLearner):
         transductive: bool = False,
         meta_lr: Rate = (1.0, 0.0),
         meta_batch_size: int = 5,
-        chunk_size: int | None = None,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
         super().__init__(
             network,
             lr,
             eval_steps=eval_steps,
-            chunk_size=chunk_size,
             meta_lr=meta_lr,
             meta_batch_size=meta_batch_size,
-            seed=seed,
-            device=device,
+            **settings,
         )
         self.num_steps = check_count("num_steps", num_steps)
         self.inner_batch_size = check_count("inner_batch_size", inner_batch_size)
@@ -116,7 +112,9 @@ class Reptile(GradientLearner):
     def update(self, batch: FewShotTasks) -> dict[str, Tensor]:
         """Learns the tasks, and sets φ ← φ + ε (mean of the learned parameters − φ)."""
         x, y = self.check_batch(batch).support
-        chosen = self._minibatches(len(y), y.shape[1], self.num_steps, self.inner_batch_size)
+        sizes = (self.num_steps, self.inner_batch_size)
+        drawn = shuffled_passes(len(y), y.shape[1], *sizes, self.rng)  # [M, steps, batch]
+        chosen = torch.from_numpy(drawn).to(self.device)
         fraction = torch.tensor(rate_at(self.meta_lr, self.progress), device=self.device)
         report = self.on_device(self._meta_step, x, y, chosen, self._steps_before(len(y)), fraction)
         self.moment_steps += self.num_steps
@@ -164,7 +162,7 @@ class Reptile(GradientLearner):
             state = self._make_state(x, self._steps_before(len(y)))
         steps = self.eval_steps if num_steps is None else check_count("num_steps", num_steps)
         chosen = self._minibatches_by_content(x, y, state.step, steps)
-        with self.own_noise():
+        with own_noise(self.generator):
             return self._take_steps(x, y, chosen, state._replace(support_x=x))[0]
 
     def _steps_before(self, num_tasks: int) -> Tensor:
@@ -211,19 +209,10 @@ class Reptile(GradientLearner):
             params, moments, loss = step(params, moments, count, *data)
         return ReptileState(params, moments, count, state.support_x), loss.mean()
 
-    def _minibatches(self, num_tasks: int, num: int, num_steps: int, batch_size: int) -> Tensor:
-        """Draws the examples of every step ``[M, steps, batch]`` in shuffled passes."""
-        chosen = shuffled_passes(num_tasks, num, num_steps, batch_size, self.rng)
-        return torch.from_numpy(chosen).to(self.device)
-
     def _minibatches_by_content(
         self, x: Tensor, y: Tensor, taken: Tensor, num_steps: int
     ) -> Tensor:
-        """Draws the examples of every step of adaptation, and does not change :attr:`rng`.
-
-        The draws of a task depend on the state of :attr:`rng`, on the task's support data and on
-        its steps so far, and not on other tasks.
-        """
+        """Draws every step's examples by :attr:`rng` (unchanged), support data and steps so far."""
         common = int(copy.deepcopy(self.rng).integers(2**63))
         chosen = []
         for task_x, task_y, step in zip(x, y, taken.tolist(), strict=True):

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import check_count, check_has, check_number
-from meta_rl.few_shot.learner import TASKS_WANTED, FewShotLearner, Rate
+from meta_rl.few_shot.learner import FewShotLearner
 from meta_rl.few_shot.networks.feed_forward import first_weights
 from meta_rl.few_shot.tasks import FewShotTasks
+from meta_rl.few_shot.training import TASKS_WANTED
 from meta_rl.memory.ntm import NTM as NTM
 
 
@@ -139,10 +140,6 @@ class SequenceLearner(FewShotLearner):
         self.step(loss)
         return {"loss": loss, "bits_per_sequence": bits}
 
-    def limit_gradient(self) -> None:
-        """Scales a gradient that is longer than ``max_grad_norm``."""
-        nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
-
     @torch.no_grad()
     def bits_per_sequence(self, tasks: Any, num_tasks: int, rng: np.random.Generator) -> float:
         """Measures the mean cross-entropy of a sequence in bits, the cost in the paper's figures.
@@ -185,10 +182,9 @@ class NTMLearner(SequenceLearner):
         hidden: Number of units of the controller.
         controller: Kind of the controller: ``"lstm"`` or ``"feedforward"``.
         max_grad_norm: Maximum norm of the gradient; longer gradients are scaled to it.
-        meta_lr: Step size of Adam: a number, or its first and last value.
         meta_batch_size: Number of sequences in an update.
         seed: Seed of all draws and of the first weights (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.FewShotLearner`.
     """
 
     def __init__(
@@ -203,10 +199,9 @@ class NTMLearner(SequenceLearner):
         hidden: int = 100,
         controller: str = "lstm",
         max_grad_norm: float = 10.0,
-        meta_lr: Rate = 1e-3,
         meta_batch_size: int = 16,
         seed: int | None = None,
-        device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
         with first_weights(seed):
             network = NTM(
@@ -219,8 +214,8 @@ class NTMLearner(SequenceLearner):
                 hidden=hidden,
                 controller=controller,
             )
-        training = {"meta_lr": meta_lr, "meta_batch_size": meta_batch_size}
-        super().__init__(network, input_size, max_grad_norm, **training, seed=seed, device=device)
+        settings |= {"meta_batch_size": meta_batch_size, "seed": seed}
+        super().__init__(network, input_size, max_grad_norm, **settings)
 
     @torch.no_grad()
     def attention(self, batch: FewShotTasks) -> Tensor:
@@ -240,10 +235,9 @@ class LSTMLearner(SequenceLearner):
         hidden: Number of units of a layer.
         layers: Number of layers.
         max_grad_norm: Maximum norm of the gradient; longer gradients are scaled to it.
-        meta_lr: Step size of Adam: a number, or its first and last value.
         meta_batch_size: Number of sequences in an update.
         seed: Seed of all draws and of the first weights (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.FewShotLearner`.
     """
 
     def __init__(
@@ -254,12 +248,11 @@ class LSTMLearner(SequenceLearner):
         hidden: int = 256,
         layers: int = 3,
         max_grad_norm: float = 10.0,
-        meta_lr: Rate = 1e-3,
         meta_batch_size: int = 16,
         seed: int | None = None,
-        device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
         with first_weights(seed):
             network = LSTM(input_size, output_size, hidden, layers)
-        training = {"meta_lr": meta_lr, "meta_batch_size": meta_batch_size}
-        super().__init__(network, input_size, max_grad_norm, **training, seed=seed, device=device)
+        settings |= {"meta_batch_size": meta_batch_size, "seed": seed}
+        super().__init__(network, input_size, max_grad_norm, **settings)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import check_count, check_flag, check_has, check_number
-from meta_rl.few_shot.learner import TASKS_WANTED, Rate
 from meta_rl.few_shot.learners.embedding import EmbeddingLearner, Memory
 from meta_rl.few_shot.tasks import FewShotTasks, check_rng
+from meta_rl.few_shot.training import TASKS_WANTED
 
 
 class Siamese(EmbeddingLearner):
@@ -36,10 +36,8 @@ class Siamese(EmbeddingLearner):
             another class that looks most similar at present. Random examples are soon told apart,
             but a prediction has to be right against all classes of a task.
         weight_decay: L2 penalty on all parameters.
-        meta_lr: Step size of Adam: a number, or its first and last value.
         meta_batch_size: Number of tasks in an update.
-        seed: Seed of all draws (default: from the system's entropy).
-        device: Device to learn on: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        **settings: Further arguments of :class:`.FewShotLearner`.
 
     Raises:
         ValueError: The network has no attribute ``num_features``, or a fraction lies outside
@@ -53,14 +51,10 @@ class Siamese(EmbeddingLearner):
         augment: bool = True,
         hard_negatives: float = 0.0,
         weight_decay: float = 0.0,
-        meta_lr: Rate = 1e-3,
         meta_batch_size: int = 8,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            network, meta_lr=meta_lr, meta_batch_size=meta_batch_size, seed=seed, device=device
-        )
+        super().__init__(network, meta_batch_size=meta_batch_size, **settings)
         features = getattr(network, "num_features", None)
         if features is None:
             raise ValueError("Siamese needs a network with an attribute num_features")

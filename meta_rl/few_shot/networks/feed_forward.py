@@ -43,13 +43,8 @@ NORMS = ("task", "running", "none")
 P = ParamSpec("P")
 
 
-def _keeps_global_generator(
-    make: Callable[P, FewShotNetwork],
-) -> Callable[P, FewShotNetwork]:
-    """Wraps a function that makes a network, so that PyTorch's global generator is unchanged.
-
-    PyTorch's layers draw weights from it when they are made; these weights are then replaced.
-    """
+def _keeps_global_generator(make: Callable[P, FewShotNetwork]) -> Callable[P, FewShotNetwork]:
+    """Wraps a maker of networks, whose layers then leave the global generator unchanged."""
     known = keyword_names(inspect.signature(make).parameters)
 
     @wraps(make)
@@ -235,10 +230,7 @@ def omniglot_mlp(
         ways,
         ways=ways,
         input_shape=(1, size, size),
-        recipe=(
-            "omniglot_mlp",
-            {"ways": ways, "size": size, "hidden": list(hidden), "norm": kind},
-        ),
+        recipe=("omniglot_mlp", {"ways": ways, "size": size, "hidden": list(hidden), "norm": kind}),
         generator=generator,
     )
 

@@ -100,10 +100,7 @@ class StridedConv4:
         losses = -log_probabilities.gather(2, y[..., None]).mean(dim=(1, 2))
         truth = functional.one_hot(y, logits.shape[-1])
         error = (log_probabilities.exp() - truth) / num
-        gradients = {
-            "head.weight": features.mT @ error,
-            "head.bias": error.sum(dim=1),
-        }
+        gradients = {"head.weight": features.mT @ error, "head.bias": error.sum(dim=1)}
         back = (error @ params["head.weight"].mT).view_as(blocks[-1].outputs)
         for block in reversed(blocks):
             back, found = _backward_block(params, block, back)
@@ -144,13 +141,7 @@ def _forward_block(params: Params, x: Tensor, conv: str, norm: str, eps: float) 
 
 
 def _backward_block(params: Params, block: _Block, back: Tensor) -> tuple[Tensor, Params]:
-    """Returns the gradient with respect to the patches, and to the block's parameters.
-
-    Args:
-        params: Packed parameters.
-        block: Block from :func:`_forward_block`.
-        back: Gradient with respect to the block's outputs.
-    """
+    """Maps the gradient of the block's outputs to those of its patches and its parameters."""
     conv, norm = block.conv, block.norm
     back = back * (block.outputs > 0)
     shift, gain = back.sum(dim=1), (back * block.normal).sum(dim=1)
@@ -175,10 +166,7 @@ def _patches(x: Tensor, width: int) -> Tensor:
 
 
 def _sum_patches(patches: Tensor, size: int) -> Tensor:
-    """Sums patches ``[M, B, width, width, 3, 3, C]`` into ``[M, B, size, size, C]``.
-
-    This is the transpose of :func:`_patches`.
-    """
+    """Sums patches ``[M, B, width, width, 3, 3, C]``: the transpose of :func:`_patches`."""
     rows = _sum_interleaved(patches.transpose(3, 4), 2, size)
     return _sum_interleaved(rows, 3, size)
 

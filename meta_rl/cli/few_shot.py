@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import torch
 
+from meta_rl.algorithms import RunTasks, Settings
+from meta_rl.evaluation.result import EvaluationResult
 from meta_rl.few_shot.data.datasets import (
     DATASETS,
     dataset_maker,
@@ -17,21 +19,25 @@ from meta_rl.few_shot.data.datasets import (
     numbers_in,
     open_dataset,
 )
+from meta_rl.few_shot.learner import FewShotLearner
 from meta_rl.few_shot.networks.choice import sizes_of
 from meta_rl.few_shot.networks.feed_forward import RECIPES
 from meta_rl.tasks import TaskSplit
 
 if TYPE_CHECKING:
-    from meta_rl.algorithms import RunTasks, Settings
-    from meta_rl.evaluation.result import EvaluationResult
+    _Learner = FewShotLearner
+else:
+    _Learner = object
 
 EVALUATED_TASKS = 600
 """Default number of tasks in an evaluation, for tasks that are drawn from a distribution."""
 VALIDATION_TASKS = 40
 
 
-class OnCommandLine:
-    """The part of a few-shot learner that ``meta-rl train`` and ``meta-rl evaluate`` call.
+class LearnerCommands(_Learner):
+    """The members of :class:`meta_rl.algorithms.TrainableAlgorithm` for few-shot learners.
+
+    A subclass derives from a learner's class first, whose own members thus take precedence.
 
     Attributes:
         classifies: Whether the learner's network has an output for each class.
@@ -44,26 +50,6 @@ class OnCommandLine:
     validation_points: ClassVar[int] = 10
     classifies: ClassVar[bool] = False
     met_parts: ClassVar[tuple[str, ...]] = ("train", "test")
-
-    can_record: ClassVar[bool]
-    can_compile: ClassVar[bool]
-    device: torch.device
-    num_iterations: int
-    # Methods of the learner.
-    learn: Callable[..., Any]
-    check_batch: Callable[..., Any]
-    check_can_record: Callable[[], None]
-    check_can_compile: Callable[[], None]
-    load: ClassVar[Callable[..., Any]]
-
-    if TYPE_CHECKING:
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
-
-    @property
-    def regression(self) -> bool:
-        """Whether targets are values rather than labels."""
-        raise NotImplementedError
 
     @classmethod
     def find_tasks(cls, name: str) -> str:
@@ -144,10 +130,7 @@ class OnCommandLine:
         for part in cls.met_parts:
             batch = tasks.source[part].sample_tasks(1, np.random.default_rng(0))
             learner.check_batch(batch.to(learner.device))
-        if "cuda_graph" in options:
-            learner.check_can_record()
-        if "compile" in options:
-            learner.check_can_compile()
+        learner.faster("cuda_graph" in options, "compile" in options)  # refuses what it has not
         return learner
 
     @classmethod
