@@ -104,7 +104,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise TypeError(f"learner: {learner!r} is no few-shot learner")
             if "network" in inspect.signature(kind).parameters:
                 if not isinstance(network, nn.Module):
-                    made = {"classifies": kind.classifies, **(network_settings or {})}
+                    classifies = getattr(kind, "classifies", False)
+                    made = {"classifies": classifies, **(network_settings or {})}
                     network = network_for(tasks, network, seed=seed, **made)
                 settings = {"network": network, **settings}
             learner = kind(**settings, seed=seed, device=device)
