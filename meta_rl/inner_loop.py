@@ -12,11 +12,11 @@ params, inputs)`` uses them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, vmap
+from torch.func import grad, grad_and_value, vjp, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from meta_rl.arguments import check_count
@@ -228,13 +228,19 @@ def meta_gradient(
     return {name: gradient.mean(dim=0) for name, gradient in gradients.items()}, losses
 
 
+def summed(losses: Losses) -> Loss:
+    """Makes one loss of the losses of all tasks, to be differentiated with respect to ``[M, ...]``.
+
+    No task's loss depends on the parameters of another. So the gradient of the sum holds the
+    gradients of all tasks, and :func:`adapt` on it makes a step of every task.
+    """
+    return lambda params, data: losses(params, data).sum()
+
+
 def task_gradients(
     losses: Losses, params: Params, data: Any, *, chunk_size: int | None = None
 ) -> tuple[Params, Tensor]:
     """Computes the gradient of every task's loss with respect to parameters of its own.
-
-    The result is that of ``vmap(grad_and_value(loss))``, with a quarter of its overhead. It is not
-    differentiable.
 
     Args:
         losses: Function that computes the losses of all tasks.
@@ -250,99 +256,51 @@ def task_gradients(
     """
     _check_same_tasks(params, data, "parameters", "data")
 
-    def of_chunk(values: Params, part: Any) -> tuple[Params, Tensor]:
-        graph = _gradient_graph(losses, values, part, create_graph=False)
-        return graph.gradients, graph.losses
+    def with_losses(values: Params, part: Any) -> tuple[Tensor, Tensor]:
+        found = losses(values, part)
+        return found.sum(), found
 
-    return in_chunks(of_chunk, params, data, chunk_size=chunk_size)
-
-
-def hessian_vector_product(
-    losses: Losses, params: Params, data: Any, vector: Params, *, chunk_size: int | None = None
-) -> Params:
-    """Computes one Hessian-vector product of every task (:func:`hessian_vector_products`).
-
-    The graph of a chunk is freed before the next chunk begins.
-    """
-    _check_same_tasks(params, data, "parameters", "data")
-
-    def of_chunk(values: Params, part: Any, along: Params) -> Params:
-        graph = _gradient_graph(losses, values, part, create_graph=True)
-        return graph.times_hessian(along, keep=False)
-
-    return in_chunks(of_chunk, params, data, vector, chunk_size=chunk_size)
+    return in_chunks(grad(with_losses, has_aux=True), params, data, chunk_size=chunk_size)
 
 
-def hessian_vector_products(
-    losses: Losses, params: Params, data: Any, *, chunk_size: int | None = None
+def pull_back(
+    function: Callable[[Params, Any], Params],
+    params: Params,
+    data: Any,
+    *,
+    chunk_size: int | None = None,
 ) -> Callable[[Params], Params]:
-    """Makes a function for products with the Hessian of every task, ``∇² loss(params, data) v``.
+    """Makes the function ``v -> Jᵀ v``, where J is the Jacobian of a function for every task.
 
-    The function differentiates the gradient once more. The graph of the gradient is made once and
-    kept, so that each product costs one pass through it. This serves solvers that need many
-    products.
+    It carries a gradient back through an inner step, if ``function`` is :func:`adapt` on
+    :func:`summed` losses. If it is the gradient of losses, J is their Hessian. The graph is made
+    once and kept, so that each product costs one pass through it.
 
     Args:
-        losses: Function that computes the losses of all tasks, twice differentiable.
+        function: Differentiable function of the parameters and data of some tasks.
         params: Parameters of every task, ``[M, ...]`` each.
-        data: Data of the losses, with a leading task axis.
+        data: Data of the function, with a leading task axis.
         chunk_size: Number of tasks in one graph (default: all).
-
-    Returns:
-        A function from vectors to products, both by the names of the parameters, ``[M, ...]``.
 
     Raises:
         ValueError: Tensors have different numbers of tasks.
     """
     _check_same_tasks(params, data, "parameters", "data")
     slices = _task_slices(params, chunk_size)
-    graphs = [
-        _gradient_graph(
-            losses, _take_slice(params, tasks), _take_slice(data, tasks), create_graph=True
-        )
-        for tasks in slices
+    products: list[Any] = [
+        vjp(lambda values, part=part: function(values, part), _take_slice(params, tasks))[1]
+        for tasks, part in ((tasks, _take_slice(data, tasks)) for tasks in slices)
     ]
 
     def product(vector: Params) -> Params:
-        parts = [
-            graph.times_hessian(_take_slice(vector, tasks), keep=True)
-            for tasks, graph in zip(slices, graphs, strict=True)
-        ]
-        return _concatenate(parts)
+        return _concatenate(
+            [
+                times(_take_slice(vector, tasks), create_graph=False)[0]
+                for tasks, times in zip(slices, products, strict=True)
+            ]
+        )
 
     return product
-
-
-class _GradientGraph(NamedTuple):
-    """The losses of some tasks, ``[M]``, and their gradients, ``[M, ...]``, with their graph."""
-
-    params: Params
-    losses: Tensor
-    gradients: Params
-
-    def times_hessian(self, vector: Params, *, keep: bool) -> Params:
-        """Computes H v as the gradient of Σ gᵢ vᵢ, since the Hessian H is symmetric."""
-        varying = {name: value for name, value in self.gradients.items() if value.requires_grad}
-        products = torch.autograd.grad(
-            list(varying.values()),
-            list(self.params.values()),
-            [vector[name] for name in varying],
-            retain_graph=keep,
-            materialize_grads=True,
-        )
-        return dict(zip(self.params, products, strict=True))
-
-
-def _gradient_graph(
-    losses: Losses, params: Params, data: Any, *, create_graph: bool
-) -> _GradientGraph:
-    with torch.enable_grad():
-        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        values = losses(leaves, data)
-        gradients = torch.autograd.grad(
-            values.sum(), list(leaves.values()), create_graph=create_graph, materialize_grads=True
-        )
-    return _GradientGraph(leaves, values.detach(), dict(zip(leaves, gradients, strict=True)))
 
 
 def in_chunks(function: Any, *args: Any, chunk_size: int | None) -> Any:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_finite_array, check_kind, check_number
-from meta_rl.inner_loop import Params, in_chunks, of_every_task, task_gradients
+from meta_rl.inner_loop import Params, adapt, in_chunks, of_every_task, summed
 from meta_rl.policy_gradient.batch import (
     Batch,
     Place,
@@ -294,12 +294,20 @@ class PolicyGradientAgent(MetaAlgorithm):
             return -support.mean((log_probs - support.old_log_probs).exp() * support.advantages)
         return -support.mean(log_probs * support.advantages)
 
-    def stepped(self, params: Params, support: Batch, lr: float) -> Params:
-        """Makes a gradient step of every task's parameters, ``[M, ...]``, on its batch."""
-        gradients, _ = task_gradients(
-            self.inner_loss, params, support, chunk_size=tasks_at_a_time(support.mask)
+    def step(self, params: Params, support: Batch, lr: float | None = None) -> Params:
+        """Makes a gradient step of every task's parameters, ``[M, ...]``; it is differentiable."""
+        return adapt(
+            summed(self.inner_loss),
+            params,
+            support,
+            lr=self.inner_lr if lr is None else lr,
+            first_order=self.first_order,
         )
-        return {name: value - lr * gradients[name] for name, value in params.items()}
+
+    def stepped(self, params: Params, support: Batch, lr: float | None = None) -> Params:
+        """Makes :meth:`step` for a few tasks at a time."""
+        chunk_size = tasks_at_a_time(support.mask)
+        return in_chunks(partial(self.step, lr=lr), params, support, chunk_size=chunk_size)
 
     def surrogate(self, params: Params, query: Batch) -> Tensor:
         """Computes the importance-weighted objective of one task, at adapted parameters."""
