@@ -11,16 +11,15 @@ import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
-from torch.func import grad
 
 from meta_rl.arguments import check_count, check_number
 from meta_rl.inner_loop import (
     Params,
+    autograd_gradient,
     in_chunks,
     is_finite,
     of_every_task,
     pull_back,
-    summed,
     task_gradients,
 )
 from meta_rl.policy_gradient.agent import PolicyGradientAgent
@@ -242,7 +241,11 @@ class MAMLTRPO(PolicyGradientAgent):
         chunk_size = tasks_at_a_time(query.mask)
         *before, fast = self._inner_loop_parameters(params)
         make = partial(pull_back, chunk_size=chunk_size)
-        fisher = make(grad(summed(self.kl)), fast, query)
+
+        def kl_gradient(values: Params, part: Batch) -> Params:
+            return autograd_gradient(lambda params: self.kl(params, part).sum())(values)
+
+        fisher = make(kl_gradient, fast, query)
         steps = [] if self.first_order else zip(before, supports, strict=True)
         jacobians = [make(self.step, values, support) for values, support in steps]
 

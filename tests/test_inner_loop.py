@@ -22,6 +22,7 @@ from meta_rl.inner_loop import (
     Params,
     adapt,
     adapt_tasks,
+    autograd_gradient,
     count_support,
     detached,
     is_finite,
@@ -226,12 +227,17 @@ def mean_loss(params: Params, **kwargs: Any) -> Tensor:
     return meta_loss(squared_error, squared_error, params, SUPPORT, QUERY, **kwargs).mean()
 
 
+def gradient_of(losses: Any) -> Any:
+    """The gradient of the losses of all tasks, as a function of parameters and data."""
+    return lambda params, data: autograd_gradient(lambda v: summed(losses)(v, data))(params)
+
+
 @pytest.mark.parametrize("chunk_size", [None, 1, 2])
 def test_hessian_vector_products(chunk_size: int | None) -> None:
     """Those of a network equal the products with its whole Hessian, one task after the other."""
     params = {name: torch.stack([value, value.cos(), -value]) for name, value in network().items()}
     data = (SUPPORT[0][:3], SUPPORT[1][:3])
-    product = pull_back(grad(summed(vmap(squared_error))), params, data, chunk_size=chunk_size)
+    product = pull_back(gradient_of(vmap(squared_error)), params, data, chunk_size=chunk_size)
     for vector in (
         {name: value.sin() for name, value in params.items()},
         {name: value.exp() for name, value in params.items()},
@@ -277,12 +283,12 @@ def test_shared_parameters_of_every_task() -> None:
 def test_hessian_vector_product_by_hand() -> None:
     """``c x³ / 3`` has the Hessian 2 c x: 12 at x = 3 with c = 2, and -4 at x = 1 with c = -2."""
     product = pull_back(
-        grad(summed(cubic)), {"x": torch.tensor([3.0, 1.0])}, torch.tensor([2.0, -2.0])
+        gradient_of(cubic), {"x": torch.tensor([3.0, 1.0])}, torch.tensor([2.0, -2.0])
     )
     assert product({"x": torch.tensor([-0.5, 1.0])})["x"].tolist() == pytest.approx([-6.0, -4.0])
     with torch.no_grad():
         product = pull_back(
-            grad(summed(lambda params, c: c * params["x"] + params["y"] ** 2)),
+            gradient_of(lambda params, c: c * params["x"] + params["y"] ** 2),
             {"x": torch.ones(2), "y": torch.ones(2)},
             torch.ones(2),
         )
@@ -290,7 +296,7 @@ def test_hessian_vector_product_by_hand() -> None:
     assert found["x"].tolist() == [0.0, 0.0]
     assert found["y"].tolist() == [2.0, 2.0]
     with pytest.raises(ValueError, match="parameters of 2 tasks, but data of 3"):
-        pull_back(grad(summed(cubic)), {"x": torch.ones(2)}, torch.ones(3))
+        pull_back(gradient_of(cubic), {"x": torch.ones(2)}, torch.ones(3))
 
 
 @pytest.mark.parametrize("first_order", [False, True])
@@ -303,7 +309,8 @@ def test_gradients_through_a_step_of_all_tasks(chunk_size: int | None, first_ord
     kwargs: Any = {"lr": 0.1, "num_steps": 2, "first_order": first_order}
 
     def step(values: Params, part: Any) -> Params:
-        return adapt(summed(vmap(squared_error)), values, part, **kwargs)
+        loss = summed(vmap(squared_error))
+        return adapt(loss, values, part, gradient=autograd_gradient, **kwargs)
 
     def one_by_one(values: Params) -> Params:
         return adapt_tasks(squared_error, values, data, stacked=True, **kwargs)

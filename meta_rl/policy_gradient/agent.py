@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_finite_array, check_kind, check_number
-from meta_rl.inner_loop import Params, adapt, in_chunks, of_every_task, summed
+from meta_rl.inner_loop import Params, adapt, autograd_gradient, in_chunks, of_every_task, summed
 from meta_rl.policy_gradient.batch import (
     Batch,
     Place,
@@ -302,6 +302,7 @@ class PolicyGradientAgent(MetaAlgorithm):
             support,
             lr=self.inner_lr if lr is None else lr,
             first_order=self.first_order,
+            gradient=autograd_gradient,
         )
 
     def stepped(self, params: Params, support: Batch, lr: float | None = None) -> Params:
