@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -15,10 +16,10 @@ from meta_rl.arguments import check_count, check_number
 from meta_rl.compute.finite_state import is_finite
 from meta_rl.inner_loop import (
     Params,
-    hessian_vector_product,
-    hessian_vector_products,
+    autograd_gradient,
     in_chunks,
     of_every_task,
+    pull_back,
     task_gradients,
 )
 from meta_rl.policy_gradient.agent import PolicyGradientAgent
@@ -196,8 +197,8 @@ class MAMLTRPO(PolicyGradientAgent):
         """Returns each task's gradient with respect to the initial parameters, and its objective.
 
         The chain rule starts from the gradient of the surrogate with respect to the adapted
-        parameters, and applies ``v -> Jᵀ v`` for every inner step from the last to the first; J is
-        symmetric.
+        parameters, and applies ``v -> Jᵀ v`` for every inner step from the last to the first, where
+        J is the step's Jacobian, which is symmetric.
 
         Returns:
             Gradients ``[M, ...]`` and objectives ``[M]``.
@@ -206,12 +207,15 @@ class MAMLTRPO(PolicyGradientAgent):
         *before, fast = self._inner_loop_parameters(params)
         chunk_size = tasks_at_a_time(query.mask)
         gradients, objectives = task_gradients(self.surrogate, fast, query, chunk_size=chunk_size)
+
+        def through_step(values: Params, support: Batch, gradients: Params) -> Params:
+            return pull_back(self.step, values, support)(gradients)
+
         if not self.first_order:
             for values, support in zip(before[::-1], supports[::-1], strict=True):
-                hessian_products = hessian_vector_product(
-                    self.inner_loss, values, support, gradients, chunk_size=chunk_size
+                gradients = in_chunks(
+                    through_step, values, support, gradients, chunk_size=chunk_size
                 )
-                gradients = self._minus_hessian_term(gradients, hessian_products)
         if self.exploration_coefficient and supports:
             explored, terms = task_gradients(
                 self.exploration, before[0], (supports[0], credit), chunk_size=chunk_size
@@ -236,11 +240,14 @@ class MAMLTRPO(PolicyGradientAgent):
         supports, query = self.part_of_steps(self.curvature_fraction)
         chunk_size = tasks_at_a_time(query.mask)
         *before, fast = self._inner_loop_parameters(params)
-        jacobians = [
-            self._inner_jacobian(values, support, chunk_size)
-            for values, support in zip(before, supports, strict=True)
-        ]
-        fisher = hessian_vector_products(self.kl, fast, query, chunk_size=chunk_size)
+        make = partial(pull_back, chunk_size=chunk_size)
+
+        def kl_gradient(values: Params, part: Batch) -> Params:
+            return autograd_gradient(lambda params: self.kl(params, part).sum())(values)
+
+        fisher = make(kl_gradient, fast, query)
+        steps = [] if self.first_order else zip(before, supports, strict=True)
+        jacobians = [make(self.step, values, support) for values, support in steps]
 
         def product(vector: Params) -> Params:
             products = {name: value.expand_as(fast[name]) for name, value in vector.items()}
@@ -253,20 +260,6 @@ class MAMLTRPO(PolicyGradientAgent):
 
         return product
 
-    def _inner_jacobian(
-        self, params: Params, support: Batch, chunk_size: int | None
-    ) -> Callable[[Params], Params]:
-        """Returns ``v -> (I - α ∇²L) v``, the symmetric Jacobian of one inner step."""
-        if self.first_order:
-            return lambda vector: vector
-        hessian_product = hessian_vector_products(
-            self.inner_loss, params, support, chunk_size=chunk_size
-        )
-        return lambda vector: self._minus_hessian_term(vector, hessian_product(vector))
-
-    def _minus_hessian_term(self, vector: Params, products: Params) -> Params:
-        return {name: value - self.inner_lr * products[name] for name, value in vector.items()}
-
     @torch.no_grad()
     def evaluate(self, params: Params, credit: Tensor) -> tuple[float, float, float]:
         """Returns the mean objective with these initial parameters, and two mean divergences.
@@ -277,7 +270,7 @@ class MAMLTRPO(PolicyGradientAgent):
         supports, query = self.supports_and_query()
         start = fast = of_every_task(params, len(query.mask))
         for support in supports:
-            fast = self.stepped(fast, support, self.inner_lr)
+            fast = self.stepped(fast, support)
         chunk_size = tasks_at_a_time(query.mask)
         objectives, divergences = in_chunks(
             self.surrogate_and_kl, fast, query, chunk_size=chunk_size

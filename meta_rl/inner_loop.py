@@ -12,7 +12,7 @@ params, inputs)`` uses them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ def adapt(
     lr: StepSize,
     num_steps: int = 1,
     first_order: bool = False,
+    gradient: Callable[..., Any] = grad,
 ) -> Params:
     """Makes gradient steps on the support data of one task.
 
@@ -59,6 +60,8 @@ def adapt(
         num_steps: Number of steps, at least 0 (default: 1).
         first_order: Whether gradients are treated as constants, as in FOMAML (default: False). The
             derivative of the result with respect to ``params`` is then the identity.
+        gradient: Function that makes the gradient of a function of the parameters (default:
+            ``torch.func.grad``). :func:`autograd_gradient` is faster outside of ``vmap``.
 
     Returns:
         The adapted parameters, by the same names.
@@ -74,7 +77,7 @@ def adapt(
         return loss({**fixed, **values}, support)
 
     for _ in range(check_count("num_steps", num_steps, least=0)):
-        gradients = grad(loss_of_adapted)(adapted)
+        gradients = gradient(loss_of_adapted)(adapted)
         if first_order:
             gradients = {name: gradient.detach() for name, gradient in gradients.items()}
         adapted = {
@@ -228,13 +231,19 @@ def meta_gradient(
     return {name: gradient.mean(dim=0) for name, gradient in gradients.items()}, losses
 
 
+def summed(losses: Losses) -> Loss:
+    """Makes one loss of the losses of all tasks, to be differentiated with respect to ``[M, ...]``.
+
+    No task's loss depends on the parameters of another. So the gradient of the sum holds the
+    gradients of all tasks, and :func:`adapt` on it makes a step of every task.
+    """
+    return lambda params, data: losses(params, data).sum()
+
+
 def task_gradients(
     losses: Losses, params: Params, data: Any, *, chunk_size: int | None = None
 ) -> tuple[Params, Tensor]:
     """Computes the gradient of every task's loss with respect to parameters of its own.
-
-    The result is that of ``vmap(grad_and_value(loss))``, with a quarter of its overhead. It is not
-    differentiable.
 
     Args:
         losses: Function that computes the losses of all tasks.
@@ -250,99 +259,88 @@ def task_gradients(
     """
     _check_same_tasks(params, data, "parameters", "data")
 
+    @torch.enable_grad()
     def of_chunk(values: Params, part: Any) -> tuple[Params, Tensor]:
-        graph = _gradient_graph(losses, values, part, create_graph=False)
-        return graph.gradients, graph.losses
+        leaves = _leaves(values)
+        found = losses(leaves, part)
+        gradients = torch.autograd.grad(found.sum(), list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, gradients, strict=True)), found.detach()
 
     return in_chunks(of_chunk, params, data, chunk_size=chunk_size)
 
 
-def hessian_vector_product(
-    losses: Losses, params: Params, data: Any, vector: Params, *, chunk_size: int | None = None
-) -> Params:
-    """Computes one Hessian-vector product of every task (:func:`hessian_vector_products`).
+def autograd_gradient(loss: Callable[[Params], Tensor]) -> Callable[[Params], Params]:
+    """Makes the gradient of a loss, as ``torch.func.grad`` does, but not within ``vmap``.
 
-    The graph of a chunk is freed before the next chunk begins.
+    It has less overhead. The gradient has a graph only where a parameter requires a gradient.
     """
-    _check_same_tasks(params, data, "parameters", "data")
 
-    def of_chunk(values: Params, part: Any, along: Params) -> Params:
-        graph = _gradient_graph(losses, values, part, create_graph=True)
-        return graph.times_hessian(along, keep=False)
+    def gradient(params: Params) -> Params:
+        differentiable = any(value.requires_grad for value in params.values())
+        with torch.enable_grad():
+            values = params if differentiable else _leaves(params)
+            found = torch.autograd.grad(
+                loss(values),
+                list(values.values()),
+                create_graph=differentiable,
+                materialize_grads=True,
+            )
+        return dict(zip(values, found, strict=True))
 
-    return in_chunks(of_chunk, params, data, vector, chunk_size=chunk_size)
+    return gradient
 
 
-def hessian_vector_products(
-    losses: Losses, params: Params, data: Any, *, chunk_size: int | None = None
+def pull_back(
+    function: Callable[[Params, Any], Params],
+    params: Params,
+    data: Any,
+    *,
+    chunk_size: int | None = None,
 ) -> Callable[[Params], Params]:
-    """Makes a function for products with the Hessian of every task, ``∇² loss(params, data) v``.
+    """Makes the function ``v -> Jᵀ v``, where J is the Jacobian of a function for every task.
 
-    The function differentiates the gradient once more. The graph of the gradient is made once and
-    kept, so that each product costs one pass through it. This serves solvers that need many
-    products.
+    It carries a gradient back through an inner step, if ``function`` is :func:`adapt` on
+    :func:`summed` losses. If it is the gradient of losses, J is their Hessian. The graph is made
+    once and kept, so that each product costs one pass through it.
 
     Args:
-        losses: Function that computes the losses of all tasks, twice differentiable.
+        function: Differentiable function of the parameters and data of some tasks.
         params: Parameters of every task, ``[M, ...]`` each.
-        data: Data of the losses, with a leading task axis.
+        data: Data of the function, with a leading task axis.
         chunk_size: Number of tasks in one graph (default: all).
-
-    Returns:
-        A function from vectors to products, both by the names of the parameters, ``[M, ...]``.
 
     Raises:
         ValueError: Tensors have different numbers of tasks.
     """
     _check_same_tasks(params, data, "parameters", "data")
     slices = _task_slices(params, chunk_size)
-    graphs = [
-        _gradient_graph(
-            losses, _take_slice(params, tasks), _take_slice(data, tasks), create_graph=True
+    inputs = [_leaves(_take_slice(params, tasks)) for tasks in slices]
+    with torch.enable_grad():
+        outputs = [
+            function(leaves, _take_slice(data, tasks))
+            for tasks, leaves in zip(slices, inputs, strict=True)
+        ]
+
+    def product_of_chunk(tasks: slice, leaves: Params, values: Params, vector: Params) -> Params:
+        varying = {name: value for name, value in values.items() if value.requires_grad}
+        products = torch.autograd.grad(
+            list(varying.values()),
+            list(leaves.values()),
+            [vector[name][tasks] for name in varying],
+            retain_graph=True,
+            materialize_grads=True,
         )
-        for tasks in slices
-    ]
+        return dict(zip(leaves, products, strict=True))
 
     def product(vector: Params) -> Params:
-        parts = [
-            graph.times_hessian(_take_slice(vector, tasks), keep=True)
-            for tasks, graph in zip(slices, graphs, strict=True)
-        ]
-        return _concatenate(parts)
+        chunks = zip(slices, inputs, outputs, strict=True)
+        return _concatenate([product_of_chunk(*chunk, vector) for chunk in chunks])
 
     return product
 
 
-class _GradientGraph(NamedTuple):
-    """The losses of some tasks, ``[M]``, and their gradients, ``[M, ...]``, with their graph."""
-
-    params: Params
-    losses: Tensor
-    gradients: Params
-
-    def times_hessian(self, vector: Params, *, keep: bool) -> Params:
-        """Computes H v as the gradient of Σ gᵢ vᵢ, since the Hessian H is symmetric."""
-        varying = {name: value for name, value in self.gradients.items() if value.requires_grad}
-        products = torch.autograd.grad(
-            list(varying.values()),
-            list(self.params.values()),
-            [vector[name] for name in varying],
-            retain_graph=keep,
-            materialize_grads=True,
-        )
-        return dict(zip(self.params, products, strict=True))
-
-
-def _gradient_graph(
-    losses: Losses, params: Params, data: Any, *, create_graph: bool
-) -> _GradientGraph:
-    with torch.enable_grad():
-        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        values = losses(leaves, data)
-        gradients = torch.autograd.grad(
-            values.sum(), list(leaves.values()), create_graph=create_graph, materialize_grads=True
-        )
-    return _GradientGraph(leaves, values.detach(), dict(zip(leaves, gradients, strict=True)))
+def _leaves(params: Params) -> Params:
+    return {name: value.detach().requires_grad_() for name, value in params.items()}
 
 
 def in_chunks(function: Any, *args: Any, chunk_size: int | None) -> Any:

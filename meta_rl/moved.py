@@ -18,7 +18,7 @@ MOVED = {
     "meta_rl.agent_file": "meta_rl.files.sealed",
     "meta_rl.append_task": "meta_rl.wrappers.append_task",
     "meta_rl.batch_norm": "meta_rl.few_shot.networks.batch_norm",
-    "meta_rl.clipped_gaussian": "meta_rl.policy_gradient.clipped_gaussian",
+    "meta_rl.clipped_gaussian": "meta_rl.policy_gradient.policy",
     "meta_rl.contact_pairs": "meta_rl.physics.contacts",
     "meta_rl.context": "meta_rl.agents.pearl.encoders",
     "meta_rl.cuda_graph": "meta_rl.compute.cuda_graph",

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch.func import grad, vmap
 
-from meta_rl.policy_gradient.clipped_gaussian import DEEP, log_density
+from meta_rl.policy_gradient.policy import DEEP, log_density
 
 DEPTHS = [-200.0, -30.0, DEEP - 1e-3, DEEP + 1e-3, -5.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 4.0, 9.0]
 

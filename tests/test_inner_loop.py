@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, grad_and_value, jacrev, vmap
+from torch.func import functional_call, grad, grad_and_value, jacrev, vjp, vmap
 from torch.nn import functional
 
 from meta_rl.compute.finite_state import is_finite
@@ -23,13 +23,14 @@ from meta_rl.inner_loop import (
     Params,
     adapt,
     adapt_tasks,
+    autograd_gradient,
     count_support,
     detached,
-    hessian_vector_product,
-    hessian_vector_products,
     meta_gradient,
     meta_loss,
     of_every_task,
+    pull_back,
+    summed,
     task_gradients,
 )
 
@@ -226,12 +227,17 @@ def mean_loss(params: Params, **kwargs: Any) -> Tensor:
     return meta_loss(squared_error, squared_error, params, SUPPORT, QUERY, **kwargs).mean()
 
 
+def gradient_of(losses: Any) -> Any:
+    """The gradient of the losses of all tasks, as a function of parameters and data."""
+    return lambda params, data: autograd_gradient(lambda v: summed(losses)(v, data))(params)
+
+
 @pytest.mark.parametrize("chunk_size", [None, 1, 2])
 def test_hessian_vector_products(chunk_size: int | None) -> None:
     """Those of a network equal the products with its whole Hessian, one task after the other."""
     params = {name: torch.stack([value, value.cos(), -value]) for name, value in network().items()}
     data = (SUPPORT[0][:3], SUPPORT[1][:3])
-    product = hessian_vector_products(vmap(squared_error), params, data, chunk_size=chunk_size)
+    product = pull_back(gradient_of(vmap(squared_error)), params, data, chunk_size=chunk_size)
     for vector in (
         {name: value.sin() for name, value in params.items()},
         {name: value.exp() for name, value in params.items()},
@@ -251,17 +257,14 @@ def test_hessian_vector_products(chunk_size: int | None) -> None:
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 2])
 def test_gradients_of_tasks(chunk_size: int | None) -> None:
-    """Those of ``torch.func``, with the losses; and one product with a Hessian is one of many."""
+    """They are those of ``torch.func``, with the losses."""
     params = {name: torch.stack([value, value.cos(), -value]) for name, value in network().items()}
     data = (SUPPORT[0][:3], SUPPORT[1][:3])
     losses = vmap(squared_error)
     with torch.no_grad():
         found = task_gradients(losses, params, data, chunk_size=chunk_size)
-        vector = {name: value.sin() for name, value in params.items()}
-        one = hessian_vector_product(losses, params, data, vector, chunk_size=chunk_size)
     torch.testing.assert_close(found, vmap(grad_and_value(squared_error))(params, data))
     assert not any(value.requires_grad for value in (*found[0].values(), found[1]))
-    torch.testing.assert_close(one, hessian_vector_products(losses, params, data)(vector))
     with pytest.raises(ValueError, match="parameters of 3 tasks, but data of 2"):
         task_gradients(losses, params, (data[0][:2], data[1][:2]))
 
@@ -279,13 +282,13 @@ def test_shared_parameters_of_every_task() -> None:
 
 def test_hessian_vector_product_by_hand() -> None:
     """``c x³ / 3`` has the Hessian 2 c x: 12 at x = 3 with c = 2, and -4 at x = 1 with c = -2."""
-    product = hessian_vector_products(
-        cubic, {"x": torch.tensor([3.0, 1.0])}, torch.tensor([2.0, -2.0])
+    product = pull_back(
+        gradient_of(cubic), {"x": torch.tensor([3.0, 1.0])}, torch.tensor([2.0, -2.0])
     )
     assert product({"x": torch.tensor([-0.5, 1.0])})["x"].tolist() == pytest.approx([-6.0, -4.0])
     with torch.no_grad():
-        product = hessian_vector_products(
-            lambda params, c: c * params["x"] + params["y"] ** 2,  # of all tasks already
+        product = pull_back(
+            gradient_of(lambda params, c: c * params["x"] + params["y"] ** 2),
             {"x": torch.ones(2), "y": torch.ones(2)},
             torch.ones(2),
         )
@@ -293,7 +296,32 @@ def test_hessian_vector_product_by_hand() -> None:
     assert found["x"].tolist() == [0.0, 0.0]
     assert found["y"].tolist() == [2.0, 2.0]
     with pytest.raises(ValueError, match="parameters of 2 tasks, but data of 3"):
-        hessian_vector_products(cubic, {"x": torch.ones(2)}, torch.ones(3))
+        pull_back(gradient_of(cubic), {"x": torch.ones(2)}, torch.ones(3))
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_gradients_through_a_step_of_all_tasks(chunk_size: int | None, first_order: bool) -> None:
+    """A step on summed losses is that of ``adapt_tasks``, and so is the gradient through it."""
+    params = {name: torch.stack([value, value.cos(), -value]) for name, value in network().items()}
+    data = (SUPPORT[0][:3], SUPPORT[1][:3])
+    vector = {name: value.sin() for name, value in params.items()}
+    kwargs: Any = {"lr": 0.1, "num_steps": 2, "first_order": first_order}
+
+    def step(values: Params, part: Any) -> Params:
+        loss = summed(vmap(squared_error))
+        return adapt(loss, values, part, gradient=autograd_gradient, **kwargs)
+
+    def one_by_one(values: Params) -> Params:
+        return adapt_tasks(squared_error, values, data, stacked=True, **kwargs)
+
+    expected, products = vjp(one_by_one, params)
+    torch.testing.assert_close(step(params, data), expected)
+    found = pull_back(step, params, data, chunk_size=chunk_size)(vector)
+    torch.testing.assert_close(found, products(vector)[0])
+    assert all(not value.requires_grad for value in found.values())
+    same = [torch.equal(found[name], vector[name]) for name in found]
+    assert all(same) if first_order else not any(same)
 
 
 class TestAgree:

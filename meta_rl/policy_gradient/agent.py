@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -16,16 +17,16 @@ from torch.utils._pytree import tree_map
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_finite_array, check_kind, check_number
-from meta_rl.inner_loop import Params, in_chunks, of_every_task, task_gradients
+from meta_rl.inner_loop import Params, adapt, autograd_gradient, in_chunks, of_every_task, summed
 from meta_rl.policy_gradient.batch import (
     Batch,
     Place,
     by_task,
     check_finite,
+    mean_returns,
     merged_steps,
     normalised,
     packed,
-    real_rewards,
     some_steps,
     tasks_at_a_time,
 )
@@ -173,8 +174,8 @@ class PolicyGradientAgent(MetaAlgorithm):
             rollout, going_on = self._run_episodes(observations, state, callback)
             if not going_on:
                 return False
-            returns.append(self._check_rollout(rollout, self.place_in_training))
             batch = self.as_batch(rollout, state)
+            returns.append(mean_returns(rollout))
             if step < self.num_inner_steps:
                 self._supports.append(batch)
                 state = self._step_inner(batch, state, self.place_in_training)
@@ -217,80 +218,73 @@ class PolicyGradientAgent(MetaAlgorithm):
         by_task = obs.unflatten(0, (len(next(iter(params.values()))), -1))
         return tuple(part.flatten(0, 1) for part in self.policy.outputs(params, by_task))
 
-    def _check_rollout(self, rollout: Rollout, place: Place) -> np.ndarray:
-        """Checks a rollout, and returns the mean returns of the tasks, ``[M]``.
-
-        Raises:
-            FloatingPointError: A reward or an observation is not finite.
-        """
-        returns = real_rewards(rollout).sum(axis=0).reshape(-1, rollout.envs_per_task)
-        check_finite("a reward", torch.from_numpy(returns), place)
-        sums = self._flat_observations(rollout).sum(dim=(0, 2))
-        check_finite("an observation", sums.unflatten(0, (-1, rollout.envs_per_task)), place)
-        return returns.mean(axis=1)
-
-    def _flat_observations(self, rollout: Rollout) -> Tensor:
-        """Returns flat observations ``[T, N, O]``; those of masked steps are 0."""
-        flat = self.policy.flat(merged_steps(rollout.observations))
-        flat = flat.unflatten(0, rollout.rewards.shape)
-        if rollout.mask is None:
-            return flat
-        return torch.where(torch.as_tensor(rollout.mask, device=self.device)[..., None], flat, 0.0)
-
     def place_in_training(self, index: int) -> str:
         """Describes a task of the meta-batch for an error."""
         task = take_tasks(task_batch(self.task_env).tasks, index * self.envs_per_task)
         return f"task {index} ({task}) of the meta-batch in iteration {self._iteration}"
 
-    def as_batch(self, rollout: Rollout, state: FastWeights | None) -> Batch:
-        """Groups a rollout's steps by task, with advantages and the acting policy's outputs."""
-        mask = np.ones_like(rollout.terminated) if rollout.mask is None else rollout.mask
-        advantages, obs = self._advantages(rollout, mask)
+    def as_batch(
+        self, rollout: Rollout, state: FastWeights | None, place: Place | None = None
+    ) -> Batch:
+        """Groups a rollout's steps by task, with advantages and the acting policy's outputs.
+
+        Args:
+            rollout: Episodes of a meta-batch.
+            state: Fast weights that acted; ``None`` for the initial parameters.
+            place: Function that describes a task in an error (default: by its place in training).
+
+        Raises:
+            FloatingPointError: A reward or an observation is not finite.
+        """
+        on_device, per_task = partial(torch.as_tensor, device=self.device), rollout.envs_per_task
+        rewards, mask = on_device(rollout.rewards), rollout.mask
+        obs = self.policy.flat(merged_steps(rollout.observations)).unflatten(0, rewards.shape)
+        real = torch.ones_like(rewards, dtype=torch.bool) if mask is None else on_device(mask)
+        if mask is not None:
+            rewards, obs = torch.where(real, rewards, 0.0), torch.where(real[..., None], obs, 0.0)
+        for what, sums in (("a reward", rewards.sum(0)), ("an observation", obs.sum((0, 2)))):
+            check_finite(what, sums.unflatten(0, (-1, per_task)), place or self.place_in_training)
+        ends = on_device(rollout.terminated) | on_device(rollout.truncated)
+        ends[-1] = True
+        advantages = self._advantages(obs, rewards.float(), ends, real, per_task)
         parts = [obs, self.policy.as_units(rollout.actions), advantages]
-        if rollout.mask is None and "policy_outputs" in rollout.extras:
-            acted = rollout.extras["policy_outputs"]
-            parts.append(torch.as_tensor(acted, device=self.device))
-        per_task = rollout.envs_per_task
-        parts = [by_task(part, per_task) for part in parts]
-        real = by_task(torch.as_tensor(mask, device=self.device), per_task)
+        if mask is None and "policy_outputs" in rollout.extras:
+            parts.append(on_device(rollout.extras["policy_outputs"]))
+        parts, real = [by_task(part, per_task) for part in parts], by_task(real, per_task)
         if not bool(real.all()):
             parts, real = packed(parts, real)
-        obs, actions, advantages, *kept = parts
-        own = self.policy.parameters_by_name()
-        params = of_every_task(own, len(real)) if state is None else state.params
-        with torch.no_grad():
-            if kept:
-                old = self.policy.with_spread(params, kept[0])
-            else:
-                chunk_size = tasks_at_a_time(real)
-                old = in_chunks(self.policy.outputs, params, obs, chunk_size=chunk_size)
-            log_probs = self.policy.log_prob(old, actions)
-        return Batch(obs, actions, advantages, real.float(), old, log_probs)
+        return self._with_old_outputs(real, state, *parts)
 
-    def _advantages(self, rollout: Rollout, mask: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Returns advantages, normalised for each task, ``[T, N]``, and flat observations."""
-        num_steps, num_envs = mask.shape
-        per_task = rollout.envs_per_task
-        real = torch.as_tensor(mask, device=self.device)
-        rewards = real_rewards(rollout).astype(np.float32)
-        flat = self._flat_observations(rollout)
-        ends = rollout.terminated | rollout.truncated
-        ends[-1] = True
+    def _advantages(
+        self, obs: Tensor, rewards: Tensor, ends: Tensor, real: Tensor, per_task: int
+    ) -> Tensor:
+        """Returns the advantages of all steps, normalised for each task, ``[T, N]``."""
+        num_steps, num_envs = rewards.shape
         returns = discounted_returns(rewards, ends, self.discount)
         times = torch.arange(num_steps, device=self.device)[:, None].expand(-1, num_envs)
-        fitted = linear_baseline(
-            by_task(flat, per_task),
-            by_task(times, per_task),
-            by_task(torch.as_tensor(returns, device=self.device), per_task),
-            by_task(real, per_task),
-        )
-        fitted = fitted.unflatten(1, (num_steps, per_task)).transpose(0, 1).flatten(1)
-        values = fitted.cpu().numpy()
-        following = np.concatenate([values[1:], np.zeros_like(values[:1])]) * ~ends
+        fitted = linear_baseline(*(by_task(x, per_task) for x in (obs, times, returns, real)))
+        values = fitted.unflatten(1, (num_steps, per_task)).transpose(0, 1).flatten(1)
+        following = torch.cat([values[1:], torch.zeros_like(values[:1])]) * ~ends
         advantages = generalized_advantages(
             rewards, values, following, ends, self.discount, self.gae_lambda
         )
-        return normalised(torch.as_tensor(advantages, device=self.device), real, per_task), flat
+        return normalised(advantages, real, per_task)
+
+    @torch.no_grad()
+    def _with_old_outputs(
+        self, real: Tensor, state: FastWeights | None, obs: Tensor, actions: Tensor,
+        advantages: Tensor, acted: Tensor | None = None,
+    ) -> Batch:  # fmt: skip
+        """Adds the outputs of the policy that acted, which are computed if they were not kept."""
+        own = self.policy.parameters_by_name()
+        params = of_every_task(own, len(real)) if state is None else state.params
+        if acted is not None:
+            old = self.policy.with_spread(params, acted)
+        else:
+            chunk_size = tasks_at_a_time(real)
+            old = in_chunks(self.policy.outputs, params, obs, chunk_size=chunk_size)
+        log_probs = self.policy.log_prob(old, actions)
+        return Batch(obs, actions, advantages, real.float(), old, log_probs)
 
     def inner_loss(self, params: Params, support: Batch) -> Tensor:
         """Computes the negative objective of the vanilla policy gradient, for one task."""
@@ -300,12 +294,21 @@ class PolicyGradientAgent(MetaAlgorithm):
             return -support.mean((log_probs - support.old_log_probs).exp() * support.advantages)
         return -support.mean(log_probs * support.advantages)
 
-    def stepped(self, params: Params, support: Batch, lr: float) -> Params:
-        """Makes a gradient step of every task's parameters, ``[M, ...]``, on its batch."""
-        gradients, _ = task_gradients(
-            self.inner_loss, params, support, chunk_size=tasks_at_a_time(support.mask)
+    def step(self, params: Params, support: Batch, lr: float | None = None) -> Params:
+        """Makes a gradient step of every task's parameters, ``[M, ...]``; it is differentiable."""
+        return adapt(
+            summed(self.inner_loss),
+            params,
+            support,
+            lr=self.inner_lr if lr is None else lr,
+            first_order=self.first_order,
+            gradient=autograd_gradient,
         )
-        return {name: value - lr * gradients[name] for name, value in params.items()}
+
+    def stepped(self, params: Params, support: Batch, lr: float | None = None) -> Params:
+        """Makes :meth:`step` for a few tasks at a time."""
+        chunk_size = tasks_at_a_time(support.mask)
+        return in_chunks(partial(self.step, lr=lr), params, support, chunk_size=chunk_size)
 
     def surrogate(self, params: Params, query: Batch) -> Tensor:
         """Computes the importance-weighted objective of one task, at adapted parameters."""
@@ -366,8 +369,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         def place(index: int) -> str:
             return f"task {index} of {columns // per_task}"
 
-        self._check_rollout(rollout, place)
-        return self._step_inner(self.as_batch(rollout, state), state, place)
+        return self._step_inner(self.as_batch(rollout, state, place), state, place)
 
     def predict(
         self,

@@ -113,11 +113,12 @@ def merged_steps(observations: Any) -> Any:
     return observations.reshape(-1, *observations.shape[2:])
 
 
-def real_rewards(rollout: Rollout) -> np.ndarray:
-    """Returns the rewards, with 0 at masked steps."""
-    if rollout.mask is None:
-        return rollout.rewards
-    return np.where(rollout.mask, rollout.rewards, 0.0)
+def mean_returns(rollout: Rollout) -> np.ndarray:
+    """Returns the mean return of each task's episodes, ``[M]``."""
+    mask = rollout.mask
+    rewards = rollout.rewards if mask is None else np.where(mask, rollout.rewards, 0.0)
+    returns: np.ndarray = rewards.sum(axis=0).reshape(-1, rollout.envs_per_task).mean(axis=1)
+    return returns
 
 
 def check_finite(what: str, values: Any, place: Place) -> None:

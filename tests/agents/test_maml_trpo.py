@@ -885,8 +885,8 @@ class TestNotFinite:
         ]
         as_batch = PolicyGradientAgent.as_batch
 
-        def broken(self: Any, rollout: Any, state: Any) -> Any:
-            batch = as_batch(self, rollout, state)
+        def broken(self: Any, rollout: Any, state: Any, *place: Any) -> Any:
+            batch = as_batch(self, rollout, state, *place)
             if state is None and self._iteration == 3:
                 batch.advantages[1, 0] = math.nan
             return batch
