@@ -83,8 +83,6 @@ class PEARL(LatentInference, TaskCollection):
             a large weight the policy first learns what all tasks share; with a small one z can then
             tell them apart.
         target_rate: Fraction of the way, 0 to 1, that the target network moves in each update.
-        policy_regularization: Weight, from 0 on, of the squared means and log standard deviations
-            of actions before squashing.
         exploration_episodes: Number of first episodes of a trial in which z comes from the prior;
             with 0, z comes from the posterior as soon as there is a transition.
         test_latent: Whether the agent acts on a ``"sample"`` of the posterior or on its ``"mean"``.
@@ -143,7 +141,6 @@ class PEARL(LatentInference, TaskCollection):
         entropy_coefficient: float | str = 1.0,
         kl_weight: float | Sequence[Sequence[float]] = 0.1,
         target_rate: float = 0.005,
-        policy_regularization: float = 1e-3,
         exploration_episodes: int = 0,
         test_latent: str = "sample",
         compile_losses: bool = False,
@@ -192,7 +189,6 @@ class PEARL(LatentInference, TaskCollection):
         self.entropy_coefficient = entropy_coefficient
         self.kl_weight = kl_weight
         self.target_rate = target_rate
-        self.policy_regularization = policy_regularization
         self.exploration_episodes = exploration_episodes
         self.test_latent = test_latent
         self.compile_losses = compile_losses
@@ -214,10 +210,7 @@ class PEARL(LatentInference, TaskCollection):
                     f"{name}={getattr(self, name)} is no multiple of "
                     f"envs_per_task={self.envs_per_task}"
                 )
-        for name, most in (
-            *(("discount", 1.0), ("target_rate", 1.0), ("reward_scale", math.inf)),
-            ("policy_regularization", math.inf),
-        ):
+        for name, most in (("discount", 1.0), ("target_rate", 1.0), ("reward_scale", math.inf)):
             check_number(name, getattr(self, name), least=0.0, most=most)
         self._check_kl_weight()
         self._check_choices()
@@ -279,7 +272,6 @@ class PEARL(LatentInference, TaskCollection):
             self.replay.columns,
             reward_scale=self.reward_scale,
             discount=self.discount,
-            policy_regularization=self.policy_regularization,
             learn_temperature=self.entropy_coefficient == "auto",
         )
         self._critic_loss, self._actor_loss = self.losses.critic_loss, self.losses.actor_loss

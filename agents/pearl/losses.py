@@ -10,6 +10,9 @@ from torch import Tensor
 from .encoders import Belief
 from .networks import LatentActorCritic
 
+POLICY_REGULARIZATION = 1e-3
+"""Weight of the squared means and log standard deviations of actions before squashing."""
+
 
 @dataclass(frozen=True)
 class LatentLosses:
@@ -25,7 +28,6 @@ class LatentLosses:
         columns: Columns of a row of :class:`meta_rl.agents.pearl.replay.TaskReplay`.
         reward_scale: Factor of the rewards that the critics learn from.
         discount: Discount of the rewards, 0 to 1.
-        policy_regularization: Weight, from 0 on, of the squared means and log standard deviations.
         learn_temperature: Whether to learn the temperature, for an entropy of minus the number of
             action dimensions.
     """
@@ -34,7 +36,6 @@ class LatentLosses:
     columns: list[slice]
     reward_scale: float
     discount: float
-    policy_regularization: float
     learn_temperature: bool
 
     def critic_loss(
@@ -107,7 +108,7 @@ class LatentLosses:
         smaller = policy.critics(self._with_actions(inputs, actions), frozen=True)[..., 0].amin(0)
         entropy_cost = policy.temperature * log_probs
         size = mean.square().mean(dim=1) + log_std.square().mean(dim=1)
-        losses = entropy_cost - smaller + self.policy_regularization * size
+        losses = entropy_cost - smaller + POLICY_REGULARIZATION * size
         report = {"policy_loss": losses.detach().mean(), "entropy": -log_probs.detach().mean()}
         if policy.value is not None:
             errors = policy.value(inputs)[:, 0] - (smaller - entropy_cost).detach()

@@ -318,12 +318,12 @@ class TestLosses:
         assert losses.item() == pytest.approx(target**2 + (1.0 - target) ** 2, rel=1e-5)
 
     def test_actor_loss_equals_numbers_worked_by_hand(self) -> None:
-        """Q = 3 and 2, V = 1, temperature 2, mean 0.5 and log deviation 0 (regularised by 0.1).
+        """Q = 3 and 2, V = 1, temperature 2, mean 0.5 and log deviation 0 (regularised by 0.001).
 
-        Noise 0: log pi = -log(2 pi) / 2 - log(1 - tanh(0.5)²). Policy: 2 log pi - 2 + 0.1 * 0.25;
+        Noise 0: log pi = -log(2 pi) / 2 - log(1 - tanh(0.5)²). Policy: 2 log pi - 2 + 0.001 * 0.25;
         value: (1 - (2 - 2 log pi))²; temperature, learned: -log 2 * (log pi - 1).
         """
-        model = make_pearl(entropy_coefficient="auto", policy_regularization=0.1)
+        model = make_pearl(entropy_coefficient="auto")
         constant(model.policy.critics, [3.0, 2.0])
         constant(model.policy.value, [1.0])
         constant(model.policy.actor, [0.5, 0.0])
@@ -332,7 +332,7 @@ class TestLosses:
             torch.randn(1, 1, 6), torch.randn(1, 2), torch.zeros(1, 1)
         )
         log_prob = -0.5 * math.log(2 * math.pi) - math.log(1.0 - math.tanh(0.5) ** 2)
-        policy = 2.0 * log_prob - 2.0 + 0.025
+        policy = 2.0 * log_prob - 2.0 + 0.001 * 0.25
         value = (1.0 - (2.0 - 2.0 * log_prob)) ** 2
         expected = policy + value - math.log(2.0) * (log_prob - 1.0)
         assert losses.item() == pytest.approx(expected, rel=1e-5)
