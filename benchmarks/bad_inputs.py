@@ -61,6 +61,8 @@ GIVEN = {
     "mann": "3, ",
     "memory-network": "9, ",
     "protonet": "Net(), ",
+    "nearest-mean": "",
+    "logistic": "",
     "matching": "Net(), ",
     "siamese": "Net(), ",
 }

@@ -25,6 +25,7 @@ from meta_rl.few_shot import (
     NTMLearner,
     ProtoNet,
     Reptile,
+    Ridge,
     Siamese,
     Sinusoid,
     sinusoid_mlp,
@@ -94,6 +95,7 @@ NETWORKS: dict[str, Callable[..., FewShotLearner]] = {
     "euclidean": lambda **net: MatchingNet(
         Net(None, **net), metric="euclidean", seed=1, device="cpu"
     ),
+    "ridge": lambda **net: Ridge(Net(None, **net), seed=1, device="cpu"),
     "siamese": lambda **net: Siamese(Net(None, **net), augment=False, seed=1, device="cpu"),
     "finetune": lambda **net: FineTune(Net(WAYS, **net), eval_steps=2, seed=1, device="cpu"),
     "scratch": lambda **net: FromScratch(Net(WAYS, **net), eval_steps=2, seed=1, device="cpu"),

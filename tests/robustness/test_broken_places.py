@@ -50,7 +50,7 @@ def test_a_disk_that_fills_up_in_a_training(
     run = tmp_path / "run"
     length = ["--total-timesteps", "400", "--checkpoint-interval", "0", "--out", run]
     with monkeypatch.context() as full:
-        full.setattr(provenance.os, "fsync", full_after(3))
+        full.setattr(provenance.os, "fsync", full_after(8))
         printed = ends_with(1, capsys, *TRAIN, *SMALL, *length)
     assert f"No space left on device: '{run}" in printed
     assert "the last checkpoint is as it was" in printed
