@@ -3,7 +3,8 @@
 A part stays in the library where it saves more than 3 % of an iteration for each 100 lines of its
 file. Each side runs in a process of its own, with the same seed; the two take turns, one iteration
 at a time, and the median of the ratios decides. Seconds are those of the processor, of all threads,
-so that other programs on the machine matter little; the time on the clock stands beside them.
+so that other programs on the machine matter little; the time on the clock stands beside them. Parts
+that are not measured keep their rows.
 
     python benchmarks/hand_written.py
 """
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from result_files import RESULTS, page, ratios, span, table, write
+from result_files import RESULTS, notes, page, ratios, read, span, table, write
 
 from meta_rl.cli import Train, run_config
 from meta_rl.cli.training import make_model, open_tasks
@@ -40,10 +41,10 @@ FILES = {
 MEASURED = {
     "perceptron": ("maml_trpo/PointNavigation", "maml_trpo/HalfCheetahVel"),
     "strided_conv4": ("reptile/Omniglot-5w1s",),
-    "shared_rollout": ("maml_trpo/HalfCheetahVel", "pearl/HalfCheetahVel"),
+    "shared_rollout": ("maml_trpo/HalfCheetahVel",),
     "freed_memory": ("maml_trpo/HalfCheetahVel", "maml/Omniglot-5w1s-mlp"),
 }
-"""Shipped settings, by the part that they use."""
+"""Shipped settings, by the part that they use; ``strided_conv4`` needs ``--compile``."""
 
 
 @dataclass
@@ -191,7 +192,10 @@ def compared(part: str, setting: str, args: Args) -> dict[str, Any]:
             process.stdin.write("\n")
             process.stdin.flush()
             lines = iter(process.stdout.readline, "")
-            seconds[side].append(json.loads(next(line for line in lines if line[0] == "[")))
+            found = next((line for line in lines if line[0] == "["), None)
+            if found is None:
+                raise RuntimeError(f"{part} of {setting}, {side}: ended with {process.wait()}")
+            seconds[side].append(json.loads(found))
     for process in sides.values():
         process.communicate()
     one, other = (np.array(values[1:]) for values in seconds.values())
@@ -201,6 +205,7 @@ def compared(part: str, setting: str, args: Args) -> dict[str, Any]:
         "part": part,
         "setting": setting,
         "lines": lines,
+        "turns": args.turns,
         "with": np.median(one, axis=0).tolist(),
         "without": np.median(other, axis=0).tolist(),
         "saved": float(np.median(saved)),
@@ -215,19 +220,33 @@ def main(args: Args) -> None:
     if args.side:
         measure(args)
         return
-    rows = [compared(part, name, args) for part in args.parts for name in MEASURED[part]]
+    file = args.out / "hand_written.json"
+    rows = [row for row in read(file, {"rows": []})["rows"] if row["part"] not in args.parts]
+    rows += [compared(part, name, args) for part in args.parts for name in MEASURED[part]]
+    rows.sort(key=lambda row: list(FILES).index(row["part"]))
     text = page(
         "Hand-written parts: what they save",
-        f"`python benchmarks/hand_written.py --parts {' '.join(args.parts)}`: processor time of a "
-        f"whole training iteration (of an update, where the setting is a few-shot learner's), "
-        f"{args.threads} PyTorch threads, medians of {args.turns} alternating turns. A part stays "
+        "`python benchmarks/hand_written.py --parts PART`, a run for each part: processor time of "
+        "a whole training iteration (of an update, where the setting is a few-shot learner's), "
+        f"{args.threads} PyTorch threads, medians of alternating turns. A part stays "
         "where it saves at least what is asked, 3 % for each 100 lines.",
         table(
-            ["part", "setting", "with, s", "without, s", "saved", "range", "on the clock", "asked"],
+            [
+                "part",
+                "setting",
+                "turns",
+                "with, s",
+                "without, s",
+                "saved",
+                "range",
+                "on the clock",
+                "asked",
+            ],
             [
                 [
                     f"{row['part']} ({row['lines']} lines)",
                     row["setting"],
+                    f"{row['turns']}",
                     f"{row['with'][0]:.3g}",
                     f"{row['without'][0]:.3g}",
                     f"**{row['saved']:.1%}**",
@@ -238,9 +257,10 @@ def main(args: Args) -> None:
                 for row in rows
             ],
         ),
+        notes(file),
     )
     print(text)
-    write(args.out / "hand_written.json", {"rows": rows}, text)
+    write(file, {"rows": rows}, text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""Batches of rollouts that the calling thread and other threads share."""
+"""Batches of rollouts that the calling thread and other threads share.
+
+Compared with MuJoCo's own thread pool, this saves 9 % of the processor time of an iteration of
+MAML-TRPO on HalfCheetahVel, but no time on the clock of a busy machine
+(``benchmarks/results/hand_written.md``).
+"""
 
 from __future__ import annotations
 

@@ -19,6 +19,9 @@ respect to a quantity. A forward pass gives
 Then the backward pass above is repeated, with the gradient with respect to the activations added
 to ε_l: δ_{l+1} V_{l+1} and, for a φ with a second derivative, φ''(z_l) ε_l δ̄_l (Pearlmutter, "Fast
 Exact Multiplication by the Hessian", 1994).
+
+It saves 14 to 18 % of an iteration of MAML-TRPO on PointNavigation, and 4 to 12 % on HalfCheetahVel
+(two runs: ``benchmarks/results/hand_written.md``).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Each task has its own weights, so that a convolution of a meta-batch is a batch of matrix products
 of 3 × 3 patches and weights. Channels are the last axis, so that ``torch.compile`` makes one kernel
-of all other operations. ``benchmarks/compiled_updates.py`` compares the time of an update with that
-of the plain network.
+of all other operations. It saves 17 % of a compiled update of Reptile on Omniglot, compared with
+the plain network, compiled too (``benchmarks/results/hand_written.md``).
 """
 
 from __future__ import annotations
