@@ -203,6 +203,7 @@ class VariBAD(OnPolicyAgent):
         inference_trials: Number of recent trials in such an update.
         elbo_terms: Number of beliefs of a trial, drawn anew in each update; ``None`` for all.
         buffer_trials: Number of recent trials that are kept to draw from.
+        **settings: Further arguments of the base class.
 
     Example:
         >>> from meta_rl.agents.varibad import VariBAD
@@ -225,27 +226,9 @@ class VariBAD(OnPolicyAgent):
         inference_trials: int = 64,
         elbo_terms: int | None = None,
         buffer_trials: int = 1000,
-        meta_batch_size: int = 512,
-        trials_per_env: int = 1,
-        trial_growth: float = 0.0,
-        num_minibatches: int = 8,
         num_epochs: int = 4,
-        discount: float = 0.99,
         gae_lambda: float = 0.95,
-        clip_range: float = 0.2,
-        normalize_advantages: bool = True,
-        entropy_coefficient: float | Schedule = 0.0,
-        value_coefficient: float = 2.0,
-        max_grad_norm: float = 1.0,
-        target_kl: float | None = None,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-        _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
         self.inference_schedule = FloatSchedule(inference_learning_rate)
         self.kl_weight = check_number("kl_weight", kl_weight, least=0.0)
@@ -253,32 +236,8 @@ class VariBAD(OnPolicyAgent):
         self.inference_trials = check_count("inference_trials", inference_trials)
         self.elbo_terms = check_count("elbo_terms", elbo_terms) if elbo_terms is not None else None
         self.buffer_trials = check_count("buffer_trials", buffer_trials)
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            trials_per_env=trials_per_env,
-            trial_growth=trial_growth,
-            num_minibatches=num_minibatches,
-            num_epochs=num_epochs,
-            discount=discount,
-            gae_lambda=gae_lambda,
-            clip_range=clip_range,
-            normalize_advantages=normalize_advantages,
-            entropy_coefficient=entropy_coefficient,
-            value_coefficient=value_coefficient,
-            max_grad_norm=max_grad_norm,
-            target_kl=target_kl,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            _init_setup_model=_init_setup_model,
-        )
+        settings |= {"num_epochs": num_epochs, "gae_lambda": gae_lambda}
+        super().__init__(policy, env, learning_rate, **settings)
 
     def _make_networks(self) -> None:
         super()._make_networks()

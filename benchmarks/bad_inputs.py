@@ -17,6 +17,7 @@ import math
 import os
 import shlex
 import signal
+import sysconfig
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -104,6 +105,11 @@ class Net(nn.Linear):
     def __init__(self) -> None:
         super().__init__(4, 3)
         self.ways = 3
+
+
+def without_folders(message: str) -> str:
+    """Returns a message without the folder in which packages are installed on this machine."""
+    return message.replace(sysconfig.get_path("purelib"), "site-packages")
 
 
 def names() -> dict[str, Any]:
@@ -205,7 +211,7 @@ def try_python(where: str, code: str, scope: dict[str, Any], name: str = "") -> 
         try:
             eval(code, scope)
         except Exception as error:
-            message = str(error)
+            message = without_folders(str(error))
             clear = isinstance(error, EXPECTED) and "\n" not in message and name in message
             return Row(where, code, type(error).__name__, message, clear)
     return Row(where, code, "", "", clear=False)
@@ -224,7 +230,7 @@ def try_command(line: str) -> Row:
             code = f"traceback of {type(other).__name__}: {other}"
     text = err.getvalue() or out.getvalue()
     said = [part.strip("|│ ") for part in text.splitlines() if part.strip("╭─╮-|│+ ")]
-    message = text.removesuffix("\n").removeprefix("meta-rl: ")
+    message = without_folders(text.removesuffix("\n").removeprefix("meta-rl: "))
     if isinstance(error, SystemExit) and len(said) > 1:
         message = said[0] if said[1] in said[0] else f"{said[0]}: {said[1]}"
     clear = code == 2 and bool(message) and "\n" not in message

@@ -19,7 +19,7 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
 from meta_rl.arguments import (
-    CheckedArguments,
+    PassedOnArguments,
     check_choice,
     check_count,
     check_kind,
@@ -42,7 +42,7 @@ from meta_rl.vector.sb3_view import TaskVecEnvView
 from meta_rl.vector.task_batch import task_batch
 
 
-class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
+class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
     """Meta-training by a loop of :meth:`collect_rollouts` and :meth:`train`.
 
     Every iteration draws a meta-batch of tasks from the training split and resets the environment
@@ -52,20 +52,21 @@ class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
     comes from :attr:`rng` and :attr:`generator`; the global generators are never seeded.
 
     Args:
-        policy: Name in ``policy_aliases``, or a class.
+        policy: Policy class, or its name in ``policy_aliases``.
         env: An environment id, a :class:`meta_rl.TaskVectorEnv`, anything that
             :func:`meta_rl.make.as_task_vec` takes, or a view of one by :func:`meta_rl.sb3_env`.
-        learning_rate: A number, or a function of the remaining progress (1 to 0).
-        meta_batch_size: Tasks at a time, M. Not used where ``env`` is a batch already: there it is
-            the number of sub-environments divided by ``envs_per_task``.
-        envs_per_task: Sub-environments for each task, B.
-        env_kwargs: For the environment, where ``env`` is an id.
-        policy_kwargs: For the policy.
-        stats_window_size: Episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 none, 1 the training log, 2 more.
-        seed: Of both generators; drawn from the system's entropy by default.
-        device: Of the networks.
+        learning_rate: Step size of the outer optimiser: a number, or a function of the remaining
+            progress (1 to 0).
+        meta_batch_size: Number of tasks at a time, M. Not used where ``env`` is a batch already:
+            there it is the number of sub-environments divided by ``envs_per_task``.
+        envs_per_task: Number of sub-environments of each task, B (default: 1).
+        env_kwargs: Arguments of the environment, where ``env`` is an id (default: none).
+        policy_kwargs: Arguments of the policy (default: none).
+        stats_window_size: Number of episodes in the logged means (default: 100).
+        tensorboard_log: Folder of TensorBoard events (default: no events).
+        verbose: 0 for no output (default), 1 for the training log, 2 for more.
+        seed: Seed of both generators (default: from the system's entropy).
+        device: Device of the networks (default: a GPU if there is one).
         supported_action_spaces: Classes of action spaces that the algorithm can handle.
 
     Raises:
@@ -176,8 +177,9 @@ class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
         """Go on with other tasks, or another number of sub-environments, in the same spaces.
 
         Args:
-            env: As for the constructor; an id makes as many sub-environments as there were.
-            force_reset: As in Stable-Baselines3.
+            env: Environment in any form that the constructor takes; an id makes as many
+                sub-environments as there were.
+            force_reset: Present as in Stable-Baselines3; every iteration begins with a reset.
 
         Raises:
             ValueError: Other spaces, or a number of sub-environments that the settings do not
@@ -270,9 +272,10 @@ class MetaAlgorithm(CheckedArguments, FiniteState, SavedAgent):
                 iterations are whole.
             callback: Stable-Baselines3 callbacks; ``on_rollout_start`` falls between iterations.
             log_interval: Iterations between two lines of the log; ``None`` for none.
-            tb_log_name: Of the run; the algorithm's by default.
-            reset_num_timesteps: ``False`` adds to the steps done before.
-            progress_bar: Show one, by tqdm and rich.
+            tb_log_name: Name of the run in TensorBoard (default: that of the algorithm).
+            reset_num_timesteps: Whether the count of steps begins at 0 (default); otherwise the
+                steps add to those done before.
+            progress_bar: Whether a progress bar is shown, by tqdm and rich (default: False).
 
         Raises:
             FloatingPointError: A reward, an observation, an action, a loss or something that is

@@ -299,6 +299,26 @@ class CheckedArguments:
         cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
 
 
+class PassedOnArguments(CheckedArguments):
+    """A base class whose subclasses may pass arguments of their base on as ``**settings``.
+
+    The keywords of the base classes stand in the signature, in place of ``**settings``.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Sets the signature."""
+        super().__init_subclass__(**kwargs)
+        found: dict[str, inspect.Parameter] = {}
+        for init in [vars(one)["__init__"] for one in cls.__mro__ if "__init__" in vars(one)]:
+            own = [*inspect.signature(init).parameters.values()][1:]
+            kinds = ["KEYWORD_ONLY", *([] if found else ["POSITIONAL_OR_KEYWORD"])]
+            new = [p for p in own if p.kind.name in kinds and p.name not in found]
+            found |= {p.name: p for p in new}
+            if all(p.kind is not p.VAR_KEYWORD for p in own):
+                break
+        cls.__signature__ = inspect.Signature([*found.values()])
+
+
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Decorates a function, whose arguments are checked as :class:`CheckedArguments` does."""
     signature = inspect.signature(function)

@@ -70,9 +70,9 @@ class Step(NamedTuple):
         rewards: ``[N]``.
         terminated: ``[N]``, bool.
         truncated: ``[N]``, bool.
-        following: What the agent sees next, ``[N, ...]``: after an episode's end, the first
-            observation of the next one.
-        infos: As the environment gave them.
+        following: Observations that the agent sees next, ``[N, ...]``: after an episode's end, the
+            first observation of the next one.
+        infos: Infos of the environment.
         active: ``[N]``, bool: which sub-environments do not merely fill up the rollout; ``None``
             where all count.
     """

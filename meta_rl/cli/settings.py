@@ -189,7 +189,8 @@ def check_settings(owner: Callable[..., Any] | None, prefix: str, given: dict[st
     own, ``Annotated[float | Sequence[float], "a number or [first, last]"]``.
 
     Args:
-        owner: What takes the settings. ``None``, or one with ``**kwargs``, is not checked.
+        owner: Callable that takes the settings; ``None``, or a callable with ``**kwargs``, is not
+            checked.
         prefix: Text before the names in messages, such as ``"policy."``.
         given: The settings.
 

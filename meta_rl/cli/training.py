@@ -256,7 +256,7 @@ def train_into(
         progress_bar: Show one.
         callbacks: Further callbacks that the learner takes, such as one that stops the training.
         options: ``"cuda_graph"``, ``"compile"``.
-        interruption: What ends the training between two iterations (default: nothing does).
+        interruption: Signals that end the training between two iterations (default: none).
 
     Raises:
         KeyboardInterrupt: The training was interrupted; what it did is saved.
@@ -322,7 +322,7 @@ class Checkpoints(BetweenIterations):
     Args:
         path: Path of the checkpoint, which is replaced atomically.
         interval: Seconds between two checkpoints; 0 saves at every iteration.
-        interruption: What ends the training here, after a save (default: nothing does).
+        interruption: Signals that end the training here, after a save (default: none).
     """
 
     def __init__(

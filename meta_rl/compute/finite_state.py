@@ -32,7 +32,7 @@ class NonFiniteError(FloatingPointError):
     """Numbers of some rows of a batch are not finite.
 
     Args:
-        what: What is wrong, such as ``"a chance is not finite"``.
+        what: Description of the fault, such as ``"a chance is not finite"``.
         rows: Indices of the rows.
 
     Attributes:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import (
-    CheckedArguments,
+    PassedOnArguments,
     check_count,
     check_kind,
     check_rate,
@@ -39,7 +39,7 @@ Rate = Annotated[float | Sequence[float], "a number or [first, last]"]
 """A number, or a pair: the rate then goes linearly from the first to the last over the training."""
 
 
-class FewShotLearner(CheckedArguments, MetaTraining, CheckedInputs, ABC):
+class FewShotLearner(PassedOnArguments, MetaTraining, CheckedInputs, ABC):
     """The base class of few-shot learners.
 
     Meta-training is a loop of :meth:`draw` and :meth:`update`; adaptation does not change the
@@ -78,19 +78,6 @@ class FewShotLearner(CheckedArguments, MetaTraining, CheckedInputs, ABC):
         return self
 
     settings: dict[str, Any]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Sets the signature: the base classes' keywords stand in place of ``**settings``."""
-        super().__init_subclass__(**kwargs)
-        found: dict[str, inspect.Parameter] = {}
-        for init in [vars(one)["__init__"] for one in cls.__mro__ if "__init__" in vars(one)]:
-            own = [*inspect.signature(init).parameters.values()][1:]
-            kinds = ["KEYWORD_ONLY", *([] if found else ["POSITIONAL_OR_KEYWORD"])]
-            new = [p for p in own if p.kind.name in kinds and p.name not in found]
-            found |= {p.name: p for p in new}
-            if all(p.kind is not p.VAR_KEYWORD for p in own):
-                break
-        cls.__signature__ = inspect.Signature([*found.values()])
 
     def __init__(
         self,

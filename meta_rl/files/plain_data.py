@@ -48,7 +48,7 @@ class UnsavableError(ValueError):
 
     Args:
         name: Name of the argument or attribute that holds the value.
-        why: What is wrong, for the message.
+        why: Reason, for the message.
     """
 
     def __init__(self, name: str, why: str) -> None:

@@ -59,7 +59,7 @@ def write_file(path: str | Path | io.BufferedIOBase, saved: Saved) -> None:
 
     Args:
         path: Path of the file, or a file that is open for writing.
-        saved: What the file is to hold.
+        saved: Owner and content to write.
 
     Raises:
         UnsavableError: A part of the content cannot be saved; the error names it.

@@ -243,7 +243,7 @@ def load_encoder(saved: dict[str, Any], own: Any = None) -> Encoder:
     """Returns the encoder of which :meth:`Encoder.saved` told.
 
     Args:
-        saved: What was saved.
+        saved: Saved description of an encoder.
         own: A function or module of the user's own, which no file holds; also the new place of a
             sentence_transformers model.
 

@@ -175,7 +175,7 @@ def load_preparation(saved: dict[str, Any], encoder: Any = None) -> Preparation:
     """Returns the preparation of which :meth:`Preparation.saved` told.
 
     Args:
-        saved: What was saved.
+        saved: Saved description of a preparation.
         encoder: Encoder of the user's own, which no file holds.
 
     Raises:
