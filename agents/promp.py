@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import grad
 
 from meta_rl.arguments import check_count, check_number
+from meta_rl.compute.finite_state import guarded_step
 from meta_rl.inner_loop import Params, adapt
 from meta_rl.policy_gradient.agent import PolicyGradientAgent
 from meta_rl.policy_gradient.batch import Batch, check_finite, over_tasks
@@ -131,9 +132,10 @@ class ProMP(PolicyGradientAgent):
                 *(params, supports, query),
             )
             check_finite("a gradient", gradients, self.place_in_training)
-            for name, parameter in self.policy.named_parameters():
-                parameter.grad = -gradients[name].mean(dim=0)  # Adam minimises
-            self.policy.optimizer.step()
+            gradients = [-gradients[name].mean(dim=0) for name, _ in self.policy.named_parameters()]
+            guarded_step(
+                self.policy.optimizer, -objectives.mean(), self.stop_before_step, gradients
+            )
             self._n_updates += 1
         self.logger.record("train/objective", objectives.mean().item())
         self.logger.record("train/inner_kl", divergences.mean().item())

@@ -340,6 +340,11 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
 
+    @property
+    def current_iteration(self) -> int:
+        """Number of the iteration that is being trained, from 1."""
+        return self._num_iterations
+
     def learned(self) -> dict[str, Any]:
         """What is learned, by name: the networks and their optimisers."""
         parts = {name: recursive_getattr(self, name) for name in self._get_torch_save_params()[0]}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Self
+from functools import partial
+from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from torch import Tensor, nn
+from torch import Tensor
 
 from meta_rl.arguments import check_count, check_kind, check_number
-from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
+from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, recorded_step
+from meta_rl.compute.finite_state import guarded_step
 
 from .collection import TaskCollection
 from .encoders import GivenLatent, RecurrentEncoder
@@ -372,8 +374,8 @@ class PEARL(LatentInference, TaskCollection):
         """
         report, tasks, checks = self._compute()
         if checks and not torch.stack([finite for finite, _ in checks]).all():
-            for finite, losses in checks:
-                self._stop_unless(finite, losses, tasks)
+            losses = next(losses for finite, losses in checks if not finite)
+            self._stop_at_loss(losses, tasks, "gradient" if losses.isfinite().all() else "loss")
         self._n_updates += 1
         return report
 
@@ -407,20 +409,12 @@ class PEARL(LatentInference, TaskCollection):
         While a graph is recorded, values cannot be read: the GPU decides whether to step, and the
         returned checks (whether all was finite, and the losses) are read later.
         """
-        optimizer.zero_grad()
-        loss.backward()
-        moved = optimizer.param_groups[0]["params"]
-        norm = nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
-        finite = (norm + loss.detach()).isfinite()
         if is_recording():
-            step_where(optimizer, finite)
-            return [(finite, losses.detach())]
-        self._stop_unless(finite, losses, tasks)
-        optimizer.step()
+            return [(recorded_step(optimizer, loss), losses.detach())]
+        guarded_step(optimizer, loss, partial(self._stop_at_loss, losses, tasks))
         return []
 
-    def _stop_unless(self, finite: Tensor, losses: Tensor, tasks: Tensor) -> None:
-        if not finite:
-            bad = ~losses.detach().isfinite()
-            what, where = ("loss", tasks[bad]) if bad.any() else ("gradient", tasks)
-            self._stop(f"the {what} is not finite", where.cpu().numpy())
+    def _stop_at_loss(self, losses: Tensor, tasks: Tensor, what: str) -> NoReturn:
+        """Stops the training, and names the tasks whose loss is not finite, or all tasks."""
+        bad = ~losses.detach().isfinite()
+        self._stop(f"the {what} is not finite", (tasks[bad] if bad.any() else tasks).cpu().numpy())

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_number, plain
+from meta_rl.compute.finite_state import guarded_step
 from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.policy_gradient.returns import generalized_advantages
 from meta_rl.rollout import Rollout, check_rollout, collect_rollout
@@ -290,18 +291,15 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def train(self) -> None:
         """Runs epochs of clipped policy updates, on minibatches of whole trials."""
-        self._update_learning_rate(self.policy.optimizer)
+        optimizer = self.policy.optimizer
+        self._update_learning_rate(optimizer)
         num_trials = self._batch["obs"].shape[1]
         reports: list[Tensor] = []
         for _ in range(self.num_epochs):
             order = torch.randperm(num_trials, generator=self.generator, device=self.device)
             for trials in order.tensor_split(self.num_minibatches):
                 loss, report = self.loss({k: part[:, trials] for k, part in self._batch.items()})
-                self.check_loss(loss, self._num_iterations)
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
+                guarded_step(optimizer, loss, self.stop_before_step, max_norm=self.max_grad_norm)
                 reports.append(torch.stack(list(report.values())))
             self._n_updates += 1
             latest = torch.stack(reports[-self.num_minibatches :]).mean(dim=0)
