@@ -204,7 +204,7 @@ class VariBAD(OnPolicyAgent):
         inference_trials: Number of recent trials in such an update.
         elbo_terms: Number of beliefs of a trial, drawn anew in each update; ``None`` for all.
         buffer_trials: Number of recent trials that are kept to draw from.
-        **settings: Further arguments of the base class.
+        **settings: Further arguments of the base classes.
 
     Example:
         >>> from meta_rl.agents.varibad import VariBAD

@@ -91,20 +91,13 @@ class PEARL(LatentInference, TaskCollection):
         compile_losses: Whether the two losses are compiled by ``torch.compile``, for GPUs.
         cuda_graph: Whether an update is recorded as a CUDA graph and replayed, which is several
             times as fast on a GPU; not for recurrent encoders.
-        env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: Arguments of the policy: ``latent_size``, ``hidden_sizes``, ``encoder``
-            (``"product"``, ``"recurrent"``), ``encoder_sizes``, ``next_observation``,
-            ``value_network``.
-        stats_window_size: Number of episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 for no output, 1 for the training log.
-        seed: Seed of all randomness.
-        device: Device of the networks and of the buffer.
+        **settings: Further arguments of :class:`meta_rl.MetaAlgorithm`; ``policy_kwargs`` are
+            ``latent_size``, ``hidden_sizes``, ``encoder`` (``"product"``, ``"recurrent"``),
+            ``encoder_sizes``, ``next_observation`` and ``value_network``.
 
     Raises:
-        ValueError: A name is unknown, there is no environment (only :meth:`load` does without), a
-            number is out of range, the buffer does not hold an iteration, or ``envs_per_task`` does
-            not divide a number of steps.
+        ValueError: A setting is refused by the base class, the buffer does not hold an iteration,
+            or ``envs_per_task`` does not divide a number of steps.
 
     Example:
         >>> from meta_rl.agents.pearl import PEARL
@@ -114,6 +107,7 @@ class PEARL(LatentInference, TaskCollection):
 
     loss_column: ClassVar[str] = "train/critic_loss"
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": LatentActorCritic}
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box,)
     policy: LatentActorCritic
 
     def __init__(
@@ -147,30 +141,11 @@ class PEARL(LatentInference, TaskCollection):
         test_latent: str = "sample",
         compile_losses: bool = False,
         cuda_graph: bool = False,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            envs_per_task=envs_per_task,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            supported_action_spaces=(spaces.Box,),
-        )
+        self.envs_per_task = check_count("envs_per_task", envs_per_task)
+        super().__init__(policy, env, learning_rate, meta_batch_size=meta_batch_size, **settings)
         self.task_choice = task_choice
         self.num_train_tasks = num_train_tasks
         self.train_tasks = None

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -64,18 +63,11 @@ class OnPolicyAgent(MetaAlgorithm):
         max_grad_norm: Largest norm of the gradient, above 0; larger gradients are scaled down.
         target_kl: Mean KL divergence, above 0, 1.5 times which ends the epochs of an iteration;
             ``None`` for no limit.
-        env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: Arguments of the policy.
-        stats_window_size: Number of episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 for no output, 1 for the training log.
-        seed: Seed of all randomness.
-        device: Device of the networks.
+        **settings: Further arguments of :class:`meta_rl.MetaAlgorithm`.
 
     Raises:
-        ValueError: A name is unknown, there is no environment (only :meth:`load` does without), a
-            count is below one, there are more minibatches than trials, or a number is outside its
-            range.
+        ValueError: A setting is refused by the base class, or there are more minibatches than
+            trials.
     """
 
     policy: ActorCritic
@@ -99,29 +91,10 @@ class OnPolicyAgent(MetaAlgorithm):
         value_coefficient: float = 2.0,
         max_grad_norm: float = 1.0,
         target_kl: float | None = None,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            supported_action_spaces=(spaces.Discrete, spaces.Box),
-        )
+        super().__init__(policy, env, learning_rate, meta_batch_size=meta_batch_size, **settings)
         self.trials_per_env = check_count("trials_per_env", trials_per_env)
         self.trial_growth = trial_growth
         self.num_minibatches = check_count("num_minibatches", num_minibatches)
