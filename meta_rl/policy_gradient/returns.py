@@ -107,7 +107,8 @@ def _ridge_solution(gram: Tensor, targets: Tensor) -> Tensor:
     """
     ridge = gram.new_full((len(gram), 1), 1e-5)
     for _ in range(40):
-        factor, broken = torch.linalg.cholesky_ex(gram + torch.diag_embed(ridge.expand(gram.shape[:2])))
+        ridges = torch.diag_embed(ridge.expand(gram.shape[:2]))
+        factor, broken = torch.linalg.cholesky_ex(gram + ridges)
         if not bool(broken.any()):
             break
         ridge = torch.where(broken[:, None] > 0, 10.0 * ridge, ridge)
