@@ -187,3 +187,26 @@ def test_baseline_gives_the_kind_of_the_returns() -> None:
     assert values.dtype == torch.float32
     expected = linear_baseline(observations, times, returns, mask)
     torch.testing.assert_close(values, expected.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_baseline_depends_on_its_inputs_alone() -> None:
+    """What lay in the memory before does not matter, to the last bit."""
+    rng = np.random.default_rng(1)
+    inputs = task_steps(4, 200)
+    inputs[0] = torch.as_tensor(rng.standard_normal((4, 200, 17)))
+    expected = linear_baseline(*inputs)
+    for _ in range(30):
+        left = [torch.randint(-5, 5, (int(size),)) for size in rng.integers(4, 400, size=40)]
+        del left
+        assert torch.equal(linear_baseline(*inputs), expected)
+
+
+def test_baseline_of_a_singular_system() -> None:
+    """Equal features and large times: rounding leaves no Cholesky factor with a ridge of 1e-5."""
+    observations, times, returns, mask = task_steps(2, 400)
+    observations = torch.full((2, 400, 5), 10.0, dtype=torch.float64)
+    for scale in (1.0, 1e4, 1e6):
+        values = linear_baseline(observations, scale * times, returns, mask)
+        assert torch.isfinite(values).all()
+        residual = (returns - values).mean(dim=1)  # the constant is a feature: no mean is left
+        torch.testing.assert_close(residual, torch.zeros_like(residual), rtol=0, atol=1e-3)

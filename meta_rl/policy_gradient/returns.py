@@ -93,12 +93,23 @@ def _fit_baseline(observations: Tensor, times: Tensor, returns: Tensor, mask: Te
     targets = returns.double()[..., None]
     if not bool(mask.all()):
         features, targets = features * mask[..., None], targets * mask[..., None]
-    gram = features.mT @ features
-    ridge = 1e-5 * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    weights = torch.linalg.lstsq(gram + ridge, features.mT @ targets, driver=_solver(gram)).solution
+    weights = _ridge_solution(features.mT @ features, features.mT @ targets)
     return (features @ weights)[..., 0].to(returns.dtype)
 
 
-def _solver(gram: Tensor) -> str:
-    """Names the solver; it has to accept singular systems, as of constant observations."""
-    return "gels" if gram.is_cuda else "gelsy"
+def _ridge_solution(gram: Tensor, targets: Tensor) -> Tensor:
+    """Solves ``(gram + ridge * I) x = targets`` of each task, with a ridge of 1e-5.
+
+    Where rounding leaves a matrix without a Cholesky factor, its ridge grows tenfold until it has
+    one, as in the code of Duan et al. PyTorch's ``lstsq`` is no alternative: its driver ``gelsy``
+    takes the order of its pivots from memory that is not initialised (PyTorch 2.13), so that equal
+    inputs give other last digits.
+    """
+    ridge = gram.new_full((len(gram), 1), 1e-5)
+    for _ in range(40):
+        ridges = torch.diag_embed(ridge.expand(gram.shape[:2]))
+        factor, broken = torch.linalg.cholesky_ex(gram + ridges)
+        if not bool(broken.any()):
+            break
+        ridge = torch.where(broken[:, None] > 0, 10.0 * ridge, ridge)
+    return torch.cholesky_solve(targets, factor)
