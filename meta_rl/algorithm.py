@@ -38,9 +38,8 @@ from meta_rl.make import (
     make_task_vec,
 )
 from meta_rl.rollout import Rollout
-from meta_rl.vector.numpy_view import numpy_view
 from meta_rl.vector.sb3_view import TaskVecEnvView
-from meta_rl.vector.task_batch import task_batch
+from meta_rl.vector.task_batch import numpy_view, task_batch
 
 
 class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):

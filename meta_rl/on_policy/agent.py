@@ -19,8 +19,8 @@ from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.policy_gradient.returns import generalized_advantages
 from meta_rl.rollout import Rollout, check_rollout, collect_rollout
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import batch_arrays, task_batch
-from meta_rl.vector.training_steps import TrainingSteps
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 

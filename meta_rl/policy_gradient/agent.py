@@ -37,9 +37,9 @@ from meta_rl.policy_gradient.returns import (
     linear_baseline,
 )
 from meta_rl.rollout import Rollout, check_rollout, collect_episodes
-from meta_rl.vector.task_arrays import take_tasks
+from meta_rl.tasks import take_tasks
+from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import task_batch
-from meta_rl.vector.training_steps import TrainingSteps
 
 DATA = ("_supports", "_path", "_query", "_query_returns")
 """Attributes that hold the data of the latest iteration; checkpoints do not contain them."""

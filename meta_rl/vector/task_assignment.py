@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from meta_rl.tasks import Tasks, copy_tasks, put_tasks, repeat_tasks, take_tasks
 from meta_rl.vector.arrays import NUMPY, Arrays
-from meta_rl.vector.task_arrays import Tasks, copy_tasks, put_tasks, repeat_tasks, take_tasks
 
 if TYPE_CHECKING:
     from meta_rl.tasks import TaskDistribution
