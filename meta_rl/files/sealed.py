@@ -24,8 +24,8 @@ import torch
 from stable_baselines3.common.save_util import load_from_zip_file
 from torch import Tensor
 
+from meta_rl.files import whole_file
 from meta_rl.files.plain_data import decode, encode
-from meta_rl.provenance import whole_file
 
 FORMAT = 2
 DATA, TENSORS = "data", "tensors.safetensors"

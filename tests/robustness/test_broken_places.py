@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from meta_rl import provenance
+from meta_rl import files
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import main
 
@@ -50,7 +50,7 @@ def test_a_disk_that_fills_up_in_a_training(
     run = tmp_path / "run"
     length = ["--total-timesteps", "400", "--checkpoint-interval", "0", "--out", run]
     with monkeypatch.context() as full:
-        full.setattr(provenance.os, "fsync", full_after(8))
+        full.setattr(files.os, "fsync", full_after(8))
         printed = ends_with(1, capsys, *TRAIN, *SMALL, *length)
     assert f"No space left on device: '{run}" in printed
     assert "the last checkpoint is as it was" in printed
@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_in_a_training(
 def test_a_full_disk_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(provenance.os, "fsync", full_after(0))
+    monkeypatch.setattr(files.os, "fsync", full_after(0))
     assert "No space left" in ends_with(2, capsys, *TRAIN, *SMALL, "--out", tmp_path / "run")
 
 
