@@ -76,9 +76,6 @@ def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
     check_kind("env_id", env_id, str, "the id of an environment")
     if not (isinstance(definition, str) or callable(definition)):
         raise TypeError(f"definition has to be 'module:Class', or a class, got {definition!r}")
-    check_kind("env_id", env_id, str, "the id of an environment")
-    if not (isinstance(definition, str) or callable(definition)):
-        raise TypeError(f"definition has to be 'module:Class', or a class, got {definition!r}")
     gym.register(
         id=env_id if "/" in env_id else NAMESPACE + env_id,
         entry_point="meta_rl.task_env:TaskEnv",
@@ -96,7 +93,6 @@ def find_env_id(name: str) -> str:
     Raises:
         ValueError: The name is unknown; the error lists similar names.
     """
-    check_kind("env_id", name, str, "the id of an environment")
     check_kind("env_id", name, str, "the id of an environment")
     for candidate in (name, NAMESPACE + name, f"{NAMESPACE}{name}-v0"):
         if candidate.partition(":")[2] or candidate in gym.registry:

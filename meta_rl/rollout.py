@@ -26,8 +26,8 @@ Act: TypeAlias = Callable[[Any], tuple[Any, dict[str, Any]]]
 class Rollout:
     """Experience of ``N`` sub-environments over ``T`` steps, time-major.
 
-    ``N`` is the leading task axis of the learner's state: one column per sub-environment. The
-    environment's arrays stay what they are, numpy's or tensors.
+    ``N`` is the leading task axis of the learner's state: one column per sub-environment. Arrays
+    are of the environment's kind, numpy's or tensors.
 
     Attributes:
         observations: Observations before each action, ``[T, N, ...]``; a dict of such arrays where
@@ -55,10 +55,10 @@ class Rollout:
 
 
 def check_rollout(rollout: Any) -> None:
-    """Refuses what is no rollout.
+    """Refuses an object that is no rollout.
 
     Raises:
-        TypeError: It is another object.
+        TypeError: The object is of another class.
     """
     check_kind("rollout", rollout, Rollout, "a meta_rl.Rollout")
 
@@ -67,15 +67,15 @@ class Step(NamedTuple):
     """One step of all ``N`` sub-environments.
 
     Attributes:
-        actions: ``[N, ...]``.
-        rewards: ``[N]``.
-        terminated: ``[N]``, bool.
-        truncated: ``[N]``, bool.
+        actions: Actions, ``[N, ...]``.
+        rewards: Rewards, ``[N]``.
+        terminated: Whether the episode ended in a terminal state, bool ``[N]``.
+        truncated: Whether a time limit ended the episode, bool ``[N]``.
         following: Observations that the agent sees next, ``[N, ...]``: after an episode's end, the
             first observation of the next one.
         infos: Infos of the environment.
-        active: ``[N]``, bool: which sub-environments do not merely fill up the rollout; ``None``
-            where all count.
+        active: Whether each step is real, bool ``[N]``; other steps only fill up the rollout.
+            ``None`` if all are real.
     """
 
     actions: Any
@@ -210,7 +210,7 @@ def collect_episodes(
 def _goes_on(
     step: Step, watch: Callable[[Step], bool] | None, on_step: Callable[[], bool] | None
 ) -> bool:
-    """Whether neither of the two wants to stop after this step."""
+    """Calls both functions with a step, and returns whether the rollout continues."""
     watched = watch is None or watch(step)
     return watched and (on_step is None or on_step())
 

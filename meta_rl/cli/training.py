@@ -1,4 +1,4 @@
-"""What ``meta-rl train`` and ``meta-rl evaluate`` do, for all algorithms alike."""
+"""The commands ``meta-rl train`` and ``meta-rl evaluate``, for all algorithms alike."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ OPTIONS = ("cuda_graph", "compile")
 
 
 def train(command: Train) -> RunFolder:
-    """Train as the command says, or go on with it; gives the run folder.
+    """Starts or resumes the training of a command, and returns the run folder.
 
     Raises:
-        ValueError: Unknown names, settings that do not fit, or a folder that holds another run.
-        FloatingPointError: The training diverged; the last checkpoint is as it was.
+        ValueError: A name is unknown, a setting does not fit, or the folder holds another run.
+        FloatingPointError: The training diverged; the last checkpoint is unchanged.
         InterruptedTrainingError: The training was interrupted; the message says what is saved.
     """
     config = run_config(command, trainable(command.algo))
@@ -73,7 +73,7 @@ def train(command: Train) -> RunFolder:
 def _train_locked(
     command: Train, config: RunConfig, folder: RunFolder, lock: RunLock, interruption: Interruption
 ) -> None:
-    """Train and evaluate, in a folder that no other process writes to."""
+    """Trains and evaluates in a folder that no other process writes to."""
     options = _options(command)
     _check_options(command.algo, options)
     tasks = open_tasks(config)
@@ -106,7 +106,7 @@ def _train_locked(
 
 
 def _what_is_saved(folder: RunFolder, interruption: Interruption) -> str:
-    """What to say of a training that was interrupted."""
+    """Returns the message for a training that was interrupted."""
     if not folder.checkpoint.exists():
         again = "--resume begins it again" if folder.config_file.exists() else "no run was begun"
         return f"interrupted; nothing is saved yet, and {again}"
@@ -115,10 +115,10 @@ def _what_is_saved(folder: RunFolder, interruption: Interruption) -> str:
 
 
 def evaluate(command: Evaluate) -> EvaluationResult:
-    """Evaluate a run's last checkpoint; writes the result and its picture.
+    """Evaluates the last checkpoint of a run, and writes the result and its picture.
 
     Raises:
-        ValueError: No run, no checkpoint, an unknown split, or more tasks than there are.
+        ValueError: There is no run or no checkpoint, the split is unknown, or it has fewer tasks.
     """
     check_device(command.device)
     if command.out and (command.out.suffix != ".json" or command.out.exists()):
@@ -149,14 +149,14 @@ def evaluate(command: Evaluate) -> EvaluationResult:
 
 
 def run_config(command: Train, algorithm: type[TrainableAlgorithm] | None = None) -> RunConfig:
-    """The shipped settings for the tasks, changed by ``--param``.
+    """Returns the shipped settings for the tasks, changed by ``--param``.
 
     Args:
-        command: The command.
-        algorithm: Class of the algorithm (default: found by the command's name of it).
+        command: Command ``train``.
+        algorithm: Class of the algorithm (default: the class that is registered by its name).
 
     Raises:
-        ValueError: Unknown tasks or settings.
+        ValueError: The tasks or a setting are unknown.
     """
     algorithm = trainable(command.algo) if algorithm is None else with_members(algorithm)
     tasks, env_id, shipped = find_settings(command.algo, command.tasks, algorithm.find_tasks)
@@ -177,14 +177,14 @@ def run_config(command: Train, algorithm: type[TrainableAlgorithm] | None = None
 
 
 def open_tasks(config: RunConfig, split: str = "test") -> RunTasks:
-    """The tasks of a run.
+    """Opens the tasks of a run.
 
     Args:
         config: Configuration of the run.
-        split: Part of the split that is to be evaluated.
+        split: Part of the split that is evaluated (default: ``"test"``).
 
     Raises:
-        ValueError: Arguments that the tasks do not take.
+        ValueError: The tasks do not take the arguments in the configuration.
     """
     algorithm = trainable(config.algorithm)
     try:
@@ -202,17 +202,17 @@ def make_model(
     options: frozenset[str] = frozenset(),
     resumed: RunFolder | None = None,
 ) -> TrainableAlgorithm:
-    """A learner that is ready to train.
+    """Makes a learner, or loads it from a checkpoint.
 
     Args:
         config: Configuration of the run.
         tasks: Tasks of the run.
-        device: Device of the networks.
-        options: ``"cuda_graph"``, ``"compile"``.
-        resumed: Run folder whose checkpoint is to be loaded (default: a new learner).
+        device: Device of the networks (default: a GPU if there is one).
+        options: Set of ``"cuda_graph"`` and ``"compile"`` (default: empty).
+        resumed: Run folder whose checkpoint is loaded (default: a new learner is made).
 
     Raises:
-        ValueError: Arguments, tasks or options that do not fit, or a corrupt checkpoint.
+        ValueError: Arguments, tasks or options do not fit, or the checkpoint is corrupt.
     """
     algorithm = trainable(config.algorithm)
     if resumed is not None:
@@ -245,21 +245,22 @@ def train_into(
     options: frozenset[str] = frozenset(),
     interruption: Interruption | None = None,
 ) -> None:
-    """Train up to the length in the configuration, with log and checkpoints in the folder.
+    """Trains up to the length in the configuration, with log and checkpoints in the folder.
 
     Args:
         folder: Folder of the run.
-        model: Learner that is fresh, or from the run's checkpoint.
+        model: Learner, new or loaded from the run's checkpoint.
         tasks: Tasks of the run.
         config: Configuration of the run.
-        checkpoint_interval: Seconds between checkpoints; 0 saves at every iteration.
-        progress_bar: Show one.
-        callbacks: Further callbacks that the learner takes, such as one that stops the training.
-        options: ``"cuda_graph"``, ``"compile"``.
+        checkpoint_interval: Time between two checkpoints, in seconds (default: 30); 0 saves at
+            every iteration.
+        progress_bar: Whether a progress bar is shown (default: False).
+        callbacks: Further callbacks of the learner (default: none).
+        options: Set of ``"cuda_graph"`` and ``"compile"`` (default: empty).
         interruption: Signals that end the training between two iterations (default: none).
 
     Raises:
-        KeyboardInterrupt: The training was interrupted; what it did is saved.
+        KeyboardInterrupt: The training was interrupted, and its last iteration is saved.
     """
     interruption = interruption or Interruption()
     if config.total_timesteps <= model.steps_done:
@@ -290,7 +291,7 @@ def _options(command: Train) -> frozenset[str]:
 
 
 def _check_options(name: str, options: frozenset[str]) -> None:
-    """Refuse an option that the algorithm does not have, and name those that have it."""
+    """Refuses an option that the algorithm does not have, and names algorithms that have it."""
     for option in options:
         if not trainable(name).has_option(option):
             others = algorithms_with(option, registered_algorithms()[name].kind)
@@ -303,26 +304,27 @@ def _check_options(name: str, options: frozenset[str]) -> None:
 
 
 class BetweenIterations(BaseCallback):
-    """A callback for agents, which are callbacks' ``model``, and for few-shot learners.
+    """Base class of callbacks that agents and few-shot learners call between iterations.
 
-    Few-shot learners call it with themselves after every iteration.
+    An agent is the callback's ``model``. A few-shot learner calls it with itself as the argument.
     """
 
     @abstractmethod
     def __call__(self, learner: Any) -> bool | None:
-        """Look at a few-shot learner after an iteration; ``False`` ends the training."""
+        """Is called after an iteration of a few-shot learner; ``False`` ends the training."""
 
     def _on_step(self) -> bool:
         return True
 
 
 class Checkpoints(BetweenIterations):
-    """Save the learner between iterations, where its ``save`` keeps all that it needs.
+    """Callback that saves the learner between iterations.
 
     Args:
         path: Path of the checkpoint, which is replaced atomically.
-        interval: Seconds between two checkpoints; 0 saves at every iteration.
-        interruption: Signals that end the training here, after a save (default: none).
+        interval: Time between two checkpoints, in seconds (default: 30); 0 saves at every
+            iteration.
+        interruption: Signals that end the training after a save (default: none).
     """
 
     def __init__(
@@ -336,10 +338,10 @@ class Checkpoints(BetweenIterations):
         self._stopping = False
 
     def __call__(self, learner: Any) -> bool:
-        """Save the learner if the interval is over; ``False`` ends the training.
+        """Saves the learner if the interval is over; ``False`` ends the training.
 
         Raises:
-            KeyboardInterrupt: The learner went on though it was told to end.
+            KeyboardInterrupt: The learner continued after ``False``.
         """
         if self._stopping:
             raise KeyboardInterrupt
@@ -355,14 +357,15 @@ class Checkpoints(BetweenIterations):
 
 
 class Validation(BetweenIterations):
-    """Log what the learner earns on validation tasks, so many times in a run.
+    """Callback that evaluates the learner on validation tasks, and logs the scores.
 
-    The points are counted by the learner's steps, so that a resumed run has the same ones.
+    The points of evaluation are counted by the learner's steps, so that a resumed run has the same
+    ones.
 
     Args:
         config: Configuration of the run.
-        num_tasks: Number of validation tasks (default: the learner's).
-        num_points: Number of evaluations, evenly over the run (default: the learner's).
+        num_tasks: Number of validation tasks (default: chosen by the learner).
+        num_points: Number of evaluations, evenly over the run (default: chosen by the learner).
         tasks: Tasks of the run (default: those of the configuration).
     """
 
@@ -382,7 +385,7 @@ class Validation(BetweenIterations):
         self._began = 0
 
     def __call__(self, learner: Any) -> None:
-        """Validate the learner if a point lies in its last iteration."""
+        """Evaluates the learner if a point of evaluation lies in its last iteration."""
         few_shot = isinstance(learner, FewShotLearner)
         done = learner.num_iterations if few_shot else learner.steps_done
         self._validate(learner, done - 1, done)

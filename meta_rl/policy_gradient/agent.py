@@ -60,7 +60,7 @@ class FastWeights(NamedTuple):
 
 
 class PolicyGradientAgent(MetaAlgorithm):
-    """A policy that adapts by gradient steps on its own episodes; subclasses define the training.
+    """Base class of agents whose policy adapts by gradient steps on its own episodes.
 
     An iteration samples ``envs_per_task`` episodes of every task with the initial parameters, takes
     a step of the vanilla policy gradient on them, samples again with the fast weights, and so on
