@@ -16,8 +16,7 @@ from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_number, plain
 from meta_rl.compute.finite_state import guarded_step
 from meta_rl.on_policy.actor_critic import ActorCritic
-from meta_rl.policy_gradient.returns import generalized_advantages
-from meta_rl.rollout import Rollout, check_rollout, collect_rollout
+from meta_rl.rollout import Rollout, check_rollout, collect_rollout, generalized_advantages
 from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import batch_arrays, task_batch

@@ -31,12 +31,14 @@ from meta_rl.policy_gradient.batch import (
     tasks_at_a_time,
 )
 from meta_rl.policy_gradient.policy import Outputs, TaskPolicy
-from meta_rl.policy_gradient.returns import (
+from meta_rl.policy_gradient.returns import linear_baseline
+from meta_rl.rollout import (
+    Rollout,
+    check_rollout,
+    collect_episodes,
     discounted_returns,
     generalized_advantages,
-    linear_baseline,
 )
-from meta_rl.rollout import Rollout, check_rollout, collect_episodes
 from meta_rl.tasks import take_tasks
 from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import task_batch
