@@ -68,7 +68,7 @@ class Args:
 
     algorithms: tuple[str, ...] = tuple(ALGORITHMS)
     """Algorithms, by their names on the command line."""
-    kills: int = 9
+    kills: int = 6
     """Number of signals that each training gets."""
     seed: int = 0
     """Seed of the moments; the trainings have seed 0."""
@@ -170,11 +170,15 @@ def files(folder: Path) -> list[str]:
 
 
 def disturbed(algorithm: str, kills: int, draw: random.Random, folder: Path) -> dict[str, Any]:
-    """One row of the table: an undisturbed and a disturbed training of an algorithm."""
+    """One row of the table: an undisturbed and a disturbed training of an algorithm.
+
+    Nine signals have all pairs of signals and moments; fewer ones begin at a random pair.
+    """
+    shift = draw.randrange(9)
     seconds = run_whole(command(algorithm, folder / "undisturbed"))
     run, sendings, found = folder / "disturbed", [], []
     for i in range(kills):
-        sent, when = SIGNALS[i % len(SIGNALS)], MOMENTS[(i + i // len(SIGNALS)) % len(MOMENTS)]
+        sent, when = SIGNALS[(i + shift) % 3], MOMENTS[(i + i // 3 + shift // 3) % 3]
         line = command(algorithm, run, *(["--resume"] if (run / "config.json").exists() else []))
         most = seconds if when == "at any time" else 0.6 * seconds / kills
         wrong = kill_once(line, run, sent, when, draw.uniform(0, most))
