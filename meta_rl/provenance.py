@@ -8,6 +8,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from meta_rl.files import UNFINISHED as UNFINISHED
 from meta_rl.files import whole_file as whole_file
 from meta_rl.files import write_atomically as write_atomically
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import InitVar, asdict, dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy as np
 
 from meta_rl.evaluation.intervals import interquartile_mean as interquartile_mean
 from meta_rl.evaluation.task_design import Design
+from meta_rl.files.checksums import checked_json, read_json
 from meta_rl.provenance import package_versions, write_atomically
 
 if TYPE_CHECKING:
@@ -291,25 +291,28 @@ class EvaluationResult:
         content = {"num_trainings": self.num_trainings, "num_tasks": self.num_tasks, **asdict(self)}
         for name in ("values", "success", "trainings", "tasks", "task_seeds"):
             content[name] = None if content[name] is None else content[name].tolist()
-        return json.dumps(content) + "\n"
+        return checked_json(content)
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationResult:
         """Reads a file that :meth:`save` of this or an earlier version wrote.
 
         Raises:
-            ValueError: The file is not a saved evaluation.
+            ValueError: The file is not a saved evaluation, or it was changed.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content, damage = read_json(Path(path))
             del content["num_tasks"]
             content.pop("num_trainings", None)
             content["values"] = np.array(content["values"], dtype=np.float64)
             if content.get("success") is not None:
                 content["success"] = np.array(content["success"], dtype=np.float64)
-            return cls(**content)
-        except (KeyError, TypeError, ValueError) as error:
+            result = cls(**content)
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} is no saved evaluation: {error!r}") from error
+        if damage:
+            raise ValueError(damage)
+        return result
 
     @classmethod
     def merged(cls, results: Sequence[EvaluationResult]) -> EvaluationResult:
