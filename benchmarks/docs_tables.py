@@ -47,7 +47,7 @@ from docs_tables_few_shot import (
 from result_files import marked, papers, ratios, result, span, table, with_interval
 from rl2_table import of_paper
 
-from meta_rl.provenance import write_atomically
+from meta_rl.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(

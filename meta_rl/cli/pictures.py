@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from meta_rl.cli.run_folder import LearningCurve, RunFolder, learning_columns
 from meta_rl.evaluation.result import EvaluationResult
-from meta_rl.provenance import whole_file
+from meta_rl.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

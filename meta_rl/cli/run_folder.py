@@ -16,9 +16,9 @@ from stable_baselines3.common.logger import (
     HumanOutputFormat,
     KVWriter,
     Logger,
-    TensorBoardOutputFormat,
 )
 
+from meta_rl.cli.events import Events
 from meta_rl.cli.run_lock import RunLock
 from meta_rl.files.checksums import CheckedLog, checked_json, read_json
 from meta_rl.provenance import UNFINISHED, git_commit, package_versions, write_atomically
@@ -207,7 +207,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         formats: list[KVWriter] = [AppendingCSV(self.progress, num_timesteps, steps)]
-        formats.append(TensorBoardOutputFormat(str(self.tensorboard)))
+        formats.append(Events(str(self.tensorboard)))
         if verbose:
             formats.append(HumanOutputFormat(sys.stdout))
         return Logger(str(self.path), formats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -261,6 +262,7 @@ def train_into(
         interruption: Signals that end the training between two iterations (default: none).
 
     Raises:
+        FailedWriteError: A file could not be written; earlier files are as they were.
         KeyboardInterrupt: The training was interrupted, and its last iteration is saved.
     """
     interruption = interruption or Interruption()
@@ -268,23 +270,25 @@ def train_into(
         if not folder.checkpoint.exists():
             model.save(folder.checkpoint)
         return
-    logger = folder.logger(model.steps_done, 0, model.steps_column)
-    model.set_logger(logger)
     watching = [
         Validation(config, tasks=tasks),
         Checkpoints(folder.checkpoint, checkpoint_interval, interruption),
         *callbacks,
     ]
     try:
-        with interruption.deferred():
-            model.train_until(
-                config.total_timesteps, tasks, watching, progress_bar=progress_bar, options=options
-            )
-            model.save(folder.checkpoint)
+        with closing(folder.logger(model.steps_done, 0, model.steps_column)) as logger:
+            model.set_logger(logger)
+            with interruption.deferred():
+                model.train_until(
+                    config.total_timesteps,
+                    tasks,
+                    watching,
+                    progress_bar=progress_bar,
+                    options=options,
+                )
+                model.save(folder.checkpoint)
     except OSError as error:
         raise FailedWriteError(f"{error}; the training stopped") from error
-    finally:
-        logger.close()
 
 
 def _options(command: Train) -> frozenset[str]:
