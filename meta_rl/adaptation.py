@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -42,8 +42,8 @@ class Adaptable(Protocol):
 
     observation_space: Any
     action_space: Any
-    pools_episodes: bool
-    adapts_by_step: bool
+    pools_episodes: ClassVar[bool]
+    adapts_by_step: ClassVar[bool]
     envs_per_task: int
     env_id: str | None
     env_kwargs: dict[str, Any]
