@@ -46,12 +46,17 @@ def _save(figure: Figure, path: Path) -> None:
         file.write(content.getvalue())
 
 
-def free_path(result: EvaluationResult, folder: RunFolder) -> Path:
+def free_path(result: EvaluationResult, folder: RunFolder, suffix: str = "") -> Path:
     """The file of an evaluation, by split and number of tasks; no other evaluation is there.
 
     Where another one is, such as that of another seed, the name ends with a number.
+
+    Args:
+        result: The evaluation.
+        folder: Run folder.
+        suffix: Text after the number of tasks, such as ``"-best"``.
     """
-    name = f"evaluation-{result.split}-{result.num_tasks}"
+    name = f"evaluation-{result.split}-{result.num_tasks}{suffix}"
     for number in itertools.count(1):
         path = folder.path / f"{name}{'' if number == 1 else f'-{number}'}.json"
         if not path.exists() or path.read_text(encoding="utf-8") == result.to_json():
@@ -179,9 +184,7 @@ def _draw_learning(curve: AggregatedCurve, label: str, style: Style, ax: Axes) -
     if trained.interval is not None:
         ax.fill_between(trained.steps, *trained.interval.T, color=color, alpha=0.2, linewidth=0)
     if validated is not None:
-        ax.plot(
-            validated.steps, validated.mean, marker, markeredgecolor="black", color=color, ms=5
-        )
+        ax.plot(validated.steps, validated.mean, marker, markeredgecolor="black", color=color, ms=5)
     ax.set_xlabel(curve.unit)
     about = "dots: validation tasks"
     if curve.num_runs > 1:

@@ -14,7 +14,11 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meta_rl.cli.interruption import InterruptedTrainingError, Interruption
+from meta_rl.cli.interruption import (
+    FailedSeedsError,
+    InterruptedTrainingError,
+    Interruption,
+)
 from meta_rl.cli.progress import Shown, shown_progress
 from meta_rl.cli.run_folder import RunFolder
 
@@ -22,10 +26,6 @@ if TYPE_CHECKING:
     from meta_rl.cli.commands import Train
 
 POLL_SECONDS = 0.5
-
-
-class FailedSeedsError(RuntimeError):
-    """The trainings of some seeds failed; the message names them and their logs."""
 
 
 @dataclass
