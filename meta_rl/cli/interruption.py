@@ -71,3 +71,7 @@ class Interruption:
 
 class FailedWriteError(RuntimeError):
     """A training could not write a file; the earlier checkpoint is as it was."""
+
+
+class FailedSeedsError(RuntimeError):
+    """The trainings of some seeds failed; the message names them and their logs."""
