@@ -59,7 +59,7 @@ class ArmModel:
     Attributes:
         model: The compiled model.
         places: Columns of each measurement, by its name.
-        home: Position of the moved body in the file, ``[3]``.
+        home: Position of the moved body in the file, ``[3]``; zeros if there is none.
     """
 
     def __init__(
@@ -73,8 +73,6 @@ class ArmModel:
         self.file, self.moved, self.touched = file, moved, touched
         names = tuple(dict.fromkeys(ARM + measured))
         spec = _read_spec(file)
-        self.home = np.array(spec.body(moved).pos) if moved else np.zeros(3)
-        self._rotation = np.array(spec.body(moved).quat) if moved else None
         if moved:
             spec.body(moved).mocap = True
         for name in names:
@@ -83,6 +81,8 @@ class ArmModel:
             _add_touch(spec, touched)
         self.model = compile_spec(spec)
         self.model.eq_data[self.model.eq_type == mujoco.mjtEq.mjEQ_WELD] = WELD
+        body = self.model.body(moved).id if moved else 0
+        self.home, self._rotation = self.model.body_pos[body], self.model.body_quat[body]
         self.places = _columns(names)
         self.size = mujoco.mj_stateSize(self.model, FULL_PHYSICS)
         self._hand = int(self.model.body_mocapid[self.model.body("mocap").id])
