@@ -70,9 +70,10 @@ class ArmModel:
         moved: str | None = None,
         touched: str | None = None,
     ) -> None:
-        self.file, self.moved, self.touched = file, moved, touched
+        self.touched = touched
+        self._sizes = f"{file} {moved} {touched} {measured}"
         names = tuple(dict.fromkeys(ARM + measured))
-        spec = _read_spec(file)
+        spec = _read_spec(file, {name.rpartition(":")[2] for name in names})
         if moved:
             spec.body(moved).mocap = True
         for name in names:
@@ -92,37 +93,64 @@ class ArmModel:
         """Returns the first place of a joint in the positions."""
         return int(self.model.joint(name).qposadr[0])
 
-    @property
-    def first_physics(self) -> np.ndarray:
-        """The state after MuJoCo's reset, ``[nstate]``."""
-        physics = np.zeros(self.size)
-        physics[1 : 1 + self.model.nq] = self.model.qpos0
-        return physics
-
     def step(
         self,
         roll_out: SharedRollout,
         physics: np.ndarray,
         controls: np.ndarray,
         *,
-        num_steps: int,
-        state_of: int,
         warmstarts: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Steps every copy with constant inputs.
+        """Takes a step of the environment in every copy.
+
+        Meta-World makes five steps, and measures. ``mj_step`` measures before it integrates: a
+        sixth one has the measurements.
 
         Args:
             roll_out: What computes the steps.
             physics: States, ``[N, nstate]``.
             controls: Inputs from :meth:`controls`, ``[N, number of inputs]``.
-            num_steps: Number of calls of ``mj_step``.
-            state_of: Number of the call whose state is returned, from 1 on.
             warmstarts: Accelerations that the solver starts from, ``[N, nv]`` (default: zeros).
 
         Returns:
-            The states after that call, and the measurements of the last call, which belong to the
-            state before it: ``mj_step`` measures, and then integrates.
+            The states after five steps, and the measurements in these states.
         """
+        states, measured = self._rolled(roll_out, physics, controls, FRAME_SKIP + 1, warmstarts)
+        return states[:, -2].copy(), measured[:, -1].copy()
+
+    def measure(
+        self, roll_out: SharedRollout, physics: np.ndarray, controls: np.ndarray
+    ) -> np.ndarray:
+        """Returns the measurements in states, ``[N, M]``."""
+        return self._rolled(roll_out, physics, controls, 1)[1][:, -1].copy()
+
+    def settle(
+        self, roll_out: SharedRollout, controls: np.ndarray, num_steps: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Lets every copy settle, from MuJoCo's first state on.
+
+        Args:
+            roll_out: What computes the steps.
+            controls: Inputs, ``[N, number of inputs]``.
+            num_steps: Number of calls of ``mj_step``.
+
+        Returns:
+            The states before and after the last call, ``[N, nstate]`` each.
+        """
+        physics = np.zeros((len(controls), self.size))
+        physics[:, 1 : 1 + self.model.nq] = self.model.qpos0
+        states, _ = self._rolled(roll_out, physics, controls, num_steps)
+        return states[:, -2].copy(), states[:, -1].copy()
+
+    def _rolled(
+        self,
+        roll_out: SharedRollout,
+        physics: np.ndarray,
+        controls: np.ndarray,
+        num_steps: int,
+        warmstarts: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns states and measurements of all steps; the next call overwrites them."""
         num = len(physics)
         if self._work is None or self._work[0].shape[:2] != (num, num_steps):
             self._work = (
@@ -133,20 +161,11 @@ class ArmModel:
             )
         repeated, states, measured, models = self._work
         repeated[:] = controls[:, None]
-        roll_out(
-            Rollouts(
-                models,
-                np.ascontiguousarray(physics),
-                num_steps,
-                repeated,
-                states,
-                measured,
-                control_spec=CONTROLS,
-                warmstarts=warmstarts,
-                sizes=f"{self.file} {self.moved} {self.touched}",
-            )
-        )
-        return states[:, state_of - 1].copy(), measured[:, -1].copy()
+        work = Rollouts(models, np.ascontiguousarray(physics), num_steps, repeated, states)
+        work.sensordata, work.control_spec, work.warmstarts = measured, CONTROLS, warmstarts
+        work.sizes = self._sizes
+        roll_out(work)
+        return states, measured
 
     def controls(self, grip: Any, hand: np.ndarray, place: np.ndarray) -> np.ndarray:
         """Returns the inputs of a step.
@@ -190,12 +209,32 @@ def asset(file: str) -> Path:
     return Path(found.origin).parent / "assets" / "sawyer_xyz" / file
 
 
-def _read_spec(file: str) -> mujoco.MjSpec:
+def _read_spec(file: str, used: set[str]) -> mujoco.MjSpec:
+    """Reads a model without what is only to be seen, which takes most of the time to compile.
+
+    The compiler would discard it, too, after it has processed the meshes.
+    """
     spec = mujoco.MjSpec.from_file(str(asset(file)))
     for texture in spec.textures:
         texture.width = texture.height = 1
     spec.compiler.discardvisual = True
+    _delete_visual(spec.worldbody, used, moves=False)
+    meshes = {geom.meshname for geom in spec.geoms}
+    for mesh in list(spec.meshes):
+        if mesh.name not in meshes:
+            mesh.delete()
     return spec
+
+
+def _delete_visual(body: Any, used: set[str], *, moves: bool) -> None:
+    """Deletes the geoms that touch nothing, unless they give a moving body its inertia."""
+    moves = moves or bool(list(body.joints))
+    for geom in list(body.geoms):
+        touches = geom.contype or geom.conaffinity or geom.name in used
+        if not touches and (body.explicitinertial or not moves):
+            geom.delete()
+    for child in list(body.bodies):
+        _delete_visual(child, used, moves=moves)
 
 
 def _add_measurement(spec: mujoco.MjSpec, name: str) -> None:

@@ -28,7 +28,7 @@ from .metaworld_goals import (
     observation_space,
     split_goals,
 )
-from .metaworld_models import FRAME_SKIP, ArmModel
+from .metaworld_models import ArmModel
 from .metaworld_rewards import Outcome, Step, distance
 from .metaworld_starts import Start, dial
 from .metaworld_table import ENVIRONMENTS, HIGH, Environment, Seen
@@ -116,7 +116,15 @@ class NativeArm:
         own, num = self.environment, len(goals)
         place = np.zeros((num, 3)) if own.place is None else own.place(goals)
         place = np.where(np.isnan(place), self.arm.home, place)
-        start = Start(self.arm, roll_out, goals, self._hand, place, own.more_steps)
+        start = Start(
+            self.arm,
+            roll_out,
+            goals,
+            self._hand,
+            place,
+            own.more_steps,
+            alike=own.settles_alike,
+        )
         own.arrange(start)
         seen = self.observe(start.measured)
         physics = np.zeros((num, PHYSICS_SIZE))
@@ -145,14 +153,9 @@ class NativeArm:
         moved = state.hand + action[:, :3].clip(-1.0, 1.0) * ACTION_SCALE
         hand = moved.clip(*self._bounds)
         physics = state.physics.copy()
-        # Meta-World makes five steps, and measures: the sixth step measures before it integrates.
+        controls = self.arm.controls(action[:, 3], hand, state.place)
         physics[:, : self.arm.size], measured = self.arm.step(
-            roll_out,
-            state.physics[:, : self.arm.size],
-            self.arm.controls(action[:, 3], hand, state.place),
-            num_steps=FRAME_SKIP + 1,
-            state_of=FRAME_SKIP,
-            warmstarts=warmstarts,
+            roll_out, state.physics[:, : self.arm.size], controls, warmstarts=warmstarts
         )
         seen = self.observe(measured)
         state = state._replace(physics=physics, hand=hand, seen=seen, before=state.seen)
@@ -252,6 +255,7 @@ class MetaWorld(TaskFuncEnv):
         self.episodes_per_trial = check_count("episodes_per_trial", episodes_per_trial)
         check_rewards(reward_function_version)
         goals = benchmark_goals(benchmark, env_name, check_count("goal_seed", goal_seed, least=0))
+        self.family = f"meta_rl/MetaWorld{benchmark}-v0"
         self.env_names, self._bounds = goals.names, goals.bounds
         self.task_split = split_goals(goals)
         self.observation_space = observation_space()

@@ -29,6 +29,7 @@ class Start:
         hand: First position of the hand, ``[3]``.
         place: Positions of the body that a goal moves, ``[N, 3]``.
         more_steps: Calls of ``mj_step`` after the hand's (default: 0).
+        alike: Whether the hand's way, and what settles meanwhile, are the same for all goals.
 
     Attributes:
         physics: States, ``[N, nstate]``.
@@ -47,21 +48,25 @@ class Start:
         hand: np.ndarray,
         place: np.ndarray,
         more_steps: int = 0,
+        *,
+        alike: bool = False,
     ) -> None:
         self.arm, self._roll_out, self.goals, self.place = arm, roll_out, goals, place
-        num = len(goals)
-        self._controls = arm.controls(CLOSED_GRIP, np.tile(hand, (num, 1)), place)
-        physics = np.tile(arm.first_physics, (num, 1))
+        self._controls = arm.controls(CLOSED_GRIP, np.tile(hand, (len(goals), 1)), place)
         num_steps = RESET_STEPS * FRAME_SKIP
-        self.physics, self.measured = self._step(physics, num_steps)
+        self._settle(num_steps, alike=alike)
         self.tcp = fingers(self.measured, arm.places)
-        if more_steps:  # they belong to one rollout, for its solver continues from step to step
-            self.physics, self.measured = self._step(physics, num_steps + more_steps)
-        self.target = self.object = self.more = np.zeros((num, 3))
+        if more_steps:  # they belong to one rollout, whose solver continues from step to step
+            self._settle(num_steps + more_steps, alike=alike)
+        self.target = self.object = self.more = np.zeros((len(goals), 3))
 
-    def _step(self, physics: np.ndarray, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-        steps = {"num_steps": num_steps, "state_of": num_steps}
-        return self.arm.step(self._roll_out, physics, self._controls, **steps)
+    def _settle(self, num_steps: int, *, alike: bool) -> None:
+        """Moves the hand; measurements are those before the last call of ``mj_step``."""
+        chosen = self._controls[:1] if alike else self._controls
+        before, after = self.arm.settle(self._roll_out, chosen, num_steps)
+        num = len(self.goals)
+        before, self.physics = (np.resize(part, (num, part.shape[1])) for part in (before, after))
+        self.measured = self.arm.measure(self._roll_out, before, self._controls)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Returns a measurement, ``[N, size]``."""
@@ -79,9 +84,7 @@ class Start:
 
     def forward(self) -> None:
         """Measures the current state."""
-        _, self.measured = self.arm.step(
-            self._roll_out, self.physics, self._controls, num_steps=1, state_of=1
-        )
+        self.measured = self.arm.measure(self._roll_out, self.physics, self._controls)
 
     def set_joints(self, begin: int, values: Any, still: slice | None = None) -> None:
         """Sets positions of joints from a place on, and measures.
@@ -169,7 +172,10 @@ def button(axis: int, *, set_joint: bool) -> Arrange:
 
     def arrange(start: Start) -> None:
         start.object = start.goals
-        start.set_slide(0.0) if set_joint else start.forward()
+        if set_joint:
+            start.set_slide(0.0)
+        else:
+            start.forward()
         start.target = start["site:hole"]
         travel = np.abs(start.target[:, axis] - start["site:buttonStart"][:, axis])
         start.more = np.repeat(travel[:, None], 3, axis=1)
@@ -215,8 +221,7 @@ def door(angle: float, x: float, y: float) -> Arrange:
 
     def arrange(start: Start) -> None:
         start.object, start.target = start.goals, at(start.goals, x, y)
-        model, joint = start.arm.model, start.arm.model.joint("doorjoint")
-        del model
+        joint = start.arm.model.joint("doorjoint")
         velocity = int(joint.dofadr[0])
         start.set_joints(int(joint.qposadr[0]), [angle], slice(velocity, velocity + 1))
 

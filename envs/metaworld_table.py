@@ -49,6 +49,7 @@ class Environment(NamedTuple):
         apart: Least distance of the object's first position and the target in the plane, in m.
         apart_from: That target, if it is not the goal's.
         more_steps: Calls of ``mj_step`` after the hand has moved to its first position.
+        settles_alike: Whether goals do not change how the hand moves there, and how objects settle.
     """
 
     file: str
@@ -64,6 +65,7 @@ class Environment(NamedTuple):
     apart: float = 0.0
     apart_from: tuple[float, float] | None = None
     more_steps: int = 0
+    settles_alike: bool = True
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -149,6 +151,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         hand=MIDDLE,
         apart=0.25,
         more_steps=5,
+        settles_alike=False,
     ),
     "button-press-topdown-v3": Environment(
         "sawyer_button_press_topdown.xml",
@@ -227,6 +230,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         hand=BACK,
         also=("site:RoundNut",),
         apart=0.1,
+        settles_alike=False,
     ),
     "door-close-v3": Environment(
         "sawyer_door_pull.xml",
@@ -248,6 +252,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         low=(-0.5, 0.4, LOW_TABLE),
         also=("body:lock_link",),
         more_steps=5,
+        settles_alike=False,
     ),
     "door-open-v3": Environment(
         "sawyer_door_pull.xml",
@@ -268,6 +273,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         hand=MIDDLE,
         low=(-0.5, 0.4, LOW_TABLE),
         also=("body:lock_link",),
+        settles_alike=False,
     ),
     "drawer-close-v3": Environment(
         "sawyer_drawer.xml",
@@ -334,6 +340,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         moved="box",
         place=_first,
         also=("site:goalPress",),
+        settles_alike=False,
     ),
     "handle-press-v3": Environment(
         "sawyer_handle_press.xml",
@@ -343,6 +350,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         moved="box",
         place=_first,
         also=("site:goalPress",),
+        settles_alike=False,
     ),
     "handle-pull-side-v3": Environment(
         "sawyer_handle_press_sideways.xml",
@@ -352,6 +360,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         moved="box",
         place=_first,
         also=("site:goalPull",),
+        settles_alike=False,
     ),
     "handle-pull-v3": Environment(
         "sawyer_handle_press.xml",
@@ -361,6 +370,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         moved="box",
         place=_first,
         also=("site:goalPull",),
+        settles_alike=False,
     ),
     "lever-pull-v3": Environment(
         "sawyer_lever_pull.xml",
@@ -372,6 +382,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         hand=BACK,
         low=(-0.5, 0.4, LOW_TABLE),
         also=("joint:LeverAxis",),
+        settles_alike=False,
     ),
     "peg-insert-side-v3": Environment(
         "sawyer_peg_insertion_side.xml",
@@ -397,6 +408,7 @@ ENVIRONMENTS: dict[str, Environment] = {
         tools.peg_unplug_side,
         moved="box",
         place=_first,
+        settles_alike=False,
     ),
     "pick-out-of-hole-v3": Environment(
         "sawyer_pick_out_of_hole.xml",
