@@ -45,6 +45,8 @@ class SequencePolicy(ActorCritic):
             x`` (default: no split).
         temperature: Divisor, above 0, of the logits that actions are drawn by (for a ``Box``:
             factor of the standard deviation). Below 1, likely actions become more likely.
+        least_chance: Probability, in [0, 1), below which a discrete action is never drawn. A small
+            one spares long trials the errors of the model.
         generator: Generator that draws the first weights and, later, the actions.
         memory_span: Number of steps of the longest history: the unit of the clock, and the core's
             longest time scale.
@@ -60,12 +62,14 @@ class SequencePolicy(ActorCritic):
         hidden_size: int = 64,
         digits: Sequence[int] | None = None,
         temperature: float = 1.0,
+        least_chance: float = 0.0,
         generator: torch.Generator,
         memory_span: int | None = None,
         log_std_init: float = 0.0,
     ) -> None:
         super().__init__(observation_space, action_space, generator, log_std_init)
         self.temperature = check_number("temperature", temperature, above=0.0)
+        self.least_chance = check_number("least_chance", least_chance, least=0.0, below=1.0)
         self.seen = seen = observation_space.shape[0] - self.num_outputs - 3
         split = torch.eye(seen) if digits is None else digit_codes(seen, digits)
         self.split: Tensor
@@ -106,9 +110,13 @@ class SequencePolicy(ActorCritic):
         """Returns the distribution that actions are drawn by, with the temperature."""
         policy = super().distribution(hidden)
         if isinstance(policy, Categorical):
-            return Categorical(logits=policy.logits / self.temperature, validate_args=False)
+            chances = (policy.logits / self.temperature).softmax(dim=-1)
+            least = chances.max(dim=-1, keepdim=True).values.clamp(max=self.least_chance)
+            return Categorical(probs=chances.where(chances >= least, 0.0), validate_args=False)
         spread = policy.stddev * self.temperature
-        return Independent(Normal(policy.mean, spread, validate_args=False), policy.reinterpreted_batch_ndims)
+        return Independent(
+            Normal(policy.mean, spread, validate_args=False), len(self.action_space.shape or ())
+        )
 
     def surprise(self, obs: Tensor, labels: Tensor) -> Tensor:
         """Returns minus the log-probabilities of actions ``[T, N, ...]``: ``[T, N]``."""
