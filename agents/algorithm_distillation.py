@@ -12,7 +12,6 @@ from meta_rl.arguments import check_count, check_kind
 from meta_rl.histories import History
 from meta_rl.vector.task_batch import task_batch
 
-from .experts import find_expert
 from .in_context import InContextAgent, SequencePolicy
 
 
@@ -57,13 +56,14 @@ class AlgorithmDistillation(InContextAgent):
         check_kind("source_name", source_name, str, "the name of a learner")
         self.keep_every = check_count("keep_every", keep_every)
         super().__init__(policy, env, learning_rate, **settings)
-        if self.env is not None and self.histories is None:
-            self.source()  # refuses unknown names
+
+    def experts(self) -> list[str]:
+        """Returns the name of the source, where there is no data set."""
+        return [self.source_name] if self.histories is None else []
 
     def source(self) -> Any:
         """Makes the source algorithm, with draws of its own."""
-        rng = np.random.default_rng(self.rng.integers(2**63))
-        return find_expert(self._base_env, self.source_name, rng, self.source_steps())
+        return self.find(self.source_name, self.fresh_rng())
 
     def source_steps(self) -> int:
         """Returns the number of steps of the source's history."""

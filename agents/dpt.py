@@ -12,7 +12,6 @@ from meta_rl.arguments import check_kind, check_number
 from meta_rl.evaluation.trials import adapts_by_step
 from meta_rl.histories import History, optimal_actions
 
-from .experts import find_expert
 from .in_context import InContextAgent, SequencePolicy
 
 
@@ -63,21 +62,18 @@ class DPT(InContextAgent):
         self.expert, self.behaviour = expert, behaviour
         self.own_contexts = check_number("own_contexts", own_contexts, least=0.0, most=1.0)
         super().__init__(policy, env, learning_rate, **settings)
-        if self.env is not None:
-            self._found(behaviour)  # refuses unknown names
-            if expert != "data":
-                self._found(expert)
-            elif self.histories is None:
-                raise ValueError("expert='data' takes the labels of a data set: give histories")
+        if expert == "data" and self.histories is None and self.env is not None:
+            raise ValueError("expert='data' takes the labels of a data set: give histories")
 
-    def _found(self, name: str) -> Any:
-        rng = np.random.default_rng(self.rng.integers(2**63))
-        return find_expert(self._base_env, name, rng, self.source_steps())
+    def experts(self) -> list[str]:
+        """Returns the names of the expert and of the player that are needed."""
+        labels = [] if self.expert == "data" else [self.expert]
+        return labels if self.histories is not None else [*labels, self.behaviour]
 
     def source(self) -> Any:
         """Returns the player of this iteration's contexts."""
         own = self.rng.random() < self.own_contexts
-        return self if own and self._num_iterations > 0 else self._found(self.behaviour)
+        return self if own and self._num_iterations > 0 else self.find(self.behaviour, self.fresh_rng())
 
     def labels(self, history: History, flat: np.ndarray) -> Any:
         """Returns the expert's actions at each step of the contexts.
@@ -89,6 +85,6 @@ class DPT(InContextAgent):
             if history.labels is None:
                 raise ValueError(f"{self.histories} has no labels: collect it with an expert")
             return history.labels
-        expert = self._found(self.expert)
+        expert = self.find(self.expert, self.fresh_rng())
         by_step = adapts_by_step(expert, self._base_env)
         return optimal_actions(expert, history, by_step=by_step, flat=flat)

@@ -27,6 +27,8 @@ from meta_rl.vector.task_batch import task_batch
 from meta_rl.vector.training_steps import TrainingSteps
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
+from .experts import find_expert
+
 
 class SequencePolicy(ActorCritic):
     """A causal sequence model from the trial so far to the next action.
@@ -218,6 +220,8 @@ class InContextAgent(MetaAlgorithm):
         self._data_set: Histories | None = None
         if _init_setup_model:
             self._setup_model()
+            for name in self.experts():
+                self.find(name)  # refuses unknown names
 
     def _check_num_envs(self, num_envs: int) -> None:
         super()._check_num_envs(num_envs)
@@ -257,6 +261,27 @@ class InContextAgent(MetaAlgorithm):
         """The environment without this agent's wrapper."""
         env: Any = self.task_env
         return env.env if isinstance(env, AppendPreviousStep) else env
+
+    @abstractmethod
+    def experts(self) -> list[str]:
+        """Returns the names in :mod:`meta_rl.agents.experts` that the training needs."""
+
+    def find(self, name: str, rng: np.random.Generator | None = None) -> Any:
+        """Makes an expert of the environment by its name.
+
+        Args:
+            name: Name in :mod:`meta_rl.agents.experts`.
+            rng: Generator of its draws (default: one with a fixed seed).
+
+        Raises:
+            ValueError: The environment has no such expert.
+        """
+        rng = np.random.default_rng(0) if rng is None else rng
+        return find_expert(self._base_env, name, rng, self.source_steps())
+
+    def fresh_rng(self) -> np.random.Generator:
+        """Returns a new generator, seeded by the agent's own."""
+        return np.random.default_rng(self.rng.integers(2**63))
 
     @abstractmethod
     def source(self) -> Any:
