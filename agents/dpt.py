@@ -73,7 +73,11 @@ class DPT(InContextAgent):
     def source(self) -> Any:
         """Returns the player of this iteration's contexts."""
         own = self.rng.random() < self.own_contexts
-        return self if own and self._num_iterations > 0 else self.find(self.behaviour, self.fresh_rng())
+        return (
+            self
+            if own and self._num_iterations > 0
+            else self.find(self.behaviour, self.fresh_rng())
+        )
 
     def labels(self, history: History, flat: np.ndarray) -> Any:
         """Returns the expert's actions at each step of the contexts.

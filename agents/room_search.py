@@ -158,9 +158,9 @@ class NearestSearch(RoomSearch):
     """
 
     def _targets(self, state: SearchState, cell: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-        nearest: np.ndarray = np.where(
-            state.visited, self.size**2, self.distance[cell]
-        ).argmin(axis=1)
+        nearest: np.ndarray = np.where(state.visited, self.size**2, self.distance[cell]).argmin(
+            axis=1
+        )
         return nearest
 
 

@@ -215,9 +215,7 @@ class TestGoingOn:
     def test_the_learners_generator_is_left_as_it_was(self, tmp_path: Path) -> None:
         learner = thompson()
         before = learner.rng.bit_generator.state
-        collect_histories(
-            learner, "BernoulliBandit", tmp_path, num_histories=4, env_kwargs=BANDIT
-        )
+        collect_histories(learner, "BernoulliBandit", tmp_path, num_histories=4, env_kwargs=BANDIT)
         assert learner.rng.bit_generator.state == before
 
 

@@ -70,7 +70,9 @@ class Histories:
         """
         places = np.asarray(index)
         taken = {name: np.asarray(array[places]) for name, array in self._arrays.items()}
-        parts = _nested({k: v if k.startswith("tasks") else v.swapaxes(0, 1) for k, v in taken.items()})
+        parts = _nested(
+            {k: v if k.startswith("tasks") else v.swapaxes(0, 1) for k, v in taken.items()}
+        )
         return History(**parts)
 
     def draw(self, num: int, rng: np.random.Generator) -> History:
@@ -139,7 +141,9 @@ def create(folder: Path, about: dict[str, Any], first: History) -> None:
     num, steps = about["num_histories"], about["num_steps"]
     about["arrays"] = {}
     for name, array in _flat(first._asdict()).items():
-        shape = (num, *array.shape[1:]) if name.startswith("tasks") else (num, steps, *array.shape[2:])
+        shape = (
+            (num, *array.shape[1:]) if name.startswith("tasks") else (num, steps, *array.shape[2:])
+        )
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", array.dtype, shape).flush()
         about["arrays"][name] = [array.dtype.str, list(shape)]
     write_about(folder, about)
