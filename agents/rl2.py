@@ -93,8 +93,8 @@ class RL2(OnPolicyAgent):
 
     The arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
     :class:`RecurrentActorCritic`, whose ``policy_kwargs`` are ``core`` (``"gru"``, ``"lstm"``,
-    ``"mingru"``, ``"attention"``, ``"associative"``, ``"ntm"``), ``hidden_size``, ``embedding``, ``memory_span`` (by
-    default a whole trial) and ``log_std_init``.
+    ``"mingru"``, ``"attention"``, ``"associative"``, ``"ntm"``), ``hidden_size``,
+    ``embedding``, ``memory_span`` (by default a whole trial) and ``log_std_init``.
 
     Example:
         >>> from meta_rl.agents.rl2 import RL2

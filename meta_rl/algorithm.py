@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
@@ -57,9 +58,8 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             :func:`meta_rl.make.as_task_vec` takes, or a view of one by :func:`meta_rl.sb3_env`.
         learning_rate: Step size of the outer optimiser: a number, or a function of the remaining
             progress (1 to 0).
-        meta_batch_size: Number of tasks at a time, M. Not used where ``env`` is a batch already:
-            there it is the number of sub-environments divided by ``envs_per_task``.
-        envs_per_task: Number of sub-environments of each task, B (default: 1).
+        meta_batch_size: Number of tasks at a time, M, where ``env`` is an id; otherwise it is the
+            number of sub-environments divided by :attr:`envs_per_task`.
         env_kwargs: Arguments of the environment, where ``env`` is an id (default: none).
         policy_kwargs: Arguments of the policy (default: none).
         stats_window_size: Number of episodes in the logged means (default: 100).
@@ -67,13 +67,20 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         verbose: 0 for no output (default), 1 for the training log, 2 for more.
         seed: Seed of both generators (default: from the system's entropy).
         device: Device of the networks (default: a GPU if there is one).
-        supported_action_spaces: Classes of action spaces that the algorithm can handle.
+        **settings: In a subclass, further arguments of its base class, as in its signature.
+
+    Attributes:
+        envs_per_task: Number of sub-environments of each task, B (1 unless a subclass sets it).
+        action_spaces: Classes of the action spaces that the algorithm can handle.
 
     Raises:
-        ValueError: Unknown ids, counts below one, an action space that is not supported, or no
-            environment (only :meth:`load` does without).
+        ValueError: A name is unknown, a count is below one, a number is outside its range, the
+            action space is not supported, or there is no environment (only :meth:`load` works
+            without one).
     """
 
+    envs_per_task: int = 1
+    action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (spaces.Discrete, spaces.Box)
     loss_column: ClassVar[str] = "train/loss"
     policy: Any
     env: TaskVecEnvView | None
@@ -85,7 +92,6 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         learning_rate: float | Schedule,
         *,
         meta_batch_size: int,
-        envs_per_task: int = 1,
         env_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -93,10 +99,8 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
-        supported_action_spaces: tuple[type[gym.Space], ...] | None = None,
     ) -> None:
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
-        self.envs_per_task = check_count("envs_per_task", envs_per_task)
         self.env_kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))  # checkpoints hold them
         self.family: str | None = None
         check_count("stats_window_size", stats_window_size)
@@ -129,15 +133,12 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         self._generator_state: np.ndarray | None = None
         self._num_iterations = 0
         if env is not None:
-            self._check_actions(supported_action_spaces)
+            if not isinstance(self.action_space, self.action_spaces):
+                names = ", ".join(space.__name__ for space in self.action_spaces)
+                raise ValueError(
+                    f"{type(self).__name__} takes actions in {names}, not {self.action_space}"
+                )
             self.family = family_name(self.task_env)
-
-    def _check_actions(self, supported: tuple[type[gym.Space], ...] | None) -> None:
-        if supported is not None and not isinstance(self.action_space, supported):
-            names = ", ".join(space.__name__ for space in supported)
-            raise ValueError(
-                f"{type(self).__name__} takes actions in {names}, not {self.action_space}"
-            )
 
     def _check_num_envs(self, num_envs: int) -> None:
         """Refuse a number of sub-environments that the settings do not divide."""
@@ -339,6 +340,11 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
+
+    @property
+    def current_iteration(self) -> int:
+        """Number of the iteration that is being trained, from 1."""
+        return self._num_iterations
 
     def learned(self) -> dict[str, Any]:
         """What is learned, by name: the networks and their optimisers."""

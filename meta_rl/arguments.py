@@ -263,6 +263,16 @@ def keyword_names(parameters: Mapping[str, Any]) -> list[str]:
 # ------------------------------------------------------------- all arguments of a constructor
 
 
+def _constructors(cls: type) -> list[list[inspect.Parameter]]:
+    """Returns the parameters of a class's constructors, up to the first without ``**kwargs``."""
+    found = []
+    for init in [vars(one)["__init__"] for one in cls.__mro__ if "__init__" in vars(one)]:
+        found.append([*inspect.signature(init).parameters.values()][1:])
+        if all(one.kind is not one.VAR_KEYWORD for one in found[-1]):
+            break
+    return found
+
+
 class CheckedArguments:
     """A base class that checks the names and kinds of a constructor's arguments before it runs.
 
@@ -276,47 +286,43 @@ class CheckedArguments:
         ValueError: A number, a flag or a text is of the wrong kind, or a number is not finite.
     """
 
-    __signature__: ClassVar[inspect.Signature]
+    __signature__: ClassVar[inspect.Signature]  # that of __new__ says nothing
+    _known: ClassVar[Mapping[str, inspect.Parameter]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Checks the arguments."""
-        known: dict[str, inspect.Parameter] = {}
-        for constructor in (base.__dict__.get("__init__") for base in cls.__mro__):
-            if constructor is not None:
-                parameters = inspect.signature(constructor).parameters
-                known = {**parameters, **known}
-                if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
-                    known = {k: one for k, one in known.items() if one.kind is not one.VAR_KEYWORD}
-                    break
-        given = inspect.signature(cls).bind_partial(*args).arguments | kwargs
-        _check_given(given, known, cls.__name__)
+        given = cls.__signature__.bind_partial(*args).arguments | kwargs
+        _check_given(given, cls._known, cls.__name__)
         return super().__new__(cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Sets the constructor's signature, which ``__new__`` hides from ``inspect.signature``."""
+        """Finds the arguments: those of the constructor, and those that it passes on."""
         super().__init_subclass__(**kwargs)
-        signature = inspect.signature(cls.__init__)
-        cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
+        constructors = _constructors(cls)
+        cls.__signature__ = inspect.Signature(constructors[0])
+        closed = all(one.kind is not one.VAR_KEYWORD for one in constructors[-1])
+        known = {one.name: one for parameters in reversed(constructors) for one in parameters}
+        cls._known = {
+            name: one for name, one in known.items() if not (closed and one.kind is one.VAR_KEYWORD)
+        }
 
 
 class PassedOnArguments(CheckedArguments):
     """A base class whose subclasses may pass arguments of their base on as ``**settings``.
 
-    The keywords of the base classes stand in the signature, in place of ``**settings``.
+    The signature lists the keywords of the base classes in place of ``**settings``.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Sets the signature."""
+        """Completes the signature."""
         super().__init_subclass__(**kwargs)
-        found: dict[str, inspect.Parameter] = {}
-        for init in [vars(one)["__init__"] for one in cls.__mro__ if "__init__" in vars(one)]:
-            own = [*inspect.signature(init).parameters.values()][1:]
-            kinds = ["KEYWORD_ONLY", *([] if found else ["POSITIONAL_OR_KEYWORD"])]
-            new = [p for p in own if p.kind.name in kinds and p.name not in found]
-            found |= {p.name: p for p in new}
-            if all(p.kind is not p.VAR_KEYWORD for p in own):
-                break
+        own, *passed_on = _constructors(cls)
+        found = {one.name: one for one in own if one.kind is not one.VAR_KEYWORD}
+        for one in (one for parameters in passed_on for one in parameters):
+            if one.kind is one.KEYWORD_ONLY:
+                found.setdefault(one.name, one)
         cls.__signature__ = inspect.Signature([*found.values()])
+        cls._known = found
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 PACKAGES = ("meta-rl", "torch", "gymnasium", "numpy", "mujoco", "stable-baselines3", "scipy")
 
+UNFINISHED = ".{name}.{process}.part"
+"""Name of a file that is being written."""
+
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
@@ -61,32 +64,39 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def write_atomically(path: str | Path, text: str) -> Path:
+def write_atomically(path: str | Path, text: str, synced: bool = True) -> Path:
     """Write a text file so that a reader, or a crash, meets the old one or the new one.
 
+    Args:
+        path: Path of the file; its folder is made where it is missing.
+        text: Content of the file.
+        synced: Whether the file is also whole after a loss of power, which takes some 10 ms.
+
     Returns:
-        The path; its folder is made where it is missing.
+        The path.
     """
-    with whole_file(path) as file:
+    with whole_file(path, synced) as file:
         file.write(text.encode())
     return Path(path)
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[BufferedRandom]:
+def whole_file(path: str | Path, synced: bool = True) -> Iterator[BufferedRandom]:
     """Open a file that takes its place when it is whole, so that a crash leaves the earlier one.
 
     Args:
         path: Path of the file; its folder is made where it is missing.
+        synced: Whether the file is also whole after a loss of power, which takes some 10 ms.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(UNFINISHED.format(name=path.name, process=os.getpid()))
     try:
         with unfinished.open("w+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:  # a full disk tells no name
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error

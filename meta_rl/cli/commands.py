@@ -153,17 +153,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"meta-rl {__version__}")
         return 0
-    command = tyro.extras.subcommand_cli_from_dict(
-        dict(COMMANDS),
-        prog="meta-rl",
-        description="Meta-reinforcement learning and few-shot learning. `meta-rl --version` prints "
-        "the version.",
-        args=arguments,
-    )
     from meta_rl.cli.interruption import FailedWriteError
 
     try:
-        run(command)
+        run(parsed(arguments))
     except (ValueError, OSError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2
@@ -177,6 +170,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nmeta-rl: {error or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
+
+
+def parsed(arguments: list[str]) -> Any:
+    """The command that the words after ``meta-rl`` ask for."""
+    return tyro.extras.subcommand_cli_from_dict(
+        dict(COMMANDS),
+        prog="meta-rl",
+        description="Meta-reinforcement learning and few-shot learning. `meta-rl --version` prints "
+        "the version.",
+        args=arguments,
+    )
 
 
 def run(command: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -21,7 +20,8 @@ from stable_baselines3.common.logger import (
 )
 
 from meta_rl.cli.run_lock import RunLock
-from meta_rl.provenance import git_commit, package_versions, write_atomically
+from meta_rl.files.checksums import CheckedLog, checked_json, read_json
+from meta_rl.provenance import UNFINISHED, git_commit, package_versions, write_atomically
 
 
 @dataclass(frozen=True)
@@ -100,22 +100,28 @@ class RunFolder:
         """The files of all evaluations: that of the training's end, and those by split and size."""
         return sorted(self.path.glob("evaluation*.json"))
 
-    def config(self) -> RunConfig:
+    def config(self, checked: bool = True) -> RunConfig:
         """The configuration of the run.
 
+        Args:
+            checked: Whether a file with a wrong checksum is refused.
+
         Raises:
-            ValueError: The folder holds no run.
+            ValueError: The folder holds no run, or the file was changed.
         """
         try:
-            text = self.config_file.read_text(encoding="utf-8")
-            RunConfig(**json.loads(text))  # refuses names that are missing or too many
-            return TypeAdapter(RunConfig).validate_json(text, strict=True)
+            content, damage = read_json(self.config_file)
+            RunConfig(**content)  # refuses names that are missing or too many
+            config = TypeAdapter(RunConfig).validate_json(json.dumps(content), strict=True)
         except FileNotFoundError as error:
             raise ValueError(f"{self.path} holds no run: there is no {self.config_file}") from error
         except (TypeError, ValueError, RecursionError) as error:
             found = error.errors()[0] if isinstance(error, ValidationError) else None
             why = f"{'.'.join(map(str, found['loc']))}: {found['msg']}" if found else error
             raise ValueError(f"{self.config_file} is no run's configuration: {why}") from error
+        if damage and checked:
+            raise ValueError(damage)
+        return config
 
     def check(self, config: RunConfig, resume: bool) -> None:
         """Look whether a run may be written here.
@@ -178,11 +184,16 @@ class RunFolder:
         return RunLock(self.path)
 
     def begin(self, config: RunConfig, resume: bool) -> None:
-        """Check, and write the configuration; of a resumed run, only the length changes."""
+        """Check, and write the configuration; of a resumed run, only the length changes.
+
+        The lock has to be held: unfinished files are removed, which a killed process left.
+        """
         self.check(config, resume)
+        for unfinished in self.path.glob(UNFINISHED.format(name="*", process="*")):
+            unfinished.unlink(missing_ok=True)
         if self.config_file.exists():
             config = replace(self.config(), total_timesteps=config.total_timesteps)
-        write_atomically(self.config_file, json.dumps(asdict(config), indent=2) + "\n")
+        write_atomically(self.config_file, checked_json(asdict(config), indent=2))
 
     def logger(
         self, num_timesteps: int, verbose: int, steps: str = "time/total_timesteps"
@@ -205,13 +216,13 @@ class RunFolder:
         """Columns of ``progress.csv``, by name; empty entries are left out with their steps.
 
         Raises:
-            ValueError: Nothing was logged yet, or the lines are not of one length, numeric and of
-                increasing steps.
+            ValueError: Nothing was logged yet, the lines are not of one length, numeric and of
+                increasing steps, or the file was changed.
         """
         if not self.progress.exists():
             raise ValueError(f"{self.path} has no progress.csv yet")
-        with self.progress.open(newline="", encoding="utf-8") as file:
-            names, *rows = list(csv.reader(file)) or [[]]
+        text, damage = CheckedLog(self.progress).read()
+        names, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
         for line, row in enumerate(rows, start=2):
             if len(row) != len(names):
                 raise ValueError(
@@ -225,6 +236,8 @@ class RunFolder:
         name = next((n for n in ("time/total_timesteps", "time/iterations") if n in curve), "")
         if not all(a < b for a, b in pairwise(curve.get(name, []))):
             raise ValueError(f"{self.progress}: {name} does not increase from line to line")
+        if damage:
+            raise ValueError(damage)
         return curve
 
     def train_seconds(self) -> float:
@@ -289,24 +302,27 @@ class AppendingCSV(KVWriter):
     STEPS = "time/total_timesteps"
 
     def __init__(self, path: Path, num_timesteps: int = 0, steps: str = STEPS) -> None:
-        self.path = path
+        self.log = CheckedLog(path)
         self.names: list[str] = []
         rows: list[dict[str, str]] = []
         if num_timesteps and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                self.names = list(reader.fieldnames or [])
-                whole = [r for r in reader if None not in r and None not in r.values()]
-                rows = [r for r in whole if _number(r[steps]) <= num_timesteps]
+            text, damage = self.log.read()
+            if damage:
+                raise ValueError(damage)
+            reader = csv.DictReader(io.StringIO(text, newline=""))
+            self.names = list(reader.fieldnames or [])
+            whole = [r for r in reader if None not in r and None not in r.values()]
+            rows = [r for r in whole if _number(r[steps]) <= num_timesteps]
         self._rewrite(rows)
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        heads = dict(zip(self.names, self.names, strict=True))
+        self.log.replace(self._lines([heads, *rows] if heads else rows))
+
+    def _lines(self, rows: list[dict[str, Any]]) -> str:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.names)
-        if self.names:
-            writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.path, text.getvalue())
+        csv.DictWriter(text, self.names).writerows(rows)
+        return text.getvalue()
 
     def write(
         self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0
@@ -315,17 +331,11 @@ class AppendingCSV(KVWriter):
         row = {key: value for key, value in key_values.items() if "csv" not in key_excluded[key]}
         new = sorted(set(row) - set(self.names))
         if new:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            text, _ = self.log.read()
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
             self.names += new
             self._rewrite(rows)
-        size = self.path.stat().st_size
-        try:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self.names).writerow(row)
-        except OSError as error:  # a full disk: no part of a line stays
-            os.truncate(self.path, size)
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self.log.append(self._lines([row]))
 
     def close(self) -> None:
         """Nothing is held open."""

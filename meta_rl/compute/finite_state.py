@@ -1,16 +1,16 @@
-"""What is learned stays finite: the check after every update and before every save."""
+"""Guards of what is learned: in a step, after every update, and before every save."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils._pytree import tree_leaves
 
 
@@ -45,10 +45,10 @@ class NonFiniteError(FloatingPointError):
 
 
 def check_chances(chances: Tensor) -> Tensor:
-    """The chances of actions, ``[N, A]``, if they are finite.
+    """Returns the chances of actions, ``[N, A]``, if all are finite.
 
     Raises:
-        NonFiniteError: They are not, and nothing can be drawn by them.
+        NonFiniteError: A chance is not finite, so that no action can be drawn.
     """
     if not chances.isfinite().all():
         broken = ~chances.isfinite().all(dim=1)
@@ -58,36 +58,93 @@ def check_chances(chances: Tensor) -> Tensor:
     return chances
 
 
+def finite_gradients(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    gradients: Sequence[Tensor] | None = None,
+    max_norm: float | None = None,
+) -> Tensor:
+    """Sets and clips the gradients of an optimiser's parameters.
+
+    Args:
+        optimizer: The optimiser.
+        loss: Loss, a scalar.
+        gradients: Gradients of the loss with respect to the optimiser's parameters (default:
+            computed by ``loss.backward()``).
+        max_norm: Largest norm of all gradients together; larger ones are scaled to it (default:
+            no limit).
+
+    Returns:
+        Whether the loss and that norm are finite, a bool tensor without dimensions.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad()
+    if gradients is None:
+        loss.backward()
+    else:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if max_norm is not None:
+        clip_grads_with_norm_(parameters, max_norm, norm)
+    return loss.detach().isfinite() & norm.isfinite()
+
+
+def guarded_step(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    stop: Callable[[str], NoReturn],
+    gradients: Sequence[Tensor] | None = None,
+    max_norm: float | None = None,
+) -> None:
+    """Takes an optimiser's step, unless its loss or a gradient is not finite.
+
+    :func:`meta_rl.compute.cuda_graph.recorded_step` is the same within a CUDA graph.
+
+    Args:
+        optimizer: The optimiser.
+        loss: Loss, a scalar.
+        stop: Function that raises the error; its argument is ``"loss"`` or ``"gradient"``.
+        gradients: Gradients, as for :func:`finite_gradients`.
+        max_norm: Largest norm of the gradients, as for :func:`finite_gradients`.
+    """
+    if not finite_gradients(optimizer, loss, gradients, max_norm):
+        stop("gradient" if loss.isfinite() else "loss")
+    optimizer.step()
+
+
 class FiniteState:
     """An agent or a learner whose parameters and optimisers are known to be finite.
 
-    An update checks its loss before the step. What is learned is checked after every update and
-    before every save, so that no file ever holds NaN or infinity.
+    Loss and gradients are checked before every step (:func:`guarded_step`). What is learned is
+    checked after every update and before every save, so that no file holds NaN or infinity.
     """
 
     @abstractmethod
     def learned(self) -> dict[str, Any]:
-        """What is learned, by name: modules, optimisers and dictionaries of tensors."""
+        """Returns what is learned, by name: modules, optimisers and dictionaries of tensors."""
 
-    def check_loss(self, loss: Tensor, iteration: int) -> None:
-        """Stop before a step on a loss that is not finite.
+    def stop_before_step(self, what: str) -> NoReturn:
+        """Stops the training before a step on numbers that are not finite.
 
         Args:
-            loss: A scalar.
-            iteration: Number of the iteration, from 1.
+            what: Name of the numbers, such as ``"loss"``.
 
         Raises:
-            FloatingPointError: The message names the iteration and the loss.
+            FloatingPointError: Always; the message names the iteration.
         """
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"{type(self).__name__}: the loss of iteration {iteration} is not finite, but "
-                f"{value}. Lower the step sizes"
-            )
+        raise FloatingPointError(
+            f"{type(self).__name__}: the {what} of iteration {self.current_iteration} is not "
+            "finite; no step was taken on it. Lower the step sizes"
+        )
+
+    @property
+    @abstractmethod
+    def current_iteration(self) -> int:
+        """Number of the iteration that is being trained, from 1."""
 
     def check_update(self, iteration: int, loss: Any = None) -> None:
-        """Stop after an update where something that is learned is not finite.
+        """Stops after an update if something that is learned is not finite.
 
         Args:
             iteration: Number of the iteration, from 1.
@@ -106,7 +163,7 @@ class FiniteState:
             )
 
     def check_saved(self, iteration: int) -> None:
-        """Refuse to save what is not finite.
+        """Refuses to save what is not finite.
 
         Args:
             iteration: Number of iterations so far.

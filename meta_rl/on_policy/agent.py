@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_number, plain
+from meta_rl.compute.finite_state import guarded_step
 from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.policy_gradient.returns import generalized_advantages
 from meta_rl.rollout import Rollout, check_rollout, collect_rollout
@@ -63,18 +63,11 @@ class OnPolicyAgent(MetaAlgorithm):
         max_grad_norm: Largest norm of the gradient, above 0; larger gradients are scaled down.
         target_kl: Mean KL divergence, above 0, 1.5 times which ends the epochs of an iteration;
             ``None`` for no limit.
-        env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: Arguments of the policy.
-        stats_window_size: Number of episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 for no output, 1 for the training log.
-        seed: Seed of all randomness.
-        device: Device of the networks.
+        **settings: Further arguments of :class:`meta_rl.MetaAlgorithm`.
 
     Raises:
-        ValueError: A name is unknown, there is no environment (only :meth:`load` does without), a
-            count is below one, there are more minibatches than trials, or a number is outside its
-            range.
+        ValueError: A setting is refused by the base class, or there are more minibatches than
+            trials.
     """
 
     policy: ActorCritic
@@ -98,29 +91,10 @@ class OnPolicyAgent(MetaAlgorithm):
         value_coefficient: float = 2.0,
         max_grad_norm: float = 1.0,
         target_kl: float | None = None,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            supported_action_spaces=(spaces.Discrete, spaces.Box),
-        )
+        super().__init__(policy, env, learning_rate, meta_batch_size=meta_batch_size, **settings)
         self.trials_per_env = check_count("trials_per_env", trials_per_env)
         self.trial_growth = trial_growth
         self.num_minibatches = check_count("num_minibatches", num_minibatches)
@@ -290,18 +264,15 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def train(self) -> None:
         """Runs epochs of clipped policy updates, on minibatches of whole trials."""
-        self._update_learning_rate(self.policy.optimizer)
+        optimizer = self.policy.optimizer
+        self._update_learning_rate(optimizer)
         num_trials = self._batch["obs"].shape[1]
         reports: list[Tensor] = []
         for _ in range(self.num_epochs):
             order = torch.randperm(num_trials, generator=self.generator, device=self.device)
             for trials in order.tensor_split(self.num_minibatches):
                 loss, report = self.loss({k: part[:, trials] for k, part in self._batch.items()})
-                self.check_loss(loss, self._num_iterations)
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
+                guarded_step(optimizer, loss, self.stop_before_step, max_norm=self.max_grad_norm)
                 reports.append(torch.stack(list(report.values())))
             self._n_updates += 1
             latest = torch.stack(reports[-self.num_minibatches :]).mean(dim=0)
