@@ -30,8 +30,8 @@ class AlgorithmDistillation(InContextAgent):
 
     Args:
         source_name: Name of the source in :mod:`meta_rl.agents.experts`: ``"psrl"``, ``"search"``,
-            ``"thompson"``, ``"ucb1"``, ..., or ``"noised-oracle"``, an expert whose noise falls over
-            the history. It is not used where ``histories`` names a data set.
+            ``"thompson"``, ``"ucb1"``, ..., or ``"noised-oracle"``, an expert whose noise falls
+            over the history. It is not used where ``histories`` names a data set.
         keep_every: Number of the source's episodes for each that is kept, from the first on: a slow
             source learns ``keep_every`` times as fast in context. 1 keeps all.
         **settings: Further arguments of the base class.

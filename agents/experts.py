@@ -72,6 +72,7 @@ LEARNERS: dict[str, dict[str, Make]] = {
     "DarkRoom": {
         "psrl": lambda family, rng: GoalSampling(family.size, rng=rng),
         "search": lambda family, rng: NearestSearch(family.size, rng=rng),
+        "noised-search": lambda family, rng: NearestSearch(family.size, rng=rng, epsilon=0.2),
     },
 }
 """Learners that are not told the task, by the names of the family and of the learner."""
@@ -84,8 +85,8 @@ def find_expert(env: VectorEnv, name: str, rng: np.random.Generator, num_steps: 
 
     Args:
         env: Batch of task environments.
-        name: ``"oracle"`` (told the task), ``"noised-oracle"`` (:class:`NoisedExpert`), ``"random"``
-            (uniformly random actions), or a name in :data:`LEARNERS`.
+        name: ``"oracle"`` (told the task), ``"noised-oracle"`` (:class:`NoisedExpert`),
+            ``"random"`` (uniformly random actions), or a name in :data:`LEARNERS`.
         rng: Generator of its draws.
         num_steps: Number of steps of a history, over which noise falls.
 

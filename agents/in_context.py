@@ -13,11 +13,12 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_counts, check_number
+from meta_rl.compute.finite_state import guarded_step
 from meta_rl.histories import Histories, History, HistoryEncoder, play_history
 from meta_rl.histories.encoding import check_fits
 from meta_rl.memory import make_memory_core
@@ -161,17 +162,11 @@ class InContextAgent(MetaAlgorithm):
         num_epochs: Number of passes over the histories of an iteration.
         weight_decay: Decay of the weights, from 0 on, in units of the learning rate.
         max_grad_norm: Largest norm of the gradient, above 0; larger gradients are scaled down.
-        env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: Arguments of the policy.
-        stats_window_size: Number of episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 for no output, 1 for the training log.
-        seed: Seed of all randomness.
-        device: Device of the networks.
+        **settings: Further arguments of :class:`meta_rl.MetaAlgorithm`.
 
     Raises:
-        ValueError: A name is unknown, there is no environment (only :meth:`load` does without), a
-            number is outside its range, or the data set is damaged or of other spaces.
+        ValueError: A setting is refused by the base class, there are more minibatches than
+            histories, or the data set is damaged or of other spaces.
     """
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": SequencePolicy}
@@ -189,29 +184,10 @@ class InContextAgent(MetaAlgorithm):
         num_epochs: int = 1,
         weight_decay: float = 1e-4,
         max_grad_norm: float = 1.0,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            supported_action_spaces=(spaces.Discrete, spaces.Box),
-        )
+        super().__init__(policy, env, learning_rate, meta_batch_size=meta_batch_size, **settings)
         self.histories = None if histories is None else str(histories)
         self.num_minibatches = check_count("num_minibatches", num_minibatches)
         self.num_epochs = check_count("num_epochs", num_epochs)
@@ -359,18 +335,15 @@ class InContextAgent(MetaAlgorithm):
 
     def train(self) -> None:
         """Raises the log-probability of the labels, on minibatches of whole histories."""
-        self._update_learning_rate(self.policy.optimizer)
+        optimizer = self.policy.optimizer
+        self._update_learning_rate(optimizer)
         obs, labels = self._batch["obs"], self._batch["labels"]
         losses: list[Tensor] = []
         for _ in range(self.num_epochs):
             order = torch.randperm(obs.shape[1], generator=self.generator, device=self.device)
             for part in order.tensor_split(self.num_minibatches):
                 loss = self.policy.surprise(obs[:, part], labels[:, part]).mean()
-                self.check_loss(loss, self._num_iterations)
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
+                guarded_step(optimizer, loss, self.stop_before_step, max_norm=self.max_grad_norm)
                 losses.append(loss.detach())
             self._n_updates += 1
         self.logger.record("train/loss", torch.stack(losses).mean().item())

@@ -23,7 +23,7 @@ class History(NamedTuple):
 
     Attributes:
         tasks: Tasks, with a leading axis of N.
-        observations: Observations before each action, ``[T, N, ...]``, as the environment gave them.
+        observations: Observations of the environment before each action, ``[T, N, ...]``.
         actions: Actions, ``[T, N, ...]``.
         rewards: Rewards, ``[T, N]``.
         dones: Whether the step ended an episode, bool ``[T, N]``.

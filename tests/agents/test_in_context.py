@@ -282,11 +282,9 @@ class TestArguments:
             )
         with pytest.raises(ValueError, match="histories of 5 steps, not of 6"):
             make_model(AlgorithmDistillation, histories=tmp_path / "short").learn(1)
+        kwargs = {"num_arms": 3, "horizon": 5}
+        model = make_model(DPT, histories=tmp_path / "short", expert="data", env_kwargs=kwargs)
         with pytest.raises(ValueError, match="has no labels: collect it with an expert"):
-            model = make_model(
-                DPT, histories=tmp_path / "short", expert="data",
-                env_kwargs={"num_arms": 3, "horizon": 5},
-            )  # fmt: skip
             model.learn(1)
         rooms = GoalSampling(9, rng=np.random.default_rng(0))
         collect_histories(rooms, "DarkRoom", tmp_path / "rooms", num_histories=2)
