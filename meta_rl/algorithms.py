@@ -295,6 +295,8 @@ def register_own() -> None:
 
 OWN: dict[str, dict[str, str]] = {
     "agents": {
+        "algorithm_distillation": "meta_rl.agents.algorithm_distillation:AlgorithmDistillation",
+        "dpt": "meta_rl.agents.dpt:DPT",
         "maml_trpo": "meta_rl.agents.maml_trpo:MAMLTRPO",
         "multi_task_sac": "meta_rl.agents.multi_task_sac:MultiTaskSAC",
         "oracle_sac": "meta_rl.agents.multi_task_sac:OracleSAC",
