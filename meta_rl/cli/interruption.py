@@ -71,3 +71,7 @@ class Interruption:
 
 class FailedWriteError(RuntimeError):
     """A training could not write a file; the earlier checkpoint is as it was."""
+
+
+class FailedCellsError(RuntimeError):
+    """Some trainings of a suite failed; the others are done."""
