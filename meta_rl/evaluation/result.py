@@ -280,15 +280,26 @@ class EvaluationResult:
             ValueError: The file is not a saved evaluation.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            del content["num_tasks"]
-            content.pop("num_trainings", None)
-            content["values"] = np.array(content["values"], dtype=np.float64)
-            if content.get("success") is not None:
-                content["success"] = np.array(content["success"], dtype=np.float64)
-            return cls(**content)
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no saved evaluation: {error!r}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> EvaluationResult:
+        """Reads the text of :meth:`to_json`.
+
+        Raises:
+            KeyError: Something is missing.
+            TypeError: Something is of another kind, or there is too much.
+            ValueError: The text is no JSON, or values do not fit.
+        """
+        content = json.loads(text)
+        del content["num_tasks"]
+        content.pop("num_trainings", None)
+        content["values"] = np.array(content["values"], dtype=np.float64)
+        if content.get("success") is not None:
+            content["success"] = np.array(content["success"], dtype=np.float64)
+        return cls(**content)
 
     @classmethod
     def merged(cls, results: Sequence[EvaluationResult]) -> EvaluationResult:

@@ -37,7 +37,7 @@ def benchmark(command: Benchmark) -> Path:
     out = command.out or Path("runs", f"suite-{Path(suite.name).stem}")
     jobs = suite_jobs(suite, command.device, command.imports)
     missing = [job for job in jobs if not job.is_done(out)]
-    missing.sort(key=lambda job: job.minutes, reverse=True)  # the longest first, so that none is left to the end
+    missing.sort(key=lambda job: job.minutes, reverse=True)  # a long one may not be left to the end
     workers = command.workers or default_workers(jobs)
     _tell(suite, jobs, missing, workers)
     if command.dry_run:
