@@ -36,7 +36,7 @@ def adaptation(tasks: str, groups: Sequence[Group]) -> Picture:
     figure, ax = _axes()
     for group in groups:
         group.evaluations["test"].plot(ax, label=group.learner)
-    ax.set_title(f"{tasks}: adaptation on test tasks")
+    ax.set_title("Adaptation on test tasks")
     return Picture(f"Adaptation on {tasks}.", _source(figure))
 
 
@@ -55,7 +55,7 @@ def learning(tasks: str, groups: Sequence[Group]) -> Picture | None:
         drawn += len(curves)
     if not drawn:
         return None
-    ax.set_title(f"{tasks}: validation tasks during training")
+    ax.set_title("Validation tasks during training")
     ax.legend()
     return Picture(f"Learning curves on {tasks}; a line is a training.", _source(figure))
 
@@ -72,7 +72,7 @@ def profiles(learners: Mapping[str, Scores], rng: np.random.Generator) -> Pictur
     thresholds = np.linspace(min(0.0, *values) - 0.02, max(1.0, *values) + 0.02, 201)
     for name, scores in learners.items():
         shares = performance_profile(scores, thresholds)
-        label = f"{name} ({len(scores)} kinds of tasks)"
+        label = f"{name} (kinds of tasks: {len(scores)})"
         (line,) = ax.plot(thresholds, shares, label=label)
 
         def statistic(drawn: Scores) -> np.ndarray:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from meta_rl.cli.commands import Train
 from meta_rl.cli.run_folder import RunConfig, RunFolder, learning_columns
 from meta_rl.cli.suites.identity import code_digest, digest, file_digest, processor
-from meta_rl.cli.suites.references import reference_results
+from meta_rl.cli.suites.references import can_be_compared, reference_results
 from meta_rl.cli.suites.tables import Row, Suite
 from meta_rl.cli.trainable import trainable
 from meta_rl.cli.training import open_tasks, run_config, train
@@ -253,7 +253,8 @@ def suite_jobs(suite: Suite, device: str = "cpu", imports: tuple[str, ...] = ())
         if seed == 0:
             reference = Reference(row, imports)
             try:
-                references.setdefault(reference.tasks_key, reference)
+                if can_be_compared(reference.cell.config()):
+                    references.setdefault(reference.tasks_key, reference)
             except (ValueError, ImportError) as error:
                 raise ValueError(f"suite {suite.name}, cell {row.name}: {error}") from error
         jobs.append(Cell(row, seed, device, imports))

@@ -65,6 +65,11 @@ class RandomActions:
         return np.asarray(space.sample()), state
 
 
+def can_be_compared(config: RunConfig) -> bool:
+    """Returns whether there is something to compare with: few-shot tasks need a number of ways."""
+    return config.env_id not in DATASETS or "ways" in config.env_kwargs
+
+
 def reference_results(config: RunConfig, num_tasks: int | None, seed: int) -> dict[str, Any]:
     """Evaluates random actions and the best known policy on the test tasks.
 
@@ -79,9 +84,8 @@ def reference_results(config: RunConfig, num_tasks: int | None, seed: int) -> di
         ``exact``.
     """
     if config.env_id in DATASETS:
-        ways = config.env_kwargs.get("ways")
-        random, best = (None, None) if ways is None else (1 / ways, 1.0)
-        return {"random": random, "best": best, "about": "every answer right", "exact": True}
+        chance = 1 / config.env_kwargs["ways"]
+        return {"random": chance, "best": 1.0, "about": "every answer right", "exact": True}
     tasks = open_tasks(config)
     env = make_task_vec(tasks.source, 1, 1, **tasks.arguments)
     try:
