@@ -184,6 +184,28 @@ class Enjoy:
 
 
 @dataclass
+class Benchmark:
+    """Train and evaluate all learners of a suite with several seeds, and write a report."""
+
+    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
+    """Name of a suite (quick, bandits, mdps, navigation, robots, dynamics, few-shot, texts, memory,
+    meta-world), or path of a TOML table of your own."""
+    seeds: Annotated[int | None, _default("the suite's")] = None
+    """Number of trainings of each cell."""
+    workers: Annotated[int | None, _default("as many as there are cores")] = None
+    """Number of trainings at a time; with --ray, number of cores of a new local cluster."""
+    ray: Annotated[str | None, _default("processes of this machine")] = None
+    """Address of a Ray cluster; auto takes the one that runs here, or starts a local one."""
+    out: Annotated[Path | None, _default("runs/suite-SUITE")] = None
+    """Folder of the results and of the report; with --ray, on storage that all machines share."""
+    dry_run: bool = False
+    """Print the trainings and their expected times, and do nothing."""
+    device: str = "cpu"
+    """Device of the networks: auto, cpu or cuda."""
+    imports: IMPORTED = ()
+
+
+@dataclass
 class Tune:
     """Search for settings that score best on the validation tasks; needs Optuna."""
 
@@ -221,6 +243,16 @@ class Tune:
     imports: IMPORTED = ()
 
 
+@dataclass
+class Report:
+    """Write the report of a suite's results: one HTML page, and Markdown."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of the suite."""
+    out: Annotated[Path | None, _default("report.html in the folder")] = None
+    """Path of the page; the Markdown is written beside it."""
+
+
 COMMANDS = {
     "envs": Envs,
     "train": Train,
@@ -230,6 +262,8 @@ COMMANDS = {
     "compare": Compare,
     "tune": Tune,
     "convert": Convert,
+    "benchmark": Benchmark,
+    "report": Report,
 }
 
 
@@ -261,7 +295,7 @@ def execute(command: Callable[[], Any]) -> int:
     Returns:
         The exit code of :func:`main`.
     """
-    from meta_rl.cli.interruption import FailedSeedsError, FailedWriteError
+    from meta_rl.cli.interruption import FailedTrainingsError, FailedWriteError
 
     try:
         run(command())
@@ -274,7 +308,7 @@ def execute(command: Callable[[], Any]) -> int:
     except (FloatingPointError, FailedWriteError) as error:
         print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
         return 1
-    except FailedSeedsError as error:
+    except FailedTrainingsError as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
@@ -310,11 +344,21 @@ def run(command: Any) -> None:
 
         compare(command)
         return None
+    if isinstance(command, Report):
+        from meta_rl.cli.report.page import write_report
+
+        write_report(command.folder, command.out)
+        return None
     from meta_rl.cli.foreign import convert, import_modules
 
     import_modules(command)
     if isinstance(command, Convert):
         convert(command)
+        return None
+    if isinstance(command, Benchmark):
+        from meta_rl.cli.suites.running import benchmark
+
+        benchmark(command)
         return None
     _work(command)
     return None

@@ -73,5 +73,5 @@ class FailedWriteError(RuntimeError):
     """A training could not write a file; the earlier checkpoint is as it was."""
 
 
-class FailedSeedsError(RuntimeError):
-    """The trainings of some seeds failed; the message names them and their logs."""
+class FailedTrainingsError(RuntimeError):
+    """Some of several trainings failed; the message names them, and the others are done."""

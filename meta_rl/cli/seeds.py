@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meta_rl.cli.interruption import (
-    FailedSeedsError,
+    FailedTrainingsError,
     InterruptedTrainingError,
     Interruption,
 )
@@ -72,7 +72,7 @@ def train_seeds(command: Train, plan: Sequence[SeedRun]) -> list[RunFolder]:
         The run folders.
 
     Raises:
-        FailedSeedsError: Some seeds failed.
+        FailedTrainingsError: Some seeds failed.
         InterruptedTrainingError: The trainings were interrupted; what they did is saved.
     """
     at_once = max(1, (os.cpu_count() or 1) // (command.threads or 1))
@@ -90,7 +90,7 @@ def train_seeds(command: Train, plan: Sequence[SeedRun]) -> list[RunFolder]:
         names = "; ".join(
             f"seed {run.command.seed}: {_last_line(run.log)} ({run.log})" for run in failed
         )
-        raise FailedSeedsError(f"{len(failed)} of {len(plan)} seeds failed: {names}")
+        raise FailedTrainingsError(f"{len(failed)} of {len(plan)} seeds failed: {names}")
     return [run.folder for run in plan]
 
 

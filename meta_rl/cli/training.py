@@ -61,7 +61,7 @@ def train(command: Train) -> RunFolder:
     Raises:
         ValueError: A name is unknown, a setting does not fit, or the folder holds another run.
         FloatingPointError: The training diverged; the last checkpoint is unchanged.
-        FailedSeedsError: Of several seeds, some failed.
+        FailedTrainingsError: Of several seeds, some failed.
         InterruptedTrainingError: The training was interrupted; the message says what is saved.
     """
     if command.seeds:
