@@ -2,6 +2,7 @@
 
 python docs/examples/first_agent.py
 """
+
 import meta_rl
 from meta_rl.agents.rl2 import RL2
 
