@@ -26,7 +26,7 @@ def benchmark(command: Benchmark) -> Path:
 
     Raises:
         ValueError: Unknown names, or settings that do not fit.
-        FailedTrainingsError: Some jobs failed; the others are done, and the report says which failed.
+        FailedTrainingsError: Some jobs failed; the others are done, and the report says which.
     """
     for flag in ("seeds", "workers"):
         value = getattr(command, flag)
