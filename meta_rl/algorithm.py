@@ -19,6 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from meta_rl.adaptation import Adaptation, adapt_to_task, open_task
 from meta_rl.arguments import (
     PassedOnArguments,
     check_choice,
@@ -35,6 +36,7 @@ from meta_rl.files.saved_agent import SavedAgent
 from meta_rl.make import (
     as_task_vec,
     family_name,
+    find_env_id,
     make_task_vec,
 )
 from meta_rl.rollout import Rollout
@@ -80,6 +82,10 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
     envs_per_task: int = 1
     action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (spaces.Discrete, spaces.Box)
     loss_column: ClassVar[str] = "train/loss"
+    adapts_by_step: ClassVar[bool] = True
+    """Whether the agent adapts after every step of families whose adaptation unit is a step."""
+    pools_episodes: ClassVar[bool] = False
+    """Whether :meth:`adapt` takes episodes of ``envs_per_task`` sub-environments as one task."""
     policy: Any
     env: TaskVecEnvView | None
 
@@ -101,6 +107,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
         self.env_kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))  # checkpoints hold them
         self.family: str | None = None
+        self.env_id = _registered_id(env)
         check_count("stats_window_size", stats_window_size)
         check_count("verbose", verbose, least=0)
         check_seed(seed)
@@ -185,6 +192,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             ValueError: The spaces differ, or the settings do not divide the number of
                 sub-environments; the agent keeps its environment.
         """
+        env_id = _registered_id(env)
         if isinstance(env, str):
             env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
         view = self._wrap_env(env)
@@ -194,6 +202,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         super().set_env(view, force_reset)
         self.meta_batch_size = self.n_envs // self.envs_per_task
         self.family = family_name(self.task_env)
+        self.env_id = env_id
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seeds the agent's generators; ``None`` takes a seed from the system's entropy."""
@@ -262,6 +271,57 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         Returns:
             State, each leaf of which has a leading task axis.
         """
+
+    def open_task(self, env_or_task: Any, task: Any = None) -> VectorEnv:
+        """Makes the batch of one task in which the agent acts, with its own wrappers.
+
+        Its observations are those that :meth:`predict` takes: agents with memory see the previous
+        step too.
+
+        Args:
+            env_or_task: A task, an environment or an id, as in :meth:`adapt_to`.
+            task: Task to set in the environment (default: the task that the environment has).
+        """
+        return open_task(self, env_or_task, task)
+
+    def adapt_to(
+        self,
+        env_or_task: Any,
+        task: Any = None,
+        num_episodes: int | None = None,
+        *,
+        deterministic: bool = False,
+        seed: int | None = None,
+    ) -> Adaptation:
+        """Adapts the trained agent to one task: plays episodes of it, and learns from each.
+
+        The agent's parameters and generators stay as they are. To go on acting on the task with an
+        agent that sees the previous step, make the batch first: ``env = model.open_task(my_env)``,
+        ``state, returns = model.adapt_to(env)``.
+
+        Args:
+            env_or_task: A task of the family that the agent was trained on by its id; or a
+                Gymnasium environment with the spaces of the training, whose episodes end; or an
+                environment id; or a batch from :meth:`open_task`.
+            task: Task to set in the environment (default: the task that the environment has).
+            num_episodes: Number of episodes (default: ``episodes_per_trial`` of the environment, or
+                of the agent's own). Agents that adapt to ``envs_per_task`` episodes at a time play
+                so many each time.
+            deterministic: Whether the most likely actions are taken (default: False).
+            seed: Seed of the environment and of the agent's draws (default: the environment is not
+                seeded, and the draws are fresh).
+
+        Returns:
+            The state for :meth:`predict`, and the return of each episode ``[num_episodes]``.
+
+        Raises:
+            TypeError: An environment is needed, and something else is given.
+            ValueError: The environment has other spaces, the task is outside its space or cannot
+                be set, or the agent was not trained on an environment id.
+        """
+        return adapt_to_task(
+            self, env_or_task, task, num_episodes, deterministic=deterministic, seed=seed
+        )
 
     @checked
     def learn(
@@ -360,3 +420,8 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         parts = {name: recursive_getattr(self, name) for name in self._get_torch_save_params()[0]}
         kinds = (torch.nn.Module, torch.optim.Optimizer)
         return {name: part for name, part in parts.items() if isinstance(part, kinds)}
+
+
+def _registered_id(env: Any) -> str | None:
+    """Returns the id that an environment is given by, without a module; ``None`` for objects."""
+    return find_env_id(env).rpartition(":")[2] if isinstance(env, str) else None

@@ -101,6 +101,7 @@ class PolicyGradientAgent(MetaAlgorithm):
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": TaskPolicy}
     policy: TaskPolicy
     adapts_by_step = False
+    pools_episodes = True
 
     def __init__(
         self,
