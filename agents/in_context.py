@@ -24,8 +24,8 @@ from meta_rl.histories.encoding import check_fits
 from meta_rl.memory import make_memory_core
 from meta_rl.on_policy.actor_critic import ActorCritic, ActorState
 from meta_rl.rollout import Rollout, check_rollout
+from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import task_batch
-from meta_rl.vector.training_steps import TrainingSteps
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 from .experts import find_expert

@@ -25,8 +25,7 @@ from meta_rl.histories.data_set import (
 from meta_rl.histories.encoding import HistoryEncoder
 from meta_rl.histories.history import History, optimal_actions, play_history
 from meta_rl.make import find_env_id, make_task_vec
-from meta_rl.tasks import Tasks
-from meta_rl.vector.task_arrays import as_tasks, count_tasks, take_tasks
+from meta_rl.tasks import Tasks, as_tasks, count_tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from meta_rl.histories.history import History
-from meta_rl.vector.task_arrays import take_tasks
+from meta_rl.tasks import take_tasks
 from meta_rl.wrappers.previous_step import FlatEncoder
 
 

@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from meta_rl.arguments import check_count
 from meta_rl.evaluation.trials import adapts_by_step
 from meta_rl.rollout import Act, Rollout, Step, collect_rollout, stack_batches
-from meta_rl.vector.task_arrays import Tasks, take_tasks
+from meta_rl.tasks import Tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
 
 
