@@ -21,6 +21,9 @@ import numpy as np
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MOST_RATE = 1e37
+"""Largest step size: Adam's bias correction of a larger one overflows in single precision."""
+
 
 def plain(value: Any) -> Any:
     """Converts NumPy's numbers and arrays to Python's own; returns other values unchanged."""
@@ -127,13 +130,15 @@ def check_rate(name: str, rate: Any) -> Any:
         A ``float``, or a list of two.
 
     Raises:
-        ValueError: The rate is neither.
+        ValueError: The rate is neither, or above :data:`MOST_RATE`.
     """
     given = plain(rate)
     values = list(given) if isinstance(given, list | tuple) else [given]
     numbers = all(_is_number(value) and math.isfinite(value) for value in values)
     if not numbers or len(values) not in (1, 2) or values[0] <= 0 or values[-1] < 0:
         raise ValueError(f"{name} is a positive number, or [first, last], got {rate!r}")
+    if max(values) > MOST_RATE:
+        raise ValueError(f"{name} has to be at most {MOST_RATE:g}, got {rate!r}")
     return [float(value) for value in values] if isinstance(given, list | tuple) else given
 
 

@@ -55,6 +55,8 @@ class MetaTraining(FiniteState):
     max_grad_norm: float | None = None
     """Maximum norm of the gradient; longer gradients are scaled to it (default: none)."""
 
+    _loss: Tensor | None = None  # of the latest update, for errors
+
     can_record: ClassVar[bool] = False
     can_compile: ClassVar[bool] = False
 
@@ -188,6 +190,7 @@ class MetaTraining(FiniteState):
         """
         assert self.optimizer is not None
         self.optimizer.zero_grad()
+        self._loss = loss.detach()
         self.guard("loss", loss)
         if gradients is None:
             loss.backward()
@@ -215,9 +218,11 @@ class MetaTraining(FiniteState):
     def stop_unless(self, finite: Tensor, what: str) -> None:
         """Raises an error unless ``finite`` is true."""
         if not finite:
+            loss = "" if self._loss is None else f" (the loss is {self._loss.mean().item():.6g})"
             raise FloatingPointError(
                 f"{type(self).__name__}: the {what} of iteration {self.num_iterations + 1} is not "
-                "finite; the parameters are those before this iteration. Lower the step sizes"
+                f"finite{loss}; the parameters are those before this iteration. Lower the step "
+                "sizes"
             )
 
     def learned(self) -> dict[str, Any]:

@@ -130,6 +130,7 @@ class Reptile(FasterUpdates, GradientLearner):
         means, squares = _mean_over_tasks(state.params), _mean_over_tasks(state.moments)
         if packing is not None:
             means, squares = packing.unpack(means), packing.unpack(squares)
+        self._loss = loss
         self.guard("loss", loss)
         self.guard("learned parameters", means)
         finite = self.all_finite
