@@ -15,7 +15,6 @@ from meta_rl.cli.preparation import folder_name, make_model, open_tasks, run_con
 from meta_rl.cli.progress import shown_progress
 from meta_rl.cli.run_folder import RunConfig
 from meta_rl.cli.settings import parsed
-from meta_rl.cli.trainable import trainable
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Tune
@@ -70,8 +69,8 @@ class Dimension(NamedTuple):
 def tune(command: Tune) -> Any:
     """Search for settings; prints the best ones as TOML, and gives Optuna's study.
 
-    A trial is a short training; its score is the best mean over the last two validations, and trials
-    that are below the median of earlier ones at the same point are pruned. The test tasks are never
+    A trial is a short training. Its score is the mean of the last two validations, and trials that
+    are worse than the median of earlier ones at the same point are pruned. The test tasks are never
     used.
 
     Raises:
@@ -92,7 +91,7 @@ def tune(command: Tune) -> Any:
     study = optuna.create_study(
         study_name=name,
         storage=f"sqlite:///{file.resolve()}",
-        direction="minimize" if _measure(config) == "loss" else "maximize",
+        direction=_direction(command, config),
         sampler=optuna.samplers.TPESampler(seed=command.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
         load_if_exists=True,
@@ -214,17 +213,10 @@ def _dimensions(command: Tune, config: RunConfig) -> list[Dimension]:
     return [Dimension("learning_rate", [first / 10, first * 10], True)]
 
 
-def _measure(config: RunConfig) -> str:
-    """The name of the validation score, which only few-shot regression calls a loss."""
-    algorithm: Any = trainable(config.algorithm)
-    source = open_tasks(config).source
-    regression = not isinstance(source, str) and getattr(source.train, "regression", None)
-    if regression is None and not isinstance(source, str):
-        import numpy as np
-
-        batch = source.train.sample_tasks(1, np.random.default_rng(0))
-        regression = batch.query_y.is_floating_point()
-    return "loss" if regression and hasattr(algorithm, "num_iterations") else "score"
+def _direction(command: Tune, config: RunConfig) -> str:
+    """``"minimize"`` for the loss of regression tasks, otherwise ``"maximize"``."""
+    model = make_model(config, open_tasks(config), command.device)  # refuses wrong settings too
+    return "minimize" if getattr(model, "regression", False) else "maximize"
 
 
 def _check_same_search(study: Any, command: Tune, config: RunConfig, file: Path) -> None:
