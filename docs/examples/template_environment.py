@@ -9,7 +9,9 @@ import meta_rl
 from meta_rl.tasks import held_out_split
 
 
-class State(NamedTuple):  # arrays with a leading axis of N sub-environments
+class State(NamedTuple):
+    """Arrays with a leading axis of N sub-environments."""
+
     place: np.ndarray
 
 
@@ -36,9 +38,7 @@ class ReachPoint(meta_rl.TaskFuncEnv):
         """Shows the place, and nothing of the task."""
         return state.place
 
-    def reward_terms(
-        self, state: Any, action: Any, next_state: State, rng: Any, params: Any
-    ) -> Any:
+    def reward_terms(self, state: Any, action: Any, next_state: Any, rng: Any, params: Any) -> Any:
         """Names begin with ``reward_``; the reward is the sum of all."""
         return {"reward_distance": -np.abs(next_state.place - params)[:, 0]}
 

@@ -18,19 +18,11 @@ class CosineNet(EmbeddingLearner):
     Args:
         network: An embedding, such as ``conv4()``.
         sharpness: Factor of the similarities, above 0.
-        meta_batch_size: Number of tasks in an update.
         **settings: Further arguments of :class:`.FewShotLearner`.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        sharpness: float = 10.0,
-        meta_batch_size: int = 1,
-        **settings: Any,
-    ) -> None:
-        super().__init__(network, meta_batch_size=meta_batch_size, **settings)
+    def __init__(self, network: nn.Module, *, sharpness: float = 10.0, **settings: Any) -> None:
+        super().__init__(network, **settings)
         self.sharpness = sharpness
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
