@@ -234,7 +234,10 @@ class TestConfigFile:
         assert (config.seed, config.env_kwargs) == (3, {"horizon": 3})
         assert config.algorithm_kwargs["policy_kwargs"] == {"hidden_size": 4}
         for text, named in (
-            ("[environment]\nhorizon = 3", "environment is no table of settings; env, policy exist"),
+            (
+                "[environment]\nhorizon = 3",
+                "environment is no table of settings; env, policy exist",
+            ),
             ("seed = 'x'", "seed has to be of type int"),
             ("seed = ", "--config"),
             ("seed = 1", "train needs ALGO and TASKS"),
