@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ class Validation(BetweenIterations):
         num_points: Number of evaluations, evenly over the run (default: chosen by the learner).
         tasks: Tasks of the run (default: those of the configuration).
         best: Run folder that keeps the learner with the best score (default: none is kept).
+        told: Function that is called with the name of the score, the score and the steps (default:
+            none).
     """
 
     def __init__(
@@ -100,10 +103,12 @@ class Validation(BetweenIterations):
         num_points: int | None = None,
         tasks: RunTasks | None = None,
         best: RunFolder | None = None,
+        told: Callable[[str, float, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks
         self.best = best
+        self.told = told
         self.tasks = open_tasks(config) if tasks is None else tasks
         if num_points is None:
             num_points = trainable(config.algorithm).validation_points
@@ -135,8 +140,11 @@ class Validation(BetweenIterations):
         scores = members.validation_scores(learner, result)
         for name, score in scores.items():
             learner.logger.record(f"validation/{name}", score)
-        if self.best is not None and scores:
-            keep_best(self.best, learner, *next(iter(scores.items())), done)
+        name, score = next(iter(scores.items()))
+        if self.best is not None:
+            keep_best(self.best, learner, name, score, done)
+        if self.told is not None:
+            self.told(name, score, done)
 
 
 def keep_best(folder: RunFolder, learner: Any, name: str, score: float, steps: int) -> None:

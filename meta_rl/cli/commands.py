@@ -13,11 +13,12 @@ import tyro
 from meta_rl.algorithms import algorithms_by_kind
 
 
-def _algorithm() -> Any:
+def _algorithm(hint: str | None = None) -> Any:
     """The argument ALGO, whose help lists what is registered when it is parsed."""
     kinds = algorithms_by_kind().items()
     names = " ".join(f"{kind.capitalize()}: {', '.join(names)}." for kind, names in kinds)
-    return tyro.conf.arg(metavar="ALGO", help=f"Name of the algorithm. {names}")
+    text = f"Name of the algorithm. {names}"
+    return tyro.conf.arg(metavar="ALGO", help=text, help_behavior_hint=hint)
 
 
 def _default(text: str) -> Any:
@@ -37,6 +38,7 @@ IMPORTED = Annotated[
 ]
 
 TASKS = tyro.conf.arg(metavar="TASKS")
+IN_FILE = "(required; the file of --config can name it)"
 ALL_TASKS = "all of a list; fewer where environments are slow"
 
 
@@ -49,11 +51,14 @@ class Envs:
 class Train:
     """Meta-train an algorithm on the training tasks, then evaluate it on held-out ones."""
 
-    algo: Annotated[str | None, tyro.conf.Positional, _algorithm()] = None
-    tasks: Annotated[str | None, tyro.conf.Positional, TASKS] = None
+    algo: Annotated[str | None, tyro.conf.Positional, _algorithm(IN_FILE)] = None
+    tasks: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="TASKS", help_behavior_hint=IN_FILE),
+    ] = None
     """Environment or few-shot tasks (`meta-rl envs` lists them), a name of shipped settings, or
-    `my_module:MyTask-v0` with a module in the current folder. The file of --config can name both
-    ALGO and TASKS."""
+    `my_module:MyTask-v0` with a module in the current folder."""
     param: Annotated[
         tuple[tuple[str, ...], ...],
         tyro.conf.UseAppendAction,
