@@ -33,8 +33,6 @@ from meta_rl.vector.task_batch import task_batch
 
 EVALUATION_SEED = 0
 """Seed of all evaluations: trainings are tested on the same tasks."""
-CHECKPOINT_INTERVAL = 30.0
-"""Seconds between two checkpoints of a cell."""
 SECONDS_BETWEEN_LINES = 30.0
 """Least time between two lines of progress."""
 
@@ -48,12 +46,14 @@ class Cell:
         seed: Seed of the training.
         device: Device of the networks.
         imports: Modules that are imported first.
+        checkpoint_interval: Seconds between two checkpoints, which change no result.
     """
 
     row: Row
     seed: int
     device: str = "cpu"
     imports: tuple[str, ...] = ()
+    checkpoint_interval: float = 30.0
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class Cell:
             device=self.device,
             eval_tasks=0,
             threads=self.row.cores,
-            checkpoint_interval=CHECKPOINT_INTERVAL,
+            checkpoint_interval=self.checkpoint_interval,
             quiet=True,
             imports=self.imports,
         )
