@@ -30,7 +30,7 @@ SHORT: dict[str, list[str]] = {
     "speed": ["--num-steps", "10000"],
     "inner_loop_speed": ["--settings", "sinusoid", "--no-compile", "--turns", "3"],
     "pearl_updates": ["--sizes", "point", "medium", "--seconds", "1"],
-    "stages_speed": ["--seconds", "1"],
+    "stages_speed": ["--seconds", "1", "--agents", "RL², bandits of 10 arms"],
     "metaworld_throughput": ["--seconds", "2", "--repeats", "3", "--crowd", "16"],
 }
 """Flags of each script for a short run."""

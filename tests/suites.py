@@ -36,6 +36,7 @@ ROW: dict[str, Any] = {
     "label": None,
     "settings": {},
     "num_tasks": None,
+    "num_episodes": None,
     "score": None,
     "paper": None,
 }
@@ -97,7 +98,7 @@ def write_folder(folder: Path, results: list[dict[str, Any]], **suite: Any) -> P
     reference = {
         "name": "reference",
         "identity": {},
-        "tasks": tasks_key(CONFIG, None),
+        "tasks": tasks_key(CONFIG, ROW),
         "random": 0.0,
         "best": evaluation([[0.0, 10.0]]),
         "about": "oracle",
