@@ -74,6 +74,14 @@ class TestTables:
     def test_quick_takes_less_than_half_an_hour_on_two_cores(self) -> None:
         assert sum(job.minutes for job in suite_jobs(find_suite("quick"))) / 2 < 30
 
+    def test_the_table_of_the_documentation_is_one(self) -> None:
+        text = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+        table = text.partition("```toml\n")[2].partition("```")[0]
+        names = [job.name for job in suite_jobs(read_suite("mine", table).with_seeds(1))]
+        assert names[:2] == ["rl2-BernoulliBandit-seed0", "rl2-small-seed0"]
+        for name in shipped_suites():
+            assert f"`{name}`" in text
+
     def test_seeds_of_the_command_line_come_first(self, suite: Suite) -> None:
         assert [seed for _, seed in suite.cells()] == [0, 1]
         assert [seed for _, seed in suite.with_seeds(3).cells()] == [0, 1, 2]
@@ -212,6 +220,32 @@ class TestRunning:
         failed = {name: wrong for name, wrong in ends.items() if wrong}
         assert list(failed) == ["rl2-BernoulliBandit-seed1"]
         assert failed["rl2-BernoulliBandit-seed1"].startswith("exit code 3")
+
+    def test_an_interruption_is_passed_on_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: Suite
+    ) -> None:
+        """The running process is told to end, the waiting ones never begin."""
+        fake = tmp_path / "python"
+        fake.write_text(
+            "#!/bin/sh\ntrap 'echo told; exit 130' TERM\necho begun\n"
+            "for i in $(seq 600); do sleep 0.1; done\n",
+            encoding="utf-8",
+        )
+        fake.chmod(0o755)
+        monkeypatch.setattr(processes.sys, "executable", str(fake))
+        jobs = [Cell(row, seed) for row, seed in suite.cells()]
+        log = tmp_path / "logs" / f"{jobs[0].name}.log"
+
+        def interrupt() -> None:
+            while not log.exists() or log.read_text(encoding="utf-8") != "begun\n":
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt, match="goes on from the last checkpoints"):
+            run_in_processes(jobs, tmp_path, 1, lambda job, wrong: None)
+        assert log.read_text(encoding="utf-8") == "begun\ntold\n"
+        assert [file.name for file in log.parent.iterdir()] == [log.name]
 
     def test_a_cell_goes_on_from_its_checkpoint(self, tmp_path: Path, suite: Suite) -> None:
         """A run folder of half the budget gives the result of an uninterrupted training."""
