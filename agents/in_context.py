@@ -24,8 +24,8 @@ from meta_rl.histories.encoding import check_fits
 from meta_rl.memory import make_memory_core
 from meta_rl.on_policy.actor_critic import ActorCritic, ActorState
 from meta_rl.rollout import Rollout, check_rollout
+from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import task_batch
-from meta_rl.vector.training_steps import TrainingSteps
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 from .experts import find_expert
@@ -264,13 +264,8 @@ class InContextAgent(MetaAlgorithm):
         """Returns the learner that makes the histories of an iteration."""
 
     @abstractmethod
-    def labels(self, history: History, flat: np.ndarray) -> Any:
-        """Returns the actions to predict, ``[T, N, ...]``.
-
-        Args:
-            history: Histories.
-            flat: The same as observations of :class:`.AppendPreviousStep`, ``[T, N, O]``.
-        """
+    def labels(self, history: History) -> Any:
+        """Returns the actions to predict, ``[T, N, ...]``."""
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Takes the histories of an iteration; ``False`` where the callback stops it."""
@@ -284,10 +279,9 @@ class InContextAgent(MetaAlgorithm):
         history = self.kept(history)
         base = self._base_env
         encode = HistoryEncoder(base.single_observation_space, base.single_action_space)
-        flat = encode(history)
         self._batch = {
-            "obs": torch.as_tensor(flat, device=self.device),
-            "labels": torch.as_tensor(self.labels(history, flat), device=self.device),
+            "obs": torch.as_tensor(encode(history), device=self.device),
+            "labels": torch.as_tensor(self.labels(history), device=self.device),
         }
         self.logger.record("rollout/trial_return", float(history.rewards.sum(axis=0).mean()))
         callback.on_rollout_end()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -12,16 +11,30 @@ import numpy as np
 from gymnasium import spaces
 
 from meta_rl.adapter import TaskVectorAdapter
+from meta_rl.task_env import TaskEnv, TaskVectorEnv
 from meta_rl.tasks import Task, add_task_axis, as_task, check_count, copy_tasks, take_tasks
 from meta_rl.vector.task_assignment import TaskAssignment
-from meta_rl.vector.task_batch import check_actions
+from meta_rl.vector.task_batch import TaskBatch, check_actions
 
 from .metaworld_arms import Arm, Arms, Episode
-from .metaworld_goals import benchmark_goals, import_metaworld, split_goals
+from .metaworld_goals import (
+    MAX_HORIZON,
+    METADATA,
+    benchmark_goals,
+    check_goal,
+    check_horizon,
+    check_rewards,
+    import_metaworld,
+    observation_space,
+    split_goals,
+)
 
-METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}  # 0.0125 s a step
-MAX_HORIZON = 500
+NATIVE = "meta_rl.envs.metaworld_native:MetaWorld"  # imported by name: it needs the package
 _ALL = np.ones(1, dtype=bool)
+INFOS = (
+    *("success", "near_object", "grasp_success", "grasp_reward", "in_place_reward"),
+    *("obj_to_target", "unscaled_reward"),
+)
 SEEN = 36  # numbers of Meta-World's 39: the others are the goal's place
 
 
@@ -109,16 +122,16 @@ class MetaWorldTask(gym.Env):
         horizon: int = MAX_HORIZON,
         episodes_per_trial: int = 10,
         split: str = "train",
+        reward_function_version: str = "v2",
         render_mode: str | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode {render_mode!r}: ['rgb_array'] exist")
-        self.horizon = check_count("horizon", horizon)
-        if self.horizon > MAX_HORIZON:
-            raise ValueError(f"horizon: Meta-World has at most {MAX_HORIZON} steps, got {horizon}")
+        self.horizon = check_horizon(horizon)
+        check_rewards(reward_function_version)
         self.episodes_per_trial = check_count("episodes_per_trial", episodes_per_trial)
         self.render_mode = render_mode
-        package = import_metaworld()
+        import_metaworld()
         goals = benchmark_goals(benchmark, env_name, check_count("goal_seed", goal_seed, least=0))
         self.env_names, self._bounds = goals.names, goals.bounds
         self.task_split = split_goals(goals)
@@ -126,7 +139,7 @@ class MetaWorldTask(gym.Env):
         self.arms = Arms()
         self._arm: Arm | None = None
         self._episode: Episode | None = None
-        self.observation_space = _observation_space(package)
+        self.observation_space = observation_space()
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
         self._steps = 0
 
@@ -167,13 +180,7 @@ class MetaWorldTask(gym.Env):
     def _begin(self, task: Task) -> np.ndarray:
         """Puts Meta-World's environment at the beginning of the task."""
         index = int(task["env"])
-        low, high = self._bounds[index]
-        goal, rest = np.split(task["goal"], [len(low)])
-        if rest.any() or (goal < low).any() or (goal > high).any():
-            raise ValueError(
-                f"goal {task['goal']} is outside that of {self.env_names[index]}: "
-                f"{low} to {high}{', then zeros' if len(rest) else ''}"
-            )
+        goal = check_goal(self.env_names[index], self._bounds[index], task["goal"])
         arm = self.arms.find(self.env_names[index], self.render_mode)
         self._episode = arm.begin(goal)
         self._arm = arm
@@ -188,7 +195,7 @@ class MetaWorldTask(gym.Env):
         observation, reward, _, _, info = self._arm.step(self._episode, checked)
         self._steps += 1
         self._assignment.step()
-        infos = {"reward_task": float(reward), "success": float(info["success"])}
+        infos = {"reward_task": float(reward), **{name: float(info[name]) for name in INFOS}}
         seen = observation[:SEEN]  # only the first observation can lie outside the space
         return seen, float(reward), False, self._steps >= self.horizon, infos
 
@@ -206,40 +213,69 @@ class MetaWorldTask(gym.Env):
         self.arms.close()
 
 
-def _observation_space(package: ModuleType) -> spaces.Box:
-    hand = package.sawyer_xyz_env.SawyerXYZEnv._HAND_SPACE
-    low = np.concatenate([hand.low, [-1.0], np.full(14, -np.inf)])
-    high = np.concatenate([hand.high, [1.0], np.full(14, np.inf)])
-    return spaces.Box(np.tile(low, 2), np.tile(high, 2), dtype=np.float64)
+def make_one(*, native: bool = True, **kwargs: Any) -> gym.Env:
+    """Makes one environment.
+
+    Args:
+        native: Whether it is a native batch of one (default), or Meta-World's own simulator.
+        **kwargs: Arguments of :class:`MetaWorldTask`.
+    """
+    if not native:
+        return MetaWorldTask(**kwargs)
+    import_metaworld()
+    return TaskEnv(NATIVE, **kwargs)
+
+
+make_one.metadata = METADATA  # type: ignore[attr-defined]  # gymnasium.make reads it
 
 
 def make_batch(
     num_envs: int = 1,
     *,
-    asynchronous: bool = True,
+    native: bool | None = None,
+    asynchronous: bool | None = None,
     num_processes: int | None = None,
     split: str = "train",
     resample_tasks: bool = False,
     **kwargs: Any,
-) -> TaskVectorAdapter:
-    """Makes a :class:`meta_rl.adapter.TaskVectorAdapter` over processes.
+) -> TaskBatch:
+    """Makes a batch: a native :class:`meta_rl.TaskVectorEnv`, or Meta-World's own environments.
 
     Args:
         num_envs: Number of sub-environments, N.
-        asynchronous: Whether blocks of them step in processes, and not all in this one.
-        num_processes: Largest number of processes (default: one for each core).
+        native: Whether MuJoCo's threads step the batch, or processes step Meta-World's own
+            environments (default: native, unless one of the next two arguments is given).
+        asynchronous: Whether blocks of Meta-World's environments step in processes (default), and
+            not all in this one; for ``native=False``.
+        num_processes: Largest number of these processes (default: one for each core); for
+            ``native=False``.
         split: Part of the task split, as in :class:`meta_rl.TaskVectorEnv`.
         resample_tasks: Whether tasks are drawn anew, as in :class:`meta_rl.TaskVectorEnv`.
-        **kwargs: Arguments of :class:`MetaWorldTask`.
+        **kwargs: Arguments of :class:`MetaWorldTask`; for a native batch also ``nthread``, and
+            those of :class:`meta_rl.TaskVectorEnv`.
+
+    Raises:
+        ValueError: An argument is for the other kind of batch.
     """
+    num_envs = check_count("num_envs", num_envs)
+    of_processes = [
+        name
+        for name, given in (("asynchronous", asynchronous), ("num_processes", num_processes))
+        if given is not None
+    ]
+    drawn = {"split": split, "resample_tasks": resample_tasks}
+    if native or (native is None and not of_processes):
+        if of_processes:
+            raise ValueError(f"{of_processes[0]} is for native=False: no processes step this batch")
+        import_metaworld()
+        return TaskVectorEnv(NATIVE, num_envs, **drawn, **kwargs)
+    if "nthread" in kwargs:
+        raise ValueError("nthread is for a native batch; num_processes is for native=False")
     # All sub-environments get the same maker, so that those of a process share its simulators.
-    makers: list[Callable[[], gym.Env]] = [_Maker(kwargs)] * check_count("num_envs", num_envs)
+    makers: list[Callable[[], gym.Env]] = [_Maker(kwargs)] * num_envs
+    asynchronous = asynchronous is None or asynchronous
     return TaskVectorAdapter(
-        makers,
-        asynchronous=asynchronous,
-        num_processes=num_processes,
-        split=split,
-        resample_tasks=resample_tasks,
+        makers, asynchronous=asynchronous, num_processes=num_processes, **drawn
     )
 
 

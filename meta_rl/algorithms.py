@@ -257,7 +257,7 @@ class TrainableAlgorithm(Protocol):
         Args:
             length: Length of the whole training.
             tasks: Tasks of the run.
-            callbacks: Objects of :class:`meta_rl.cli.training.BetweenIterations`: callbacks of
+            callbacks: Objects of :class:`meta_rl.cli.callbacks.BetweenIterations`: callbacks of
                 Stable-Baselines3, which can be called with the learner after an iteration too.
             progress_bar: Whether a progress bar is shown (default: False).
             options: Names of options: ``"cuda_graph"``, ``"compile"`` (default: none).

@@ -14,8 +14,7 @@ from meta_rl.arguments import check_count, checked
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.make import find_env_id
 from meta_rl.task_env import TaskEnv, TaskVectorEnv
-from meta_rl.tasks import TaskSplit
-from meta_rl.vector.task_arrays import as_tasks, take_tasks
+from meta_rl.tasks import TaskSplit, as_tasks, take_tasks
 
 NUM_ENVS = 4
 NUM_STEPS = 50

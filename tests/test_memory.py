@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from meta_rl.memory import MEMORY_CORES, MemoryCore, make_memory_core
+from meta_rl.memory.mingru import Interpolation
 
 T, N, F, H = 5, 3, 4, 6
 CELLS = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}
@@ -106,6 +107,12 @@ def test_the_minimal_unit_equals_its_definition() -> None:
         gate = (sequence()[t] @ weight[:H].T + bias[:H]).sigmoid()
         memory = (1 - gate) * memory + gate * (sequence()[t] @ weight[H:].T + bias[H:])
         torch.testing.assert_close(outputs[t], memory)
+
+
+def test_the_gradient_of_the_minimal_unit_equals_numerical_differences() -> None:
+    gates = sequence().sigmoid().requires_grad_()
+    candidates, first = sequence(1).requires_grad_(), sequence(2)[0].requires_grad_()
+    assert torch.autograd.gradcheck(Interpolation.apply, (gates, candidates, first))
 
 
 def test_steps_equal_the_sequence(core: MemoryCore) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -35,6 +36,7 @@ IMPORTED = Annotated[
     ),
 ]
 
+TASKS = tyro.conf.arg(metavar="TASKS")
 ALL_TASKS = "all of a list; fewer where environments are slow"
 
 
@@ -47,9 +49,11 @@ class Envs:
 class Train:
     """Meta-train an algorithm on the training tasks, then evaluate it on held-out ones."""
 
-    algo: Annotated[str, tyro.conf.Positional, _algorithm()]
-    tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
-    """Environment or few-shot tasks (`meta-rl envs` lists them), or a name of shipped settings."""
+    algo: Annotated[str | None, tyro.conf.Positional, _algorithm()] = None
+    tasks: Annotated[str | None, tyro.conf.Positional, TASKS] = None
+    """Environment or few-shot tasks (`meta-rl envs` lists them), a name of shipped settings, or
+    `my_module:MyTask-v0` with a module in the current folder. The file of --config can name both
+    ALGO and TASKS."""
     param: Annotated[
         tuple[tuple[str, ...], ...],
         tyro.conf.UseAppendAction,
@@ -59,10 +63,16 @@ class Train:
     (policy.hidden_size=64) or of the environment or data set (env.horizon=100)."""
     total_timesteps: Annotated[int | None, _default("the tuned number, or the run's")] = None
     """Environment steps, or iterations of a few-shot learner."""
-    seed: int = 0
+    seed: Annotated[int | None, _default("0, or the file's")] = None
     """Seed of the weights, the training tasks and all other randomness."""
+    seeds: Annotated[tuple[int, ...], _default("one training")] = ()
+    """Seeds of several trainings, each in a process of its own, as many at a time as there are
+    cores. A training that fails ends alone; --resume goes on with all of them."""
+    config: Annotated[Path | None, _default("the shipped settings")] = None
+    """TOML file with settings, or the config.json of a run, whose settings are used again.
+    The other flags take precedence over the file."""
     out: Annotated[Path | None, _default("runs/ALGO-TASKS-seedN")] = None
-    """Run folder."""
+    """Run folder; with --seeds, the folder of the run folders seedN."""
     resume: bool = False
     """Go on from the last checkpoint in the run folder, with the same settings."""
     device: str = "auto"
@@ -70,15 +80,19 @@ class Train:
     eval_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
     """Number of held-out tasks in the evaluation at the end; 0 for no evaluation."""
     checkpoint_interval: float = 30.0
-    """Seconds between checkpoints; 0 saves one at every iteration."""
+    """Seconds between saves of the last checkpoint; 0 saves it at every iteration."""
+    checkpoint_every: Annotated[int | None, _default("none are kept")] = None
+    """Environment steps (or iterations) between checkpoints that are kept, checkpoint-STEPS.zip."""
     threads: Annotated[int | None, _default("PyTorch's choice")] = None
     """Number of PyTorch CPU threads. Give 1 where other work shares the cores."""
     cuda_graph: bool = False
     """Record updates as CUDA graphs, which is several times as fast on a GPU."""
     compile: bool = False
     """Compile updates, which takes a minute and a C++ compiler."""
+    track: bool = False
+    """Log to Weights & Biases too, which has to be installed (pip install wandb)."""
     quiet: bool = False
-    """Show no progress bar."""
+    """Show no progress."""
     imports: IMPORTED = ()
 
 
@@ -94,6 +108,8 @@ class Evaluate:
     """Number of episodes on each task of an environment."""
     split: str = "test"
     """Part of the split (test, validation, ood, train), or a list of the data set's own (lake)."""
+    checkpoint: str = "last"
+    """Checkpoint to evaluate: last, best (by the validation tasks), or a number of steps."""
     seed: int = 0
     """Seed of the evaluation."""
     out: Annotated[Path | None, _default("evaluation-SPLIT-TASKS.json in the run folder")] = None
@@ -120,7 +136,7 @@ class Convert:
 
 @dataclass
 class Plot:
-    """Draw learning curves and adaptation of runs, side by side."""
+    """Draw learning curves and adaptation of runs; seeds of the same settings are one curve."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Run folders."""
@@ -128,12 +144,126 @@ class Plot:
     """Path of the picture."""
 
 
+@dataclass
+class Compare:
+    """Compare runs: a table, CSV files and a picture of means over seeds, with intervals."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Run folders."""
+    by: Literal["settings", "algorithm"] = "settings"
+    """Runs that are one group: those that differ by their seed alone, or all of an algorithm."""
+    out: Path = Path("comparison")
+    """Folder of comparison.png, evaluations.csv and curves.csv."""
+
+
+@dataclass
+class Enjoy:
+    """Show a trained agent on held-out tasks, before and after adaptation, side by side."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    video: Annotated[Path | None, _default("enjoy.gif in the run folder")] = None
+    """Video to write: a file that ends with .gif or .mp4."""
+    task: Annotated[str | None, _default("tasks of the split")] = None
+    """Task to show, as a number, a list or a dictionary, such as [1.5]."""
+    num_tasks: int = 2
+    """Number of tasks of the split that are shown, one below the other."""
+    num_episodes: Annotated[int | None, _default("as many as in training")] = None
+    """Number of episodes; the first and the last one are shown."""
+    split: str = "test"
+    """Part of the split that the tasks come from."""
+    checkpoint: str = "last"
+    """Checkpoint to show: last, best (by the validation tasks), or a number of steps."""
+    seed: int = 0
+    """Seed of the episodes."""
+    deterministic: bool = False
+    """Take the most likely actions."""
+    device: str = "cpu"
+    """Device of the networks: auto, cpu or cuda."""
+    imports: IMPORTED = ()
+
+
+@dataclass
+class Benchmark:
+    """Train and evaluate all learners of a suite with several seeds, and write a report."""
+
+    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
+    """Name of a suite (quick, bandits, mdps, navigation, robots, dynamics, few-shot, texts, memory,
+    meta-world), or path of a TOML table of your own."""
+    seeds: Annotated[int | None, _default("the suite's")] = None
+    """Number of trainings of each cell."""
+    workers: Annotated[int | None, _default("as many as there are cores")] = None
+    """Number of trainings at a time; with --ray, number of cores of a new local cluster."""
+    ray: Annotated[str | None, _default("processes of this machine")] = None
+    """Address of a Ray cluster; auto takes the one that runs here, or starts a local one."""
+    out: Annotated[Path | None, _default("runs/suite-SUITE")] = None
+    """Folder of the results and of the report; with --ray, on storage that all machines share."""
+    dry_run: bool = False
+    """Print the trainings and their expected times, and do nothing."""
+    device: str = "cpu"
+    """Device of the networks: auto, cpu or cuda."""
+    imports: IMPORTED = ()
+
+
+@dataclass
+class Tune:
+    """Search for settings that score best on the validation tasks; needs Optuna."""
+
+    algo: Annotated[str, tyro.conf.Positional, _algorithm()]
+    tasks: Annotated[str, tyro.conf.Positional, TASKS]
+    """Environment or few-shot tasks, as for train."""
+    search: Annotated[
+        tuple[tuple[str, ...], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="K=RANGE [K=RANGE ...]"),
+    ] = ()
+    """Settings to search: learning_rate=1e-4..1e-2 (logarithmic where it spans a factor of ten),
+    num_epochs=1..8 (whole numbers), policy.core=gru,lstm (choices). The default is the learning
+    rate, from a tenth of its setting to ten times it."""
+    param: Annotated[
+        tuple[tuple[str, ...], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="K=V [K=V ...]"),
+    ] = ()
+    """Settings that are the same in all trials, as for train."""
+    num_trials: int = 20
+    """Number of trials in all; a study that is resumed counts those that it has."""
+    total_timesteps: Annotated[int | None, _default("a fifth of the tuned number")] = None
+    """Environment steps, or iterations, of a trial."""
+    out: Annotated[Path | None, _default("tune/ALGO-TASKS.sqlite3")] = None
+    """SQLite file of the study; the search goes on where the file is."""
+    seed: int = 0
+    """Seed of the search; trial N trains with the seed SEED + N."""
+    device: str = "auto"
+    """Device of the networks: auto, cpu or cuda."""
+    threads: Annotated[int | None, _default("PyTorch's choice")] = None
+    """Number of PyTorch CPU threads. Give 1 where other work shares the cores."""
+    quiet: bool = False
+    """Show no progress."""
+    imports: IMPORTED = ()
+
+
+@dataclass
+class Report:
+    """Write the report of a suite's results: one HTML page, and Markdown."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder of the suite."""
+    out: Annotated[Path | None, _default("report.html in the folder")] = None
+    """Path of the page; the Markdown is written beside it."""
+
+
 COMMANDS = {
     "envs": Envs,
     "train": Train,
     "evaluate": Evaluate,
+    "enjoy": Enjoy,
     "plot": Plot,
+    "compare": Compare,
+    "tune": Tune,
     "convert": Convert,
+    "benchmark": Benchmark,
+    "report": Report,
 }
 
 
@@ -153,10 +283,22 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"meta-rl {__version__}")
         return 0
-    from meta_rl.cli.interruption import FailedWriteError
+    return execute(lambda: parsed(arguments))
+
+
+def execute(command: Callable[[], Any]) -> int:
+    """Runs a command, and reports an error in one line.
+
+    Args:
+        command: Function that returns the command; its errors are reported, too.
+
+    Returns:
+        The exit code of :func:`main`.
+    """
+    from meta_rl.cli.interruption import FailedTrainingsError, FailedWriteError
 
     try:
-        run(parsed(arguments))
+        run(command())
     except (ValueError, OSError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2
@@ -165,6 +307,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except (FloatingPointError, FailedWriteError) as error:
         print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
+        return 1
+    except FailedTrainingsError as error:
+        print(f"meta-rl: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
         print(f"\nmeta-rl: {error or 'interrupted'}", file=sys.stderr)
@@ -194,21 +339,52 @@ def run(command: Any) -> None:
 
         plot(command)
         return None
+    if isinstance(command, Compare):
+        from meta_rl.cli.comparison import compare
+
+        compare(command)
+        return None
+    if isinstance(command, Report):
+        from meta_rl.cli.report.page import write_report
+
+        write_report(command.folder, command.out)
+        return None
     from meta_rl.cli.foreign import convert, import_modules
 
-    import_modules(command.imports)
+    import_modules(command)
     if isinstance(command, Convert):
         convert(command)
         return None
+    if isinstance(command, Benchmark):
+        from meta_rl.cli.suites.running import benchmark
+
+        benchmark(command)
+        return None
+    _work(command)
+    return None
+
+
+def _work(command: Any) -> None:
+    """Do a command that plays or trains, with its number of threads."""
     from meta_rl.cli.settings import check_threads
-    from meta_rl.cli.training import evaluate, train
     from meta_rl.compute.freed_memory import keep_freed_memory
     from meta_rl.compute.torch_state import torch_threads
 
     keep_freed_memory()
     with torch_threads(check_threads(command)):
         if isinstance(command, Train):
+            from meta_rl.cli.training import train
+
             train(command)
-        else:
+        elif isinstance(command, Evaluate):
+            from meta_rl.cli.training import evaluate
+
             evaluate(command)
-    return None
+        elif isinstance(command, Enjoy):
+            from meta_rl.cli.showing import enjoy
+
+            enjoy(command)
+        else:
+            from meta_rl.cli.tuning import tune
+
+            tune(command)

@@ -71,3 +71,7 @@ class Interruption:
 
 class FailedWriteError(RuntimeError):
     """A training could not write a file; the earlier checkpoint is as it was."""
+
+
+class FailedTrainingsError(RuntimeError):
+    """Some of several trainings failed; the message names them, and the others are done."""

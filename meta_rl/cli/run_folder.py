@@ -16,9 +16,9 @@ from stable_baselines3.common.logger import (
     HumanOutputFormat,
     KVWriter,
     Logger,
-    TensorBoardOutputFormat,
 )
 
+from meta_rl.cli.events import Events
 from meta_rl.cli.run_lock import RunLock
 from meta_rl.files.checksums import CheckedLog, checked_json, read_json
 from meta_rl.provenance import UNFINISHED, git_commit, package_versions, write_atomically
@@ -92,6 +92,8 @@ class RunFolder:
         self.path = Path(path)
         self.config_file = self.path / "config.json"
         self.checkpoint = self.path / "checkpoint.zip"
+        self.best = self.path / "best.zip"
+        self.best_file = self.path / "best.json"
         self.progress = self.path / "progress.csv"
         self.tensorboard = self.path / "tensorboard"
         self.evaluation = self.path / "evaluation.json"
@@ -99,6 +101,54 @@ class RunFolder:
     def evaluations(self) -> list[Path]:
         """The files of all evaluations: that of the training's end, and those by split and size."""
         return sorted(self.path.glob("evaluation*.json"))
+
+    def kept_checkpoint(self, steps: int) -> Path:
+        """The file of a checkpoint that is kept."""
+        return self.path / f"checkpoint-{steps}.zip"
+
+    def find_checkpoint(self, name: str) -> Path:
+        """The file of a checkpoint by its name on the command line.
+
+        Args:
+            name: ``"last"``, ``"best"``, or a number of steps.
+
+        Raises:
+            ValueError: There is no such checkpoint; those that exist are named.
+        """
+        known = {"last": self.checkpoint, "best": self.best}
+        for file in self.path.glob("checkpoint-*.zip"):
+            known[file.stem.removeprefix("checkpoint-")] = file
+        if name == "last":
+            return self.checkpoint  # the error of loading tells that it is missing
+        if name not in known or not known[name].exists():
+            have = ", ".join(one for one, file in known.items() if file.exists())
+            raise ValueError(f"--checkpoint {name}: {self.path} has {have or 'none'}")
+        return known[name]
+
+    def best_score(self) -> dict[str, Any] | None:
+        """The score of the best checkpoint, its measure and its steps; ``None`` without one."""
+        try:
+            content = json.loads(self.best_file.read_text(encoding="utf-8"))
+            found = {name: float(content[name]) for name in ("score", "steps")}
+            return {**found, "measure": str(content["measure"])} if self.best.exists() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def description(self) -> list[str]:
+        """Lines that say where everything of the run is."""
+        lines = [f"run folder: {self.path}", f"  last checkpoint: {self.checkpoint.name}"]
+        best = self.best_score()
+        if best is not None:
+            score = f"validation {best['measure']} {best['score']:.4g} at {best['steps']:,.0f}"
+            lines.append(f"  best checkpoint: {self.best.name} ({score})")
+        kept = sorted(self.path.glob("checkpoint-*.zip"))
+        if kept:
+            lines.append(f"  {len(kept)} checkpoints that are kept: checkpoint-STEPS.zip")
+        if self.progress.exists():
+            lines.append(f"  log: {self.progress.name}, {self.tensorboard.name}/")
+        if self.evaluation.exists():
+            lines.append(f"  evaluation: {self.evaluation.name}, evaluation.png")
+        return lines
 
     def config(self, checked: bool = True) -> RunConfig:
         """The configuration of the run.
@@ -207,7 +257,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         formats: list[KVWriter] = [AppendingCSV(self.progress, num_timesteps, steps)]
-        formats.append(TensorBoardOutputFormat(str(self.tensorboard)))
+        formats.append(Events(str(self.tensorboard)))
         if verbose:
             formats.append(HumanOutputFormat(sys.stdout))
         return Logger(str(self.path), formats)

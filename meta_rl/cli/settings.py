@@ -144,6 +144,8 @@ def check_flags(command: Any) -> None:
         if value is not None and not 0 <= value < math.inf:
             wrong = "must not be negative" if value < 0 else "must be finite"
             raise ValueError(f"--{flag.replace('_', '-')} {wrong}, got {value}")
+    if command.checkpoint_every is not None and command.checkpoint_every < 1:
+        raise ValueError(f"--checkpoint-every must be at least 1, got {command.checkpoint_every}")
     if command.cuda_graph and command.compile:
         raise ValueError("--cuda-graph and --compile exclude each other")
     check_device(command.device)

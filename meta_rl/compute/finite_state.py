@@ -15,12 +15,12 @@ from torch.utils._pytree import tree_leaves
 
 
 class _Part(NamedTuple):
-    """A tensor of what is learned.
+    """A tensor among those that are learned.
 
     Attributes:
-        name: Its name in a message.
-        value: The tensor.
-        may_mask: Whether it may hold negative infinity, as the buffers of attention masks do.
+        name: Name of the tensor in a message.
+        value: The tensor itself.
+        may_mask: Whether negative infinity is allowed, as in the buffers of attention masks.
     """
 
     name: str
@@ -29,7 +29,7 @@ class _Part(NamedTuple):
 
 
 class NonFiniteError(FloatingPointError):
-    """Numbers of some rows of a batch are not finite.
+    """An error for rows of a batch whose numbers are not finite.
 
     Args:
         what: Description of the fault, such as ``"a chance is not finite"``.
@@ -185,7 +185,7 @@ def is_finite(values: Any) -> Tensor:
 
 
 def broken_part(learned: Mapping[str, Any]) -> str | None:
-    """The name of the first tensor that is not finite; ``None`` where all are.
+    """Returns the name of the first tensor that is not finite; ``None`` if all are.
 
     A buffer may hold negative infinity, as attention masks do.
 
@@ -201,7 +201,7 @@ def broken_part(learned: Mapping[str, Any]) -> str | None:
 
 
 def _values(owner: Any) -> list[Any]:
-    """All values of a module, an optimiser or a dictionary, without their names: that is faster."""
+    """Returns the values of a module, an optimiser or a dictionary, fast as without names."""
     if isinstance(owner, nn.Module):
         return [*owner.parameters(), *owner.buffers()]
     if isinstance(owner, torch.optim.Optimizer):
@@ -210,7 +210,7 @@ def _values(owner: Any) -> list[Any]:
 
 
 def _parts(name: str, owner: Any) -> list[_Part]:
-    """The tensors of a module, an optimiser or a dictionary, with their names."""
+    """Returns the tensors of a module, an optimiser or a dictionary, with their names."""
     if isinstance(owner, nn.Module):
         found = [_Part(f"{name}.{key}", value) for key, value in owner.named_parameters()]
         found += [_Part(f"{name}.{key}", value, True) for key, value in owner.named_buffers()]
@@ -223,12 +223,12 @@ def _parts(name: str, owner: Any) -> list[_Part]:
 
 
 def _has_fractions(value: Any) -> bool:
-    """Whether this is a tensor that can hold NaN."""
+    """Tells whether a value is a tensor that can hold NaN."""
     return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 def _summary(values: list[Tensor]) -> Tensor:
-    """A number that is not finite where a value is not; it may overflow where all are."""
+    """Returns a number that is not finite if a value is not; it may also overflow."""
     if values[0].device.type != "cpu":  # a few kernels in all
         return get_total_norm([value for value in values if value.numel()], norm_type=math.inf)
     real = [torch.view_as_real(v) if v.is_complex() else v for v in values]

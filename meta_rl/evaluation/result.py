@@ -302,17 +302,27 @@ class EvaluationResult:
         """
         try:
             content, damage = read_json(Path(path))
-            del content["num_tasks"]
-            content.pop("num_trainings", None)
-            content["values"] = np.array(content["values"], dtype=np.float64)
-            if content.get("success") is not None:
-                content["success"] = np.array(content["success"], dtype=np.float64)
-            result = cls(**content)
+            result = cls.from_content(content)
         except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} is no saved evaluation: {error!r}") from error
         if damage:
             raise ValueError(damage)
         return result
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> EvaluationResult:
+        """Makes a result of what :meth:`to_json` writes, without its checksum.
+
+        Raises:
+            KeyError: Something is missing.
+            TypeError: Something is of another kind, or there is too much.
+            ValueError: Values do not fit.
+        """
+        arrays = {"values": np.array(content["values"], dtype=np.float64)}
+        if content.get("success") is not None:
+            arrays["success"] = np.array(content["success"], dtype=np.float64)
+        counts = ("num_tasks", "num_trainings", "checksum")
+        return cls(**{key: value for key, value in content.items() if key not in counts} | arrays)
 
     @classmethod
     def merged(cls, results: Sequence[EvaluationResult]) -> EvaluationResult:

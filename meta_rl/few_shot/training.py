@@ -263,6 +263,7 @@ class TrainingLog:
             self.logger.record(f"train/{name}", float(torch.stack(values).mean()))
         seconds = max(time.monotonic() - self.began, sys.float_info.epsilon)
         self.logger.record("time/iterations", done)
+        self.logger.record("time/time_elapsed", seconds)
         self.logger.record("time/iterations_per_second", (done - self.begin) / seconds)
         self.logger.dump(step=done)
         self.numbers = {}

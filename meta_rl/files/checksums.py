@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from meta_rl.provenance import write_atomically
+from meta_rl.files import write_atomically
 
 ENTRY = "checksum"
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from meta_rl.arguments import check_count
-from meta_rl.histories.history import History
+from meta_rl.histories.encoding import History
 from meta_rl.provenance import write_atomically
 
 FORMAT = 1

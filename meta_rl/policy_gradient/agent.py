@@ -31,15 +31,17 @@ from meta_rl.policy_gradient.batch import (
     tasks_at_a_time,
 )
 from meta_rl.policy_gradient.policy import Outputs, TaskPolicy
-from meta_rl.policy_gradient.returns import (
+from meta_rl.policy_gradient.returns import linear_baseline
+from meta_rl.rollout import (
+    Rollout,
+    check_rollout,
+    collect_episodes,
     discounted_returns,
     generalized_advantages,
-    linear_baseline,
 )
-from meta_rl.rollout import Rollout, check_rollout, collect_episodes
-from meta_rl.vector.task_arrays import take_tasks
+from meta_rl.tasks import take_tasks
+from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import task_batch
-from meta_rl.vector.training_steps import TrainingSteps
 
 DATA = ("_supports", "_path", "_query", "_query_returns")
 """Attributes that hold the data of the latest iteration; checkpoints do not contain them."""
@@ -60,7 +62,7 @@ class FastWeights(NamedTuple):
 
 
 class PolicyGradientAgent(MetaAlgorithm):
-    """A policy that adapts by gradient steps on its own episodes; subclasses define the training.
+    """Base class of agents whose policy adapts by gradient steps on its own episodes.
 
     An iteration samples ``envs_per_task`` episodes of every task with the initial parameters, takes
     a step of the vanilla policy gradient on them, samples again with the fast weights, and so on
@@ -99,6 +101,7 @@ class PolicyGradientAgent(MetaAlgorithm):
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": TaskPolicy}
     policy: TaskPolicy
     adapts_by_step = False
+    pools_episodes = True
 
     def __init__(
         self,

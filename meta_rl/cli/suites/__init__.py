@@ -1,0 +1,1 @@
+"""Suites of trainings: their tables, their cells, and how cells run on one or many machines."""
