@@ -48,7 +48,7 @@ class Args:
     """Agents to measure on DarkRoom."""
     seed: int = 0
     """Seed of the trainings; the evaluation has seed 1000."""
-    envs_per_task: int = 64
+    envs_per_task: int = 32
     """Trials on each goal of DarkRoom."""
     num_bandits: int = 1000
     """Number of held-out bandits."""

@@ -185,7 +185,7 @@ class _Writer:
 
 def _first(history: History, num: int) -> History:
     """Returns the first histories of a batch."""
-    rest = {
+    rest: dict[str, Any] = {
         name: None if part is None else _columns(part, num)
         for name, part in history._asdict().items()
         if name != "tasks"

@@ -113,7 +113,7 @@ def open_arrays(folder: Path, about: dict[str, Any], mode: Any = "r") -> dict[st
     Raises:
         ValueError: A file is missing, damaged, or has another shape than ``histories.json`` says.
     """
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, (kind, shape) in about["arrays"].items():
         path = folder / f"{name}.npy"
         try:

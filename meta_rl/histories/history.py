@@ -87,11 +87,11 @@ def play_history(
         going_on = watch is None or watch(step)
         return going_on
 
-    act = watched(act)
+    acting = watched(act)
     unit = 1 if adapts_by_step(learner, env) else task_batch(env).horizon
     while going_on and len(record.steps) < num_steps:
         length = min(unit, num_steps - len(record.steps))
-        rollout, observations = collect_rollout(seen, act, length, observations, watch=after)
+        rollout, observations = collect_rollout(seen, acting, length, observations, watch=after)
         if hasattr(learner, "adapt"):
             state = learner.adapt(rollout, state)
     return record.history()
