@@ -17,10 +17,8 @@ from meta_rl.arguments import check_count, check_flag
 from meta_rl.evaluation.randomness import LearnerRandomness
 from meta_rl.make import as_task_vec, make_task_vec
 from meta_rl.rollout import Rollout, Step, collect_episodes, stack_batches, true_successors
-from meta_rl.tasks import FiniteTasks, TaskSplit
-from meta_rl.vector.numpy_view import NumpyView, numpy_view
-from meta_rl.vector.task_arrays import add_task_axis, as_task, count_tasks, take_tasks
-from meta_rl.vector.task_batch import task_batch
+from meta_rl.tasks import FiniteTasks, TaskSplit, add_task_axis, as_task, count_tasks, take_tasks
+from meta_rl.vector.task_batch import NumpyView, numpy_view, task_batch
 
 
 class Adaptation(NamedTuple):

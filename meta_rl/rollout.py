@@ -92,7 +92,6 @@ def collect_rollout(
     act: Act,
     num_steps: int,
     observations: Any,
-    on_step: Callable[[], bool] | None = None,
     *,
     on_done: Callable[[Any], None] | None = None,
     watch: Callable[[Step], bool] | None = None,
@@ -105,10 +104,8 @@ def collect_rollout(
         act: Function that chooses the actions; it keeps its memory itself.
         num_steps: Number of steps, T.
         observations: Latest observations, from the reset or from the rollout before.
-        on_step: Function that is called after every step; the rollout ends where it returns
-            ``False`` (default: none).
-        on_done: Function that is called after every step, before ``on_step``, with the episodes
-            that the step ended, bool ``[N]`` (default: none).
+        on_done: Function that is called after every step with the episodes that the step ended,
+            bool ``[N]`` (default: none).
         watch: Function that is called with every step, after ``on_done``; the rollout ends where it
             returns ``False`` (default: none).
         info_names: Names of infos that are kept in ``extras`` (default: none).
@@ -124,22 +121,28 @@ def collect_rollout(
     steps: list[tuple[Any, ...]] = []
     extras: list[dict[str, Any]] = []
     for _ in range(check_count("num_steps", num_steps)):
-        with acting(env):
-            actions, extra = act(observations)
-        following, rewards, terminated, truncated, infos = env.step(actions)
-        successors = true_successors(following, terminated | truncated, infos)
-        steps.append((observations, actions, rewards, terminated, truncated, successors))
-        extras.append({**extra, **named_infos(infos, terminated | truncated, info_names)})
-        observations = following
+        step, extra = _take_step(env, act, observations)
+        done = step.terminated | step.truncated
+        steps.append((observations, *step[:4], true_successors(step.following, done, step.infos)))
+        extras.append({**extra, **named_infos(step.infos, done, info_names)})
+        observations = step.following
         if on_done is not None:
-            on_done(terminated | truncated)
-        step = Step(actions, rewards, terminated, truncated, following, infos)
-        if not _goes_on(step, watch, on_step):
+            on_done(done)
+        if watch is not None and not watch(step):
             break
-    parts = [stack_batches([step[i] for step in steps]) for i in range(6)]
-    rollout = Rollout(*parts)
+    rollout = Rollout(*(stack_batches(list(part)) for part in zip(*steps, strict=True)))
     rollout.extras = stack_batches(extras)
     return rollout, observations
+
+
+def _take_step(
+    env: VectorEnv, act: Act, observations: Any, active: Any = None
+) -> tuple[Step, dict[str, Any]]:
+    """Steps all sub-environments once; returns the step, and the policy's extras."""
+    with acting(env):
+        actions, extra = act(observations)
+    following, rewards, terminated, truncated, infos = env.step(actions)
+    return Step(actions, rewards, terminated, truncated, following, infos, active), extra
 
 
 def named_infos(infos: dict[str, Any], done: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -161,7 +164,6 @@ def collect_episodes(
     env: VectorEnv,
     act: Act,
     observations: Any,
-    on_step: Callable[[], bool] | None = None,
     *,
     keep_successors: bool = True,
     watch: Callable[[Step], bool] | None = None,
@@ -174,8 +176,6 @@ def collect_episodes(
         env: Batch with ``SAME_STEP`` autoreset.
         act: Function that chooses the actions; it keeps its memory itself.
         observations: Observations of the reset.
-        on_step: Function that is called after every step; the rollout ends where it returns
-            ``False`` (default: none).
         keep_successors: Whether ``next_observations`` are kept (default: True).
         watch: Function that is called with every step; the rollout ends where it returns ``False``
             (default: none).
@@ -193,38 +193,17 @@ def collect_episodes(
     steps: list[tuple[Any, ...]] = []
     extras: list[dict[str, Any]] = []
     while active.any():
-        with acting(env):
-            actions, extra = act(observations)
-        following, rewards, terminated, truncated, infos = env.step(actions)
-        done = terminated | truncated
-        successors = true_successors(following, done, infos) if keep_successors else None
-        steps.append((observations, actions, rewards, terminated, truncated, successors, active))
+        step, extra = _take_step(env, act, observations, active)
+        done = step.terminated | step.truncated
+        last = true_successors(step.following, done, step.infos) if keep_successors else None
+        steps.append((observations, *step[:4], last, active))
         extras.append(extra)
-        step = Step(actions, rewards, terminated, truncated, following, infos, active)
-        observations, active = following, active & ~done
-        if not _goes_on(step, watch, on_step):
+        observations, active = step.following, active & ~done
+        if watch is not None and not watch(step):
             break
-    return masked_rollout(steps, extras)
-
-
-def _goes_on(
-    step: Step, watch: Callable[[Step], bool] | None, on_step: Callable[[], bool] | None
-) -> bool:
-    """Calls both functions with a step, and returns whether the rollout continues."""
-    watched = watch is None or watch(step)
-    return watched and (on_step is None or on_step())
-
-
-def masked_rollout(
-    steps: list[tuple[Any, ...]], extras: list[dict[str, Any]] | None = None
-) -> Rollout:
-    """Makes a rollout of steps, which are tuples of its first six fields and the mask."""
-    parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
-    mask = parts.pop()
-    rollout = Rollout(*parts)
-    rollout.mask = None if mask.all() else mask
-    if extras:
-        rollout.extras = stack_batches(extras)
+    *parts, mask = (stack_batches(list(part)) for part in zip(*steps, strict=True))
+    rollout = Rollout(*parts, mask=None if mask.all() else mask)
+    rollout.extras = stack_batches(extras)
     return rollout
 
 

@@ -373,9 +373,12 @@ def _work(command: Any) -> None:
     keep_freed_memory()
     with torch_threads(check_threads(command)):
         if isinstance(command, Train):
-            from meta_rl.cli.training import train
+            from meta_rl.cli.training import train, train_several
 
-            train(command)
+            if command.seeds:
+                train_several(command, execute)
+            else:
+                train(command)
         elif isinstance(command, Evaluate):
             from meta_rl.cli.training import evaluate
 

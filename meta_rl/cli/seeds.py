@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meta_rl.cli.interruption import (
     FailedTrainingsError,
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from meta_rl.cli.commands import Train
 
 POLL_SECONDS = 0.5
+Execute = Callable[[Callable[[], Any]], int]
+"""Function that runs a command, reports an error in one line and returns the exit code."""
 
 
 @dataclass
@@ -59,14 +61,15 @@ class SeedRun:
         return "done" if self.process.exitcode == 0 else "failed"
 
 
-def train_seeds(command: Train, plan: Sequence[SeedRun]) -> list[RunFolder]:
-    """Train all seeds, as many at a time as there are cores.
+def train_seeds(command: Train, plan: Sequence[SeedRun], execute: Execute) -> list[RunFolder]:
+    """Trains all seeds, as many at a time as there are cores.
 
     A seed that fails ends alone. Ctrl-C and SIGTERM end each training after its iteration.
 
     Args:
         command: The command with ``--seeds``.
         plan: The training of each seed.
+        execute: Function that each process runs its command with.
 
     Returns:
         The run folders.
@@ -79,7 +82,7 @@ def train_seeds(command: Train, plan: Sequence[SeedRun]) -> list[RunFolder]:
     print(f"{len(plan)} seeds, {min(at_once, len(plan))} at a time", flush=True)
     try:
         with Interruption().handled(), shown_progress(quiet=command.quiet) as shown:
-            _run_all(plan, at_once, shown)
+            _run_all(plan, at_once, shown, execute)
     except KeyboardInterrupt as error:
         _end_all(plan)
         raise InterruptedTrainingError(
@@ -94,13 +97,13 @@ def train_seeds(command: Train, plan: Sequence[SeedRun]) -> list[RunFolder]:
     return [run.folder for run in plan]
 
 
-def _run_all(plan: Sequence[SeedRun], at_once: int, shown: Shown) -> None:
+def _run_all(plan: Sequence[SeedRun], at_once: int, shown: Shown, execute: Execute) -> None:
     waiting = list(plan)
     while True:
         running = [run for run in plan if run.state == "training"]
         for run in waiting[: max(0, at_once - len(running))]:
             waiting.remove(run)
-            run.process = _started(run)
+            run.process = _started(run, execute)
         for run in plan:
             name = f"seed {run.command.seed}"
             share = 1.0 if run.state == "done" else steps_logged(run.folder) / max(1, run.length)
@@ -110,25 +113,23 @@ def _run_all(plan: Sequence[SeedRun], at_once: int, shown: Shown) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _started(run: SeedRun) -> SpawnProcess:
+def _started(run: SeedRun, execute: Execute) -> SpawnProcess:
     # Not forked: a copy of a process with threads of torch can wait for ever.
     process = multiprocessing.get_context("spawn").Process(
-        target=_train_one, args=(run.command, run.log)
+        target=_train_one, args=(run.command, run.log, execute)
     )
     process.start()
     return process
 
 
-def _train_one(command: Train, log: Path) -> None:
-    """The process of one seed: a session of its own, which writes what it prints into a file."""
+def _train_one(command: Train, log: Path, execute: Execute) -> None:
+    """Trains one seed in a session of its own; what it prints goes into a file."""
     if hasattr(os, "setsid"):
         os.setsid()  # a Ctrl-C reaches the process that shows the progress, and it alone
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", buffering=1, encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-        from meta_rl.cli.commands import execute
-
         code = execute(lambda: command)
         sys.stdout.flush()
     sys.exit(code)

@@ -32,7 +32,7 @@ from meta_rl.cli.preparation import (
 from meta_rl.cli.progress import on_terminal
 from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.run_lock import RunLock
-from meta_rl.cli.seeds import SeedRun, command_for, seed_folder, train_seeds
+from meta_rl.cli.seeds import Execute, SeedRun, command_for, seed_folder, train_seeds
 from meta_rl.cli.settings import check_device
 from meta_rl.cli.tracking import check_tracking, tracked
 from meta_rl.cli.trainable import trainable
@@ -56,16 +56,13 @@ __all__ = [
 
 
 def train(command: Train) -> RunFolder:
-    """Starts or resumes the training of a command, and returns the (first) run folder.
+    """Starts or resumes the training of a command, and returns the run folder.
 
     Raises:
         ValueError: A name is unknown, a setting does not fit, or the folder holds another run.
         FloatingPointError: The training diverged; the last checkpoint is unchanged.
-        FailedTrainingsError: Of several seeds, some failed.
         InterruptedTrainingError: The training was interrupted; the message says what is saved.
     """
-    if command.seeds:
-        return _train_seeds(command)
     config, folder = _planned(command)
     check_tracking(command)
     interruption = Interruption()
@@ -79,21 +76,18 @@ def train(command: Train) -> RunFolder:
     return folder
 
 
-def _planned(command: Train) -> tuple[RunConfig, RunFolder]:
-    """The configuration and the folder of a training, which is refused where it does not fit."""
-    config = run_config(command)
-    config = replace(config, threads=torch.get_num_threads())
-    folder = RunFolder(command.out or Path("runs", folder_name(config)))
-    folder.check(config, command.resume)
-    if command.resume:
-        folder.check_resumable()
-        if command.total_timesteps is None:
-            config = replace(config, total_timesteps=folder.config().total_timesteps)
-    return config, folder
+def train_several(command: Train, execute: Execute) -> None:
+    """Trains several seeds, each in a process of its own.
 
+    Args:
+        command: Command ``train`` with ``--seeds``.
+        execute: Function that each process runs its command with.
 
-def _train_seeds(command: Train) -> RunFolder:
-    """Train several seeds, each in a process of its own."""
+    Raises:
+        ValueError: The seeds are not distinct, or one of the trainings cannot begin.
+        FailedTrainingsError: Some of the trainings failed.
+        InterruptedTrainingError: The trainings were interrupted; what they did is saved.
+    """
     if len(set(command.seeds)) < len(command.seeds):
         raise ValueError(f"--seeds: each seed once, got {' '.join(map(str, command.seeds))}")
     if command.seed is not None:
@@ -105,10 +99,22 @@ def _train_seeds(command: Train) -> RunFolder:
         own = command_for(command, seed, path)
         config, folder = _planned(own)
         plan.append(SeedRun(own, folder, config.total_timesteps))
-    folders = train_seeds(command, plan)
+    folders = train_seeds(command, plan, execute)
     paths = " ".join(str(folder.path) for folder in folders)
     print(f"run folders: {paths}\ncompare them: meta-rl compare {paths}")
-    return folders[0]
+
+
+def _planned(command: Train) -> tuple[RunConfig, RunFolder]:
+    """The configuration and the folder of a training, which is refused where it does not fit."""
+    config = run_config(command)
+    config = replace(config, threads=torch.get_num_threads())
+    folder = RunFolder(command.out or Path("runs", folder_name(config)))
+    folder.check(config, command.resume)
+    if command.resume:
+        folder.check_resumable()
+        if command.total_timesteps is None:
+            config = replace(config, total_timesteps=folder.config().total_timesteps)
+    return config, folder
 
 
 def _train_locked(
