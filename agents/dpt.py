@@ -72,7 +72,7 @@ class DPT(InContextAgent):
         """Returns the player of this iteration's contexts."""
         own = self.rng.random() < self.own_contexts
         return (
-            self
+            self.player()
             if own and self._num_iterations > 0
             else self.find(self.behaviour, self.fresh_rng())
         )

@@ -142,6 +142,27 @@ def digit_codes(size: int, digits: Sequence[int]) -> Tensor:
     )
 
 
+class Player:
+    """A policy that plays histories: as :meth:`InContextAgent.predict`, without copies of its state.
+
+    Args:
+        policy: The policy, which draws its actions.
+    """
+
+    wrap_env = staticmethod(AppendPreviousStep)
+
+    def __init__(self, policy: SequencePolicy) -> None:
+        self.policy = policy
+
+    @torch.inference_mode()
+    def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, Any]:
+        """Returns actions, clipped to a ``Box``, and the next state; the given one is used up."""
+        obs = torch.as_tensor(observation, device=self.policy.device)
+        state = self.policy.initial_state(len(obs)) if state is None else state
+        actions, _, _, state = self.policy(obs, state)
+        return self.policy.clip(actions).cpu().numpy(), state
+
+
 class InContextAgent(MetaAlgorithm):
     """Base class of agents that learn from histories, by supervision, how to act in context.
 
@@ -266,6 +287,10 @@ class InContextAgent(MetaAlgorithm):
     @abstractmethod
     def labels(self, history: History) -> Any:
         """Returns the actions to predict, ``[T, N, ...]``."""
+
+    def player(self) -> Player:
+        """Returns the agent itself as the player of histories."""
+        return Player(self.policy)
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Takes the histories of an iteration; ``False`` where the callback stops it."""

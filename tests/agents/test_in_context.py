@@ -202,6 +202,17 @@ class TestSearches:
 
 
 class TestTraining:
+    def test_the_player_acts_as_the_agent_does(self) -> None:
+        """The same draws, over a whole trial on the same tasks."""
+        model = make_model()
+        env = make_task_vec("BernoulliBandit", 4, **BANDIT)
+        env.set_tasks(env.task_split.train.sample_tasks(4, np.random.default_rng(0)))
+        histories = []
+        for learner in (model, model.player()):
+            model.generator.manual_seed(3)
+            histories.append(play_history(learner, env, 6, seed=0))
+        np.testing.assert_array_equal(histories[0].actions, histories[1].actions)
+
     @pytest.mark.parametrize("make", CLASSES)
     def test_a_resumed_training_equals_an_undisturbed_one(self, make: Any, tmp_path: Path) -> None:
         one = make_model(make)
