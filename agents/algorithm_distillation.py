@@ -89,7 +89,7 @@ class AlgorithmDistillation(InContextAgent):
         }
         return History(**parts)
 
-    def labels(self, history: History, flat: np.ndarray) -> Any:
+    def labels(self, history: History) -> Any:
         """Returns the source's own actions."""
         return history.actions
 

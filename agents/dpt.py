@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from meta_rl.arguments import check_kind, check_number
-from meta_rl.evaluation.trials import adapts_by_step
 from meta_rl.histories import History, optimal_actions
 
 from .in_context import InContextAgent, SequencePolicy
@@ -74,12 +72,12 @@ class DPT(InContextAgent):
         """Returns the player of this iteration's contexts."""
         own = self.rng.random() < self.own_contexts
         return (
-            self
+            self.player()
             if own and self._num_iterations > 0
             else self.find(self.behaviour, self.fresh_rng())
         )
 
-    def labels(self, history: History, flat: np.ndarray) -> Any:
+    def labels(self, history: History) -> Any:
         """Returns the expert's actions at each step of the contexts.
 
         Raises:
@@ -90,5 +88,4 @@ class DPT(InContextAgent):
                 raise ValueError(f"{self.histories} has no labels: collect it with an expert")
             return history.labels
         expert = self.find(self.expert, self.fresh_rng())
-        by_step = adapts_by_step(expert, self._base_env)
-        return optimal_actions(expert, history, by_step=by_step, flat=flat)
+        return optimal_actions(expert, history, self._base_env)

@@ -142,6 +142,27 @@ def digit_codes(size: int, digits: Sequence[int]) -> Tensor:
     )
 
 
+class Player:
+    """A policy that plays histories: as :meth:`InContextAgent.predict`, without copies of its state.
+
+    Args:
+        policy: The policy, which draws its actions.
+    """
+
+    wrap_env = staticmethod(AppendPreviousStep)
+
+    def __init__(self, policy: SequencePolicy) -> None:
+        self.policy = policy
+
+    @torch.inference_mode()
+    def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, Any]:
+        """Returns actions, clipped to a ``Box``, and the next state; the given one is used up."""
+        obs = torch.as_tensor(observation, device=self.policy.device)
+        state = self.policy.initial_state(len(obs)) if state is None else state
+        actions, _, _, state = self.policy(obs, state)
+        return self.policy.clip(actions).cpu().numpy(), state
+
+
 class InContextAgent(MetaAlgorithm):
     """Base class of agents that learn from histories, by supervision, how to act in context.
 
@@ -264,13 +285,12 @@ class InContextAgent(MetaAlgorithm):
         """Returns the learner that makes the histories of an iteration."""
 
     @abstractmethod
-    def labels(self, history: History, flat: np.ndarray) -> Any:
-        """Returns the actions to predict, ``[T, N, ...]``.
+    def labels(self, history: History) -> Any:
+        """Returns the actions to predict, ``[T, N, ...]``."""
 
-        Args:
-            history: Histories.
-            flat: The same as observations of :class:`.AppendPreviousStep`, ``[T, N, O]``.
-        """
+    def player(self) -> Player:
+        """Returns the agent itself as the player of histories."""
+        return Player(self.policy)
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Takes the histories of an iteration; ``False`` where the callback stops it."""
@@ -284,10 +304,9 @@ class InContextAgent(MetaAlgorithm):
         history = self.kept(history)
         base = self._base_env
         encode = HistoryEncoder(base.single_observation_space, base.single_action_space)
-        flat = encode(history)
         self._batch = {
-            "obs": torch.as_tensor(flat, device=self.device),
-            "labels": torch.as_tensor(self.labels(history, flat), device=self.device),
+            "obs": torch.as_tensor(encode(history), device=self.device),
+            "labels": torch.as_tensor(self.labels(history), device=self.device),
         }
         self.logger.record("rollout/trial_return", float(history.rewards.sum(axis=0).mean()))
         callback.on_rollout_end()

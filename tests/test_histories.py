@@ -13,6 +13,7 @@ from meta_rl import make_task_vec
 from meta_rl.agents.bandits import BestArm, GittinsIndex, ThompsonSampling
 from meta_rl.agents.navigation import GridOracle, KeyToDoorOracle
 from meta_rl.agents.rl2 import RL2
+from meta_rl.agents.room_search import NearestSearch
 from meta_rl.agents.tabular import PSRL, ValueIteration
 from meta_rl.histories import (
     Histories,
@@ -114,9 +115,7 @@ class TestLabels:
         env = make_task_vec("BernoulliBandit", 8, **BANDIT)
         env.set_tasks(env.task_split.train.sample_tasks(8, np.random.default_rng(0)))
         history = play_history(thompson(), env, 6, seed=0)
-        labels = optimal_actions(
-            GittinsIndex(3, 6, rng=np.random.default_rng(0)), history, by_step=True
-        )
+        labels = optimal_actions(GittinsIndex(3, 6, rng=np.random.default_rng(0)), history, env)
         expert = GittinsIndex(3, 6, rng=np.random.default_rng(0))
         for t in range(6):
             taken = [np.eye(3)[history.actions[i]] for i in range(t)]
@@ -133,7 +132,7 @@ class TestLabels:
         env.set_tasks(env.task_split.train.sample_tasks(5, np.random.default_rng(0)))
         history = play_history(PSRL(3, 2, 4, rng=np.random.default_rng(0)), env, 8, seed=0)
         oracle = ValueIteration(3, 2, 4)
-        labels = optimal_actions(oracle, history, by_step=False)
+        labels = optimal_actions(oracle, history, env)
         q = oracle.adapt_to_tasks(history.tasks).q_values
         for t, n in np.ndindex(8, 5):
             assert labels[t, n] == q[n, t % 4, history.observations[t, n]].argmax()
@@ -143,9 +142,15 @@ class TestLabels:
         env.set_tasks(env.task_split.train.sample_tasks(6, np.random.default_rng(0)))
         oracle = GridOracle(9, cell_numbers=True)
         history = play_history(oracle, env, 40, seed=0)
-        np.testing.assert_array_equal(
-            optimal_actions(oracle, history, by_step=False), history.actions
-        )
+        np.testing.assert_array_equal(optimal_actions(oracle, history, env), history.actions)
+
+    def test_an_expert_that_reads_the_previous_step(self) -> None:
+        """The search's labels for its own history are its actions."""
+        env = make_task_vec("DarkRoom", 5)
+        env.set_tasks(env.task_split.train.sample_tasks(5, np.random.default_rng(0)))
+        search = NearestSearch(9, rng=np.random.default_rng(0))
+        history = play_history(search, env, 60, seed=0)
+        np.testing.assert_array_equal(optimal_actions(search, history, env), history.actions)
 
 
 def _state(expert: GittinsIndex) -> Any:
@@ -285,12 +290,3 @@ class TestArguments:
     def test_what_cannot_act(self, tmp_path: Path) -> None:
         with pytest.raises(TypeError, match="learner"):
             collect_histories(object(), "BernoulliBandit", tmp_path, num_histories=1)
-
-    def test_an_expert_that_reads_the_previous_step_needs_it(self) -> None:
-        from meta_rl.agents.room_search import NearestSearch
-
-        env = make_task_vec("DarkRoom", 2)
-        expert = NearestSearch(9, rng=np.random.default_rng(0))
-        history = play_history(expert, env, 3, seed=0)
-        with pytest.raises(ValueError, match="reads the previous step: give flat"):
-            optimal_actions(expert, history, by_step=False)

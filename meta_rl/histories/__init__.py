@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from .collection import collect_histories
 from .data_set import Histories
-from .encoding import HistoryEncoder
-from .history import History, optimal_actions, play_history
+from .encoding import History, HistoryEncoder
+from .history import optimal_actions, play_history
 
 __all__ = [
     "Histories",

@@ -10,7 +10,6 @@ from gymnasium.vector import VectorEnv
 
 from meta_rl.arguments import check_count, check_has, check_seed, plain
 from meta_rl.evaluation.randomness import LearnerRandomness
-from meta_rl.evaluation.trials import adapts_by_step
 from meta_rl.histories.data_set import (
     ABOUT,
     FORMAT,
@@ -22,8 +21,8 @@ from meta_rl.histories.data_set import (
     write_about,
     write_batch,
 )
-from meta_rl.histories.encoding import HistoryEncoder
-from meta_rl.histories.history import History, optimal_actions, play_history
+from meta_rl.histories.encoding import History
+from meta_rl.histories.history import optimal_actions, play_history
 from meta_rl.make import find_env_id, make_task_vec
 from meta_rl.tasks import Tasks, as_tasks, count_tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
@@ -120,7 +119,6 @@ class _Writer:
     ) -> None:
         self.learner, self.expert, self.env, self.tasks = learner, expert, env, tasks
         self.about = about
-        self.encode = HistoryEncoder(env.single_observation_space, env.single_action_space)
 
     def write(self, folder: Path, progress_bar: bool) -> None:
         """Writes the batches that are missing, and the checksums at the end."""
@@ -180,17 +178,14 @@ class _Writer:
             seed = int(resets.generate_state(1)[0] >> 1)
             history = play_history(self.learner, self.env, self.about["num_steps"], seed=seed)
         if self.expert is not None:
-            by_step = adapts_by_step(self.expert, self.env)
-            labels = optimal_actions(
-                self.expert, history, by_step=by_step, flat=self.encode(history)
-            )
+            labels = optimal_actions(self.expert, history, self.env)
             history = history._replace(labels=labels)
         return _first(history, here)
 
 
 def _first(history: History, num: int) -> History:
     """Returns the first histories of a batch."""
-    rest = {
+    rest: dict[str, Any] = {
         name: None if part is None else _columns(part, num)
         for name, part in history._asdict().items()
         if name != "tasks"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from meta_rl.arguments import check_count
-from meta_rl.histories.history import History
+from meta_rl.histories.encoding import History
 from meta_rl.provenance import write_atomically
 
 FORMAT = 1
@@ -113,7 +113,7 @@ def open_arrays(folder: Path, about: dict[str, Any], mode: Any = "r") -> dict[st
     Raises:
         ValueError: A file is missing, damaged, or has another shape than ``histories.json`` says.
     """
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, (kind, shape) in about["arrays"].items():
         path = folder / f"{name}.npy"
         try:

@@ -1,15 +1,38 @@
-"""Histories as the flat observations that agents with memory see."""
+"""A batch of histories in memory, and the flat observations that agents with memory see.
+
+Shapes: N histories, T steps.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
 
-from meta_rl.histories.history import History
-from meta_rl.tasks import take_tasks
+from meta_rl.tasks import Tasks, take_tasks
 from meta_rl.wrappers.previous_step import FlatEncoder
+
+
+class History(NamedTuple):
+    """A batch of histories, each on one task, time-major.
+
+    Attributes:
+        tasks: Tasks, with a leading axis of N.
+        observations: Observations of the environment before each action, ``[T, N, ...]``.
+        actions: Actions, ``[T, N, ...]``.
+        rewards: Rewards, ``[T, N]``.
+        dones: Whether the step ended an episode, bool ``[T, N]``.
+        labels: Actions of an expert in place of those that were taken, ``[T, N, ...]``; ``None``
+            where no expert was asked.
+    """
+
+    tasks: Tasks
+    observations: Any
+    actions: Any
+    rewards: np.ndarray
+    dones: np.ndarray
+    labels: Any = None
 
 
 class HistoryEncoder:

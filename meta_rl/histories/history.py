@@ -1,4 +1,4 @@
-"""A batch of histories in memory, how a learner makes one, and how an expert labels it.
+"""How a learner makes a batch of histories, and how an expert labels it.
 
 Shapes: N histories, T steps.
 """
@@ -6,37 +6,17 @@ Shapes: N histories, T steps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from meta_rl.arguments import check_count
 from meta_rl.evaluation.trials import adapts_by_step
+from meta_rl.histories.encoding import History, HistoryEncoder
 from meta_rl.rollout import Act, Rollout, Step, collect_rollout, stack_batches
 from meta_rl.tasks import Tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
-
-
-class History(NamedTuple):
-    """A batch of histories, each on one task, time-major.
-
-    Attributes:
-        tasks: Tasks, with a leading axis of N.
-        observations: Observations of the environment before each action, ``[T, N, ...]``.
-        actions: Actions, ``[T, N, ...]``.
-        rewards: Rewards, ``[T, N]``.
-        dones: Whether the step ended an episode, bool ``[T, N]``.
-        labels: Actions of an expert in place of those that were taken, ``[T, N, ...]``; ``None``
-            where no expert was asked.
-    """
-
-    tasks: Tasks
-    observations: Any
-    actions: Any
-    rewards: np.ndarray
-    dones: np.ndarray
-    labels: Any = None
 
 
 class _Record(VectorWrapper):
@@ -107,11 +87,11 @@ def play_history(
         going_on = watch is None or watch(step)
         return going_on
 
-    act = watched(act)
+    acting = watched(act)
     unit = 1 if adapts_by_step(learner, env) else task_batch(env).horizon
     while going_on and len(record.steps) < num_steps:
         length = min(unit, num_steps - len(record.steps))
-        rollout, observations = collect_rollout(seen, act, length, observations, watch=after)
+        rollout, observations = collect_rollout(seen, acting, length, observations, watch=after)
         if hasattr(learner, "adapt"):
             state = learner.adapt(rollout, state)
     return record.history()
@@ -123,29 +103,25 @@ def _told(learner: Any, tasks: Tasks) -> Any:
     return None if tell is None else tell(tasks)
 
 
-def optimal_actions(expert: Any, history: History, *, by_step: bool, flat: Any = None) -> Any:
+def optimal_actions(expert: Any, history: History, env: VectorEnv) -> Any:
     """Asks an expert what it would have done at each step of a history, ``[T, N, ...]``.
 
     The expert sees what the history's own learner saw, step by step, and does not act. An oracle
     is told the tasks, and so its labels do not depend on what was done; an expert that learns (such
-    as the Gittins index) labels what is best for who has seen the history so far.
+    as the Gittins index) labels what is best for who has seen the history so far. An expert with a
+    ``wrap_env`` reads the observations of :class:`.AppendPreviousStep`.
 
     Args:
         expert: Oracle or learner, as in :func:`play_history`; its most likely actions are taken.
         history: Histories.
-        by_step: Whether an expert that learns adapts after every step (otherwise it is only asked).
-        flat: Histories as :class:`meta_rl.wrappers.previous_step.AppendPreviousStep` gives them,
-            ``[T, N, O]``, for an expert that has a ``wrap_env`` (default: none).
-
-    Raises:
-        ValueError: The expert needs ``flat``, and it is not given.
+        env: Batch of the family, which tells the spaces, and whether experts adapt after each step.
     """
     seen = history.observations
     if hasattr(expert, "wrap_env"):
-        if flat is None:
-            raise ValueError(f"{type(expert).__name__} reads the previous step: give flat")
-        seen = flat
+        encode = HistoryEncoder(env.single_observation_space, env.single_action_space)
+        seen = encode(history)
     state = _told(expert, history.tasks)
+    adapts = adapts_by_step(expert, env) and hasattr(expert, "adapt")
     starts = np.concatenate([np.ones_like(history.dones[:1]), history.dones[:-1]])
     labels = []
     for t in range(len(history.rewards)):
@@ -153,7 +129,7 @@ def optimal_actions(expert: Any, history: History, *, by_step: bool, flat: Any =
             take_tasks(seen, t), state=state, episode_start=starts[t], deterministic=True
         )
         labels.append(np.asarray(asked))
-        if by_step and hasattr(expert, "adapt"):
+        if adapts:
             state = expert.adapt(_one_step(history, t), state)
     return np.stack(labels)
 

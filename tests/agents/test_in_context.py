@@ -136,13 +136,13 @@ class TestLabels:
     def test_algorithm_distillation_imitates_the_source(self) -> None:
         model = make_model(AlgorithmDistillation)
         history = history_of(model)
-        assert model.labels(history, np.empty(0)) is history.actions
+        assert model.labels(history) is history.actions
 
     def test_dpt_imitates_the_oracle(self) -> None:
         model = make_model(DPT)
         history = history_of(model)
         best = history.tasks.argmax(axis=1)
-        np.testing.assert_array_equal(model.labels(history, np.empty(0)), np.tile(best, (6, 1)))
+        np.testing.assert_array_equal(model.labels(history), np.tile(best, (6, 1)))
 
     def test_every_expert_has_the_familys_sizes(self) -> None:
         """Each plays a trial of its family; an oracle of a room earns the optimum."""
@@ -202,6 +202,17 @@ class TestSearches:
 
 
 class TestTraining:
+    def test_the_player_acts_as_the_agent_does(self) -> None:
+        """The same draws, over a whole trial on the same tasks."""
+        model = make_model()
+        env = make_task_vec("BernoulliBandit", 4, **BANDIT)
+        env.set_tasks(env.task_split.train.sample_tasks(4, np.random.default_rng(0)))
+        histories = []
+        for learner in (model, model.player()):
+            model.generator.manual_seed(3)
+            histories.append(play_history(learner, env, 6, seed=0))
+        np.testing.assert_array_equal(histories[0].actions, histories[1].actions)
+
     @pytest.mark.parametrize("make", CLASSES)
     def test_a_resumed_training_equals_an_undisturbed_one(self, make: Any, tmp_path: Path) -> None:
         one = make_model(make)
