@@ -7,7 +7,6 @@ import numpy as np
 from .metaworld_rewards import (
     Outcome,
     Step,
-    alignment,
     both,
     cage,
     cage_of_live_pads,

@@ -175,9 +175,7 @@ def stick_pull(step: Step) -> Outcome:
     to_stick, held = _stick_grasp(step, stick)
     margin = distance(step.more, step.object_first + offset, scale)
     inserting = tolerance(distance(stick, handle + offset, scale), RADIUS, margin)
-    pulled = tolerance(
-        distance(stick, step.target), RADIUS, distance(step.more, step.target)
-    )
+    pulled = tolerance(distance(stick, step.target), RADIUS, distance(step.more, step.target))
     in_place = tolerance(
         distance(handle + offset, step.target), RADIUS, distance(step.object_first, step.target)
     )
