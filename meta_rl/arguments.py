@@ -99,7 +99,8 @@ def _range_in_words(above: float | None, least: float, most: float, below: float
 def check_rate(name: str, rate: Any) -> Any:
     """Checks a positive rate, or the first and the last value of a linear schedule.
 
-    The last of two values may be 0. Two values are returned as a list. A rate is at most :data:`MOST_RATE`.
+    The last of two values may be 0. Two values are returned as a list. A rate is at
+    most :data:`MOST_RATE`.
     """
     given = plain(rate)
     values = list(given) if isinstance(given, list | tuple) else [given]
