@@ -135,10 +135,7 @@ def robots() -> list[str]:
 def headline() -> list[str]:
     """One row for each of the main results."""
     rows = [*headline_of_agents(), *headline_of_few_shot(), *headline_of_memory()]
-    lines = [
-        [what, ours, theirs, linked(name, name)]
-        for what, ours, theirs, name in rows
-    ]
+    lines = [[what, ours, theirs, linked(name, name)] for what, ours, theirs, name in rows]
     return table(["what", "ours", "paper or optimum", "files"], lines)
 
 
