@@ -135,7 +135,7 @@ def print_table(results: dict[str, EvaluationResult]) -> None:
 
 def held_out_goals() -> np.ndarray:
     """The goals of the test split, ``[goals, 2]``."""
-    return np.asarray(meta_rl.make_task_vec(TASKS, **ENV).unwrapped.task_split.test.tasks)
+    return np.asarray(meta_rl.make_task_vec(TASKS, 1, **ENV).unwrapped.task_split.test.tasks)
 
 
 def tracks(agent: RL2 | PPO, goals: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ EVERY = 4  # steps of the environment between pictures
 LENGTH = 160  # steps that are shown
 SIZE = (290, 120)  # of a picture, in pixels; text and line come on top
 STRIP = 22
-METRES = 16.0  # that half of the line shows
+METRES = 19.0  # that half of the line shows
 DT = 0.05  # duration of a step of HalfCheetahDir, in seconds
 SEED = 0
 DOCS = Path(__file__).parent
@@ -76,7 +76,7 @@ def tile(frame: np.ndarray, way: float, text: str) -> Image.Image:
     """A text, a smaller picture, and a line with a dot where the robot is."""
     image = Image.fromarray(frame)
     height = round(image.width * SIZE[1] / SIZE[0])
-    top = (image.height - height) * 2 // 3
+    top = (image.height - height) // 2
     image = image.crop((0, top, image.width, top + height)).resize(SIZE, Image.Resampling.LANCZOS)
     sheet = Image.new("RGB", (SIZE[0], SIZE[1] + 2 * STRIP), "white")
     sheet.paste(image, (0, STRIP))
