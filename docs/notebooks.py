@@ -6,6 +6,7 @@ python docs/notebooks.py few_shot       # by name
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -33,6 +34,7 @@ def run(path: Path) -> None:
 
 def main(names: list[str]) -> None:
     """Runs the named notebooks, or all."""
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, without ipywidgets
     paths = [TUTORIALS / f"{name}.ipynb" for name in names] or sorted(TUTORIALS.glob("*.ipynb"))
     for path in paths:
         began = time.monotonic()
