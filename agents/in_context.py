@@ -143,7 +143,7 @@ def digit_codes(size: int, digits: Sequence[int]) -> Tensor:
 
 
 class Player:
-    """A policy that plays histories: as :meth:`InContextAgent.predict`, without copies of its state.
+    """A policy that plays histories, as :meth:`InContextAgent.predict`, without copies of states.
 
     Args:
         policy: The policy, which draws its actions.

@@ -113,6 +113,15 @@ def check_examples() -> None:
         check("value" in done.stdout, f"the way of a {user} fails: {done.stderr}")
 
 
+def check_first_programs() -> None:
+    """The first programs of the documentation run from the wheel."""
+    for name in ("first_agent", "sb3_robots"):
+        example = SOURCES / "docs" / "examples" / f"{name}.py"
+        command = [sys.executable, "-I", str(example)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        check(done.returncode == 0 and bool(done.stdout), f"{name}.py fails: {done.stderr}")
+
+
 def main() -> None:
     check_import()
     check_files()
@@ -120,6 +129,7 @@ def main() -> None:
     check_environments()
     check_command()
     check_examples()
+    check_first_programs()
     print(f"wheel smoke test: meta_rl {importlib.metadata.version('meta-rl')} passed")
 
 
