@@ -394,6 +394,6 @@ class PEARL(LatentInference, TaskCollection):
     ) -> NoReturn:
         """Stops the training, and names the tasks whose loss is not finite, or all tasks."""
         bad = ~losses.detach().isfinite()
-        value = "" if loss is None else f" (the loss is {loss.item():.6g})"
+        value = "" if loss is None or what == "loss" else f" of a loss of {loss.item():.6g}"
         broken = tasks[bad] if bad.any() else tasks
-        self._stop(f"the {what} is not finite{value}", broken.cpu().numpy())
+        self._stop(f"the {what}{value} is not finite", broken.cpu().numpy())

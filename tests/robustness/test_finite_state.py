@@ -31,7 +31,7 @@ class StoppedError(Exception):
     """What a step that is not taken raises here."""
 
 
-def stop(what: str) -> NoReturn:
+def stop(what: str, loss: torch.Tensor | None) -> NoReturn:
     raise StoppedError(what)
 
 
