@@ -105,7 +105,7 @@ def train_several(command: Train, execute: Execute) -> None:
 
 
 def _planned(command: Train) -> tuple[RunConfig, RunFolder]:
-    """Returns the configuration and the folder of a training; refuses a folder that does not fit."""
+    """Returns a training's configuration and folder; refuses a folder that does not fit."""
     config = run_config(command)
     config = replace(config, threads=torch.get_num_threads())
     folder = RunFolder(command.out or Path("runs", folder_name(config)))
