@@ -167,14 +167,14 @@ def keep_best(folder: RunFolder, learner: Any, name: str, score: float, steps: i
 
 
 class KeptCheckpoints(BetweenIterations):
-    """Keep a checkpoint of its own, ``checkpoint-STEPS.zip``, now and then.
+    """Callback that keeps checkpoints, ``checkpoint-STEPS.zip``, at points of the training.
 
     The points are counted by the learner's steps, so that a resumed run has the same ones.
 
     Args:
         folder: Run folder.
         every: Number of steps between two checkpoints.
-        steps: Steps that the training begins with.
+        steps: Number of steps before this part of the training (default: 0).
     """
 
     def __init__(self, folder: RunFolder, every: int, steps: int = 0) -> None:
@@ -184,7 +184,7 @@ class KeptCheckpoints(BetweenIterations):
         self._done = steps
 
     def __call__(self, learner: Any) -> None:
-        """Save the learner if a point lies in the steps since the last call."""
+        """Saves the learner if a point lies in the steps since the last call."""
         done = steps_of(learner)
         if done // self.every > self._done // self.every:
             learner.save(self.folder.kept_checkpoint(done))
@@ -198,12 +198,12 @@ class KeptCheckpoints(BetweenIterations):
 
 
 class ProgressLines(BetweenIterations):
-    """Print a line about the training now and then, where there is no terminal for a bar.
+    """Callback that prints lines about the training, if there is no terminal for a bar.
 
     Args:
         length: Length of the training.
         unit: Unit of the length, such as ``"environment steps"``.
-        seconds: Seconds between two lines (default: 30).
+        seconds: Time between two lines, in seconds (default: 30).
     """
 
     def __init__(self, length: int, unit: str, seconds: float = LINE_SECONDS) -> None:
@@ -215,7 +215,7 @@ class ProgressLines(BetweenIterations):
         self._printed = time.monotonic()
 
     def __call__(self, learner: Any) -> None:
-        """Print a line if it is time for one."""
+        """Prints a line if the time since the last one is over."""
         now, done = time.monotonic(), steps_of(learner)
         if self._began is None:
             self._began = (now, done)
