@@ -12,7 +12,8 @@ from meta_rl.arguments import check_count, check_kind
 from meta_rl.histories import History
 from meta_rl.vector.task_batch import task_batch
 
-from .in_context import InContextAgent, SequencePolicy
+from .in_context import InContextAgent
+from .sequence_policy import SequencePolicy
 
 
 class AlgorithmDistillation(InContextAgent):

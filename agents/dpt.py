@@ -10,7 +10,8 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from meta_rl.arguments import check_kind, check_number
 from meta_rl.histories import History, optimal_actions
 
-from .in_context import InContextAgent, SequencePolicy
+from .in_context import InContextAgent
+from .sequence_policy import SequencePolicy
 
 
 class DPT(InContextAgent):
@@ -70,12 +71,9 @@ class DPT(InContextAgent):
 
     def source(self) -> Any:
         """Returns the player of this iteration's contexts."""
-        own = self.rng.random() < self.own_contexts
-        return (
-            self.player()
-            if own and self._num_iterations > 0
-            else self.find(self.behaviour, self.fresh_rng())
-        )
+        if self.rng.random() < self.own_contexts and self._num_iterations > 0:
+            return self.player()
+        return self.find(self.behaviour, self.fresh_rng())
 
     def labels(self, history: History) -> Any:
         """Returns the expert's actions at each step of the contexts.

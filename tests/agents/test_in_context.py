@@ -14,10 +14,11 @@ from meta_rl import TaskVectorEnv, evaluate_adaptation, make_task_vec
 from meta_rl.agents.algorithm_distillation import AlgorithmDistillation
 from meta_rl.agents.dpt import DPT
 from meta_rl.agents.experts import EXPERTS, LEARNERS, NoisedExpert, RandomActor, find_expert
-from meta_rl.agents.in_context import InContextAgent, digit_codes
+from meta_rl.agents.in_context import InContextAgent
 from meta_rl.agents.navigation import GridOracle
 from meta_rl.agents.oracle import Oracle
 from meta_rl.agents.room_search import GoalSampling, NearestSearch, RoomSearch
+from meta_rl.agents.sequence_policy import digit_codes
 from meta_rl.histories import History, collect_histories, play_history
 
 from ..learning import Learned
