@@ -124,11 +124,13 @@ def run(core: str, length: int, args: Args) -> dict[str, Any]:
 
 def markdown(rows: dict[str, dict[str, Any]], file: Path) -> str:
     """The page of all cells so far."""
-    lengths = sorted({row["length"] for row in rows.values()})
+    lengths = sorted({*Args.lengths, *(row["length"] for row in rows.values())})
 
     def cell(core: str, length: int) -> str:
         found = [r for r in rows.values() if (r["core"], r["length"]) == (core, length)]
-        return "; ".join(told(row) for row in sorted(found, key=lambda row: row["seed"]))
+        return (
+            "; ".join(told(row) for row in sorted(found, key=lambda row: row["seed"])) or "not run"
+        )
 
     lines = [[core, *(cell(core, length) for length in lengths)] for core in MEMORY_CORES]
     return page(
