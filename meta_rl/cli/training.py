@@ -19,6 +19,7 @@ from meta_rl.algorithms import (
     TrainableAlgorithm,
     registered_algorithms,
 )
+from meta_rl.arguments import check_count
 from meta_rl.cli.foreign import check_config
 from meta_rl.cli.interruption import FailedWriteError, InterruptedTrainingError, Interruption
 from meta_rl.cli.pictures import free_path, report
@@ -164,7 +165,8 @@ def run_config(command: Train, algorithm: type[TrainableAlgorithm] | None = None
     tasks, env_id, shipped = find_settings(command.algo, command.tasks, algorithm.find_tasks)
     env_kwargs = {**algorithm.arguments_in(tasks), **shipped.pop("env", {})}
     policy_kwargs = dict(shipped.pop("policy", {}))
-    length = int(shipped.pop(algorithm.length_setting, algorithm.default_length))
+    length = shipped.pop(algorithm.length_setting, algorithm.default_length)
+    length = check_count(algorithm.length_setting, length, least=0)
     settings = Settings(shipped, env_kwargs, policy_kwargs)
     apply_params(command.param, {"": shipped, "env": env_kwargs, "policy": policy_kwargs})
     for owner, prefix, given in algorithm.setting_owners(env_id, settings):
