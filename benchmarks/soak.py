@@ -32,7 +32,9 @@ from benchmarks.result_files import RESULTS, add_to_table, notes, page, table
 from meta_rl.algorithms import find_algorithm
 
 OFF_POLICY = {
-    **{"num_train_tasks": 10, "updates_per_iteration": 5, "buffer_size": 1_000},
+    **{"num_train_tasks": 10, "updates_per_iteration": 5, "tasks_per_update": 4},
+    **{"initial_steps": 60, "prior_steps": 60, "posterior_steps": 0, "extra_steps": 60},
+    **{"buffer_size": 10_000, "batch_size": 32},
     "policy_kwargs": {"hidden_sizes": (32, 32)},
 }
 GRADIENT = {"meta_batch_size": 4, "envs_per_task": 5}
@@ -49,6 +51,8 @@ SUBJECTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Environment and changed settings of each agent; the evaluator evaluates MAML-TRPO."""
 
+FIRST = 5_000
+"""Steps before the first sample, which off-policy agents need before their first update."""
 WARM_UP = 0.25
 FLAT = 0.01
 """Largest growth over the whole time after the warm-up, as a share of the memory."""
@@ -74,6 +78,7 @@ def work(subject: str) -> Callable[[], object]:
     model = kind(env=env, seed=0, device="cpu", **settings)
     if subject == "evaluator":
         return lambda: meta_rl.evaluate_adaptation(model, env, 10, seed=0)
+    model.learn(FIRST)
     return lambda: model.learn(1, reset_num_timesteps=False)
 
 

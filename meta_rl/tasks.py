@@ -56,7 +56,10 @@ def add_task_axis(task: Task) -> Tasks:
     """Makes a batch of one task."""
     if isinstance(task, Mapping):
         return {key: add_task_axis(value) for key, value in task.items()}
-    return np.asarray(task)[None]
+    try:
+        return np.asarray(task)[None]
+    except ValueError as error:
+        raise ValueError(f"task: no array: {str(error).partition('.')[0]}") from error
 
 
 def first_array(tasks: Tasks) -> Any:

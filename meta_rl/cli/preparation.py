@@ -11,6 +11,7 @@ from meta_rl.algorithms import (
     TrainableAlgorithm,
     registered_algorithms,
 )
+from meta_rl.arguments import check_count
 from meta_rl.cli.config_file import with_file
 from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.settings import (
@@ -44,7 +45,8 @@ def run_config(command: Train, algorithm: type[TrainableAlgorithm] | None = None
     tasks, env_id, shipped = find_settings(algo, named, algorithm.find_tasks)
     env_kwargs = {**algorithm.arguments_in(tasks), **shipped.pop("env", {})}
     policy_kwargs = dict(shipped.pop("policy", {}))
-    length = int(shipped.pop(algorithm.length_setting, algorithm.default_length))
+    length = shipped.pop(algorithm.length_setting, algorithm.default_length)
+    length = check_count(algorithm.length_setting, length, least=0)
     if file is not None:
         own = (shipped, env_kwargs, policy_kwargs)
         for known, given in zip(own, vars(file.settings).values(), strict=True):

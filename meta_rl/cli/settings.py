@@ -41,22 +41,47 @@ def settings_for(algorithm: str) -> dict[str, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: The algorithm was registered with a file that does not exist.
+        ValueError: The file is no table of settings for each name of tasks.
     """
     known = registered_algorithms().get(algorithm)
     source = algorithm if known is None else known.settings
     shipped = importlib.resources.files("meta_rl") / "settings" / f"{source}.toml"
     own = isinstance(source, Path) or source.endswith(".toml")
     file = Path(source) if own else shipped
-    sections = tomllib.loads(file.read_text(encoding="utf-8")) if own or file.is_file() else {}
-    return {tasks: _complete(section, sections) for tasks, section in sections.items()}
+    try:
+        sections = tomllib.loads(file.read_text(encoding="utf-8")) if own or file.is_file() else {}
+        return {tasks: _complete(tasks, sections) for tasks in sections}
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
-def _complete(section: dict[str, Any], sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A section together with what it takes over from another."""
+def _complete(tasks: str, sections: dict[str, Any], users: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A section together with what it takes over from another.
+
+    Args:
+        tasks: Name of the section.
+        sections: All sections, by name.
+        users: Sections that take over this one.
+
+    Raises:
+        ValueError: There is no such section, it takes over itself, or something is no table.
+    """
+    if tasks in users:
+        raise ValueError(f"[{tasks}] is like itself: {' -> '.join([*users, tasks])}")
+    section = sections.get(tasks)
+    if not isinstance(section, dict):
+        raise ValueError(
+            f"{tasks!r} has to be a section of settings, got {section!r}"
+            + (f", in [{users[-1]}]: like" if users else "")
+        )
     own = dict(section)
+    for table in ("env", "policy"):
+        if not isinstance(own.get(table, {}), dict):
+            raise ValueError(f"[{tasks}]: {table} has to be a table, got {own[table]!r}")
     if "like" not in own:
         return own
-    shared = _complete(sections[own.pop("like")], sections)
+    like = own.pop("like")
+    shared = _complete(str(like), sections, (*users, tasks))
     for table in ("env", "policy"):
         if table in own:
             own[table] = shared.get(table, {}) | own[table]

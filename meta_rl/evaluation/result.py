@@ -14,12 +14,14 @@ import numpy as np
 
 from meta_rl.evaluation.intervals import interquartile_mean as interquartile_mean
 from meta_rl.evaluation.task_design import Design
-from meta_rl.files.checksums import checked_json, read_json
+from meta_rl.files.checksums import check_annotations, checked_json, read_json
 from meta_rl.provenance import package_versions, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+ARRAYS = ("values", "success", "trainings", "tasks", "strata")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class EvaluationResult:
             raise ValueError(f"values have to be [rows, points], got shape {values.shape}")
         if self.success is not None and np.shape(self.success) != values.shape:
             raise ValueError(f"success {np.shape(self.success)} beside values {values.shape}")
+        if self.points is not None and len(self.points) != values.shape[1]:
+            raise ValueError(f"{len(self.points)} points beside values {values.shape}")
         trainings = strata if self.trainings is None else self.trainings
         trainings = _check_row_numbers("trainings", trainings, np.zeros(len(values), np.int64))
         tasks = _check_row_numbers("tasks", self.tasks, _default_tasks(trainings))
@@ -322,7 +326,9 @@ class EvaluationResult:
         if content.get("success") is not None:
             arrays["success"] = np.array(content["success"], dtype=np.float64)
         counts = ("num_tasks", "num_trainings", "checksum")
-        return cls(**{key: value for key, value in content.items() if key not in counts} | arrays)
+        content = {key: value for key, value in content.items() if key not in counts}
+        check_annotations({k: v for k, v in content.items() if k not in ARRAYS}, cls)
+        return cls(**content | arrays)
 
     @classmethod
     def merged(cls, results: Sequence[EvaluationResult]) -> EvaluationResult:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from meta_rl.files import write_atomically
 
@@ -51,6 +53,24 @@ def read_json(path: Path) -> tuple[dict[str, Any], str]:
         f"{path} was changed after it was written, as its checksum differs: take the original file "
         f'again or, if you changed it on purpose, delete the entry "{ENTRY}" from it'
     )
+
+
+def check_annotations(content: dict[str, Any], kind: type) -> None:
+    """Refuses entries of another type than a dataclass wants; unknown ones are left to it.
+
+    Args:
+        content: Content of a JSON file.
+        kind: The dataclass.
+
+    Raises:
+        ValueError: Names the entry.
+    """
+    wanted = get_type_hints(kind)
+    for name in content.keys() & wanted.keys():
+        try:
+            TypeAdapter(wanted[name]).validate_json(json.dumps(content[name]), strict=True)
+        except ValidationError as error:
+            raise ValueError(f"{name}: {error.errors()[0]['msg']}") from error
 
 
 def _checksum(content: Any) -> str:
