@@ -203,7 +203,7 @@ def _draw_adaptation(result: EvaluationResult, label: str, style: Style | None, 
     if style is not None:
         line = ax.lines[drawn]
         line.set_marker(style.marker)
-        line.set_linestyle(style.linestyle)
+        line.set(linestyle=style.linestyle)
         line.set_markersize(5)
         line.set_markevery(max(1, result.values.shape[1] // 10))
         ax.legend()
