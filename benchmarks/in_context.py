@@ -63,6 +63,7 @@ class Args:
 def main(args: Args) -> None:
     """Train, evaluate, and write the table and the picture."""
     torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
     (dark_room if args.tasks == "DarkRoom" else gaussian_bandit)(args)
 
 
