@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 import tyro
+from result_files import notes
 
 from meta_rl.memory import MEMORY_CORES, make_memory_core
 from meta_rl.provenance import package_versions, versions_text, write_atomically
@@ -79,7 +80,8 @@ def main(args: Args) -> None:
         cells = [f"{1e3 * t:.1f} ({times['gru'] / t:.2f})" for t in times.values()]
         size = f"{row['steps']} × {row['trials']}, {row['hidden']}"
         lines.append(f"| {size} | {' | '.join(cells)} |")
-    table = "\n".join([*lines, "", f"{versions_text()}.", ""])
+    lines += ["", *notes(args.out / "core_speed.json")]
+    table = "\n".join([*lines, f"{versions_text()}.", ""])
     content = {"rows": rows, "versions": package_versions()}
     write_atomically(args.out / "core_speed.json", json.dumps(content, indent=1) + "\n")
     write_atomically(args.out / "core_speed.md", table)

@@ -1,8 +1,8 @@
-"""The main job, in minutes: a network learns to adapt to goals that it has never seen.
+"""The main job, in minutes: an agent learns to adapt to goals that it has never seen.
 
-Meta-trains MAML-TRPO to move a point to a goal that it does not see, and trains the same network on
-all goals without meta-learning. Both then get 20 episodes for each gradient step on 40 held-out
-goals. Prints a table and draws their ways before and after adaptation.
+Meta-trains RL² to move a point to a goal that it does not see, and trains PPO without memory on the
+same goals, which cannot adapt. Both then get two episodes on each of 40 held-out goals. Prints a
+table, and draws their ways in the first and in the second episode beside the optimum.
 
     python benchmarks/demo.py
 """
@@ -23,19 +23,28 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import LinearSchedule
 
 import meta_rl
-from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.navigation import navigation_oracles
+from meta_rl.agents.ppo import PPO
+from meta_rl.agents.rl2 import RL2
 from meta_rl.evaluation import EvaluationResult
-from meta_rl.rollout import collect_episodes
+from meta_rl.rollout import true_successors
+from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 TASKS = "meta_rl/PointNavigation-v0"
-META, PLAIN, OPTIMUM = "meta-learned", "same network, no meta-learning", "optimum"
-COLOURS = {META: "C0", PLAIN: "C1"}
-NUM_STEPS = 3  # gradient steps on each held-out goal
-SHOWN_STEPS = (0, 1, 3)
-NUM_SHOWN = 8  # goals on the maps
+ENV = {"horizon": 10, "episodes_per_trial": 2, "goal_tolerance": 1e-6}  # no early ends
+SETTINGS = {
+    "meta_batch_size": 256,
+    "num_minibatches": 4,
+    "num_epochs": 6,
+    "gae_lambda": 0.9,
+    "learning_rate": LinearSchedule(2e-3, 2e-4, 1.0),
+}
+META, PLAIN, OPTIMUM = "RL²: meta-learned", "PPO: no meta-learning", "optimum (is told the goal)"
+COLOURS = {META: "C0", PLAIN: "C1", OPTIMUM: "black"}
+NUM_SHOWN = 10  # goals on the maps
 EVALUATION_SEED = 1000
 
 
@@ -45,9 +54,9 @@ class Args:
 
     seed: int = 0
     """Seed of the trainings."""
-    meta_timesteps: int = 3_000_000
+    meta_timesteps: int = 800_000
     """Number of environment steps of meta-training."""
-    plain_timesteps: int = 1_000_000
+    plain_timesteps: int = 300_000
     """Number of environment steps of the training without meta-learning."""
     out: Path = Path("runs/demo")
     """Folder of the two agents and of the picture, whose files are replaced."""
@@ -72,104 +81,105 @@ class ProgressLines(BaseCallback):
 
 
 def main(args: Args) -> None:
-    """Trains both networks, lets both adapt to held-out goals, and compares them."""
-    began = time.monotonic()
+    """Trains both agents, lets both play held-out goals, and compares them."""
+    began, processor = time.monotonic(), time.process_time()
     torch.set_num_threads(1)  # the batches are small: a second thread would mostly wait
     args.out.mkdir(parents=True, exist_ok=True)
-    agents = {
-        META: trained(META, args, args.meta_timesteps, num_inner_steps=1),
-        PLAIN: trained(PLAIN, args, args.plain_timesteps, num_inner_steps=0),
-    }
-    print("adapting both to 40 held-out goals", flush=True)
-    results = {name: evaluated(agent, NUM_STEPS + 1) for name, agent in agents.items()}
-    results[OPTIMUM] = evaluated(navigation_oracles()["PointNavigation"], 1)
-    print_table(results)
-    print(f"picture: {draw(agents, results, args.out / 'demo.png')}")
-    print(f"took {time.monotonic() - began:.0f} s")
-
-
-def trained(name: str, args: Args, timesteps: int, num_inner_steps: int) -> MAMLTRPO:
-    """Trains an agent by the return after gradient steps, or before (0 steps), and saves it."""
-    print(f"training: {name}", flush=True)
-    agent = MAMLTRPO(
+    small = {"log_std_init": -0.7}
+    rl2 = RL2(
         env=TASKS,
-        inner_lr=0.4,
-        later_inner_lr=0.1,
-        num_inner_steps=num_inner_steps,
+        env_kwargs=ENV,
+        policy_kwargs={"hidden_size": 64, **small},
         seed=args.seed,
+        **SETTINGS,
     )
-    agent.learn(timesteps, callback=ProgressLines(name))
-    agent.save(args.out / f"{'maml' if num_inner_steps else 'plain'}.zip")
-    return agent
+    ppo = PPO(env=TASKS, env_kwargs=ENV, policy_kwargs=small, seed=args.seed, **SETTINGS)
+    for name, agent, steps in (
+        (META, rl2, args.meta_timesteps),
+        (PLAIN, ppo, args.plain_timesteps),
+    ):
+        print(f"training {name}", flush=True)
+        agent.learn(steps, callback=ProgressLines(name))
+        agent.save(args.out / f"{type(agent).__name__.lower()}.zip")
+    print("two episodes of each on 40 held-out goals", flush=True)
+    oracle = navigation_oracles()["PointNavigation"]
+    learners = {META: rl2, PLAIN: ppo, OPTIMUM: oracle}
+    print_table({name: evaluated(learner) for name, learner in learners.items()})
+    print(f"picture: {draw({META: rl2, PLAIN: ppo}, args.out / 'demo.png')}")
+    took, used = time.monotonic() - began, time.process_time() - processor
+    print(f"took {took:.0f} s, {used:.0f} s of processor time")
 
 
-def evaluated(learner: Any, num_episodes: int) -> EvaluationResult:
-    """Evaluates a learner on all held-out goals, 20 episodes for each gradient step."""
+def evaluated(learner: Any) -> EvaluationResult:
+    """Evaluates a learner on all held-out goals."""
     return meta_rl.evaluate_adaptation(
-        learner, TASKS, num_episodes=num_episodes, envs_per_task=20, seed=EVALUATION_SEED
+        learner, TASKS, num_episodes=2, envs_per_task=20, seed=EVALUATION_SEED, **ENV
     )
 
 
 def print_table(results: dict[str, EvaluationResult]) -> None:
-    """Mean return with its 95 % interval after each number of gradient steps."""
+    """Mean return of both episodes with 95 % intervals."""
     title = f"Return of an episode on {results[META].num_tasks} held-out goals"
     table = Table(title=title, caption="95 % intervals over goals; one training each.")
-    table.add_column("learner")
-    for column in ("before", "1 gradient step", "2 steps", "3 steps"):
-        table.add_column(column, justify="right")
+    for column in ("learner", "first episode", "second episode"):
+        table.add_column(column, justify="left" if column == "learner" else "right")
     for name, result in results.items():
         summary = result.summary()
         cells = [
-            f"{mean:.1f} ± {(high - low) / 2:.1f}"
+            f"{mean:.2f} ± {(high - low) / 2:.2f}"
             for mean, (low, high) in zip(summary["mean"], summary["mean_interval"], strict=True)
         ]
         table.add_row(name, *cells)
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    Console(width=None if sys.stdout.isatty() else 80).print(table)
 
 
-def tracks(agent: MAMLTRPO, goals: np.ndarray) -> list[np.ndarray]:
-    """Most likely ways to the goals, ``[T, goals, 2]``, after 0, 1, ... gradient steps."""
-    envs = 20  # episodes of each goal, on which a gradient step is made
-    env = meta_rl.make_task_vec(TASKS, num_tasks=len(goals), envs_per_task=envs)
+def held_out_goals() -> np.ndarray:
+    """The goals of the test split, ``[goals, 2]``."""
+    return np.asarray(meta_rl.make_task_vec(TASKS, 1, **ENV).unwrapped.task_split.test.tasks)
+
+
+def tracks(agent: RL2 | PPO, goals: np.ndarray) -> np.ndarray:
+    """Positions before and after each step of both episodes, ``[2, T + 1, goals, 2]``."""
+    env = AppendPreviousStep(meta_rl.make_task_vec(TASKS, num_tasks=len(goals), **ENV))
     env.set_tasks(goals)
-    first = np.ones(env.num_envs, dtype=bool)
-    state, ways = None, []
-    for step in range(NUM_STEPS + 1):
-        for deterministic in (True, False):
-
-            def act(
-                observations: Any, state: Any = state, likeliest: bool = deterministic
-            ) -> tuple[Any, dict[str, Any]]:
-                return agent.predict(observations, state, first, deterministic=likeliest)[0], {}
-
-            rollout = collect_episodes(env, act, env.reset(seed=EVALUATION_SEED + step)[0])
-            rollout.envs_per_task = envs
-            if deterministic:
-                way = rollout.observations[:, ::envs]
-                real = np.True_ if rollout.mask is None else rollout.mask[:, ::envs, None]
-                ways.append(np.where(real, way, np.nan))
-        state = agent.adapt(rollout, state)
+    observation, _ = env.reset(seed=EVALUATION_SEED)
+    state, start = None, np.ones(len(goals), dtype=bool)
+    episodes = []
+    for _ in range(ENV["episodes_per_trial"]):
+        way = [observation[:, :2]]
+        for _ in range(ENV["horizon"]):
+            action, state = agent.predict(observation, state, start, deterministic=True)
+            observation, _, terminated, truncated, infos = env.step(action)
+            done = terminated | truncated
+            way.append(true_successors(observation, done, infos)[:, :2])
+            start = done
+        episodes.append(way)
     env.close()
-    return ways
+    return np.array(episodes)
 
 
-def draw(agents: dict[str, MAMLTRPO], results: dict[str, EvaluationResult], path: Path) -> Path:
-    """Maps of the ways to held-out goals, and the return over gradient steps."""
-    split = meta_rl.make_task_vec(TASKS, num_tasks=1).unwrapped.task_split
-    goals = split.test.tasks[:NUM_SHOWN]
-    figure = Figure(figsize=(11.5, 5.4), layout="constrained")
-    grid = figure.add_gridspec(2, len(SHOWN_STEPS) + 2)
+def draw(agents: dict[str, RL2 | PPO], path: Path) -> Path:
+    """Maps of the ways to held-out goals, and the distance to the goal over both episodes."""
+    goals = held_out_goals()
+    figure = Figure(figsize=(11.0, 5.6), layout="constrained")
+    grid = figure.add_gridspec(2, 4)
+    curves = figure.add_subplot(grid[:, 2:])
     for row, (name, agent) in enumerate(agents.items()):
         ways = tracks(agent, goals)
-        for column, step in enumerate(SHOWN_STEPS):
+        for column, title in enumerate(("first episode", "second episode: after adaptation")):
             ax = figure.add_subplot(grid[row, column])
-            draw_map(ax, goals, ways[step])
-            title = ("before adaptation", "after 1 gradient step")[step] if step < 2 else "after 3"
+            draw_map(ax, goals[:NUM_SHOWN], ways[column])
             ax.set_title(title, fontsize=10)
             if column == 0:
-                ax.set_ylabel(name.replace(", ", ",\n"), color=COLOURS[name], fontsize=12)
-    draw_curves(figure.add_subplot(grid[:, -2:]), results)
-    figure.suptitle("A point goes to goals that it does not see and was not trained on")
+                ax.set_ylabel(name, color=COLOURS[name], fontsize=12)
+        draw_distance(curves, name, np.linalg.norm(ways - goals, axis=-1))
+    steps = np.arange(ENV["horizon"] + 1)[:, None, None]
+    shortest = np.linalg.norm(np.maximum(abs(goals) - 0.1 * steps, 0.0), axis=-1)
+    draw_distance(curves, OPTIMUM, np.array([shortest, shortest]))
+    curves.set(xlabel="steps of the trial", ylabel="distance to the goal", ylim=(0, None))
+    curves.set_title(f"mean over {len(goals)} held-out goals, with 95 % intervals", fontsize=10)
+    curves.legend(loc="upper right")
+    figure.suptitle("Go to a goal that you do not see: the reward tells how far it is")
     figure.savefig(path, dpi=130)
     return path
 
@@ -177,24 +187,23 @@ def draw(agents: dict[str, MAMLTRPO], results: dict[str, EvaluationResult], path
 def draw_map(ax: Axes, goals: np.ndarray, way: np.ndarray) -> None:
     """Goals as stars, and a way to each in its colour."""
     for index, goal in enumerate(goals):
-        ax.plot(*way[:, index].T, color=f"C{index}", linewidth=1.6)
+        ax.plot(*way[:, index].T, ".-", color=f"C{index}", linewidth=1.4, markersize=4)
         ax.plot(*goal, "*", color=f"C{index}", markersize=12, markeredgecolor="black")
-    ax.plot(0, 0, "ko", markersize=4)
+    ax.plot(0, 0, "ko", markersize=5)
     ax.set(xlim=(-0.65, 0.65), ylim=(-0.65, 0.65), aspect="equal", xticks=[], yticks=[])
 
 
-def draw_curves(ax: Axes, results: dict[str, EvaluationResult]) -> None:
-    """Mean return with 95 % intervals over goals, and the optimum as a line."""
-    for name, colour in COLOURS.items():
-        summary = results[name].summary()
-        mean, (low, high) = summary["mean"], np.transpose(summary["mean_interval"])
-        steps = range(len(mean))
-        ax.plot(steps, mean, "o-", color=colour, label=name, linewidth=2.5)
-        ax.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-    ax.axhline(results[OPTIMUM].values.mean(), color="black", linestyle="--", label=OPTIMUM)
-    ax.set(xlabel="gradient steps (20 episodes each)", xticks=range(NUM_STEPS + 1))
-    ax.set_title(f"mean return on {results[META].num_tasks} held-out goals", fontsize=10)
-    ax.legend(loc="lower right")
+def draw_distance(ax: Axes, name: str, distances: np.ndarray) -> None:
+    """Mean distance ``[2, T + 1, goals]`` over the steps of both episodes."""
+    style = "--" if name == OPTIMUM else "-"
+    for episode, part in enumerate(distances):
+        steps = np.arange(len(part)) + episode * (len(part) - 1)
+        mean, error = part.mean(axis=1), 2.0 * part.std(axis=1) / np.sqrt(part.shape[1])
+        label = name if episode == 0 else None
+        ax.plot(steps, mean, style, color=COLOURS[name], label=label, linewidth=2.5)
+        if name != OPTIMUM:
+            ax.fill_between(steps, mean - error, mean + error, color=COLOURS[name], alpha=0.2)
+        ax.axvline(steps[0], color="grey", linewidth=0.8)
 
 
 if __name__ == "__main__":

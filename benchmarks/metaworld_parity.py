@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from meta_rl.physics.shared_rollout import SharedRollout
 BOUNDS = {"observation": 1e-6, "reward": 1e-5, "infos": 1e-5}
 SPACE = observation_space()
 COUNTED = ("success", "grasp_success")  # infos of 0 and 1 whose differences are counted
+KINDS = ("own", "native")
 HORIZON = 500
 Act = Callable[[np.ndarray], np.ndarray]
 
@@ -74,60 +75,59 @@ def random_actions(seed: int) -> Act:
     return lambda seen: rng.uniform(-1.5, 1.5, 4)
 
 
-def same_state(arm: Arm, episode: Episode, state: ArmState) -> tuple[ArmState, np.ndarray]:
-    """The state of Meta-World's simulator, and the warm start of its solver."""
-    data = arm.data
-    now = np.empty(mujoco.mj_stateSize(arm.model, FULL_PHYSICS))
-    mujoco.mj_getState(arm.model, data, now, FULL_PHYSICS)
-    physics = state.physics.copy()
-    physics[0, : len(now)] = now
-    state = state._replace(
-        physics=physics, hand=data.mocap_pos[:1].copy(), seen=episode.env._prev_obs[None].copy()
-    )
-    return state, data.qacc_warmstart[None].copy()
+def same_states(arm: Arm, episodes: list[Episode], states: ArmState) -> tuple[ArmState, np.ndarray]:
+    """The states of episodes in Meta-World's simulator, and the warm starts of its solver."""
+    physics, hands, seen = states.physics.copy(), states.hand.copy(), states.seen.copy()
+    warmstarts = np.empty((len(episodes), arm.model.nv))
+    size = mujoco.mj_stateSize(arm.model, FULL_PHYSICS)
+    for row, episode in enumerate(episodes):
+        arm._activate(episode)
+        now = np.empty(size)
+        mujoco.mj_getState(arm.model, arm.data, now, FULL_PHYSICS)
+        physics[row, :size], hands[row] = now, arm.data.mocap_pos[0]
+        seen[row], warmstarts[row] = episode.env._prev_obs, arm.data.qacc_warmstart
+    return states._replace(physics=physics, hand=hands, seen=seen), warmstarts
 
 
-def single_steps(
-    native: NativeArm, arm: Arm, goal: np.ndarray, act: Act, num_steps: int
-) -> Iterator[dict[str, float]]:
-    """Yields the deviations of every step."""
-    roll_out = SharedRollout(1)
-    episode = arm.begin(goal)
-    state = native.begin(roll_out, goal[None])
-    seen = episode.observation[:36].clip(SPACE.low, SPACE.high)
-    arm._activate(episode)
-    for _ in range(num_steps):
-        state, warmstarts = same_state(arm, episode, state)
-        action = act(seen)
-        state = native.step(roll_out, state, action[None], warmstarts)
-        observation, reward, _, _, info = arm.step(episode, action)
-        seen = observation[:36]
-        ours = np.concatenate([state.seen[0], state.before[0]]).clip(SPACE.low, SPACE.high)
-        theirs = np.array([reward, *(float(info[name]) for name in Outcome._fields[1:])])
-        away = dict(zip(Outcome._fields, np.abs(state.outcome[0] - theirs), strict=True))
-        yield {
-            "observation": float(np.abs(ours - seen).max()),
-            "reward": float(away.pop("unscaled_reward")),
-            **{name: float(away.pop(name) > 0) for name in COUNTED},
-            "infos": float(max(away.values())),
-        }
+def deviations(states: ArmState, row: int, result: tuple[Any, ...]) -> dict[str, float]:
+    """The deviations of a native step from what Meta-World's step returned."""
+    observation, reward, _, _, info = result
+    ours = np.concatenate([states.seen[row], states.before[row]]).clip(SPACE.low, SPACE.high)
+    theirs = np.array([reward, *(float(info[name]) for name in Outcome._fields[1:])])
+    away = dict(zip(Outcome._fields, np.abs(states.outcome[row] - theirs), strict=True))
+    return {
+        "observation": float(np.abs(ours - observation[:36]).max()),
+        "reward": float(away.pop("unscaled_reward")),
+        **{name: float(away.pop(name) > 0) for name in COUNTED},
+        "infos": float(max(away.values())),
+    }
 
 
 def compared_steps(name: str, args: Args) -> dict[str, Any]:
-    """First states and single steps of an environment."""
-    native, arm = NativeArm(name, SPACE), Arm(name, None)
-    goals = [goal for _, goal in benchmark_goals("ML1", name, 0).train[: args.goals]]
-    begun = native.begin(SharedRollout(1), np.array(goals))
-    first = np.array([arm.begin(goal).observation[:18] for goal in goals])
-    rows = []
-    for number, goal in enumerate(goals):
-        target = begun.target[number]
-        for act in (random_actions(number), scripted(name, target)):
-            rows += list(single_steps(native, arm, goal, act, args.steps))
-    worst = {key: max(row[key] for row in rows) for key in BOUNDS}
-    differing = {name: int(sum(row[name] for row in rows)) for name in COUNTED}
-    first_away = float(np.abs(begun.seen - first).max())
-    return {"steps": len(rows), "first": first_away, **worst, "differing": differing}
+    """First states and single steps of an environment, all episodes side by side."""
+    native, arm, roll_out = NativeArm(name, SPACE), Arm(name, None), SharedRollout(1)
+    goals = np.array([goal for _, goal in benchmark_goals("ML1", name, 0).train[: args.goals]])
+    states = native.begin(roll_out, np.repeat(goals, 2, axis=0))
+    episodes = [arm.begin(goal) for goal in goals for _ in range(2)]
+    acts = [
+        random_actions(row) if row % 2 else scripted(name, states.target[row])
+        for row in range(len(episodes))
+    ]
+    first = np.array([episode.observation[:18] for episode in episodes])
+    first_away = float(np.abs(states.seen - first).max())
+    seen = [episode.observation[:36].clip(SPACE.low, SPACE.high) for episode in episodes]
+    found = []
+    for _ in range(args.steps):
+        states, warmstarts = same_states(arm, episodes, states)
+        actions = np.array([act(own) for act, own in zip(acts, seen, strict=True)])
+        states = native.step(roll_out, states, actions, warmstarts)
+        for row, episode in enumerate(episodes):
+            result = arm.step(episode, actions[row])
+            seen[row] = result[0][:36]
+            found.append(deviations(states, row, result))
+    worst = {key: max(row[key] for row in found) for key in BOUNDS}
+    differing = {name: int(sum(row[name] for row in found)) for name in COUNTED}
+    return {"steps": len(found), "first": first_away, **worst, "differing": differing}
 
 
 def own_successes(name: str, goals: np.ndarray, targets: np.ndarray) -> int:
@@ -150,16 +150,16 @@ def native_successes(native: NativeArm, goals: np.ndarray) -> int:
     roll_out = SharedRollout(1)
     state = native.begin(roll_out, goals)
     acts = [scripted(native.name, target) for target in state.target]
-    reached = np.zeros(len(goals), dtype=bool)
+    left = np.arange(len(goals))
     for _ in range(HORIZON):
-        left = np.flatnonzero(~reached)
+        seen = np.concatenate([state.seen, state.before], axis=1).clip(SPACE.low, SPACE.high)
+        actions = np.array([acts[i](own) for i, own in zip(left, seen, strict=True)])
+        state = native.step(roll_out, state, actions)
+        going_on = state.outcome[:, 1] == 0
+        state, left = state.rows(going_on), left[going_on]
         if len(left) == 0:
             break
-        seen = np.concatenate([state.seen, state.before], axis=1).clip(SPACE.low, SPACE.high)
-        actions = np.array([acts[i](seen[i]) for i in range(len(goals))])
-        state = native.step(roll_out, state, actions)
-        reached |= state.outcome[:, 1] > 0
-    return int(reached.sum())
+    return len(goals) - len(left)
 
 
 def compared_episodes(name: str, args: Args) -> dict[str, Any]:
@@ -191,34 +191,35 @@ def share(hits: int, num: int) -> str:
 
 def report(rows: dict[str, dict[str, Any]], args: Args) -> str:
     """The page of the table."""
+    steps = {name: row for name, row in rows.items() if "first" in row}
+    episodes = [row for row in rows.values() if "own" in row]
     cells = [
         [
             name,
             f"{row['first']:.0e}",
             *(f"{row[key]:.0e}" for key in BOUNDS),
             *(str(row["differing"][key]) for key in COUNTED),
-            share(row["own"], row["episodes"]),
-            share(row["native"], row["episodes"]),
+            *(share(row[kind], row["episodes"]) if kind in row else "" for kind in KINDS),
         ]
-        for name, row in sorted(rows.items())
+        for name, row in sorted(steps.items())
     ]
-    exact = sum(map(is_exact, rows.values()))
-    alike = sum(row["p"] > 0.05 for row in rows.values())
-    touched = sum(row["differing"]["grasp_success"] for row in rows.values())
-    steps = sum(row["steps"] for row in rows.values())
+    exact = sum(map(is_exact, steps.values()))
+    alike = sum(row["p"] > 0.05 for row in episodes)
+    touched = sum(row["differing"]["grasp_success"] for row in steps.values())
+    num_steps = sum(row["steps"] for row in steps.values())
     return page(
         "Meta-World as a native batch, beside Meta-World's own",
-        f"`python benchmarks/metaworld_parity.py`: {exact} of {len(rows)} environments are equal "
+        f"`python benchmarks/metaworld_parity.py`: {exact} of {len(steps)} environments are equal "
         f"in single steps (observation within {BOUNDS['observation']:.0e}, reward and infos within "
         f"{BOUNDS['reward']:.0e}, no success differs), from the same state and warm start of the "
         f"solver. {args.goals} goals, {args.steps} steps each with random actions and with "
         "Meta-World's scripted policy. All 50 step natively; none goes through the process "
         "adapter.",
-        f"`grasp_success` differs in {touched} of {steps:,} steps: Meta-World asks for the "
+        f"`grasp_success` differs in {touched} of {num_steps:,} steps: Meta-World asks for the "
         "forces of contacts, and the batch for a force on a pad and a distance.",
         f"Success of the scripted policies is that within {HORIZON} steps over {args.episodes} "
-        f"goals, with 95 % intervals. It is alike in {alike} of {len(rows)} environments (Fisher's "
-        "exact test, p > 0.05; with 50 tests, two or three would differ by chance).",
+        f"goals, with 95 % intervals. It is alike in {alike} of {len(episodes)} environments "
+        "(Fisher's exact test, p > 0.05; two or three of 50 would fail by chance at most).",
         table(
             [
                 *("environment", "first observation", "observation", "reward", "infos"),
@@ -231,17 +232,18 @@ def report(rows: dict[str, dict[str, Any]], args: Args) -> str:
 
 
 def main(args: Args) -> None:
-    """Compares, and writes the table after each environment."""
+    """Compares steps of all environments, then episodes; writes after each."""
     warnings.filterwarnings("ignore", message="Constant")  # policies ask for more than is allowed
     settings = {"goals": args.goals, "steps": args.steps, "episodes": args.episodes}
     file = args.out / "metaworld_parity.json"
     content = read(file, {"settings": settings, "rows": {}})
     rows = content["rows"] if content["settings"] == settings else {}
-    for name in args.names:
-        if name not in rows:
-            rows[name] = {**compared_steps(name, args), **compared_episodes(name, args)}
-            print(name, rows[name], flush=True)
-            write(file, {"settings": settings, "rows": rows}, report(rows, args))
+    for part, compare in (("first", compared_steps), ("own", compared_episodes)):
+        for name in args.names:
+            if part not in rows.setdefault(name, {}):
+                rows[name] |= compare(name, args)
+                print(name, rows[name], flush=True)
+                write(file, {"settings": settings, "rows": rows}, report(rows, args))
     write(file, {"settings": settings, "rows": rows}, report(rows, args))
 
 

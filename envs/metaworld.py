@@ -45,16 +45,28 @@ class MetaWorldTask(gym.Env):
     A Sawyer arm with a gripper has to manipulate an object (a puck, a door, a drawer, a button,
     ...). Source: Yu et al., "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta
     Reinforcement Learning", 2019; McLean et al., "Meta-World+: An Improved, Standardized, RL
-    Benchmark", 2025; package ``metaworld`` 3.1.1, whose environments are used unchanged. They need
-    MuJoCo 3.3.0, and thus their own virtual environment: ``pip install "meta-rl[metaworld]"``.
+    Benchmark", 2025; package ``metaworld`` 3.1.1.
 
     The ids are ``meta_rl/MetaWorldML1-v0`` (one environment, ``env_name``, whose goals differ),
     ``meta_rl/MetaWorldML10-v0``, ``meta_rl/MetaWorldML25-v0`` and ``meta_rl/MetaWorldML45-v0`` (10,
-    25 or 45 training environments, and 5 others for testing). ``gymnasium.make_vec`` and
-    ``meta_rl.make_task_vec`` step sub-environments in blocks, each in its own process:
-    ``num_processes`` of them, by default one for each core (``asynchronous=False``: all in this
-    process). Sub-environments of a process share the simulators, one for each of Meta-World's
-    environments. Trajectories do not depend on the sharing or on the number of processes.
+    25 or 45 training environments, and 5 others for testing).
+
+    All 50 environments step natively: one compiled model of each serves every goal, MuJoCo's own
+    threads step the whole batch, and observations, rewards and infos are computed for the batch at
+    once. From the same state and the same start of MuJoCo's solver, a step equals Meta-World's own
+    (``benchmarks/results/metaworld_parity.md``). MuJoCo's rollouts begin each step without the
+    solver's last result, so that courses with contacts drift apart; how often scripted policies
+    succeed stays the same.
+
+    ``native=False`` steps Meta-World's own environments, unchanged, for comparison: in blocks of
+    sub-environments, each in its own process, ``num_processes`` of them, by default one for each
+    core (``asynchronous=False``: all in this process). Sub-environments of a process share the
+    simulators. Trajectories do not depend on the sharing or on the number of processes.
+
+    ``pip install "meta-rl[metaworld]"`` brings MuJoCo 3.3.0, which the package pins, and thus wants
+    a virtual environment of its own. Native batches need only its models and goals:
+    ``pip install --no-deps metaworld==3.1.1`` adds it to an environment with a later MuJoCo, whose
+    physics differs a little.
 
     ## Action Space
     ``Box(-1, 1, (4,))``: the displacement of the hand (cm along x, y and z), and the torque of the
@@ -68,11 +80,13 @@ class MetaWorldTask(gym.Env):
     ## Rewards
     The reward is Meta-World's (version ``v2``), between 0 and 10 in each step: info
     ``reward_task``. The info ``success`` tells whether the goal is reached in this step, 0.0 or
-    1.0.
+    1.0. Meta-World's other infos are there too: ``near_object``, ``grasp_success``,
+    ``grasp_reward``, ``in_place_reward``, ``obj_to_target`` and ``unscaled_reward``. Version 1 of
+    the rewards is refused.
 
     ## Starting State
-    The task determines the first state; first state and transitions have no other randomness. A
-    process simulates the first state of a task once (500 steps of MuJoCo), and keeps it.
+    The task determines the first state; first state and transitions have no other randomness. The
+    first state of a task is simulated once, and kept.
 
     ## Episode End
     The episode is *truncated* after ``horizon`` steps; success does not end it.
@@ -84,7 +98,11 @@ class MetaWorldTask(gym.Env):
     | ``goal_seed`` | 0 | seed of Meta-World's lists of goals |
     | ``horizon`` | 500 | number of steps in an episode; at most 500 |
     | ``episodes_per_trial`` | 10 | number of episodes on one task, as in Meta-World+ |
+    | ``reward_function_version`` | ``"v2"`` | version of the rewards; there is no other |
     | ``split`` | ``"train"`` | part of the task split that self-chosen tasks come from |
+    | ``native`` | True | whether MuJoCo's threads step, or Meta-World's own environments |
+    | ``nthread`` | None | number of threads of a native batch (default: all cores) |
+    | ``num_processes`` | None | largest number of processes, for ``native=False`` |
 
     ## Task distribution
     A task is a dict of ``env``, ``Discrete``, an index into the attribute ``env_names``; and
@@ -105,6 +123,7 @@ class MetaWorldTask(gym.Env):
 
     ## Version History
     * v0: initial, with Meta-World 3.1.1.
+    * v0, after 0.1.0: native batches; Meta-World's own environments by ``native=False``.
     """
 
     metadata = METADATA
@@ -222,7 +241,7 @@ def make_one(*, native: bool = True, **kwargs: Any) -> gym.Env:
     """
     if not native:
         return MetaWorldTask(**kwargs)
-    import_metaworld()
+    import_metaworld(pinned=False)
     return TaskEnv(NATIVE, **kwargs)
 
 
@@ -267,7 +286,7 @@ def make_batch(
     if native or (native is None and not of_processes):
         if of_processes:
             raise ValueError(f"{of_processes[0]} is for native=False: no processes step this batch")
-        import_metaworld()
+        import_metaworld(pinned=False)
         return TaskVectorEnv(NATIVE, num_envs, **drawn, **kwargs)
     if "nthread" in kwargs:
         raise ValueError("nthread is for a native batch; num_processes is for native=False")

@@ -39,8 +39,12 @@ class Goals(NamedTuple):
     test: list[tuple[int, np.ndarray]]
 
 
-def import_metaworld() -> ModuleType:
-    """Imports the package, at the versions that are known to work together.
+def import_metaworld(*, pinned: bool = True) -> ModuleType:
+    """Imports the package.
+
+    Args:
+        pinned: Whether MuJoCo has to be the version that the package pins (default). Native batches
+            need the package's models and goals only, and work with later versions.
 
     Raises:
         ImportError: The package is missing, or MuJoCo's version is not the one that it pins.
@@ -54,8 +58,11 @@ def import_metaworld() -> ModuleType:
         package = importlib.import_module("metaworld")
     except ModuleNotFoundError as error:
         raise ImportError(f"the package metaworld is missing ({error}). {install}") from error
-    if mujoco.__version__ != MUJOCO_VERSION:
-        raise ImportError(f"MuJoCo is {mujoco.__version__} here. {install}")
+    if pinned and mujoco.__version__ != MUJOCO_VERSION:
+        raise ImportError(
+            f"MuJoCo is {mujoco.__version__} here. {install}. Native batches do without the pin: "
+            f"pip install --no-deps metaworld=={VERSION}"
+        )
     return package
 
 
@@ -71,7 +78,7 @@ def benchmark_goals(benchmark: str, env_name: str | None, goal_seed: int) -> Goa
     Raises:
         ValueError: The benchmark or the environment is unknown.
     """
-    package = import_metaworld()
+    package = import_metaworld(pinned=False)
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark {benchmark!r}: {', '.join(BENCHMARKS)} exist")
     if benchmark != "ML1" and env_name is not None:
@@ -89,8 +96,11 @@ def benchmark_goals(benchmark: str, env_name: str | None, goal_seed: int) -> Goa
         bounds[type(env)] = np.array([box.low, box.high], dtype=np.float64)
         reset_hand(env, min(steps, 1))
 
-    # Goals do not depend on the simulation of the hand, which would take most of the time.
-    with mock.patch.object(simulator, "_reset_hand", barely_move):
+    # Goals do not depend on the simulation of the hand, which would take most of the time. Its weld
+    # has another size in later versions of MuJoCo.
+    with mock.patch.multiple(
+        simulator, _reset_hand=barely_move, reset_mocap_welds=lambda env: None
+    ):
         arguments = (name,) if benchmark == "ML1" else ()
         made = getattr(package, benchmark)(*arguments, seed=goal_seed)
     names = tuple(dict.fromkeys([*made.train_classes, *made.test_classes]))

@@ -81,7 +81,10 @@ class ArmModel:
         if touched:
             _add_touch(spec, touched)
         self.model = compile_spec(spec)
-        self.model.eq_data[self.model.eq_type == mujoco.mjtEq.mjEQ_WELD] = WELD
+        welds = self.model.eq_type == mujoco.mjtEq.mjEQ_WELD
+        self.model.eq_data[welds, : len(WELD)] = (
+            WELD  # later versions of MuJoCo have one number more
+        )
         body = self.model.body(moved).id if moved else 0
         self.home, self._rotation = self.model.body_pos[body], self.model.body_quat[body]
         self.places = _columns(names)
@@ -218,23 +221,31 @@ def _read_spec(file: str, used: set[str]) -> mujoco.MjSpec:
     for texture in spec.textures:
         texture.width = texture.height = 1
     spec.compiler.discardvisual = True
-    _delete_visual(spec.worldbody, used, moves=False)
+    _delete_visual(spec, spec.worldbody, used, moves=False)
     meshes = {geom.meshname for geom in spec.geoms}
     for mesh in list(spec.meshes):
         if mesh.name not in meshes:
-            mesh.delete()
+            _delete(spec, mesh)
     return spec
 
 
-def _delete_visual(body: Any, used: set[str], *, moves: bool) -> None:
+def _delete_visual(spec: mujoco.MjSpec, body: Any, used: set[str], *, moves: bool) -> None:
     """Deletes the geoms that touch nothing, unless they give a moving body its inertia."""
     moves = moves or bool(list(body.joints))
     for geom in list(body.geoms):
         touches = geom.contype or geom.conaffinity or geom.name in used
         if not touches and (body.explicitinertial or not moves):
-            geom.delete()
+            _delete(spec, geom)
     for child in list(body.bodies):
-        _delete_visual(child, used, moves=moves)
+        _delete_visual(spec, child, used, moves=moves)
+
+
+def _delete(spec: mujoco.MjSpec, part: Any) -> None:
+    """Deletes a part of a specification; later versions of MuJoCo ask the specification."""
+    if hasattr(spec, "delete"):
+        spec.delete(part)
+    else:
+        part.delete()
 
 
 def _add_measurement(spec: mujoco.MjSpec, name: str) -> None:

@@ -18,6 +18,7 @@ from meta_rl.vector.process_blocks import count_cores
 from meta_rl.vector.streams import Draws
 
 from .metaworld_arms import Arms
+from .metaworld_environment import HIGH, Environment, Seen
 from .metaworld_goals import (
     MAX_HORIZON,
     METADATA,
@@ -31,7 +32,7 @@ from .metaworld_goals import (
 from .metaworld_models import ArmModel
 from .metaworld_rewards import Outcome, Step, distance
 from .metaworld_starts import Start, dial
-from .metaworld_table import ENVIRONMENTS, HIGH, Environment, Seen
+from .metaworld_table import ENVIRONMENTS
 
 ACTION_SCALE = 0.01  # m
 PHYSICS_SIZE = 48  # of the state's rows; the largest environment needs 36

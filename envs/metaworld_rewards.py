@@ -62,6 +62,7 @@ class Step:
 
     @property
     def hand(self) -> np.ndarray:
+        """Position of the hand."""
         return self.seen[:, :3]
 
     @property
@@ -71,14 +72,17 @@ class Step:
 
     @property
     def object(self) -> np.ndarray:
+        """Position of the object."""
         return self.seen[:, 4:7]
 
     @property
     def rotation(self) -> np.ndarray:
+        """Quaternion of the object, as it is observed."""
         return self.seen[:, 7:11]
 
     @property
     def second_object(self) -> np.ndarray:
+        """Position of the second object."""
         return self.seen[:, 11:14]
 
     @property

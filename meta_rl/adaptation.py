@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -108,8 +109,21 @@ def adapt_to_task(
     *,
     deterministic: bool = False,
     seed: int | None = None,
+    on_step: Callable[[int, int], None] | None = None,
 ) -> Adaptation:
-    """Adapts an agent to one task; see :meth:`meta_rl.MetaAlgorithm.adapt_to`."""
+    """Adapts an agent to one task; see :meth:`meta_rl.MetaAlgorithm.adapt_to`.
+
+    Args:
+        agent: Trained agent.
+        env_or_task: Task or environment.
+        task: Task to set in the environment (default: the task that the environment has).
+        num_episodes: Number of episodes (default: ``episodes_per_trial``).
+        deterministic: Whether the most likely actions are taken (default: False).
+        seed: Seed of the environment and of the agent's draws (default: none).
+        on_step: Function that is called before every step with the number of the episode, from 0,
+            and that of the repetition, where a single environment plays the episodes of an agent
+            that adapts to several at a time (default: none).
+    """
     check_flag("deterministic", deterministic)
     if seed is not None:
         check_count("seed", seed, least=0)
@@ -121,7 +135,7 @@ def adapt_to_task(
     try:
         with randomness.kept():
             randomness.seed(np.random.SeedSequence(seed))
-            return _Trial(agent, env, deterministic, seed).run(episodes)
+            return _Trial(agent, env, deterministic, seed, on_step).run(episodes)
     finally:
         if not isinstance(env_or_task, gym.Env | VectorEnv):
             env.close()
@@ -131,14 +145,21 @@ class _Trial:
     """A trial on one task: episodes, and an adaptation after each (bandits: after each step)."""
 
     def __init__(
-        self, agent: Adaptable, env: VectorEnv, deterministic: bool, seed: int | None
+        self,
+        agent: Adaptable,
+        env: VectorEnv,
+        deterministic: bool,
+        seed: int | None,
+        on_step: Callable[[int, int], None] | None = None,
     ) -> None:
         self.agent = agent
         self.env = env
         self.deterministic = deterministic
         self.by_step = task_batch(env).adaptation_unit == "step" and agent.adapts_by_step
         self.repeats = _num_columns(agent) // env.num_envs
+        self.on_step = on_step
         self.state: Any = None
+        self._place = (0, 0)  # numbers of the episode and of the repetition
         self._observations: Any = self.env.reset(seed=seed)[0]
         self._start = np.ones(env.num_envs, dtype=bool)
 
@@ -146,18 +167,19 @@ class _Trial:
         tell = getattr(self.agent, "adapt_to_tasks", None)
         if tell is not None:
             self.state = tell(task_batch(self.env).tasks)
-        returns = [self._adapted_to_episode() for _ in range(num_episodes)]
+        returns = [self._adapted_to_episode(number) for number in range(num_episodes)]
         return Adaptation(self.state, np.array(returns, dtype=np.float64))
 
-    def _adapted_to_episode(self) -> float:
-        rollouts = [self._episode() for _ in range(self.repeats)]
+    def _adapted_to_episode(self, number: int) -> float:
+        rollouts = [self._episode((number, repeat)) for repeat in range(self.repeats)]
         if not self.by_step:
             self.state = self.agent.adapt(_side_by_side(rollouts), self.state)
         columns = [np.where(_mask(one), one.rewards, 0.0).sum(axis=0) for one in rollouts]
         return float(np.mean(columns))
 
-    def _episode(self) -> Rollout:
+    def _episode(self, place: tuple[int, int]) -> Rollout:
         """Plays one episode in every sub-environment; the next one has begun when it returns."""
+        self._place = place
         self._start[:] = True
         latest: Any = None
 
@@ -175,6 +197,8 @@ class _Trial:
 
     def _act(self, observations: Any) -> tuple[Any, dict[str, Any]]:
         self._seen = observations
+        if self.on_step is not None:
+            self.on_step(*self._place)
         actions, self.state = self.agent.predict(
             observations, self.state, self._start, self.deterministic
         )

@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from meta_rl.adaptation import Adaptation, adapt_to_task, open_task
 from meta_rl.arguments import (
+    MOST_RATE,
     PassedOnArguments,
     check_choice,
     check_count,
@@ -117,7 +118,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             check_kind("policy", policy, type, "a class, or a name")
         device = find_device(device)
         if not callable(learning_rate):
-            check_number("learning_rate", learning_rate, least=0.0)
+            check_number("learning_rate", learning_rate, least=0.0, most=MOST_RATE)
         if isinstance(env, str):
             env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
         super().__init__(

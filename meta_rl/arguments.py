@@ -22,6 +22,9 @@ import numpy as np
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MOST_RATE = 1e37
+"""Largest step size: Adam's bias correction of a larger one overflows in single precision."""
+
 
 def plain(value: Any) -> Any:
     """Converts NumPy's numbers and arrays to Python's own; returns other values unchanged."""
@@ -96,13 +99,16 @@ def _range_in_words(above: float | None, least: float, most: float, below: float
 def check_rate(name: str, rate: Any) -> Any:
     """Checks a positive rate, or the first and the last value of a linear schedule.
 
-    The last of two values may be 0. Two values are returned as a list.
+    The last of two values may be 0. Two values are returned as a list. A rate is at
+    most :data:`MOST_RATE`.
     """
     given = plain(rate)
     values = list(given) if isinstance(given, list | tuple) else [given]
     numbers = all(_is_number(value) and math.isfinite(value) for value in values)
     if not numbers or len(values) not in (1, 2) or values[0] <= 0 or values[-1] < 0:
         raise ValueError(f"{name} is a positive number, or [first, last], got {rate!r}")
+    if max(values) > MOST_RATE:
+        raise ValueError(f"{name} has to be at most {MOST_RATE:g}, got {rate!r}")
     return [float(value) for value in values] if isinstance(given, list | tuple) else given
 
 

@@ -389,7 +389,11 @@ class PEARL(LatentInference, TaskCollection):
         guarded_step(optimizer, loss, partial(self._stop_at_loss, losses, tasks))
         return []
 
-    def _stop_at_loss(self, losses: Tensor, tasks: Tensor, what: str) -> NoReturn:
+    def _stop_at_loss(
+        self, losses: Tensor, tasks: Tensor, what: str, loss: Tensor | None = None
+    ) -> NoReturn:
         """Stops the training, and names the tasks whose loss is not finite, or all tasks."""
         bad = ~losses.detach().isfinite()
-        self._stop(f"the {what} is not finite", (tasks[bad] if bad.any() else tasks).cpu().numpy())
+        value = "" if loss is None or what == "loss" else f" of a loss of {loss.item():.6g}"
+        broken = tasks[bad] if bad.any() else tasks
+        self._stop(f"the {what}{value} is not finite", broken.cpu().numpy())

@@ -6,8 +6,8 @@ from .commands import Evaluate as Evaluate
 from .commands import Plot as Plot
 from .commands import Train as Train
 from .commands import Tune as Tune
-from .commands import main as main
 from .comparison import compare as compare
+from .entry import main as main
 from .listing import envs as envs
 from .pictures import plot as plot
 from .preparation import run_config as run_config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ class Validation(BetweenIterations):
         num_points: Number of evaluations, evenly over the run (default: chosen by the learner).
         tasks: Tasks of the run (default: those of the configuration).
         best: Run folder that keeps the learner with the best score (default: none is kept).
+        told: Function that is called with the name of the score, the score and the steps (default:
+            none).
     """
 
     def __init__(
@@ -100,10 +103,12 @@ class Validation(BetweenIterations):
         num_points: int | None = None,
         tasks: RunTasks | None = None,
         best: RunFolder | None = None,
+        told: Callable[[str, float, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks
         self.best = best
+        self.told = told
         self.tasks = open_tasks(config) if tasks is None else tasks
         if num_points is None:
             num_points = trainable(config.algorithm).validation_points
@@ -135,8 +140,11 @@ class Validation(BetweenIterations):
         scores = members.validation_scores(learner, result)
         for name, score in scores.items():
             learner.logger.record(f"validation/{name}", score)
-        if self.best is not None and scores:
-            keep_best(self.best, learner, *next(iter(scores.items())), done)
+        name, score = next(iter(scores.items()))
+        if self.best is not None:
+            keep_best(self.best, learner, name, score, done)
+        if self.told is not None:
+            self.told(name, score, done)
 
 
 def keep_best(folder: RunFolder, learner: Any, name: str, score: float, steps: int) -> None:
@@ -159,14 +167,14 @@ def keep_best(folder: RunFolder, learner: Any, name: str, score: float, steps: i
 
 
 class KeptCheckpoints(BetweenIterations):
-    """Keep a checkpoint of its own, ``checkpoint-STEPS.zip``, now and then.
+    """Callback that keeps checkpoints, ``checkpoint-STEPS.zip``, at points of the training.
 
     The points are counted by the learner's steps, so that a resumed run has the same ones.
 
     Args:
         folder: Run folder.
         every: Number of steps between two checkpoints.
-        steps: Steps that the training begins with.
+        steps: Number of steps before this part of the training (default: 0).
     """
 
     def __init__(self, folder: RunFolder, every: int, steps: int = 0) -> None:
@@ -176,7 +184,7 @@ class KeptCheckpoints(BetweenIterations):
         self._done = steps
 
     def __call__(self, learner: Any) -> None:
-        """Save the learner if a point lies in the steps since the last call."""
+        """Saves the learner if a point lies in the steps since the last call."""
         done = steps_of(learner)
         if done // self.every > self._done // self.every:
             learner.save(self.folder.kept_checkpoint(done))
@@ -190,12 +198,12 @@ class KeptCheckpoints(BetweenIterations):
 
 
 class ProgressLines(BetweenIterations):
-    """Print a line about the training now and then, where there is no terminal for a bar.
+    """Callback that prints lines about the training, if there is no terminal for a bar.
 
     Args:
         length: Length of the training.
         unit: Unit of the length, such as ``"environment steps"``.
-        seconds: Seconds between two lines (default: 30).
+        seconds: Time between two lines, in seconds (default: 30).
     """
 
     def __init__(self, length: int, unit: str, seconds: float = LINE_SECONDS) -> None:
@@ -207,7 +215,7 @@ class ProgressLines(BetweenIterations):
         self._printed = time.monotonic()
 
     def __call__(self, learner: Any) -> None:
-        """Print a line if it is time for one."""
+        """Prints a line if the time since the last one is over."""
         now, done = time.monotonic(), steps_of(learner)
         if self._began is None:
             self._began = (now, done)

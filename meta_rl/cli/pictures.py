@@ -138,8 +138,9 @@ def draw(groups: Sequence[RunGroup], out: Path) -> None:
             learning = partial(_draw_learning, curve, group.label, style)
             panels.setdefault(("Meta-training", *place), []).append(learning)
         for name, result in group.evaluations().items():
-            of = f"{group.label}\n{name}, seed {result.seed}"
-            texts += [f"{name}, seed {result.seed} ({result.design.counts()})"]
+            usual = name == "evaluation" and result.seed == 0  # that of the training's end
+            of = group.label if usual else f"{group.label}\n{name}, seed {result.seed}"
+            texts += [f"{of.splitlines()[-1]} ({result.design.counts()})"]
             measured = (result.environment, str(result.env_kwargs), result.split)
             key = ("adaptation", *measured, result.unit, result.measure)
             tint = style if name == "evaluation" else None
@@ -159,6 +160,8 @@ def draw(groups: Sequence[RunGroup], out: Path) -> None:
             ax.set_title(f"{kind}, {tasks}{_runs_text(groups, tasks)}")
         if len(draws) >= LONG_LEGEND:
             ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), fontsize="small")
+            for band in ax.collections:  # many bands lie on each other
+                band.set_alpha(0.1)
     _save(figure, out)
 
 
@@ -178,19 +181,19 @@ def _draw_learning(curve: AggregatedCurve, label: str, style: Style, ax: Axes) -
         label=label,
         color=color,
         linestyle=line,
-        marker=marker if validated is None else None,
-        markevery=every,
+        marker=marker,
+        markevery=every if validated is None else [],  # the legend shows it
     )
     if trained.interval is not None:
         ax.fill_between(trained.steps, *trained.interval.T, color=color, alpha=0.2, linewidth=0)
     if validated is not None:
         ax.plot(validated.steps, validated.mean, marker, markeredgecolor="black", color=color, ms=5)
     ax.set_xlabel(curve.unit)
-    about = "dots: validation tasks"
+    about = f"{curve.measure} (dots: validation tasks)"
     if curve.num_runs > 1:
-        about += "; bands: 95 % over runs"
-    if len(about) > len(ax.get_ylabel()) - len(curve.measure) - 3:
-        ax.set_ylabel(f"{curve.measure} ({about})")
+        about += "\nbands: 95 % intervals over runs"
+    if len(about) > len(ax.get_ylabel()):
+        ax.set_ylabel(about)
     ax.legend()
 
 

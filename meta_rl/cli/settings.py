@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from meta_rl.algorithms import registered_algorithms
-from meta_rl.arguments import did_you_mean, near
+from meta_rl.arguments import MOST_RATE, check_number, did_you_mean, near
 from meta_rl.make import NAMESPACE, find_env_id
 
 NOT_SETTINGS = (
@@ -248,7 +248,7 @@ def with_schedules(owner: Callable[..., Any], arguments: dict[str, Any]) -> dict
     """Two numbers become a schedule, which falls linearly, where the argument may be a function.
 
     Raises:
-        ValueError: A list of another length.
+        ValueError: A list of another length, or a number that is not finite or below 0.
     """
     from stable_baselines3.common.utils import LinearSchedule
 
@@ -257,7 +257,11 @@ def with_schedules(owner: Callable[..., Any], arguments: dict[str, Any]) -> dict
         if isinstance(value, list) and _takes_function(annotated_type(owner, name)):
             if len(value) != 2:
                 raise ValueError(f"{name}: one number, or [first, last], got {value}")
-            made[name] = LinearSchedule(float(value[0]), float(value[1]), 1.0)
+            first, last = (
+                check_number(f"{name}[{i}]", number, least=0.0, most=MOST_RATE)
+                for i, number in enumerate(value)
+            )
+            made[name] = LinearSchedule(first, last, 1.0)
     return made
 
 

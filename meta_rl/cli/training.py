@@ -81,7 +81,7 @@ def train_several(command: Train, execute: Execute) -> None:
 
     Args:
         command: Command ``train`` with ``--seeds``.
-        execute: Function that each process runs its command with.
+        execute: Function by which each process runs its command.
 
     Raises:
         ValueError: The seeds are not distinct, or one of the trainings cannot begin.
@@ -105,7 +105,7 @@ def train_several(command: Train, execute: Execute) -> None:
 
 
 def _planned(command: Train) -> tuple[RunConfig, RunFolder]:
-    """The configuration and the folder of a training, which is refused where it does not fit."""
+    """Returns a training's configuration and folder; refuses a folder that does not fit."""
     config = run_config(command)
     config = replace(config, threads=torch.get_num_threads())
     folder = RunFolder(command.out or Path("runs", folder_name(config)))
@@ -160,7 +160,7 @@ def _train_locked(
 def _watching(
     command: Train, config: RunConfig, folder: RunFolder, model: TrainableAlgorithm
 ) -> list[BetweenIterations]:
-    """The callbacks that the flags ask for."""
+    """Returns the callbacks that the flags ask for."""
     made: list[BetweenIterations] = []
     if command.checkpoint_every is not None:
         made.append(KeptCheckpoints(folder, command.checkpoint_every, model.steps_done))

@@ -29,7 +29,7 @@ class FasterUpdates:
     generator: torch.Generator
     optimizer: torch.optim.Optimizer | None
     max_grad_norm: float | None
-    stop_before_step: Callable[[str], NoReturn]
+    stop_before_step: Callable[[str, Tensor | None], NoReturn]
     _checks: Mapping[str, Tensor] = {}
     _work: Callable[..., dict[str, Tensor]]
     _graph: CudaGraph | None = None
@@ -123,7 +123,7 @@ class FasterUpdates:
             return work(*data)
         self._work = work
         report, checks = self._graph(*data)
-        self._stop_unless(checks)
+        self._stop_unless(checks, report.get("loss"))
         return report
 
     def _work_and_checks(self, *data: Tensor) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
@@ -155,13 +155,13 @@ class FasterUpdates:
         """
         self._checks = {name: is_finite(value) for name, value in values.items()}
         if not is_recording():
-            self._stop_unless(self._checks)
+            self._stop_unless(self._checks, values.get("loss"))
         return torch.stack(list(self._checks.values())).all()
 
-    def _stop_unless(self, checks: Mapping[str, Tensor]) -> None:
+    def _stop_unless(self, checks: Mapping[str, Tensor], loss: Tensor | None) -> None:
         for what, finite in checks.items():
             if not finite:
-                self.stop_before_step(what)
+                self.stop_before_step(what, loss)
 
 
 def _add_one(x: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def finite_gradients(
 def guarded_step(
     optimizer: torch.optim.Optimizer,
     loss: Tensor,
-    stop: Callable[[str], NoReturn],
+    stop: Callable[[str, Tensor | None], NoReturn],
     gradients: Sequence[Tensor] | None = None,
     max_norm: float | None = None,
 ) -> None:
@@ -104,12 +104,13 @@ def guarded_step(
     Args:
         optimizer: The optimiser.
         loss: Loss, a scalar.
-        stop: Function that raises the error; its argument is ``"loss"`` or ``"gradient"``.
+        stop: Function that raises the error; its arguments are ``"loss"`` or ``"gradient"``, and
+            the loss.
         gradients: Gradients, as for :func:`finite_gradients`.
         max_norm: Largest norm of the gradients, as for :func:`finite_gradients`.
     """
     if not finite_gradients(optimizer, loss, gradients, max_norm):
-        stop("gradient" if loss.isfinite() else "loss")
+        stop("gradient" if loss.isfinite() else "loss", loss)
     optimizer.step()
 
 
@@ -124,18 +125,20 @@ class FiniteState:
     def learned(self) -> dict[str, Any]:
         """Returns what is learned, by name: modules, optimisers and dictionaries of tensors."""
 
-    def stop_before_step(self, what: str) -> NoReturn:
+    def stop_before_step(self, what: str, loss: Tensor | None = None) -> NoReturn:
         """Stops the training before a step on numbers that are not finite.
 
         Args:
             what: Name of the numbers, such as ``"loss"``.
+            loss: The loss, for the message (default: it is not known).
 
         Raises:
-            FloatingPointError: Always; the message names the iteration.
+            FloatingPointError: Always; the message names the iteration and the loss.
         """
+        value = "" if loss is None else f" (the loss is {loss.detach().mean().item():.6g})"
         raise FloatingPointError(
             f"{type(self).__name__}: the {what} of iteration {self.current_iteration} is not "
-            "finite; no step was taken on it. Lower the step sizes"
+            f"finite{value}; no step was taken on it. Lower the step sizes"
         )
 
     @property

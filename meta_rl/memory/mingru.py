@@ -35,7 +35,9 @@ class MinGRUCore(MemoryCore):
     def forward(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
         """Runs over inputs ``[T, N, I]``."""
         gates, candidates = self.gates(inputs).chunk(2, dim=-1)
-        outputs: Tensor = Interpolation.apply(gates.sigmoid(), candidates, state[0])
+        outputs: Tensor = Interpolation.apply(  # type: ignore[no-untyped-call]
+            gates.sigmoid(), candidates, state[0]
+        )
         return outputs, (outputs[-1],)
 
     @torch.no_grad()

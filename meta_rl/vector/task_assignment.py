@@ -34,7 +34,7 @@ class TaskAssignment:
     Attributes:
         played: The tasks that are played, ``[N, ...]``; ``None`` before the first reset.
         shown: A copy of them for infos, which are free to change it.
-        trial_start: Where an episode has just begun on a new task, bool ``[N]``.
+        trial_start: Whether an episode has just begun on a new task, bool ``[N]``.
     """
 
     def __init__(

@@ -202,7 +202,7 @@ def read_results(folder: Path) -> Results:
     order = [name.rpartition("-seed")[0] for name in suite["jobs"]]
     groups = []
     for (name, _), trainings in grouped.items():
-        key = tasks_key(trainings[0]["config"], trainings[0]["row"]["num_tasks"])
+        key = tasks_key(trainings[0]["config"], trainings[0]["row"])
         trainings.sort(key=lambda one: one["seed"])
         groups.append(Group(name, trainings, references.get(key, {})))
     groups.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
@@ -213,7 +213,8 @@ def _settings(content: dict[str, Any]) -> dict[str, Any]:
     """The settings that trainings of one group share."""
     config = content["config"]
     names = ("env_id", "env_kwargs", "algorithm_kwargs", "total_timesteps")
-    return {name: config[name] for name in names} | {"num_tasks": content["row"]["num_tasks"]}
+    row = {name: content["row"][name] for name in ("num_tasks", "num_episodes")}
+    return {name: config[name] for name in names} | row
 
 
 def _missing(suite: dict[str, Any], there: set[str]) -> dict[str, str]:

@@ -33,8 +33,6 @@ from meta_rl.vector.task_batch import task_batch
 
 EVALUATION_SEED = 0
 """Seed of all evaluations: trainings are tested on the same tasks."""
-CHECKPOINT_INTERVAL = 30.0
-"""Seconds between two checkpoints of a cell."""
 SECONDS_BETWEEN_LINES = 30.0
 """Least time between two lines of progress."""
 
@@ -48,12 +46,14 @@ class Cell:
         seed: Seed of the training.
         device: Device of the networks.
         imports: Modules that are imported first.
+        checkpoint_interval: Seconds between two checkpoints, which change no result.
     """
 
     row: Row
     seed: int
     device: str = "cpu"
     imports: tuple[str, ...] = ()
+    checkpoint_interval: float = 30.0
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class Cell:
             device=self.device,
             eval_tasks=0,
             threads=self.row.cores,
-            checkpoint_interval=CHECKPOINT_INTERVAL,
+            checkpoint_interval=self.checkpoint_interval,
             quiet=True,
             imports=self.imports,
         )
@@ -108,7 +108,7 @@ class Cell:
             for name, value in asdict(self.config()).items()
             if name not in ("versions", "commit", "threads")
         }
-        evaluation = {"num_tasks": self.row.num_tasks, "seed": EVALUATION_SEED}
+        evaluation = [self.row.num_tasks, self.row.num_episodes, EVALUATION_SEED]
         return {
             "settings": digest([config, evaluation, self.row.cores, self.device]),
             "code": code_digest(self.imports),
@@ -165,7 +165,13 @@ class Cell:
             if number is None and split == "test":
                 number = model.evaluation_size(tasks)
             result = evaluate_adaptation(
-                model, tasks.source, number, split=split, seed=EVALUATION_SEED, **tasks.arguments
+                model,
+                tasks.source,
+                number,
+                self.row.num_episodes,
+                split=split,
+                seed=EVALUATION_SEED,
+                **tasks.arguments,
             )
             found[split] = json.loads(result.to_json())
         return found
@@ -194,7 +200,7 @@ class Reference:
     @property
     def tasks_key(self) -> str:
         """Digest of the tasks."""
-        return tasks_key(asdict(self.cell.config()), self.row.num_tasks)
+        return tasks_key(asdict(self.cell.config()), asdict(self.row))
 
     @property
     def name(self) -> str:
@@ -217,7 +223,8 @@ class Reference:
     def run(self, out: Path) -> None:
         """Evaluates both, and writes the result."""
         config = self.cell.config()
-        found = reference_results(config, self.row.num_tasks, EVALUATION_SEED)
+        row = self.row
+        found = reference_results(config, row.num_tasks, row.num_episodes, EVALUATION_SEED)
         content = {
             "kind": "reference",
             "name": self.name,
@@ -231,14 +238,15 @@ class Reference:
 Job = Cell | Reference
 
 
-def tasks_key(config: dict[str, Any], num_tasks: int | None) -> str:
-    """Digest of what is evaluated: environment, its arguments, number of tasks.
+def tasks_key(config: dict[str, Any], row: dict[str, Any]) -> str:
+    """Digest of what is evaluated: environment, its arguments, numbers of tasks and episodes.
 
     Args:
         config: Configuration of a run as plain data.
-        num_tasks: Number of tasks (default of the learner: ``None``).
+        row: Row of a suite's table as plain data.
     """
-    return digest([config["env_id"], config["env_kwargs"], num_tasks])
+    numbers = [row["num_tasks"], row["num_episodes"]]
+    return digest([config["env_id"], config["env_kwargs"], *numbers])
 
 
 def suite_jobs(suite: Suite, device: str = "cpu", imports: tuple[str, ...] = ()) -> list[Job]:

@@ -11,9 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from meta_rl.cli.interruption import Interruption
 from meta_rl.cli.suites.jobs import Job, to_text
 
 LINES_OF_A_LOG = 20
+"""Number of lines of a failed job's log that are shown."""
 
 
 class Cores:
@@ -57,7 +59,7 @@ def run_in_processes(
 ) -> None:
     """Does jobs in processes; one that fails leaves the others alone.
 
-    Ctrl-C reaches the processes too: each ends after its iteration, and saves it.
+    Ctrl-C and SIGTERM are passed on: each process ends after its iteration, and saves it.
 
     Args:
         jobs: The jobs, in the order in which they begin.
@@ -66,36 +68,43 @@ def run_in_processes(
         ended: Called with each job that has ended, and what went wrong (empty: nothing).
     """
     cores = Cores(workers * max((job.row.cores for job in jobs), default=1))
-    with ThreadPoolExecutor(workers) as pool:
+    running: set[subprocess.Popen[bytes]] = set()
+    with Interruption().handled(), ThreadPoolExecutor(workers) as pool:
         futures: dict[Future[str], Job] = {
-            pool.submit(_run_one, job, out, cores): job for job in jobs
+            pool.submit(_run_one, job, out, cores, running): job for job in jobs
         }
         try:
             for future in as_completed(futures):
                 ended(futures[future], future.result())
         except KeyboardInterrupt:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.terminate()
+            raise KeyboardInterrupt(
+                "interrupted; the same command goes on from the last checkpoints"
+            ) from None
 
 
-def _run_one(job: Job, out: Path, cores: Cores) -> str:
+def _run_one(job: Job, out: Path, cores: Cores, running: set[subprocess.Popen[bytes]]) -> str:
     """Runs a job in a process; gives the last lines of its log if it fails."""
     log = out / "logs" / f"{job.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    threads = {"OMP_NUM_THREADS": str(job.row.cores), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job.row.cores), "PYTHONUNBUFFERED": "1"}
     with cores.lent(job.row.cores) as own, log.open("w", encoding="utf-8") as file:
-        arguments = [to_text(job), str(out)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "meta_rl.cli.suites.work", *arguments],
+            [sys.executable, "-m", "meta_rl.cli.suites.work", to_text(job), str(out)],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **threads},
+            env=environment,
+            start_new_session=True,  # Ctrl-C of the terminal would be a second signal
         )
+        running.add(process)
         if own:
             with suppress(ProcessLookupError):  # it has ended already
                 os.sched_setaffinity(process.pid, own)
         code = process.wait()
+        running.discard(process)
     if code == 0:
         return ""
     said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES_OF_A_LOG:]

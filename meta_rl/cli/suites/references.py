@@ -70,12 +70,15 @@ def can_be_compared(config: RunConfig) -> bool:
     return config.env_id not in DATASETS or "ways" in config.env_kwargs
 
 
-def reference_results(config: RunConfig, num_tasks: int | None, seed: int) -> dict[str, Any]:
+def reference_results(
+    config: RunConfig, num_tasks: int | None, num_episodes: int | None, seed: int
+) -> dict[str, Any]:
     """Evaluates random actions and the best known policy on the test tasks.
 
     Args:
         config: Configuration of a training on these tasks.
         num_tasks: Number of tasks (default: all tasks of a list).
+        num_episodes: Number of episodes on each task (default: the environment's).
         seed: Seed of the evaluation.
 
     Returns:
@@ -101,6 +104,7 @@ def reference_results(config: RunConfig, num_tasks: int | None, seed: int) -> di
             learner,
             tasks.source,
             num_tasks,
+            num_episodes,
             seed=seed,
             envs_per_task=ENVS_PER_TASK,
             **tasks.arguments,

@@ -48,6 +48,8 @@ class Row:
         cores: Number of CPU cores of a training (default: 1).
         gpus: Number of GPUs of a training, or a share of one (default: 0).
         num_tasks: Number of held-out tasks of an evaluation (default: the learner's).
+        num_episodes: Number of episodes on each task of an environment (default: as many as in
+            training).
         score: The number that stands for an evaluation: the mean of the ``"last"`` column or the
             ``"total"`` of all columns (default: total for pulls of bandits, last otherwise).
         paper: The paper's number (default: none).
@@ -63,6 +65,7 @@ class Row:
     cores: Count = 1
     gpus: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)] = 0
     num_tasks: Count | None = None
+    num_episodes: Count | None = None
     score: Literal["last", "total"] | None = None
     paper: Published | None = None
 
