@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-ARRAYS = ("values", "success", "trainings", "tasks", "strata")
+ARRAYS = ("values", "success", "trainings", "tasks", "task_seeds", "strata")
 
 
 @dataclass(frozen=True)
