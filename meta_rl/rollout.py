@@ -202,7 +202,8 @@ def collect_episodes(
         if watch is not None and not watch(step):
             break
     *parts, mask = (stack_batches(list(part)) for part in zip(*steps, strict=True))
-    rollout = Rollout(*parts, mask=None if mask.all() else mask)
+    rollout = Rollout(*parts)
+    rollout.mask = None if mask.all() else mask
     rollout.extras = stack_batches(extras)
     return rollout
 

@@ -18,8 +18,9 @@ from meta_rl.cli.progress import shown_progress
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import check_device, parsed
 from meta_rl.cli.trainable import trainable
+from meta_rl.evaluation.tasks import distinct_tasks
 from meta_rl.make import make_task_vec
-from meta_rl.tasks import as_task, count_tasks, distinct_tasks, take_tasks
+from meta_rl.tasks import as_task, count_tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
 
 if TYPE_CHECKING:

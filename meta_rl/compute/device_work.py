@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, recorded_step
-from meta_rl.compute.finite_state import is_finite
+from meta_rl.compute.finite_state import FiniteState, is_finite
 
 
-class FasterUpdates:
+class FasterUpdates(FiniteState):
     """The part of a learner that records its updates as a CUDA graph, or compiles them.
 
     It stands before :class:`meta_rl.few_shot.FewShotLearner` among the bases of a learner whose
@@ -29,7 +29,6 @@ class FasterUpdates:
     generator: torch.Generator
     optimizer: torch.optim.Optimizer | None
     max_grad_norm: float | None
-    stop_before_step: Callable[[str, Tensor | None], NoReturn]
     _checks: Mapping[str, Tensor] = {}
     _work: Callable[..., dict[str, Tensor]]
     _graph: CudaGraph | None = None
