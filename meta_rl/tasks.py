@@ -322,7 +322,8 @@ def _convert_tasks(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
     outside = ~_contains(space, array)
     if outside.any():
         first = int(np.argmax(outside))
-        raise ValueError(f"{where}: task {first} is outside {space}: {array[first]!r}")
+        task = " ".join(repr(array[first]).split())  # in one line
+        raise ValueError(f"{where}: task {first} is outside {space}: {task}")
     return array
 
 

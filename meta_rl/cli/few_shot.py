@@ -227,6 +227,6 @@ def _check_sizes(learner: type, tasks: str, known: dict[str, Any]) -> None:
 
 
 def _network_maker(name: Any) -> Callable[..., Any]:
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ValueError(f"network is one of {', '.join(RECIPES)}, got {name!r}")
     return RECIPES[name]

@@ -178,7 +178,11 @@ def changed(task: Tasks, data: st.DataObject) -> Any:
         )
         return values.reshape(array.shape)
     if kind == "shape":
-        return data.draw(st.sampled_from([array[None], array.reshape(-1), array[..., :0], array.T]))
+        return data.draw(
+            st.sampled_from(
+                [array[None], array.reshape(-1), np.atleast_1d(array)[..., :0], array.T]
+            )
+        )
     if kind == "type":
         return array.astype(data.draw(st.sampled_from([bool, complex, object, str, np.int8, "f2"])))
     return data.draw(PLAIN) if kind == "other" else array
