@@ -98,8 +98,8 @@ def dark_room(args: Args) -> None:
     head = (
         f"`python benchmarks/in_context.py DarkRoom`: the {len(goals)} held-out goals, "
         f"{args.envs_per_task} trials of ten episodes on each, drawn actions unless said. The "
-        f"shortest path earns {best.mean():.2f} an episode. Wall times are those of a core that was shared with "
-        "much other work."
+        f"shortest path earns {best.mean():.2f} an episode. Wall times are of a core that was "
+        "shared with other work."
     )
     heads = ["learner", "episode 1", "episode 5", "episode 10", "of the optimum"]
     heads += ["worst goal", "goals of 90 %", "training"]

@@ -323,7 +323,6 @@ def earned(model: InContextAgent, family: Any) -> np.ndarray:
     return evaluate_adaptation(model, env, deterministic=True, seed=model.seed).values
 
 
-@pytest.mark.slow
 @pytest.mark.learning
 class TestProbes:
     """What only an agent that learns in context solves: the task is seen in a reward alone."""
