@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
-from meta_rl.arguments import check_count, check_number
+from meta_rl.arguments import check_choice, check_count, check_number
 from meta_rl.compute.finite_state import is_finite
 from meta_rl.inner_loop import (
     Params,
@@ -22,7 +22,7 @@ from meta_rl.inner_loop import (
     pull_back,
     task_gradients,
 )
-from meta_rl.policy_gradient.agent import PolicyGradientAgent
+from meta_rl.policy_gradient.agent import INNER_LOSSES, PolicyGradientAgent
 from meta_rl.policy_gradient.batch import Batch, check_finite, tasks_at_a_time
 from meta_rl.policy_gradient.policy import TaskPolicy
 from meta_rl.policy_gradient.trust_region import Trial, trust_region_step
@@ -48,12 +48,6 @@ class MAMLTRPO(PolicyGradientAgent):
     Args:
         policy: Policy class, or ``"MlpPolicy"`` for :class:`.TaskPolicy`.
         env: An environment id, or a batch of task environments.
-        meta_batch_size: Number of tasks at a time, M, where ``env`` is an id.
-        envs_per_task: Number of episodes of each task for a gradient step, B.
-        inner_lr: Step size α of the inner loop.
-        num_inner_steps: Number of inner steps that are trained through; 0 trains one policy for all
-            tasks (the pre-trained baseline), which still adapts by gradient steps afterwards.
-        later_inner_lr: Step size of later inner steps (default: half of ``inner_lr``).
         inner_loss: Loss of the inner loop, ``"log_likelihood"`` or ``"likelihood_ratio"``.
         first_order: Whether inner gradients are treated as constants.
         exploration_coefficient: Weight, from 0 on, of E-MAML's term, which credits the episodes
@@ -67,20 +61,9 @@ class MAMLTRPO(PolicyGradientAgent):
         cg_iterations: Number of iterations of conjugate gradients.
         cg_damping: Number, from 0 on, that is added to the diagonal of the Hessian.
         curvature_fraction: Fraction of the steps, 0 to 1, for Hessian-vector products.
-        discount: Discount of the rewards, 0 to 1.
-        gae_lambda: Decay of the advantage estimate, 0 to 1.
-        env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: Arguments of the policy: ``hidden_sizes``, ``activation``, ``log_std_init``,
-            ``output_scale``.
-        stats_window_size: Number of episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 for no output, 1 for the training log.
-        seed: Seed of all randomness.
-        device: Device of the networks.
-
-    Raises:
-        ValueError: A name is unknown, a count is below one, a number is outside its range, or there
-            is no environment (only :meth:`load` does without).
+        **settings: Further arguments of the base classes,
+            :class:`meta_rl.policy_gradient.agent.PolicyGradientAgent` and
+            :class:`meta_rl.MetaAlgorithm`.
 
     Example:
         >>> from meta_rl.agents.maml_trpo import MAMLTRPO
@@ -94,11 +77,6 @@ class MAMLTRPO(PolicyGradientAgent):
         policy: str | type[TaskPolicy] = "MlpPolicy",
         env: GymEnv | VectorEnv | str | None = None,
         *,
-        meta_batch_size: int = 40,
-        envs_per_task: int = 20,
-        inner_lr: float = 0.1,
-        num_inner_steps: int = 1,
-        later_inner_lr: float | None = None,
         inner_loss: str = "log_likelihood",
         first_order: bool = False,
         exploration_coefficient: float = 0.0,
@@ -107,38 +85,12 @@ class MAMLTRPO(PolicyGradientAgent):
         cg_iterations: int = 10,
         cg_damping: float = 1e-5,
         curvature_fraction: float = 0.05,
-        discount: float = 0.99,
-        gae_lambda: float = 1.0,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            0.0,  # there is no outer optimiser
-            meta_batch_size=meta_batch_size,
-            envs_per_task=envs_per_task,
-            inner_lr=inner_lr,
-            num_inner_steps=num_inner_steps,
-            later_inner_lr=later_inner_lr,
-            inner_loss=inner_loss,
-            first_order=first_order,
-            discount=discount,
-            gae_lambda=gae_lambda,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-        )
+        super().__init__(policy, env, 0.0, **settings)  # there is no outer optimiser
+        self.inner_loss_kind = check_choice("inner_loss", inner_loss, INNER_LOSSES)
+        self.first_order = first_order
         self.exploration_coefficient = exploration_coefficient
         self.max_kl = max_kl
         self.max_initial_kl = max_initial_kl

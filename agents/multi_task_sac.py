@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from meta_rl.vector.task_arrays import Tasks, count_tasks, take_tasks
+from meta_rl.tasks import Tasks, count_tasks, take_tasks
 
 from .pearl import PEARL
 from .pearl.encoders import Belief

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from meta_rl.arguments import check_has, check_kind
 from meta_rl.rollout import Rollout
-from meta_rl.vector.task_arrays import Tasks
+from meta_rl.tasks import Tasks
 from meta_rl.wrappers.previous_step import FlatEncoder
 
 

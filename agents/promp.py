@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import grad
 
 from meta_rl.arguments import check_count, check_number
+from meta_rl.compute.finite_state import guarded_step
 from meta_rl.inner_loop import Params, adapt
 from meta_rl.policy_gradient.agent import PolicyGradientAgent
 from meta_rl.policy_gradient.batch import Batch, check_finite, over_tasks
@@ -31,28 +32,13 @@ class ProMP(PolicyGradientAgent):
         env: An environment id, or a batch of task environments.
         learning_rate: Step size of Adam: a number, or a function of the remaining progress (1 to
             0).
-        meta_batch_size: Number of tasks at a time, M, where ``env`` is an id.
-        envs_per_task: Number of episodes of each task for a gradient step, B.
-        inner_lr: Step size α of the inner loop.
         num_inner_steps: Number of inner steps that are trained through, at least 1.
-        later_inner_lr: Step size of later inner steps (default: half of ``inner_lr``).
         num_outer_steps: Number of steps of Adam on the data of an iteration.
         clip_range: Bound ε, above 0, on the change of the probability ratio after adaptation.
         inner_kl_coefficient: Weight η of the penalty, from 0 on.
-        discount: Discount of the rewards, 0 to 1.
-        gae_lambda: Decay of the advantage estimate, 0 to 1.
-        env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: Arguments of the policy: ``hidden_sizes``, ``activation``, ``log_std_init``,
-            ``output_scale``.
-        stats_window_size: Number of episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 for no output, 1 for the training log.
-        seed: Seed of all randomness.
-        device: Device of the networks.
-
-    Raises:
-        ValueError: A name is unknown, a count is below one, a number is outside its range, or there
-            is no environment (only :meth:`load` does without).
+        **settings: Further arguments of the base classes,
+            :class:`meta_rl.policy_gradient.agent.PolicyGradientAgent` and
+            :class:`meta_rl.MetaAlgorithm`.
     """
 
     def __init__(
@@ -61,46 +47,15 @@ class ProMP(PolicyGradientAgent):
         env: GymEnv | VectorEnv | str | None = None,
         learning_rate: float | Schedule = 1e-3,
         *,
-        meta_batch_size: int = 40,
-        envs_per_task: int = 20,
-        inner_lr: float = 0.1,
         num_inner_steps: int = 1,
-        later_inner_lr: float | None = None,
         num_outer_steps: int = 5,
         clip_range: float = 0.3,
         inner_kl_coefficient: float = 5e-4,
-        discount: float = 0.99,
-        gae_lambda: float = 1.0,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            envs_per_task=envs_per_task,
-            inner_lr=inner_lr,
-            num_inner_steps=check_count("num_inner_steps", num_inner_steps),
-            later_inner_lr=later_inner_lr,
-            inner_loss="likelihood_ratio",
-            first_order=False,
-            discount=discount,
-            gae_lambda=gae_lambda,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-        )
+        num_inner_steps = check_count("num_inner_steps", num_inner_steps)
+        super().__init__(policy, env, learning_rate, num_inner_steps=num_inner_steps, **settings)
         self.num_outer_steps = check_count("num_outer_steps", num_outer_steps)
         self.clip_range = clip_range
         self.inner_kl_coefficient = inner_kl_coefficient
@@ -131,9 +86,10 @@ class ProMP(PolicyGradientAgent):
                 *(params, supports, query),
             )
             check_finite("a gradient", gradients, self.place_in_training)
-            for name, parameter in self.policy.named_parameters():
-                parameter.grad = -gradients[name].mean(dim=0)  # Adam minimises
-            self.policy.optimizer.step()
+            gradients = [-gradients[name].mean(dim=0) for name, _ in self.policy.named_parameters()]
+            guarded_step(
+                self.policy.optimizer, -objectives.mean(), self.stop_before_step, gradients
+            )
             self._n_updates += 1
         self.logger.record("train/objective", objectives.mean().item())
         self.logger.record("train/inner_kl", divergences.mean().item())

@@ -27,6 +27,9 @@ class RecurrentActorCritic(ActorCritic):
         core: Name in :data:`meta_rl.memory.MEMORY_CORES`.
         hidden_size: Size of the memory.
         embedding: Sizes of the ReLU layers before the memory (default: no layers).
+        hidden_sizes: Sizes of the tanh layers after the memory, which read its output and its input
+            and are shared by policy and value function (default: no layers). A minimal GRU needs
+            them, since it combines its input with its memory by interpolation alone.
         generator: Generator that draws the first weights and, later, the actions.
         memory_span: Number of steps over which the memory should be able to learn from the start
             (see :meth:`meta_rl.memory.MemoryCore.set_time_scales`); ``None`` for zero biases.
@@ -42,6 +45,7 @@ class RecurrentActorCritic(ActorCritic):
         core: str = "gru",
         hidden_size: int = 128,
         embedding: Sequence[int] = (),
+        hidden_sizes: Sequence[int] = (),
         generator: torch.Generator,
         memory_span: int | None = None,
         log_std_init: float = 0.0,
@@ -49,16 +53,14 @@ class RecurrentActorCritic(ActorCritic):
         super().__init__(observation_space, action_space, generator, log_std_init)
         sizes = [observation_space.shape[0] - 1, *check_counts("embedding", embedding)]
         check_count("hidden_size", hidden_size)
-        layers = [
-            layer
-            for before, after in itertools.pairwise(sizes)
-            for layer in (nn.Linear(before, after), nn.ReLU())
-        ]
-        self.embedding = nn.Sequential(*layers)
+        self.embedding = _layers(sizes, nn.ReLU)
         # The first features, before action, reward and done flag, are the observation itself.
         place = None if embedding else sizes[0] - self.num_outputs - 2
         self.core = make_memory_core(core, sizes[-1], hidden_size, place)
-        drawn_by = self.make_heads(self.core.output_size)
+        after = check_counts("hidden_sizes", hidden_sizes)
+        read = [self.core.output_size + (sizes[-1] if after else 0), *after]
+        self.reading = _layers(read, nn.Tanh)
+        drawn_by = self.make_heads(read[-1])
         if memory_span is not None:
             check_count("memory_span", memory_span)
             self.core.set_time_scales(memory_span, drawn_by)
@@ -70,11 +72,26 @@ class RecurrentActorCritic(ActorCritic):
     def step(self, obs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
         """Reads and writes the memory, ``[N, H]``, which is reset where a trial begins."""
         state = self.core.reset(state, obs[:, -1] > 0)
-        return self.core.step(self.embedding(obs[:, :-1]), state)
+        inputs = self.embedding(obs[:, :-1])
+        outputs, state = self.core.step(inputs, state)
+        return self._read(outputs, inputs), state
 
     def features(self, obs: Tensor, state: MemoryState) -> Tensor:
         """Reads and writes the memory at each step of whole trials, ``[T, N, H]``."""
-        return self.core(self.embedding(obs[..., :-1]), state)[0]
+        inputs = self.embedding(obs[..., :-1])
+        return self._read(self.core(inputs, state)[0], inputs)
+
+    def _read(self, outputs: Tensor, inputs: Tensor) -> Tensor:
+        """Returns features of the memory's outputs and inputs, ``[..., H]``."""
+        if len(self.reading) == 0:
+            return outputs
+        return self.reading(torch.cat([outputs, inputs], dim=-1))
+
+
+def _layers(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
+    """Makes linear layers, each followed by the activation."""
+    pairs = itertools.pairwise(sizes)
+    return nn.Sequential(*(part for a, b in pairs for part in (nn.Linear(a, b), activation())))
 
 
 class RL2(OnPolicyAgent):
@@ -93,8 +110,9 @@ class RL2(OnPolicyAgent):
 
     The arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
     :class:`RecurrentActorCritic`, whose ``policy_kwargs`` are ``core`` (``"gru"``, ``"lstm"``,
-    ``"mingru"``, ``"associative"``, ``"ntm"``), ``hidden_size``, ``embedding``, ``memory_span`` (by
-    default a whole trial) and ``log_std_init``.
+    ``"mingru"``, ``"attention"``, ``"associative"``, ``"ntm"``), ``hidden_size``,
+    ``embedding``, ``hidden_sizes``, ``memory_span`` (by default a whole trial) and
+    ``log_std_init``.
 
     Example:
         >>> from meta_rl.agents.rl2 import RL2

@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
 from meta_rl.arguments import check_count, check_number
+from meta_rl.compute.finite_state import guarded_step
 from meta_rl.memory import make_memory_core
 from meta_rl.on_policy.actor_critic import ActorCritic, ActorState
 from meta_rl.on_policy.agent import OnPolicyAgent
@@ -203,7 +204,7 @@ class VariBAD(OnPolicyAgent):
         inference_trials: Number of recent trials in such an update.
         elbo_terms: Number of beliefs of a trial, drawn anew in each update; ``None`` for all.
         buffer_trials: Number of recent trials that are kept to draw from.
-        **settings: Further arguments of the base class.
+        **settings: Further arguments of the base classes.
 
     Example:
         >>> from meta_rl.agents.varibad import VariBAD
@@ -272,11 +273,7 @@ class VariBAD(OnPolicyAgent):
         for _ in range(self.inference_updates):
             drawn = self.rng.integers(self.recent.shape[1], size=self.inference_trials)
             loss, report = self.inference_loss(self.recent[:, drawn])
-            self.check_loss(loss, self._num_iterations)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.policy.inference_parameters(), self.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            guarded_step(optimizer, loss, self.stop_before_step, max_norm=self.max_grad_norm)
         for name, value in report.items():
             self.logger.record(f"train/{name}", value.item())
 

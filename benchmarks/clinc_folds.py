@@ -25,7 +25,7 @@ from result_files import RESULTS, page, read, table, with_interval, write
 from meta_rl.evaluation import EvaluationResult
 from meta_rl.few_shot.data.clinc150 import FOLDS
 from meta_rl.few_shot.evaluation import final_scores
-from meta_rl.provenance import write_atomically
+from meta_rl.files import write_atomically
 
 LEARNERS = ("protonet", "matching", "maml", "finetune", "nearest")
 CHOSEN_BY = 1

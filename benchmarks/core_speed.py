@@ -1,7 +1,7 @@
 """Training speed of the memory cores: a forward and a backward pass over whole trials.
 
-The cores take turns, and the fastest of each core's passes counts, so that other work on the
-machine disturbs all of them alike.
+The cores take turns, and the median of each core's passes counts, in seconds of the processor, so
+that other work on the machine disturbs all of them alike.
 
     python benchmarks/core_speed.py
 """
@@ -9,18 +9,22 @@ machine disturbs all of them alike.
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import tyro
+from result_files import notes
 
 from meta_rl.memory import MEMORY_CORES, make_memory_core
 from meta_rl.provenance import package_versions, versions_text, write_atomically
 
-SIZES = ((10, 256, 64), (60, 64, 64), (60, 64, 128), (400, 32, 128))
-"""Steps, trials and hidden units."""
+SIZES = tuple(
+    (steps, 25_600 // steps, hidden) for steps in (10, 50, 100, 400) for hidden in (64, 128)
+)
+"""Steps, trials and hidden units: as many steps in all."""
 INPUTS = 16
 
 
@@ -28,8 +32,8 @@ INPUTS = 16
 class Args:
     """Settings of the run."""
 
-    rounds: int = 8
-    """Number of turns of each core."""
+    rounds: int = 5
+    """Number of turns of each core, after one that does not count."""
     out: Path = Path(__file__).parent / "results"
     """Folder of core_speed.json and core_speed.md."""
     threads: int = 1
@@ -37,17 +41,19 @@ class Args:
 
 
 def seconds(num_steps: int, num_trials: int, hidden: int, rounds: int) -> dict[str, float]:
-    """Returns the time of the fastest pass of each core."""
+    """Returns the median time of a pass of each core."""
     torch.manual_seed(0)
     inputs = torch.randn(num_steps, num_trials, INPUTS)
     cores = {name: make_memory_core(name, INPUTS, hidden) for name in MEMORY_CORES}
-    best = dict.fromkeys(cores, float("inf"))
-    for _ in range(rounds):
+    passes: dict[str, list[float]] = {name: [] for name in cores}
+    for core in cores.values():
+        core.set_time_scales(num_steps, torch.Generator().manual_seed(0))
+    for _ in range(rounds + 1):
         for name, core in cores.items():
-            start = time.perf_counter()
+            start = time.process_time()
             core(inputs, core.initial_state(num_trials))[0].square().mean().backward()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
+            passes[name].append(time.process_time() - start)
+    return {name: statistics.median(times[1:]) for name, times in passes.items()}
 
 
 def main(args: Args) -> None:
@@ -61,9 +67,10 @@ def main(args: Args) -> None:
         "# Training speed of memory cores",
         "",
         f"`python benchmarks/core_speed.py`, {args.threads} thread: a forward and a backward pass "
-        f"over whole trials of {INPUTS} inputs, without the rest of an iteration. The cores take "
-        f"turns; fastest of {args.rounds} passes. Milliseconds, and how many times as fast as the "
-        "GRU. The machine was busy with other work: single cells are off by up to a factor of two.",
+        f"over whole trials of {INPUTS} inputs, 25,600 steps in all, without the rest of an "
+        f"iteration. The cores take turns; medians of {args.rounds} passes, in milliseconds of the "
+        "processor, and how many times as fast as the GRU. The machine was shared with other work, "
+        "which disturbs caches and memory: compare columns of a row, not rows.",
         "",
         f"| steps × trials, hidden units | {' | '.join(MEMORY_CORES)} |",
         "|---" * (len(MEMORY_CORES) + 1) + "|",
@@ -73,7 +80,8 @@ def main(args: Args) -> None:
         cells = [f"{1e3 * t:.1f} ({times['gru'] / t:.2f})" for t in times.values()]
         size = f"{row['steps']} × {row['trials']}, {row['hidden']}"
         lines.append(f"| {size} | {' | '.join(cells)} |")
-    table = "\n".join([*lines, "", f"{versions_text()}.", ""])
+    lines += ["", *notes(args.out / "core_speed.json")]
+    table = "\n".join([*lines, f"{versions_text()}.", ""])
     content = {"rows": rows, "versions": package_versions()}
     write_atomically(args.out / "core_speed.json", json.dumps(content, indent=1) + "\n")
     write_atomically(args.out / "core_speed.md", table)

@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 from scipy.sparse.csgraph import connected_components
 
-from meta_rl.provenance import write_atomically
+from meta_rl.files import write_atomically
 
 FOLDERS = {"meta_rl": "meta_rl", "envs": "meta_rl.envs", "agents": "meta_rl.agents"}
 """Packages by the folders of a checkout that hold them."""

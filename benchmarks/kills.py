@@ -1,9 +1,10 @@
 """Trainings that are killed at random moments, and resumed, beside undisturbed ones.
 
 Every algorithm trains twice by ``meta-rl train`` with the same seed. One training is undisturbed.
-The other one gets KILL, TERM and INT in turn: at random moments, and every second time while a
-checkpoint is being written. After each signal ``--resume`` goes on. In the end its parameters,
-optimisers, generators, log and evaluation have to equal those of the undisturbed training.
+The other one gets KILL, TERM and INT in turn: at a random moment of the training, while a
+checkpoint is being written, and at a random moment of the process, which may still be loading.
+After each signal ``--resume`` goes on. In the end its parameters, optimisers, generators, log and
+evaluation have to equal those of the undisturbed training.
 
     python -m benchmarks.kills
     python -m benchmarks.kills --algorithms rl2 protonet --kills 3
@@ -37,6 +38,7 @@ ALGORITHMS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "maml_trpo": ("PointRobot", 100_000, ("meta_batch_size=20", "envs_per_task=5")),
     "promp": ("PointRobot", 100_000, ("meta_batch_size=20", "envs_per_task=5")),
     "pearl": ("PointRobot", 20_000, ("num_train_tasks=10", "updates_per_iteration=20")),
+    "varibad": ("GridNavigation", 80_000, ("meta_batch_size=64", "num_minibatches=2")),
     "multi_task_sac": ("PointRobot", 20_000, ("num_train_tasks=10", "updates_per_iteration=20")),
     "oracle_sac": ("PointRobot", 20_000, ("num_train_tasks=10", "updates_per_iteration=20")),
     "maml": ("Sinusoid-10s", 600, ()),
@@ -52,7 +54,12 @@ ALGORITHMS: dict[str, tuple[str, int, tuple[str, ...]]] = {
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMES = ("start_time", "_num_timesteps_at_start", "ep_info_buffer", "_last_original_obs")
 """What tells of times, or of the process: not compared."""
-TIME_COLUMNS = ("time/fps", "time/time_elapsed", "time/seconds")
+TIME_COLUMNS = ("time/fps", "time/time_elapsed", "time/iterations_per_second")
+MOMENTS = ("training", "writing a checkpoint", "at any time")
+"""When the signals come."""
+AFTER_END = "after the end"
+STARTED = 1.5
+"""Seconds after which the command runs; Python answers an INT while it starts by a traceback."""
 
 
 @dataclass
@@ -85,31 +92,29 @@ def run_whole(line: list[str]) -> float:
     return time.perf_counter() - began
 
 
-def kill_once(line: list[str], folder: Path, sent: signal.Signals, wait: float, write: bool) -> str:
-    """Starts a training, sends a signal, and returns what was happening then.
+def kill_once(line: list[str], folder: Path, sent: signal.Signals, when: str, wait: float) -> str:
+    """Starts a training, sends a signal, and returns what was wrong then, if anything.
 
     Args:
         line: Command of the training.
         folder: Its run folder.
         sent: Signal to send.
-        wait: Seconds from the first new checkpoint on.
-        write: Whether to wait further, until a checkpoint is being written.
+        when: One of :data:`MOMENTS`.
+        wait: Seconds from the first new checkpoint on, or from the start of the process on.
     """
     before = modified(folder)
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and modified(folder) == before:
+    while when != "at any time" and process.poll() is None and modified(folder) == before:
         time.sleep(0.001)
-    time.sleep(wait)
-    while write and process.poll() is None and not list(folder.glob(".checkpoint.zip.*.part")):
+    time.sleep(STARTED + wait if when == "at any time" else wait)
+    writing = when == "writing a checkpoint"
+    while writing and process.poll() is None and not list(folder.glob(".checkpoint.zip.*.part")):
         pass
-    moment = "writing a checkpoint" if write else "training"
     if process.poll() is not None:
-        moment = "after the end"
+        return AFTER_END
     process.send_signal(sent)
     _, errors = process.communicate()
-    if "Traceback" in errors:
-        raise RuntimeError(f"a traceback after {sent.name}:\n{errors}")
-    return moment
+    return f"traceback after {sent.name}: {errors}" if "Traceback" in errors else ""
 
 
 def modified(folder: Path) -> int:
@@ -133,6 +138,8 @@ def differences(one: Any, other: Any, name: str = "") -> list[str]:
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         pairs = enumerate(zip(one, other, strict=True))
         return [found for i, (a, b) in pairs for found in differences(a, b, f"{name}.{i}")]
+    if isinstance(one, np.random.Generator) and isinstance(other, np.random.Generator):
+        return differences(one.bit_generator.state, other.bit_generator.state, name)
     if isinstance(one, torch.Tensor | np.ndarray):
         a, b = np.asarray(one), np.asarray(other)
         return [] if a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True) else [name]
@@ -157,25 +164,36 @@ def compared(one: Path, other: Path) -> list[str]:
     return found + ([] if values[0] == values[1] else ["evaluation.json"])
 
 
+def files(folder: Path) -> list[str]:
+    """The names of a run folder's files and folders."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def disturbed(algorithm: str, kills: int, draw: random.Random, folder: Path) -> dict[str, Any]:
-    """One row of the table: an undisturbed and a disturbed training of an algorithm."""
+    """One row of the table: an undisturbed and a disturbed training of an algorithm.
+
+    Nine signals have all pairs of signals and moments; fewer ones begin at a random pair.
+    """
+    shift = draw.randrange(9)
     seconds = run_whole(command(algorithm, folder / "undisturbed"))
-    run, moments = folder / "disturbed", []
+    run, sendings, found = folder / "disturbed", [], []
     for i in range(kills):
-        sent = SIGNALS[i % len(SIGNALS)]
+        sent, when = SIGNALS[(i + shift) % 3], MOMENTS[(i + i // 3 + shift // 3) % 3]
         line = command(algorithm, run, *(["--resume"] if (run / "config.json").exists() else []))
-        wait = draw.uniform(0, 0.6 * seconds / kills)
-        moments.append((sent.name, kill_once(line, run, sent, wait, bool(i % 2))))
+        most = seconds if when == "at any time" else 0.6 * seconds / kills
+        wrong = kill_once(line, run, sent, when, draw.uniform(0, most))
+        if wrong != AFTER_END:
+            sendings.append((sent.name, when))
+            found += [wrong] if wrong else []
     run_whole(command(algorithm, run, "--resume"))
-    found = compared(folder / "undisturbed", run)
-    count = {one.name: sum(sent == one.name for sent, _ in moments) for one in SIGNALS}
+    found += compared(folder / "undisturbed", run)
+    if files(folder / "undisturbed") != files(run):
+        found.append(f"files: {files(folder / 'undisturbed')}, but {files(run)}")
     return {
         "algorithm": algorithm,
         "tasks": ALGORITHMS[algorithm][0],
-        "kills": len(moments),
-        "signals": count,
-        "in_writes": sum(moment == "writing a checkpoint" for _, moment in moments),
-        "after_end": sum(moment == "after the end" for _, moment in moments),
+        "signals": {one.name: sum(sent == one.name for sent, _ in sendings) for one in SIGNALS},
+        "moments": {one: sum(when == one for _, when in sendings) for one in MOMENTS},
         "iterations": len(log(run)),
         "differences": found,
     }
@@ -184,26 +202,25 @@ def disturbed(algorithm: str, kills: int, draw: random.Random, folder: Path) -> 
 def markdown(named: dict[str, dict[str, Any]]) -> str:
     """The page of all rows."""
     rows = [named[name] for name in ALGORITHMS if name in named]
-    heads = ["algorithm", "tasks", "rows of the log", "kills", "KILL, TERM, INT"]
-    heads += ["during a write", "differences"]
+    heads = ["algorithm", "tasks", "rows of the log", "KILL, TERM, INT"]
+    heads += ["in training, in a write, at any time", "differences"]
     cells = [
         [
             row["algorithm"],
             row["tasks"],
             f"{row['iterations']}",
-            f"{row['kills']}",
             ", ".join(str(number) for number in row["signals"].values()),
-            f"{row['in_writes']}",
+            ", ".join(str(number) for number in row["moments"].values()),
             "; ".join(row["differences"]) or "none",
         ]
         for row in rows
     ]
-    total = sum(row["kills"] - row["after_end"] for row in rows)
+    total = sum(sum(row["signals"].values()) for row in rows)
     return page(
         "Killed and resumed trainings",
         f"{total} signals to trainings by `meta-rl train`, each of which was resumed. Compared bit "
         "for bit with an undisturbed training: parameters, optimisers, generators, `progress.csv` "
-        "(but for columns of time) and the evaluation.",
+        "(but for columns of time) and the evaluation. Signals after the end are not counted.",
         table(heads, cells),
         "Made by `python -m benchmarks.kills`.",
     )

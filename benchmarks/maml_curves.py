@@ -45,7 +45,7 @@ from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.navigation import navigation_oracles
 from meta_rl.cli.settings import find_settings
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
-from meta_rl.provenance import write_atomically
+from meta_rl.files import write_atomically
 
 NUM_STEPS = 3  # gradient steps of the evaluation
 

@@ -35,7 +35,7 @@ from scipy.stats import binomtest, linregress
 from meta_rl.algorithms import find_algorithm
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.evaluation import evaluate_adaptation
-from meta_rl.provenance import write_atomically
+from meta_rl.files import write_atomically
 
 AGENTS = {"rl2": "RL²", "maml_trpo": "MAML-TRPO", "pearl": "PEARL"}
 NUM_TASKS = 50  # Meta-World's test goals

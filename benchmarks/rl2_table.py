@@ -23,7 +23,7 @@ from result_files import RESULTS, add_row, page, papers, resumed_training, table
 from meta_rl.agents.bandits import bandit_learners
 from meta_rl.agents.rl2 import RL2
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
-from meta_rl.provenance import write_atomically
+from meta_rl.files import write_atomically
 
 SETTINGS: dict[str, tuple[str, str, float]] = {  # the paper's table, its column, least of ours
     "BernoulliBandit-n10-k5": ("RL² bandits", "10 pulls, 5 arms", 6.6),

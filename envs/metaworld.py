@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -12,16 +11,30 @@ import numpy as np
 from gymnasium import spaces
 
 from meta_rl.adapter import TaskVectorAdapter
+from meta_rl.task_env import TaskEnv, TaskVectorEnv
 from meta_rl.tasks import Task, add_task_axis, as_task, check_count, copy_tasks, take_tasks
 from meta_rl.vector.task_assignment import TaskAssignment
-from meta_rl.vector.task_batch import check_actions
+from meta_rl.vector.task_batch import TaskBatch, check_actions
 
 from .metaworld_arms import Arm, Arms, Episode
-from .metaworld_goals import benchmark_goals, import_metaworld, split_goals
+from .metaworld_goals import (
+    MAX_HORIZON,
+    METADATA,
+    benchmark_goals,
+    check_goal,
+    check_horizon,
+    check_rewards,
+    import_metaworld,
+    observation_space,
+    split_goals,
+)
 
-METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}  # 0.0125 s a step
-MAX_HORIZON = 500
+NATIVE = "meta_rl.envs.metaworld_native:MetaWorld"  # imported by name: it needs the package
 _ALL = np.ones(1, dtype=bool)
+INFOS = (
+    *("success", "near_object", "grasp_success", "grasp_reward", "in_place_reward"),
+    *("obj_to_target", "unscaled_reward"),
+)
 SEEN = 36  # numbers of Meta-World's 39: the others are the goal's place
 
 
@@ -32,16 +45,28 @@ class MetaWorldTask(gym.Env):
     A Sawyer arm with a gripper has to manipulate an object (a puck, a door, a drawer, a button,
     ...). Source: Yu et al., "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta
     Reinforcement Learning", 2019; McLean et al., "Meta-World+: An Improved, Standardized, RL
-    Benchmark", 2025; package ``metaworld`` 3.1.1, whose environments are used unchanged. They need
-    MuJoCo 3.3.0, and thus their own virtual environment: ``pip install "meta-rl[metaworld]"``.
+    Benchmark", 2025; package ``metaworld`` 3.1.1.
 
     The ids are ``meta_rl/MetaWorldML1-v0`` (one environment, ``env_name``, whose goals differ),
     ``meta_rl/MetaWorldML10-v0``, ``meta_rl/MetaWorldML25-v0`` and ``meta_rl/MetaWorldML45-v0`` (10,
-    25 or 45 training environments, and 5 others for testing). ``gymnasium.make_vec`` and
-    ``meta_rl.make_task_vec`` step sub-environments in blocks, each in its own process:
-    ``num_processes`` of them, by default one for each core (``asynchronous=False``: all in this
-    process). Sub-environments of a process share the simulators, one for each of Meta-World's
-    environments. Trajectories do not depend on the sharing or on the number of processes.
+    25 or 45 training environments, and 5 others for testing).
+
+    All 50 environments step natively: one compiled model of each serves every goal, MuJoCo's own
+    threads step the whole batch, and observations, rewards and infos are computed for the batch at
+    once. From the same state and the same start of MuJoCo's solver, a step equals Meta-World's own
+    (``benchmarks/results/metaworld_parity.md``). MuJoCo's rollouts begin each step without the
+    solver's last result, so that courses with contacts drift apart; how often scripted policies
+    succeed stays the same.
+
+    ``native=False`` steps Meta-World's own environments, unchanged, for comparison: in blocks of
+    sub-environments, each in its own process, ``num_processes`` of them, by default one for each
+    core (``asynchronous=False``: all in this process). Sub-environments of a process share the
+    simulators. Trajectories do not depend on the sharing or on the number of processes.
+
+    ``pip install "meta-rl[metaworld]"`` brings MuJoCo 3.3.0, which the package pins, and thus wants
+    a virtual environment of its own. Native batches need only its models and goals:
+    ``pip install --no-deps metaworld==3.1.1`` adds it to an environment with a later MuJoCo, whose
+    physics differs a little.
 
     ## Action Space
     ``Box(-1, 1, (4,))``: the displacement of the hand (cm along x, y and z), and the torque of the
@@ -55,11 +80,13 @@ class MetaWorldTask(gym.Env):
     ## Rewards
     The reward is Meta-World's (version ``v2``), between 0 and 10 in each step: info
     ``reward_task``. The info ``success`` tells whether the goal is reached in this step, 0.0 or
-    1.0.
+    1.0. Meta-World's other infos are there too: ``near_object``, ``grasp_success``,
+    ``grasp_reward``, ``in_place_reward``, ``obj_to_target`` and ``unscaled_reward``. Version 1 of
+    the rewards is refused.
 
     ## Starting State
-    The task determines the first state; first state and transitions have no other randomness. A
-    process simulates the first state of a task once (500 steps of MuJoCo), and keeps it.
+    The task determines the first state; first state and transitions have no other randomness. The
+    first state of a task is simulated once, and kept.
 
     ## Episode End
     The episode is *truncated* after ``horizon`` steps; success does not end it.
@@ -71,7 +98,11 @@ class MetaWorldTask(gym.Env):
     | ``goal_seed`` | 0 | seed of Meta-World's lists of goals |
     | ``horizon`` | 500 | number of steps in an episode; at most 500 |
     | ``episodes_per_trial`` | 10 | number of episodes on one task, as in Meta-World+ |
+    | ``reward_function_version`` | ``"v2"`` | version of the rewards; there is no other |
     | ``split`` | ``"train"`` | part of the task split that self-chosen tasks come from |
+    | ``native`` | True | whether MuJoCo's threads step, or Meta-World's own environments |
+    | ``nthread`` | None | number of threads of a native batch (default: all cores) |
+    | ``num_processes`` | None | largest number of processes, for ``native=False`` |
 
     ## Task distribution
     A task is a dict of ``env``, ``Discrete``, an index into the attribute ``env_names``; and
@@ -92,6 +123,7 @@ class MetaWorldTask(gym.Env):
 
     ## Version History
     * v0: initial, with Meta-World 3.1.1.
+    * v0, after 0.1.0: native batches; Meta-World's own environments by ``native=False``.
     """
 
     metadata = METADATA
@@ -109,16 +141,16 @@ class MetaWorldTask(gym.Env):
         horizon: int = MAX_HORIZON,
         episodes_per_trial: int = 10,
         split: str = "train",
+        reward_function_version: str = "v2",
         render_mode: str | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode {render_mode!r}: ['rgb_array'] exist")
-        self.horizon = check_count("horizon", horizon)
-        if self.horizon > MAX_HORIZON:
-            raise ValueError(f"horizon: Meta-World has at most {MAX_HORIZON} steps, got {horizon}")
+        self.horizon = check_horizon(horizon)
+        check_rewards(reward_function_version)
         self.episodes_per_trial = check_count("episodes_per_trial", episodes_per_trial)
         self.render_mode = render_mode
-        package = import_metaworld()
+        import_metaworld()
         goals = benchmark_goals(benchmark, env_name, check_count("goal_seed", goal_seed, least=0))
         self.env_names, self._bounds = goals.names, goals.bounds
         self.task_split = split_goals(goals)
@@ -126,7 +158,7 @@ class MetaWorldTask(gym.Env):
         self.arms = Arms()
         self._arm: Arm | None = None
         self._episode: Episode | None = None
-        self.observation_space = _observation_space(package)
+        self.observation_space = observation_space()
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
         self._steps = 0
 
@@ -167,13 +199,7 @@ class MetaWorldTask(gym.Env):
     def _begin(self, task: Task) -> np.ndarray:
         """Puts Meta-World's environment at the beginning of the task."""
         index = int(task["env"])
-        low, high = self._bounds[index]
-        goal, rest = np.split(task["goal"], [len(low)])
-        if rest.any() or (goal < low).any() or (goal > high).any():
-            raise ValueError(
-                f"goal {task['goal']} is outside that of {self.env_names[index]}: "
-                f"{low} to {high}{', then zeros' if len(rest) else ''}"
-            )
+        goal = check_goal(self.env_names[index], self._bounds[index], task["goal"])
         arm = self.arms.find(self.env_names[index], self.render_mode)
         self._episode = arm.begin(goal)
         self._arm = arm
@@ -188,7 +214,7 @@ class MetaWorldTask(gym.Env):
         observation, reward, _, _, info = self._arm.step(self._episode, checked)
         self._steps += 1
         self._assignment.step()
-        infos = {"reward_task": float(reward), "success": float(info["success"])}
+        infos = {"reward_task": float(reward), **{name: float(info[name]) for name in INFOS}}
         seen = observation[:SEEN]  # only the first observation can lie outside the space
         return seen, float(reward), False, self._steps >= self.horizon, infos
 
@@ -206,40 +232,69 @@ class MetaWorldTask(gym.Env):
         self.arms.close()
 
 
-def _observation_space(package: ModuleType) -> spaces.Box:
-    hand = package.sawyer_xyz_env.SawyerXYZEnv._HAND_SPACE
-    low = np.concatenate([hand.low, [-1.0], np.full(14, -np.inf)])
-    high = np.concatenate([hand.high, [1.0], np.full(14, np.inf)])
-    return spaces.Box(np.tile(low, 2), np.tile(high, 2), dtype=np.float64)
+def make_one(*, native: bool = True, **kwargs: Any) -> gym.Env:
+    """Makes one environment.
+
+    Args:
+        native: Whether it is a native batch of one (default), or Meta-World's own simulator.
+        **kwargs: Arguments of :class:`MetaWorldTask`.
+    """
+    if not native:
+        return MetaWorldTask(**kwargs)
+    import_metaworld(pinned=False)
+    return TaskEnv(NATIVE, **kwargs)
+
+
+make_one.metadata = METADATA  # type: ignore[attr-defined]  # gymnasium.make reads it
 
 
 def make_batch(
     num_envs: int = 1,
     *,
-    asynchronous: bool = True,
+    native: bool | None = None,
+    asynchronous: bool | None = None,
     num_processes: int | None = None,
     split: str = "train",
     resample_tasks: bool = False,
     **kwargs: Any,
-) -> TaskVectorAdapter:
-    """Makes a :class:`meta_rl.adapter.TaskVectorAdapter` over processes.
+) -> TaskBatch:
+    """Makes a batch: a native :class:`meta_rl.TaskVectorEnv`, or Meta-World's own environments.
 
     Args:
         num_envs: Number of sub-environments, N.
-        asynchronous: Whether blocks of them step in processes, and not all in this one.
-        num_processes: Largest number of processes (default: one for each core).
+        native: Whether MuJoCo's threads step the batch, or processes step Meta-World's own
+            environments (default: native, unless one of the next two arguments is given).
+        asynchronous: Whether blocks of Meta-World's environments step in processes (default), and
+            not all in this one; for ``native=False``.
+        num_processes: Largest number of these processes (default: one for each core); for
+            ``native=False``.
         split: Part of the task split, as in :class:`meta_rl.TaskVectorEnv`.
         resample_tasks: Whether tasks are drawn anew, as in :class:`meta_rl.TaskVectorEnv`.
-        **kwargs: Arguments of :class:`MetaWorldTask`.
+        **kwargs: Arguments of :class:`MetaWorldTask`; for a native batch also ``nthread``, and
+            those of :class:`meta_rl.TaskVectorEnv`.
+
+    Raises:
+        ValueError: An argument is for the other kind of batch.
     """
+    num_envs = check_count("num_envs", num_envs)
+    of_processes = [
+        name
+        for name, given in (("asynchronous", asynchronous), ("num_processes", num_processes))
+        if given is not None
+    ]
+    drawn = {"split": split, "resample_tasks": resample_tasks}
+    if native or (native is None and not of_processes):
+        if of_processes:
+            raise ValueError(f"{of_processes[0]} is for native=False: no processes step this batch")
+        import_metaworld(pinned=False)
+        return TaskVectorEnv(NATIVE, num_envs, **drawn, **kwargs)
+    if "nthread" in kwargs:
+        raise ValueError("nthread is for a native batch; num_processes is for native=False")
     # All sub-environments get the same maker, so that those of a process share its simulators.
-    makers: list[Callable[[], gym.Env]] = [_Maker(kwargs)] * check_count("num_envs", num_envs)
+    makers: list[Callable[[], gym.Env]] = [_Maker(kwargs)] * num_envs
+    asynchronous = asynchronous is None or asynchronous
     return TaskVectorAdapter(
-        makers,
-        asynchronous=asynchronous,
-        num_processes=num_processes,
-        split=split,
-        resample_tasks=resample_tasks,
+        makers, asynchronous=asynchronous, num_processes=num_processes, **drawn
     )
 
 

@@ -11,10 +11,9 @@ from gymnasium import spaces
 from meta_rl.arguments import check_count, check_number
 from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.rendering import map_picture as picture
-from meta_rl.tasks import FiniteTasks, SampledTasks, TaskSplit
+from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
 from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
-from meta_rl.vector.task_arrays import Tasks
 
 MAX_STEP = 0.1
 """Distance that an action of 1 moves the point along its axis."""

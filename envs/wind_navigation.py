@@ -11,10 +11,9 @@ from gymnasium import spaces
 
 from meta_rl.arguments import check_number
 from meta_rl.definition import ones_where
-from meta_rl.tasks import FiniteTasks, SampledTasks, TaskSplit
+from meta_rl.tasks import FiniteTasks, SampledTasks, Tasks, TaskSplit
 from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
-from meta_rl.vector.task_arrays import Tasks
 
 from .point_navigation import MAX_STEP, PlanarPoint, PointState, square_ring
 

@@ -11,9 +11,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from meta_rl.arguments import check_count, check_kind
-from meta_rl.tasks import TaskSplit
+from meta_rl.tasks import Tasks, TaskSplit, take_tasks
 from meta_rl.vector.process_blocks import ProcessBlocks
-from meta_rl.vector.task_arrays import Tasks, take_tasks
 from meta_rl.vector.task_assignment import TaskAssignment
 from meta_rl.vector.task_batch import TaskBatch
 

@@ -1,4 +1,4 @@
-"""The base of our meta-RL agents: Stable-Baselines3's interface over batches of tasks."""
+"""The base of meta-RL agents: Stable-Baselines3's interface over batches of tasks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
@@ -18,7 +19,9 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv
 
+from meta_rl.adaptation import Adaptation, adapt_to_task, open_task
 from meta_rl.arguments import (
+    MOST_RATE,
     PassedOnArguments,
     check_choice,
     check_count,
@@ -34,47 +37,56 @@ from meta_rl.files.saved_agent import SavedAgent
 from meta_rl.make import (
     as_task_vec,
     family_name,
+    find_env_id,
     make_task_vec,
 )
 from meta_rl.rollout import Rollout
-from meta_rl.vector.numpy_view import numpy_view
 from meta_rl.vector.sb3_view import TaskVecEnvView
-from meta_rl.vector.task_batch import task_batch
+from meta_rl.vector.task_batch import numpy_view, task_batch
 
 
 class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
-    """Meta-training by a loop of :meth:`collect_rollouts` and :meth:`train`.
+    """Base class of agents, whose training is a loop of :meth:`collect_rollouts` and :meth:`train`.
 
     Every iteration draws a meta-batch of tasks from the training split and resets the environment
-    with a seed of its own, both from :attr:`rng`: what an iteration does depends on the parameters,
-    the optimisers and the two generators, all of which :meth:`save` keeps. Hence a run that was
-    killed and resumed from a checkpoint ends with the parameters of an undisturbed one. Randomness
-    comes from :attr:`rng` and :attr:`generator`; the global generators are never seeded.
+    with a new seed. An iteration depends only on the parameters, the optimisers and the generators
+    :attr:`rng` and :attr:`generator`, all of which :meth:`save` keeps. Hence a run that was killed
+    and resumed ends with the parameters of an undisturbed one. Global generators are never seeded.
 
     Args:
         policy: Policy class, or its name in ``policy_aliases``.
-        env: An environment id, a :class:`meta_rl.TaskVectorEnv`, anything that
-            :func:`meta_rl.make.as_task_vec` takes, or a view of one by :func:`meta_rl.sb3_env`.
+        env: Environment id, :class:`meta_rl.TaskVectorEnv`, argument of
+            :func:`meta_rl.make.as_task_vec`, or view of a batch by :func:`meta_rl.sb3_env`.
         learning_rate: Step size of the outer optimiser: a number, or a function of the remaining
             progress (1 to 0).
-        meta_batch_size: Number of tasks at a time, M. Not used where ``env`` is a batch already:
-            there it is the number of sub-environments divided by ``envs_per_task``.
-        envs_per_task: Number of sub-environments of each task, B (default: 1).
+        meta_batch_size: Number of tasks at a time, M, where ``env`` is an id; otherwise it is the
+            number of sub-environments divided by :attr:`envs_per_task`.
         env_kwargs: Arguments of the environment, where ``env`` is an id (default: none).
         policy_kwargs: Arguments of the policy (default: none).
         stats_window_size: Number of episodes in the logged means (default: 100).
-        tensorboard_log: Folder of TensorBoard events (default: no events).
-        verbose: 0 for no output (default), 1 for the training log, 2 for more.
+        tensorboard_log: Folder of TensorBoard events (default: no events are written).
+        verbose: Amount of output: 0 for none (default), 1 for the training log, 2 for more.
         seed: Seed of both generators (default: from the system's entropy).
         device: Device of the networks (default: a GPU if there is one).
-        supported_action_spaces: Classes of action spaces that the algorithm can handle.
+        **settings: In a subclass, further arguments of its base class, as in its signature.
+
+    Attributes:
+        envs_per_task: Number of sub-environments of each task, B (1 unless a subclass sets it).
+        action_spaces: Classes of the action spaces that the algorithm can handle.
 
     Raises:
-        ValueError: Unknown ids, counts below one, an action space that is not supported, or no
-            environment (only :meth:`load` does without).
+        ValueError: A name is unknown, a count is below one, a number is outside its range, the
+            action space is not supported, or there is no environment (only :meth:`load` works
+            without one).
     """
 
+    envs_per_task: int = 1
+    action_spaces: ClassVar[tuple[type[gym.Space], ...]] = (spaces.Discrete, spaces.Box)
     loss_column: ClassVar[str] = "train/loss"
+    adapts_by_step: ClassVar[bool] = True
+    """Whether the agent adapts after every step of families whose adaptation unit is a step."""
+    pools_episodes: ClassVar[bool] = False
+    """Whether :meth:`adapt` takes episodes of ``envs_per_task`` sub-environments as one task."""
     policy: Any
     env: TaskVecEnvView | None
 
@@ -85,7 +97,6 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         learning_rate: float | Schedule,
         *,
         meta_batch_size: int,
-        envs_per_task: int = 1,
         env_kwargs: dict[str, Any] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -93,12 +104,11 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
-        supported_action_spaces: tuple[type[gym.Space], ...] | None = None,
     ) -> None:
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
-        self.envs_per_task = check_count("envs_per_task", envs_per_task)
         self.env_kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))  # checkpoints hold them
         self.family: str | None = None
+        self.env_id = _registered_id(env)
         check_count("stats_window_size", stats_window_size)
         check_count("verbose", verbose, least=0)
         check_seed(seed)
@@ -108,7 +118,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             check_kind("policy", policy, type, "a class, or a name")
         device = find_device(device)
         if not callable(learning_rate):
-            check_number("learning_rate", learning_rate, least=0.0)
+            check_number("learning_rate", learning_rate, least=0.0, most=MOST_RATE)
         if isinstance(env, str):
             env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
         super().__init__(
@@ -129,18 +139,15 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         self._generator_state: np.ndarray | None = None
         self._num_iterations = 0
         if env is not None:
-            self._check_actions(supported_action_spaces)
+            if not isinstance(self.action_space, self.action_spaces):
+                names = ", ".join(space.__name__ for space in self.action_spaces)
+                raise ValueError(
+                    f"{type(self).__name__} takes actions in {names}, not {self.action_space}"
+                )
             self.family = family_name(self.task_env)
 
-    def _check_actions(self, supported: tuple[type[gym.Space], ...] | None) -> None:
-        if supported is not None and not isinstance(self.action_space, supported):
-            names = ", ".join(space.__name__ for space in supported)
-            raise ValueError(
-                f"{type(self).__name__} takes actions in {names}, not {self.action_space}"
-            )
-
     def _check_num_envs(self, num_envs: int) -> None:
-        """Refuse a number of sub-environments that the settings do not divide."""
+        """Refuses a number of sub-environments that the settings do not divide."""
         if num_envs % self.envs_per_task:
             raise ValueError(
                 f"{num_envs} sub-environments are no whole number of tasks with "
@@ -154,7 +161,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
 
     @classmethod
     def _wrap_env(cls, env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> TaskVecEnvView:
-        """The Stable-Baselines3 view of whatever holds task environments."""
+        """Returns Stable-Baselines3's view of task environments in any form."""
         if isinstance(env, VecEnv) and not isinstance(env, TaskVecEnvView):
             raise ValueError(
                 f"{cls.__name__} needs tasks: give an environment id, a TaskVectorEnv or "
@@ -174,17 +181,19 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         return self.env.task_env
 
     def set_env(self, env: GymEnv | VectorEnv | str, force_reset: bool = True) -> None:
-        """Go on with other tasks, or another number of sub-environments, in the same spaces.
+        """Replaces the environment by one with the same spaces.
 
         Args:
             env: Environment in any form that the constructor takes; an id makes as many
-                sub-environments as there were.
-            force_reset: Present as in Stable-Baselines3; every iteration begins with a reset.
+                sub-environments as before.
+            force_reset: Not used, but an argument of Stable-Baselines3; every iteration begins with
+                a reset.
 
         Raises:
-            ValueError: Other spaces, or a number of sub-environments that the settings do not
-                divide; the agent keeps the environment that it had.
+            ValueError: The spaces differ, or the settings do not divide the number of
+                sub-environments; the agent keeps its environment.
         """
+        env_id = _registered_id(env)
         if isinstance(env, str):
             env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
         view = self._wrap_env(env)
@@ -194,35 +203,36 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         super().set_env(view, force_reset)
         self.meta_batch_size = self.n_envs // self.envs_per_task
         self.family = family_name(self.task_env)
+        self.env_id = env_id
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed the agent's own generators; from the system's entropy where ``seed`` is ``None``."""
+        """Seeds the agent's generators; ``None`` takes a seed from the system's entropy."""
         sequence = np.random.SeedSequence(seed)
         self.rng = np.random.default_rng(sequence)
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         self._seeded = True
 
     def _setup_model(self) -> None:
-        """Seed (a loaded agent goes on where it was), then make the networks."""
+        """Seeds a new agent, and makes the networks."""
         if not hasattr(self, "observation_space"):  # neither loaded nor of an environment
             raise ValueError(f"{type(self).__name__} needs an environment; only load does without")
         self._setup_lr_schedule()
-        if self.env is not None:  # of a loaded agent: maybe another number of them
+        if self.env is not None:  # a loaded agent may have another number of sub-environments
             self._check_num_envs(self.n_envs)
             self.meta_batch_size = self.n_envs // self.envs_per_task
         if not self._seeded:
             self.set_random_seed(self.seed)
-        with torch.random.fork_rng(devices=[]):  # torch draws weights, which are then replaced
+        with torch.random.fork_rng(devices=[]):  # PyTorch draws weights, which are then replaced
             self._make_networks()
         if self._generator_state is not None:
             set_generator_state(self.generator, torch.from_numpy(self._generator_state))
 
     @abstractmethod
     def _make_networks(self) -> None:
-        """Make the policy and its optimisers, drawing first weights with :attr:`generator`."""
+        """Makes the policy and its optimisers; :attr:`generator` draws the first weights."""
 
     def begin_tasks(self) -> Any:
-        """Set a fresh meta-batch of training tasks and begin; gives the first observations."""
+        """Draws and sets a meta-batch of training tasks, and returns the first observations."""
         tasks = task_batch(self.task_env).task_split.train.sample_tasks(
             self.meta_batch_size, self.rng
         )
@@ -233,10 +243,10 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         """Refuses a training that would end before its first update.
 
         Args:
-            num_steps: Number of environment steps of the training that comes.
+            num_steps: Number of environment steps of the training.
 
         Returns:
-            What comes before the first iteration, as text; empty if nothing does.
+            Description of the steps before the first iteration; empty if there are none.
 
         Raises:
             ValueError: The settings need more steps.
@@ -245,15 +255,74 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
 
     @abstractmethod
     def collect_rollouts(self, callback: BaseCallback) -> bool:
-        """Collect the data of an iteration; ``False`` where the callback wants to stop."""
+        """Collects the data of an iteration; returns ``False`` if the callback stops training."""
 
     @abstractmethod
     def train(self) -> None:
-        """The outer update, on the data of :meth:`collect_rollouts`."""
+        """Makes the outer update, on the data of :meth:`collect_rollouts`."""
 
     @abstractmethod
     def adapt(self, rollout: Rollout, state: Any = None) -> Any:
-        """Learn the tasks from a little data; every leaf of the state has a leading task axis."""
+        """Learns the tasks from a little data.
+
+        Args:
+            rollout: Experience of M tasks.
+            state: State to adapt further (default: the state before any data).
+
+        Returns:
+            State, each leaf of which has a leading task axis.
+        """
+
+    def open_task(self, env_or_task: Any, task: Any = None) -> VectorEnv:
+        """Makes the batch of one task in which the agent acts, with its own wrappers.
+
+        Its observations are those that :meth:`predict` takes: agents with memory see the previous
+        step too.
+
+        Args:
+            env_or_task: A task, an environment or an id, as in :meth:`adapt_to`.
+            task: Task to set in the environment (default: the task that the environment has).
+        """
+        return open_task(self, env_or_task, task)
+
+    def adapt_to(
+        self,
+        env_or_task: Any,
+        task: Any = None,
+        num_episodes: int | None = None,
+        *,
+        deterministic: bool = False,
+        seed: int | None = None,
+    ) -> Adaptation:
+        """Adapts the trained agent to one task: plays episodes of it, and learns from each.
+
+        The agent's parameters and generators stay as they are. To go on acting on the task with an
+        agent that sees the previous step, make the batch first: ``env = model.open_task(my_env)``,
+        ``state, returns = model.adapt_to(env)``.
+
+        Args:
+            env_or_task: A task of the family that the agent was trained on by its id; or a
+                Gymnasium environment with the spaces of the training, whose episodes end; or an
+                environment id; or a batch from :meth:`open_task`.
+            task: Task to set in the environment (default: the task that the environment has).
+            num_episodes: Number of episodes (default: ``episodes_per_trial`` of the environment, or
+                of the agent's own). Agents that adapt to ``envs_per_task`` episodes at a time play
+                so many each time.
+            deterministic: Whether the most likely actions are taken (default: False).
+            seed: Seed of the environment and of the agent's draws (default: the environment is not
+                seeded, and the draws are fresh).
+
+        Returns:
+            The state for :meth:`predict`, and the return of each episode ``[num_episodes]``.
+
+        Raises:
+            TypeError: An environment is needed, and something else is given.
+            ValueError: The environment has other spaces, the task is outside its space or cannot
+                be set, or the agent was not trained on an environment id.
+        """
+        return adapt_to_task(
+            self, env_or_task, task, num_episodes, deterministic=deterministic, seed=seed
+        )
 
     @checked
     def learn(
@@ -265,23 +334,25 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """Meta-train.
+        """Meta-trains the agent.
 
         Args:
-            total_timesteps: Environment steps over all sub-environments: a lower bound, as
-                iterations are whole.
-            callback: Stable-Baselines3 callbacks; ``on_rollout_start`` falls between iterations.
-            log_interval: Iterations between two lines of the log; ``None`` for none.
-            tb_log_name: Name of the run in TensorBoard (default: that of the algorithm).
-            reset_num_timesteps: Whether the count of steps begins at 0 (default); otherwise the
-                steps add to those done before.
+            total_timesteps: Least number of environment steps, over all sub-environments; the last
+                iteration is completed.
+            callback: Callbacks of Stable-Baselines3; ``on_rollout_start`` is called between
+                iterations (default: none).
+            log_interval: Number of iterations between two lines of the log (default: 1); ``None``
+                for no log.
+            tb_log_name: Name of the run in TensorBoard (default: name of the algorithm).
+            reset_num_timesteps: Whether the count of steps begins at 0 (default: True); otherwise
+                the steps are added to the former count.
             progress_bar: Whether a progress bar is shown, by tqdm and rich (default: False).
 
         Raises:
-            FloatingPointError: A reward, an observation, an action, a loss or something that is
-                learned is not finite.
-            ValueError: Negative ``total_timesteps``, or fewer than come before the first update; a
-                ``log_interval`` below one, or no environment.
+            FloatingPointError: A reward, an observation, an action, a loss, a gradient or a
+                parameter is not finite.
+            ValueError: A number is out of its range, the training would end before its first
+                update, or there is no environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
         for one in callback if isinstance(callback, list) else [callback]:
@@ -327,7 +398,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             self._custom_logger = False
 
     def dump_logs(self) -> None:
-        """Write a line of the log."""
+        """Writes a line of the log."""
         elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
         steps = self.num_timesteps - self._num_timesteps_at_start
         for name, key in (("ep_rew_mean", "r"), ("ep_len_mean", "l")):
@@ -340,8 +411,18 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
 
+    @property
+    def current_iteration(self) -> int:
+        """Number of the iteration that is being trained, from 1."""
+        return self._num_iterations
+
     def learned(self) -> dict[str, Any]:
-        """What is learned, by name: the networks and their optimisers."""
+        """Returns what is learned, by name: the networks and their optimisers."""
         parts = {name: recursive_getattr(self, name) for name in self._get_torch_save_params()[0]}
         kinds = (torch.nn.Module, torch.optim.Optimizer)
         return {name: part for name, part in parts.items() if isinstance(part, kinds)}
+
+
+def _registered_id(env: Any) -> str | None:
+    """Returns the id that an environment is given by, without a module; ``None`` for objects."""
+    return find_env_id(env).rpartition(":")[2] if isinstance(env, str) else None

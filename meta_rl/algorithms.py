@@ -257,7 +257,7 @@ class TrainableAlgorithm(Protocol):
         Args:
             length: Length of the whole training.
             tasks: Tasks of the run.
-            callbacks: Objects of :class:`meta_rl.cli.training.BetweenIterations`: callbacks of
+            callbacks: Objects of :class:`meta_rl.cli.callbacks.BetweenIterations`: callbacks of
                 Stable-Baselines3, which can be called with the learner after an iteration too.
             progress_bar: Whether a progress bar is shown (default: False).
             options: Names of options: ``"cuda_graph"``, ``"compile"`` (default: none).
@@ -295,6 +295,8 @@ def register_own() -> None:
 
 OWN: dict[str, dict[str, str]] = {
     "agents": {
+        "algorithm_distillation": "meta_rl.agents.algorithm_distillation:AlgorithmDistillation",
+        "dpt": "meta_rl.agents.dpt:DPT",
         "maml_trpo": "meta_rl.agents.maml_trpo:MAMLTRPO",
         "multi_task_sac": "meta_rl.agents.multi_task_sac:MultiTaskSAC",
         "oracle_sac": "meta_rl.agents.multi_task_sac:OracleSAC",

@@ -1,7 +1,8 @@
 """Checks of arguments.
 
-Each check refuses a wrong value with an error of one line, which states the argument's name, the
-value and the allowed values. NumPy's numbers count as Python's own; a bool is not a number.
+Each check takes the name of an argument and its value. It refuses a wrong value with an error of
+one line, which states the name, the value and the allowed values. NumPy's numbers count as Python's
+own; a bool is not a number.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ import numpy as np
 P = ParamSpec("P")
 R = TypeVar("R")
 
+MOST_RATE = 1e37
+"""Largest step size: Adam's bias correction of a larger one overflows in single precision."""
+
 
 def plain(value: Any) -> Any:
     """Converts NumPy's numbers and arrays to Python's own; returns other values unchanged."""
@@ -36,16 +40,9 @@ def plain(value: Any) -> Any:
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Checks a whole number, and returns it as an ``int``.
+    """Checks a whole number from ``least`` to ``most``, and returns it as an ``int``.
 
-    Args:
-        name: Name of the argument, for the error.
-        value: The argument. A float without a fraction is accepted, such as ``3.0``.
-        least: Smallest allowed value (default: 1).
-        most: Largest allowed value (default: no limit).
-
-    Raises:
-        ValueError: The value is not a whole number, or out of this range.
+    A float without a fraction is accepted, such as ``3.0``.
     """
     number = value if type(value) is int else plain(value)  # torch.compile has no NumPy types
     if not _is_number(number) or number % 1 or number < least:
@@ -56,11 +53,7 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
 
 
 def check_counts(name: str, values: Any) -> list[int]:
-    """Checks a sequence of whole numbers of at least 1, such as the sizes of layers.
-
-    Raises:
-        ValueError: A value is another, or this is no sequence.
-    """
+    """Checks a sequence of whole numbers of at least 1, such as the sizes of layers."""
     if not isinstance(values, list | tuple | np.ndarray):
         raise ValueError(f"{name} has to be a sequence of whole numbers, got {values!r}")
     return [check_count(f"{name}[{i}]", value) for i, value in enumerate(values)]
@@ -75,18 +68,9 @@ def check_number(
     most: float = math.inf,
     below: float | None = None,
 ) -> float:
-    """Checks a finite number in a range, and returns it as a ``float``.
+    """Checks a finite number, and returns it as a ``float``.
 
-    Args:
-        name: Name of the argument, for the error.
-        value: The argument.
-        above: Lower bound that is not itself allowed (default: none).
-        least: Smallest allowed value (default: no limit).
-        most: Largest allowed value (default: no limit).
-        below: Upper bound that is not itself allowed (default: none).
-
-    Raises:
-        ValueError: The value is not a number, not finite, or out of this range.
+    The bounds ``least`` and ``most`` are allowed values; ``above`` and ``below`` are not.
     """
     number = plain(value)
     allowed = _range_in_words(above, least, most, below)
@@ -107,51 +91,34 @@ def _is_number(value: Any) -> bool:
 def _range_in_words(above: float | None, least: float, most: float, below: float | None) -> str:
     if math.isfinite(least) and math.isfinite(most):
         return f"in [{least:g}, {most:g}]"
-    parts = [
-        f"above {above:g}" if above is not None else "",
-        f"at least {least:g}" if math.isfinite(least) else "",
-        f"at most {most:g}" if math.isfinite(most) else "",
-        f"below {below:g}" if below is not None else "",
-    ]
-    return " and ".join(filter(None, parts))
+    bounds = {"above": above, "at least": least, "at most": most, "below": below}
+    known = {k: bound for k, bound in bounds.items() if bound is not None and math.isfinite(bound)}
+    return " and ".join(f"{k} {bound:g}" for k, bound in known.items())
 
 
 def check_rate(name: str, rate: Any) -> Any:
-    """Checks a rate, or the first and the last value of a linear schedule.
+    """Checks a positive rate, or the first and the last value of a linear schedule.
 
-    Args:
-        name: Name of the argument, for the error.
-        rate: Positive number, or a pair of them; the last of two may be 0.
-
-    Returns:
-        A ``float``, or a list of two.
-
-    Raises:
-        ValueError: The rate is neither.
+    The last of two values may be 0. Two values are returned as a list. A rate is at
+    most :data:`MOST_RATE`.
     """
     given = plain(rate)
     values = list(given) if isinstance(given, list | tuple) else [given]
     numbers = all(_is_number(value) and math.isfinite(value) for value in values)
     if not numbers or len(values) not in (1, 2) or values[0] <= 0 or values[-1] < 0:
         raise ValueError(f"{name} is a positive number, or [first, last], got {rate!r}")
+    if max(values) > MOST_RATE:
+        raise ValueError(f"{name} has to be at most {MOST_RATE:g}, got {rate!r}")
     return [float(value) for value in values] if isinstance(given, list | tuple) else given
 
 
 def check_seed(seed: Any, name: str = "seed") -> int | None:
-    """Checks a seed, and returns an ``int``; ``None`` means a seed from the system's entropy.
-
-    Raises:
-        ValueError: The seed is neither ``None`` nor a whole number of at least 0.
-    """
+    """Checks a seed, and returns an ``int``; ``None`` means a seed from the system's entropy."""
     return None if seed is None else check_count(name, seed, least=0)
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Checks a flag, and returns it as a ``bool``.
-
-    Raises:
-        ValueError: The value is not ``True`` or ``False``; a text such as "no" would be true.
-    """
+    """Checks a flag, and returns it as a ``bool``; a text such as "no" would be true."""
     flag = plain(value)
     if not isinstance(flag, bool):
         raise ValueError(f"{name} has to be True or False, got {value!r}")
@@ -159,11 +126,7 @@ def check_flag(name: str, value: Any) -> bool:
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
-    """Checks that a value is one of several names, and returns it.
-
-    Raises:
-        ValueError: The value is none of them; the error lists all, and similar ones.
-    """
+    """Checks that a value is one of several names, and returns it."""
     if not isinstance(value, str) or value not in choices:
         hint = f"; {did_you_mean(value, choices)}" if near(value, choices) else ""
         raise ValueError(f"{name} is one of {', '.join(choices)}, got {value!r}{hint}")
@@ -171,15 +134,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
 
 
 def check_finite_array(name: str, values: Any) -> None:
-    """Refuses arrays with NaN or infinity.
-
-    Args:
-        name: Name of the argument, for the error.
-        values: Array of numbers, or nested lists of them.
-
-    Raises:
-        ValueError: A value is not finite.
-    """
+    """Refuses arrays, or nested lists, with NaN or infinity."""
     array = np.asarray(values)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         broken = array[~np.isfinite(array)][0]
@@ -187,29 +142,17 @@ def check_finite_array(name: str, values: Any) -> None:
 
 
 def check_kind(name: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> None:
-    """Refuses an object of the wrong kind.
-
-    Args:
-        name: Name of the argument, for the error.
-        value: The argument.
-        kind: Class of which it has to be an instance, or several classes.
-        wanted: Description of these classes, for the error.
+    """Refuses an object of another class; the error describes the classes by ``wanted``.
 
     Raises:
-        TypeError: The value is of another class.
+        TypeError: The object is of another class.
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} has to be {wanted}, got {kind_in_words(value)}")
 
 
 def check_has(name: str, value: Any, methods: Iterable[str], wanted: str) -> None:
-    """Refuses an object that lacks a method.
-
-    Args:
-        name: Name of the argument, for the error.
-        value: The argument.
-        methods: Names of the required methods.
-        wanted: Description of such an object, for the error.
+    """Refuses an object that lacks a method; the error describes such objects by ``wanted``.
 
     Raises:
         TypeError: A method is missing, or the value is a class instead of an object.
@@ -227,12 +170,7 @@ def kind_in_words(value: Any) -> str:
 
 
 def check_names(given: Iterable[str], known: Collection[str], what: str) -> None:
-    """Refuses names of arguments that do not exist, as Python does, and lists similar names.
-
-    Args:
-        given: Names of the given arguments.
-        known: Names of all arguments that exist.
-        what: Name of the function that takes them, for the error.
+    """Refuses names of arguments that a function does not have, and lists similar names.
 
     Raises:
         TypeError: A name does not exist.
@@ -263,6 +201,16 @@ def keyword_names(parameters: Mapping[str, Any]) -> list[str]:
 # ------------------------------------------------------------- all arguments of a constructor
 
 
+def _constructors(cls: type) -> list[list[inspect.Parameter]]:
+    """Returns the parameters of a class's constructors, up to the first without ``**kwargs``."""
+    found = []
+    for init in [vars(one)["__init__"] for one in cls.__mro__ if "__init__" in vars(one)]:
+        found.append([*inspect.signature(init).parameters.values()][1:])
+        if all(one.kind is not one.VAR_KEYWORD for one in found[-1]):
+            break
+    return found
+
+
 class CheckedArguments:
     """A base class that checks the names and kinds of a constructor's arguments before it runs.
 
@@ -276,47 +224,43 @@ class CheckedArguments:
         ValueError: A number, a flag or a text is of the wrong kind, or a number is not finite.
     """
 
-    __signature__: ClassVar[inspect.Signature]
+    __signature__: ClassVar[inspect.Signature]  # that of __new__ says nothing
+    _known: ClassVar[Mapping[str, inspect.Parameter]]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Checks the arguments."""
-        known: dict[str, inspect.Parameter] = {}
-        for constructor in (base.__dict__.get("__init__") for base in cls.__mro__):
-            if constructor is not None:
-                parameters = inspect.signature(constructor).parameters
-                known = {**parameters, **known}
-                if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
-                    known = {k: one for k, one in known.items() if one.kind is not one.VAR_KEYWORD}
-                    break
-        given = inspect.signature(cls).bind_partial(*args).arguments | kwargs
-        _check_given(given, known, cls.__name__)
+        given = cls.__signature__.bind_partial(*args).arguments | kwargs
+        _check_given(given, cls._known, cls.__name__)
         return super().__new__(cls)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Sets the constructor's signature, which ``__new__`` hides from ``inspect.signature``."""
+        """Finds the arguments: those of the constructor, and those that it passes on."""
         super().__init_subclass__(**kwargs)
-        signature = inspect.signature(cls.__init__)
-        cls.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
+        constructors = _constructors(cls)
+        cls.__signature__ = inspect.Signature(constructors[0])
+        closed = all(one.kind is not one.VAR_KEYWORD for one in constructors[-1])
+        known = {one.name: one for parameters in reversed(constructors) for one in parameters}
+        cls._known = {
+            name: one for name, one in known.items() if not (closed and one.kind is one.VAR_KEYWORD)
+        }
 
 
 class PassedOnArguments(CheckedArguments):
     """A base class whose subclasses may pass arguments of their base on as ``**settings``.
 
-    The keywords of the base classes stand in the signature, in place of ``**settings``.
+    The signature lists the keywords of the base classes in place of ``**settings``.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Sets the signature."""
+        """Completes the signature."""
         super().__init_subclass__(**kwargs)
-        found: dict[str, inspect.Parameter] = {}
-        for init in [vars(one)["__init__"] for one in cls.__mro__ if "__init__" in vars(one)]:
-            own = [*inspect.signature(init).parameters.values()][1:]
-            kinds = ["KEYWORD_ONLY", *([] if found else ["POSITIONAL_OR_KEYWORD"])]
-            new = [p for p in own if p.kind.name in kinds and p.name not in found]
-            found |= {p.name: p for p in new}
-            if all(p.kind is not p.VAR_KEYWORD for p in own):
-                break
+        own, *passed_on = _constructors(cls)
+        found = {one.name: one for one in own if one.kind is not one.VAR_KEYWORD}
+        for one in (one for parameters in passed_on for one in parameters):
+            if one.kind is one.KEYWORD_ONLY:
+                found.setdefault(one.name, one)
         cls.__signature__ = inspect.Signature([*found.values()])
+        cls._known = found
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -361,10 +305,7 @@ _OBJECTS: dict[str, tuple[Callable[[Any], bool], str]] = {
 def check_annotated(name: str, value: Any, annotation: Any) -> None:
     """Checks that a value has one of the plain kinds in an annotation, such as ``int | None``.
 
-    Args:
-        name: Name of the argument, for the error.
-        value: The argument.
-        annotation: Annotation, or its text. One with other parts is not checked.
+    An annotation with other parts is not checked.
 
     Raises:
         TypeError: The value is of another kind, and an object is allowed.

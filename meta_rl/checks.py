@@ -14,11 +14,11 @@ from meta_rl.arguments import check_count, checked
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.make import find_env_id
 from meta_rl.task_env import TaskEnv, TaskVectorEnv
-from meta_rl.tasks import TaskSplit
-from meta_rl.vector.task_arrays import as_tasks, take_tasks
+from meta_rl.tasks import FiniteTasks, TaskSplit, as_tasks, take_tasks
 
 NUM_ENVS = 4
 NUM_STEPS = 50
+NUM_DRAWS = 20
 
 
 @checked
@@ -28,11 +28,14 @@ def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
     The checks run in this order:
 
     1. Gymnasium's ``check_env`` passes.
-    2. The task split draws tasks inside its space, and the same tasks for the same seed.
+    2. The task split draws tasks inside its space, and the same tasks for the same generator. A
+       training distribution has at least two tasks, and other generators draw other tasks.
     3. A task that is set persists over resets, and ``info["task"]`` reports it.
     4. A task outside the space is refused.
-    5. The same seed gives the same episode.
-    6. The reward terms sum to the reward.
+    5. The same seed gives the same episode. Where the first observation depends on the seed, the
+       resets that follow without a seed begin differently too.
+    6. Every step's info has reward terms, whose names begin with ``reward_``, such as
+       ``info["reward_goal"]``; they sum to the reward.
     7. For a :class:`meta_rl.TaskFuncEnv`, every sub-environment of the native batch gives the same
        results as a batch of one with the same random numbers.
 
@@ -81,6 +84,19 @@ def _check_task_split(env: gym.Env, seed: int) -> None:
         drawn = [tasks.sample_tasks(5, np.random.default_rng(seed)) for _ in range(2)]
         as_tasks(split.space, drawn[0], num_tasks=5)
         assert _equal(*drawn), f"{name}: the same generator gives different tasks"
+    _check_tasks_differ(split, seed)
+
+
+def _check_tasks_differ(split: TaskSplit, seed: int) -> None:
+    """Checks that draws of training tasks differ, unless the list has one task only."""
+    if isinstance(split.train, FiniteTasks) and len(split.train) == 1:
+        return
+    first, other = (
+        split.train.sample_tasks(NUM_DRAWS, np.random.default_rng([seed, i])) for i in range(2)
+    )
+    differ = any(not _equal(take_tasks(first, 0), take_tasks(first, i)) for i in range(NUM_DRAWS))
+    assert differ, f"train: {NUM_DRAWS} draws are all the task {take_tasks(first, 0)}"
+    assert not _equal(first, other), "train: two different generators give the same tasks"
 
 
 def _check_task_persists(env: gym.Env, seed: int) -> None:
@@ -122,6 +138,21 @@ def _check_seeding(env: gym.Env, seed: int) -> None:
     first, second = episode(), episode()
     same = len(first) == len(second) and all(map(_equal, first, second))
     assert same, "the same seed gives different episodes"
+    _check_first_states_differ(env, seed)
+
+
+def _check_first_states_differ(env: gym.Env, seed: int) -> None:
+    """Checks that resets without a seed differ, where first observations are random at all."""
+    task = take_tasks(_split(env).train.sample_tasks(1, np.random.default_rng(seed)), 0)
+    options = {"task": task}
+    seeded = [env.reset(seed=seed + i, options=options)[0] for i in range(NUM_DRAWS)]
+    if all(_equal(seeded[0], one) for one in seeded):
+        return  # a fixed first state
+    resets = [env.reset()[0] for _ in range(NUM_DRAWS)]
+    assert any(not _equal(resets[0], one) for one in resets), (
+        f"the first observation depends on the seed, but {NUM_DRAWS} resets without a seed all "
+        "begin with the same one: draw it from self.np_random (or rng), which is not seeded again"
+    )
 
 
 def _check_reward_terms(env: gym.Env, seed: int) -> None:
@@ -130,7 +161,10 @@ def _check_reward_terms(env: gym.Env, seed: int) -> None:
     for step in range(NUM_STEPS):
         _, reward, terminated, truncated, info = env.step(env.action_space.sample())
         terms = {key: value for key, value in info.items() if key.startswith("reward_")}
-        assert terms, "infos have no reward terms (reward_...)"
+        assert terms, (
+            "every step's info needs the terms of the reward, with names that begin with "
+            f"reward_, such as info['reward_goal']; it has {sorted(info)}"
+        )
         total = sum(terms.values())
         assert np.isclose(float(reward), total), (
             f"step {step}: reward {reward}, but its terms sum to {total}"

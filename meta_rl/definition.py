@@ -18,10 +18,9 @@ from gymnasium.experimental.functional import FuncEnv
 
 from meta_rl.arguments import CheckedArguments
 from meta_rl.rendering.window import PictureWindow, Window
-from meta_rl.tasks import TaskSplit, first_array
+from meta_rl.tasks import Tasks, TaskSplit, first_array
 from meta_rl.vector.arrays import array_namespace
 from meta_rl.vector.streams import Draws
-from meta_rl.vector.task_arrays import Tasks
 
 SECTIONS = (
     *("Description", "Action Space", "Observation Space", "Rewards", "Starting State"),

@@ -52,12 +52,13 @@ ENVIRONMENTS: dict[str, str] = {
     "WindNavigation-v0": "meta_rl.envs.wind_navigation:WindNavigation",
 }
 
-# Environments that are Python objects: the class, the function that makes batches, and their
-# arguments. The class has horizon, episodes_per_trial and action_space, and can be imported
-# without the packages that its objects need.
-PYTHON_ENVIRONMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+# Environments with a package of their own: the class that documents them, the functions that make
+# one environment and a batch, and their arguments. The class has horizon, episodes_per_trial and
+# action_space, and can be imported without that package.
+PYTHON_ENVIRONMENTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     f"MetaWorld{benchmark}-v0": (
         "meta_rl.envs.metaworld:MetaWorldTask",
+        "meta_rl.envs.metaworld:make_one",
         "meta_rl.envs.metaworld:make_batch",
         {"benchmark": benchmark},
     )
@@ -73,9 +74,6 @@ def register_task_env(env_id: str, definition: str, **kwargs: Any) -> None:
         definition: Module and name of the :class:`meta_rl.TaskFuncEnv`, ``"module:Class"``.
         **kwargs: Default arguments of its constructor.
     """
-    check_kind("env_id", env_id, str, "the id of an environment")
-    if not (isinstance(definition, str) or callable(definition)):
-        raise TypeError(f"definition has to be 'module:Class', or a class, got {definition!r}")
     check_kind("env_id", env_id, str, "the id of an environment")
     if not (isinstance(definition, str) or callable(definition)):
         raise TypeError(f"definition has to be 'module:Class', or a class, got {definition!r}")
@@ -97,7 +95,6 @@ def find_env_id(name: str) -> str:
         ValueError: The name is unknown; the error lists similar names.
     """
     check_kind("env_id", name, str, "the id of an environment")
-    check_kind("env_id", name, str, "the id of an environment")
     for candidate in (name, NAMESPACE + name, f"{NAMESPACE}{name}-v0"):
         if candidate.partition(":")[2] or candidate in gym.registry:
             return candidate
@@ -113,7 +110,7 @@ def register_all() -> None:
     for name, definition in ENVIRONMENTS.items():
         if NAMESPACE + name not in gym.registry:
             register_task_env(name, definition)
-    for name, (single, batch, kwargs) in PYTHON_ENVIRONMENTS.items():
+    for name, (_, single, batch, kwargs) in PYTHON_ENVIRONMENTS.items():
         if NAMESPACE + name not in gym.registry:
             gym.register(
                 id=NAMESPACE + name,
@@ -157,7 +154,7 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
 
 
 def is_python(env_id: str) -> bool:
-    """Tells whether sub-environments are Python objects, which are much slower to step."""
+    """Tells whether the environment needs a package of its own, and is much slower to step."""
     return find_env_id(env_id).removeprefix(NAMESPACE) in PYTHON_ENVIRONMENTS
 
 
@@ -165,7 +162,7 @@ def env_constructor(env_id: str) -> Callable[..., Any] | None:
     """Returns the callable that takes an environment's arguments; ``None`` if it is unknown."""
     definition = gym.spec(env_id).kwargs.get("definition") if env_id in gym.registry else None
     if is_python(env_id):
-        definition = gym.spec(env_id).entry_point
+        definition = PYTHON_ENVIRONMENTS[find_env_id(env_id).removeprefix(NAMESPACE)][0]
     if isinstance(definition, str):
         definition = load_env_creator(definition)
     return definition if callable(definition) else None
@@ -197,6 +194,7 @@ def family_name(env: VectorEnv) -> str:
     """Returns the name of a batch's family: ``module:Class`` of its definition, or its id."""
     definition = getattr(env.unwrapped, "definition", None)
     if definition is not None:
-        return f"{type(definition).__module__}:{type(definition).__qualname__}"
+        family = getattr(definition, "family", None)  # where one definition has several ids
+        return family or f"{type(definition).__module__}:{type(definition).__qualname__}"
     spec = env.unwrapped.spec
     return type(env.unwrapped).__name__ if spec is None else spec.id

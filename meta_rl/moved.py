@@ -51,6 +51,7 @@ MOVED = {
     "meta_rl.few_shot.strided_conv4": "meta_rl.few_shot.networks.strided_conv4",
     "meta_rl.few_shot.training_log": "meta_rl.few_shot.training",
     "meta_rl.few_shot.texts": "meta_rl.few_shot.data.texts",
+    "meta_rl.files.former": "meta_rl.files.sealed",
     "meta_rl.finite_state": "meta_rl.compute.finite_state",
     "meta_rl.freed_memory": "meta_rl.compute.freed_memory",
     "meta_rl.intervals": "meta_rl.evaluation.intervals",
@@ -79,10 +80,13 @@ MOVED = {
     "meta_rl.task_steps": "meta_rl.policy_gradient.batch",
     "meta_rl.torch_generator": "meta_rl.compute.torch_state",
     "meta_rl.torch_threads": "meta_rl.compute.torch_state",
-    "meta_rl.training_steps": "meta_rl.vector.training_steps",
+    "meta_rl.training_steps": "meta_rl.vector.sb3_view",
     "meta_rl.trials": "meta_rl.evaluation.trials",
     "meta_rl.trust_region": "meta_rl.policy_gradient.trust_region",
     "meta_rl.tuned": "meta_rl.cli.settings",
+    "meta_rl.vector.numpy_view": "meta_rl.vector.task_batch",
+    "meta_rl.vector.task_arrays": "meta_rl.tasks",
+    "meta_rl.vector.training_steps": "meta_rl.vector.sb3_view",
     "meta_rl.window": "meta_rl.rendering.window",
 }
 """The new name of each old name."""

@@ -1,22 +1,22 @@
-"""Where results come from: versions and commit, and files that are written whole or not at all."""
+"""The origin of results: versions of packages, and the commit of the source tree."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import cache
-from io import BufferedRandom
 from pathlib import Path
+
+from meta_rl.files import UNFINISHED as UNFINISHED
+from meta_rl.files import whole_file as whole_file
+from meta_rl.files import write_atomically as write_atomically
 
 PACKAGES = ("meta-rl", "torch", "gymnasium", "numpy", "mujoco", "stable-baselines3", "scipy")
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
+    """Returns the versions of Python and of the packages that results depend on."""
     return dict(_package_versions())
 
 
@@ -32,64 +32,22 @@ def _package_versions() -> dict[str, str]:
 
 
 def versions_text() -> str:
-    """The same in a line, for below a table."""
+    """Returns these versions in one line, for a note below a table."""
     return ", ".join(f"{name} {version}" for name, version in package_versions().items())
 
 
 def git_commit() -> str | None:
-    """The commit of the source tree that this package runs from, ``-dirty`` where it was edited.
+    """Returns the commit of the source tree that runs, with ``-dirty`` if it was edited.
 
-    ``None`` for an installed package, or without git.
+    For an installed package, or without git, it is ``None``.
     """
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(root), *describe]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
-
-
-def write_atomically(path: str | Path, text: str) -> Path:
-    """Write a text file so that a reader, or a crash, meets the old one or the new one.
-
-    Returns:
-        The path; its folder is made where it is missing.
-    """
-    with whole_file(path) as file:
-        file.write(text.encode())
-    return Path(path)
-
-
-@contextmanager
-def whole_file(path: str | Path) -> Iterator[BufferedRandom]:
-    """Open a file that takes its place when it is whole, so that a crash leaves the earlier one.
-
-    Args:
-        path: Path of the file; its folder is made where it is missing.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:  # a full disk tells no name
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from array_api_compat import device
 from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
 
 from meta_rl.arguments import check_count, check_kind
 from meta_rl.compute.torch_state import torch_threads
-from meta_rl.tasks import first_array
+from meta_rl.tasks import copy_tasks, first_array
 from meta_rl.vector.arrays import array_namespace
-from meta_rl.vector.task_arrays import copy_tasks
 
+Array = TypeVar("Array", np.ndarray, Tensor)
 Act: TypeAlias = Callable[[Any], tuple[Any, dict[str, Any]]]
 """``act(observations) -> (actions, extras)``, each with the leading axis ``[N, ...]``."""
 
@@ -25,8 +26,8 @@ Act: TypeAlias = Callable[[Any], tuple[Any, dict[str, Any]]]
 class Rollout:
     """Experience of ``N`` sub-environments over ``T`` steps, time-major.
 
-    ``N`` is the leading task axis of the learner's state: one column per sub-environment. The
-    environment's arrays stay what they are, numpy's or tensors.
+    ``N`` is the leading task axis of the learner's state: one column per sub-environment. Arrays
+    are of the environment's kind, numpy's or tensors.
 
     Attributes:
         observations: Observations before each action, ``[T, N, ...]``; a dict of such arrays where
@@ -54,10 +55,10 @@ class Rollout:
 
 
 def check_rollout(rollout: Any) -> None:
-    """Refuses what is no rollout.
+    """Refuses an object that is no rollout.
 
     Raises:
-        TypeError: It is another object.
+        TypeError: The object is of another class.
     """
     check_kind("rollout", rollout, Rollout, "a meta_rl.Rollout")
 
@@ -66,15 +67,15 @@ class Step(NamedTuple):
     """One step of all ``N`` sub-environments.
 
     Attributes:
-        actions: ``[N, ...]``.
-        rewards: ``[N]``.
-        terminated: ``[N]``, bool.
-        truncated: ``[N]``, bool.
+        actions: Actions, ``[N, ...]``.
+        rewards: Rewards, ``[N]``.
+        terminated: Whether the episode ended in a terminal state, bool ``[N]``.
+        truncated: Whether a time limit ended the episode, bool ``[N]``.
         following: Observations that the agent sees next, ``[N, ...]``: after an episode's end, the
             first observation of the next one.
         infos: Infos of the environment.
-        active: ``[N]``, bool: which sub-environments do not merely fill up the rollout; ``None``
-            where all count.
+        active: Whether each step is real, bool ``[N]``; other steps only fill up the rollout.
+            ``None`` if all are real.
     """
 
     actions: Any
@@ -91,7 +92,6 @@ def collect_rollout(
     act: Act,
     num_steps: int,
     observations: Any,
-    on_step: Callable[[], bool] | None = None,
     *,
     on_done: Callable[[Any], None] | None = None,
     watch: Callable[[Step], bool] | None = None,
@@ -104,10 +104,8 @@ def collect_rollout(
         act: Function that chooses the actions; it keeps its memory itself.
         num_steps: Number of steps, T.
         observations: Latest observations, from the reset or from the rollout before.
-        on_step: Function that is called after every step; the rollout ends where it returns
-            ``False`` (default: none).
-        on_done: Function that is called after every step, before ``on_step``, with the episodes
-            that the step ended, bool ``[N]`` (default: none).
+        on_done: Function that is called after every step with the episodes that the step ended,
+            bool ``[N]`` (default: none).
         watch: Function that is called with every step, after ``on_done``; the rollout ends where it
             returns ``False`` (default: none).
         info_names: Names of infos that are kept in ``extras`` (default: none).
@@ -123,22 +121,28 @@ def collect_rollout(
     steps: list[tuple[Any, ...]] = []
     extras: list[dict[str, Any]] = []
     for _ in range(check_count("num_steps", num_steps)):
-        with acting(env):
-            actions, extra = act(observations)
-        following, rewards, terminated, truncated, infos = env.step(actions)
-        successors = true_successors(following, terminated | truncated, infos)
-        steps.append((observations, actions, rewards, terminated, truncated, successors))
-        extras.append({**extra, **named_infos(infos, terminated | truncated, info_names)})
-        observations = following
+        step, extra = _take_step(env, act, observations)
+        done = step.terminated | step.truncated
+        steps.append((observations, *step[:4], true_successors(step.following, done, step.infos)))
+        extras.append({**extra, **named_infos(step.infos, done, info_names)})
+        observations = step.following
         if on_done is not None:
-            on_done(terminated | truncated)
-        step = Step(actions, rewards, terminated, truncated, following, infos)
-        if not _goes_on(step, watch, on_step):
+            on_done(done)
+        if watch is not None and not watch(step):
             break
-    parts = [stack_batches([step[i] for step in steps]) for i in range(6)]
-    rollout = Rollout(*parts)
+    rollout = Rollout(*(stack_batches(list(part)) for part in zip(*steps, strict=True)))
     rollout.extras = stack_batches(extras)
     return rollout, observations
+
+
+def _take_step(
+    env: VectorEnv, act: Act, observations: Any, active: Any = None
+) -> tuple[Step, dict[str, Any]]:
+    """Steps all sub-environments once; returns the step, and the policy's extras."""
+    with acting(env):
+        actions, extra = act(observations)
+    following, rewards, terminated, truncated, infos = env.step(actions)
+    return Step(actions, rewards, terminated, truncated, following, infos, active), extra
 
 
 def named_infos(infos: dict[str, Any], done: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -160,7 +164,6 @@ def collect_episodes(
     env: VectorEnv,
     act: Act,
     observations: Any,
-    on_step: Callable[[], bool] | None = None,
     *,
     keep_successors: bool = True,
     watch: Callable[[Step], bool] | None = None,
@@ -173,8 +176,6 @@ def collect_episodes(
         env: Batch with ``SAME_STEP`` autoreset.
         act: Function that chooses the actions; it keeps its memory itself.
         observations: Observations of the reset.
-        on_step: Function that is called after every step; the rollout ends where it returns
-            ``False`` (default: none).
         keep_successors: Whether ``next_observations`` are kept (default: True).
         watch: Function that is called with every step; the rollout ends where it returns ``False``
             (default: none).
@@ -192,38 +193,18 @@ def collect_episodes(
     steps: list[tuple[Any, ...]] = []
     extras: list[dict[str, Any]] = []
     while active.any():
-        with acting(env):
-            actions, extra = act(observations)
-        following, rewards, terminated, truncated, infos = env.step(actions)
-        done = terminated | truncated
-        successors = true_successors(following, done, infos) if keep_successors else None
-        steps.append((observations, actions, rewards, terminated, truncated, successors, active))
+        step, extra = _take_step(env, act, observations, active)
+        done = step.terminated | step.truncated
+        last = true_successors(step.following, done, step.infos) if keep_successors else None
+        steps.append((observations, *step[:4], last, active))
         extras.append(extra)
-        step = Step(actions, rewards, terminated, truncated, following, infos, active)
-        observations, active = following, active & ~done
-        if not _goes_on(step, watch, on_step):
+        observations, active = step.following, active & ~done
+        if watch is not None and not watch(step):
             break
-    return masked_rollout(steps, extras)
-
-
-def _goes_on(
-    step: Step, watch: Callable[[Step], bool] | None, on_step: Callable[[], bool] | None
-) -> bool:
-    """Whether neither of the two wants to stop after this step."""
-    watched = watch is None or watch(step)
-    return watched and (on_step is None or on_step())
-
-
-def masked_rollout(
-    steps: list[tuple[Any, ...]], extras: list[dict[str, Any]] | None = None
-) -> Rollout:
-    """Makes a rollout of steps, which are tuples of its first six fields and the mask."""
-    parts = [stack_batches(list(part)) for part in zip(*steps, strict=True)]
-    mask = parts.pop()
+    *parts, mask = (stack_batches(list(part)) for part in zip(*steps, strict=True))
     rollout = Rollout(*parts)
     rollout.mask = None if mask.all() else mask
-    if extras:
-        rollout.extras = stack_batches(extras)
+    rollout.extras = stack_batches(extras)
     return rollout
 
 
@@ -289,3 +270,53 @@ def stack_batches(batches: list[Any]) -> Any:
     if isinstance(batches[0], dict):
         return {key: stack_batches([batch[key] for batch in batches]) for key in batches[0]}
     return array_namespace(batches[0]).stack(batches)
+
+
+def discounted_returns(rewards: Array, ends: Array, discount: float) -> Array:
+    """Computes returns ``G_t = r_t + discount * G_{t+1}`` within each sequence.
+
+    Args:
+        rewards: Rewards, ``[T, N]``.
+        ends: Whether a sequence ends at each step, bool ``[T, N]``. Rewards after an end do not
+            count for the steps before it.
+        discount: Discount factor, from 0 to 1.
+
+    Returns:
+        Returns ``[T, N]``, of the type of the rewards.
+    """
+    returns = rewards + 0.0
+    for t in range(len(returns) - 2, -1, -1):
+        returns[t] = rewards[t] + discount * returns[t + 1] * ~ends[t]
+    return returns
+
+
+def generalized_advantages(
+    rewards: Array,
+    values: Array,
+    next_values: Array,
+    ends: Array,
+    discount: float,
+    gae_lambda: float,
+) -> Array:
+    """Computes generalized advantage estimates (Schulman et al., 2016, equations 11 to 16).
+
+    Within each sequence, ``delta_t = r_t + discount * V(s_{t+1}) - V(s_t)`` and
+    ``A_t = delta_t + discount * gae_lambda * A_{t+1}``.
+
+    Args:
+        rewards: Rewards, ``[T, N]``.
+        values: Values ``V(s_t)``, ``[T, N]``.
+        next_values: Values ``V(s_{t+1})``, ``[T, N]``. The caller sets 0 at the end of an episode,
+            and the value of the true successor where an episode was truncated.
+        ends: Whether a sequence ends at each step, bool ``[T, N]``. Rewards after an end do not
+            count for the steps before it.
+        discount: Discount factor, from 0 to 1.
+        gae_lambda: Parameter λ, from 0 to 1. With 0 the advantages are one-step errors; with 1 they
+            are the returns minus the values.
+
+    Returns:
+        Advantages ``[T, N]``, of the type of the rewards.
+    """
+    return discounted_returns(
+        rewards + discount * next_values - values, ends, discount * gae_lambda
+    )

@@ -1,5 +1,6 @@
-"""The old name of the modules :mod:`meta_rl.cli.run_folder` and :mod:`meta_rl.cli.training`."""
+"""The old name of the modules :mod:`meta_rl.cli.run_folder` and :mod:`meta_rl.cli.callbacks`."""
 
+from meta_rl.cli.callbacks import Checkpoints, Validation
 from meta_rl.cli.run_folder import (
     AppendingCSV,
     LearningCurve,
@@ -7,7 +8,6 @@ from meta_rl.cli.run_folder import (
     RunFolder,
     learning_columns,
 )
-from meta_rl.cli.training import Checkpoints, Validation
 
 __all__ = [
     "AppendingCSV",

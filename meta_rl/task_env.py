@@ -16,10 +16,9 @@ from gymnasium.vector.utils import batch_space
 from meta_rl.arguments import check_choice, check_count, check_kind, checked
 from meta_rl.definition import TaskFuncEnv
 from meta_rl.rendering.window import Window
-from meta_rl.tasks import TaskSplit
+from meta_rl.tasks import Task, Tasks, TaskSplit, add_task_axis, copy_tasks, take_tasks
 from meta_rl.vector.arrays import Arrays
 from meta_rl.vector.streams import Draws, draws_of
-from meta_rl.vector.task_arrays import Task, Tasks, add_task_axis, copy_tasks, take_tasks
 from meta_rl.vector.task_assignment import TaskAssignment
 from meta_rl.vector.task_batch import TaskBatch
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
@@ -17,20 +17,89 @@ from gymnasium import spaces
 from meta_rl.arguments import check_count as check_count
 from meta_rl.arguments import check_has, check_kind, checked
 from meta_rl.arguments import check_number as check_number
-from meta_rl.vector.task_arrays import Task as Task
-from meta_rl.vector.task_arrays import Tasks as Tasks
-from meta_rl.vector.task_arrays import add_task_axis as add_task_axis
-from meta_rl.vector.task_arrays import as_task as as_task
-from meta_rl.vector.task_arrays import as_tasks as as_tasks
-from meta_rl.vector.task_arrays import copy_tasks as copy_tasks
-from meta_rl.vector.task_arrays import count_tasks as count_tasks
-from meta_rl.vector.task_arrays import first_array as first_array
-from meta_rl.vector.task_arrays import put_tasks as put_tasks
-from meta_rl.vector.task_arrays import repeat_tasks as repeat_tasks
-from meta_rl.vector.task_arrays import take_tasks as take_tasks
+from meta_rl.vector.arrays import array_namespace
 
-DRAWN_TASKS = 100
-"""Default number of tasks that an evaluation draws from a distribution without a list."""
+Tasks: TypeAlias = Any
+"""``M`` tasks: an array ``[M, ...]``, or a (nested) dict of such arrays."""
+
+Task: TypeAlias = Any
+"""One task: one slice of :data:`Tasks`."""
+
+
+def as_tasks(space: spaces.Space, tasks: Tasks, num_tasks: int | None = None) -> Tasks:
+    """Converts tasks to arrays of the space's dtype, and checks that each lies in ``space``.
+
+    Args:
+        space: Space of one task.
+        tasks: Arrays, or nested lists, with a leading task axis.
+        num_tasks: Required number of tasks; ``None`` (default) accepts any number.
+
+    Returns:
+        Arrays (a dict of arrays for a ``Dict`` space); a new array only where the dtype differs.
+
+    Raises:
+        ValueError: The keys, shapes, bounds or number do not fit; the error names the space.
+    """
+    converted = _convert_tasks(space, tasks, "tasks")
+    count = count_tasks(converted)
+    if num_tasks is not None and count != num_tasks:
+        raise ValueError(f"expected {num_tasks} tasks (each in {space}), got {count}")
+    return converted
+
+
+def as_task(space: spaces.Space, task: Task) -> Task:
+    """Converts one task to arrays of the space's dtype, and checks it like :func:`as_tasks`."""
+    return take_tasks(as_tasks(space, add_task_axis(task)), 0)
+
+
+def add_task_axis(task: Task) -> Tasks:
+    """Makes a batch of one task."""
+    if isinstance(task, Mapping):
+        return {key: add_task_axis(value) for key, value in task.items()}
+    try:
+        return np.asarray(task)[None]
+    except ValueError as error:
+        raise ValueError(f"task: no array: {str(error).partition('.')[0]}") from error
+
+
+def first_array(tasks: Tasks) -> Any:
+    """Returns the first array of tasks: they themselves, or the first one of their dict."""
+    while isinstance(tasks, Mapping):
+        tasks = next(iter(tasks.values()))
+    return tasks
+
+
+def count_tasks(tasks: Tasks) -> int:
+    """Returns the length of the leading task axis."""
+    return len(first_array(tasks))
+
+
+def take_tasks(tasks: Tasks, index: Any) -> Tasks:
+    """Returns the tasks (or, for an integer, the one task) at ``index`` of the leading axis."""
+    if isinstance(tasks, Mapping):
+        return {key: take_tasks(value, index) for key, value in tasks.items()}
+    return tasks[index]
+
+
+def repeat_tasks(tasks: Tasks, repeats: int) -> Tasks:
+    """Repeats each task ``repeats`` times in a row, for equal blocks of sub-environments."""
+    return take_tasks(tasks, np.repeat(np.arange(count_tasks(tasks)), repeats))
+
+
+def put_tasks(tasks: Tasks, index: Any, values: Tasks) -> None:
+    """Writes ``values`` into ``tasks`` at ``index``, in place."""
+    if isinstance(tasks, Mapping):
+        for key, value in tasks.items():
+            put_tasks(value, index, values[key])
+    else:
+        tasks[index] = values
+
+
+def copy_tasks(tasks: Tasks) -> Tasks:
+    """Makes a deep copy of tasks."""
+    if isinstance(tasks, Mapping):
+        return {key: copy_tasks(value) for key, value in tasks.items()}
+    return array_namespace(tasks).asarray(tasks, copy=True)
 
 
 @runtime_checkable
@@ -218,91 +287,6 @@ def held_out_split(
     )
 
 
-def distinct_tasks(
-    tasks: TaskDistribution, num_tasks: int | None, seed: int, *, name: str = "these tasks"
-) -> tuple[Tasks, np.ndarray]:
-    """Returns distinct tasks of a distribution: each task of a list at most once, or new draws.
-
-    The tasks of a list come in an order that is the same for every seed and every number; draws
-    depend on the seed. In both cases the first tasks do not depend on the requested number.
-
-    Args:
-        tasks: List of tasks (:class:`FiniteTasks`) or another distribution.
-        num_tasks: Number of tasks, M; ``None`` for all of a list, or for up to 100 draws.
-        seed: Seed of the draws.
-        name: Name of the tasks in errors (default: ``"these tasks"``).
-
-    Returns:
-        The tasks, and their positions in the list ``[M]`` (for draws: 0, 1, 2, ...).
-
-    Raises:
-        ValueError: There are fewer distinct tasks.
-    """
-    wanted = DRAWN_TASKS if num_tasks is None else check_count("num_tasks", num_tasks)
-    if isinstance(tasks, FiniteTasks):
-        order = order_of_list(len(tasks))
-        found = order[_first_places(take_tasks(tasks.tasks, order))]
-        wanted = len(found) if num_tasks is None else wanted
-        drawn = tasks.tasks
-    else:
-        drawn, found = _distinct_draws(tasks, wanted, seed)
-        wanted = min(wanted, len(found)) if num_tasks is None else wanted
-    if wanted > len(found):
-        raise ValueError(
-            f"num_tasks={wanted}: {name} hold {len(found)} distinct tasks, and each counts once; "
-            f"ask for at most {len(found)}, and for more episodes of each by envs_per_task"
-        )
-    found = found[:wanted]
-    index = found if isinstance(tasks, FiniteTasks) else np.arange(wanted)
-    return take_tasks(drawn, found), index
-
-
-def order_of_list(num_tasks: int) -> np.ndarray:
-    """Returns the order, always the same, in which an evaluation takes the tasks of a list."""
-    return np.random.default_rng(0).permutation(num_tasks)
-
-
-def _distinct_draws(
-    distribution: TaskDistribution, wanted: int, seed: int
-) -> tuple[Tasks, np.ndarray]:
-    """Draws seeded blocks until enough tasks are distinct, or until long nothing new has come."""
-    parts: list[Tasks] = []
-    places: dict[bytes, int] = {}
-    drawn = latest = 0  # draws so far, and up to the latest new task
-    while len(places) < wanted and drawn - latest <= 10 * (len(places) + DRAWN_TASKS):
-        stream = np.random.SeedSequence(seed, spawn_key=(0, len(parts)))
-        parts.append(distribution.sample_tasks(DRAWN_TASKS, np.random.default_rng(stream)))
-        for place, row in enumerate(_as_bytes(parts[-1]), start=drawn):
-            if places.setdefault(row, place) == place:
-                latest = place
-        drawn += DRAWN_TASKS
-    return _concatenate_tasks(parts), np.array(list(places.values()), dtype=np.int64)
-
-
-def _concatenate_tasks(parts: list[Tasks]) -> Tasks:
-    if isinstance(parts[0], Mapping):
-        return {key: _concatenate_tasks([part[key] for part in parts]) for key in parts[0]}
-    return np.concatenate(parts)
-
-
-def _first_places(tasks: Tasks) -> np.ndarray:
-    """Returns the position of each distinct task's first occurrence, in ascending order."""
-    rows = _as_bytes(tasks)
-    places: dict[bytes, int] = {}
-    for place, row in enumerate(rows):
-        places.setdefault(row, place)
-    return np.fromiter(places.values(), dtype=np.int64, count=len(places))
-
-
-def _as_bytes(tasks: Tasks) -> list[bytes]:
-    if isinstance(tasks, Mapping):
-        parts = [_as_bytes(tasks[key]) for key in sorted(tasks)]
-        return [b"".join(row) for row in zip(*parts, strict=True)]
-    array = np.ascontiguousarray(tasks)
-    array = array + 0.0 if array.dtype.kind == "f" else array  # -0.0 and 0.0 are one number
-    return [row.tobytes() for row in array]
-
-
 def _draw_uniform(space: spaces.Space, num: int, rng: np.random.Generator) -> Tasks:
     if isinstance(space, spaces.Dict):
         return {key: _draw_uniform(part, num, rng) for key, part in space.spaces.items()}
@@ -320,3 +304,51 @@ def _draw_uniform(space: spaces.Space, num: int, rng: np.random.Generator) -> Ta
     if isinstance(space, spaces.MultiBinary):
         return rng.integers(2, size=(num, *space.shape), dtype=space.dtype)
     raise ValueError(f"cannot draw uniformly from {space}: give a SampledTasks instead")
+
+
+def _convert_tasks(space: spaces.Space, tasks: Tasks, where: str) -> Tasks:
+    if isinstance(space, spaces.Dict):
+        if not isinstance(tasks, Mapping) or set(tasks) != set(space.spaces):
+            got = sorted(tasks) if isinstance(tasks, Mapping) else type(tasks).__name__
+            raise ValueError(
+                f"{where}: expected a dict with keys {sorted(space.spaces)}, got {got}"
+            )
+        parts = {k: _convert_tasks(s, tasks[k], f"{where}[{k!r}]") for k, s in space.spaces.items()}
+        if len({count_tasks(part) for part in parts.values()}) > 1:
+            sizes = {key: count_tasks(part) for key, part in parts.items()}
+            raise ValueError(f"{where}: the task axes have different lengths {sizes}")
+        return parts
+    array = _cast_array(space, tasks, where)
+    outside = ~_contains(space, array)
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise ValueError(f"{where}: task {first} is outside {space}: {array[first]!r}")
+    return array
+
+
+def _cast_array(space: spaces.Space, tasks: Tasks, where: str) -> np.ndarray:
+    try:
+        array = np.asarray(tasks.cpu() if hasattr(tasks, "cpu") else tasks)
+        same_kind = np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind")
+        if not same_kind and not (
+            array.dtype.kind in "iub" and np.dtype(space.dtype).kind in "iuf"
+        ):
+            raise TypeError(f"dtype {array.dtype}")
+        array = array.astype(space.dtype, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{where}: not an array of tasks in {space}: {error}") from error
+    if array.ndim != len(space.shape or ()) + 1 or array.shape[1:] != space.shape:
+        expected = ("num_tasks", *(space.shape or ()))
+        shape = str(expected).replace("'", "")
+        raise ValueError(f"{where}: expected shape {shape} of tasks in {space}, got {array.shape}")
+    return array
+
+
+def _contains(space: spaces.Space, array: np.ndarray) -> np.ndarray:
+    """Tells which tasks lie in the space, ``[M]``; the check is vectorised for usual spaces."""
+    axes = tuple(range(1, array.ndim))
+    if isinstance(space, spaces.Box):
+        return np.all((array >= space.low) & (array <= space.high), axis=axes)
+    if isinstance(space, spaces.Discrete):
+        return (array >= space.start) & (array < space.start + space.n)
+    return np.array([space.contains(task) for task in array], dtype=bool)

@@ -136,6 +136,21 @@ class UnseededTasks(Corridor):
         self.task_split = TaskSplit(self.task_split.train, self.task_split.validation, unseeded)
 
 
+class OneTask(Corridor):
+    def __init__(self) -> None:
+        super().__init__()
+        split, same = self.task_split, SampledTasks(LENGTHS, lambda num, rng: np.full(num, 3))
+        self.task_split = TaskSplit(same, split.validation, split.test)
+
+
+class SameTasks(Corridor):
+    def __init__(self) -> None:
+        super().__init__()
+        split = self.task_split
+        same = SampledTasks(LENGTHS, lambda num, rng: np.arange(num) % 5 + 1)
+        self.task_split = TaskSplit(same, split.validation, split.test)
+
+
 class TwoSpaces(Corridor):
     def __init__(self) -> None:
         super().__init__()
@@ -188,6 +203,21 @@ class Terse(PlainCorridor):
         return super().reset(seed=seed, options=options)
 
 
+class SeededAnew(PlainCorridor):
+    """Begins at a random place, but seeds its generator again at every reset."""
+
+    latest = 0
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        self.latest = self.latest if seed is None else seed
+        super().reset(seed=seed, options=options)
+        self.place = np.random.default_rng(self.latest).random()
+        return self.seen(), {"task": self.task}
+
+    def seen(self) -> np.ndarray:
+        return super().seen() + np.float32([0.0, 0.0, getattr(self, "place", 0.0)])
+
+
 class Tip(PlainCorridor):
     def step(self, action: Any) -> Any:
         observation, reward, *rest = super().step(action)
@@ -202,7 +232,10 @@ class Tip(PlainCorridor):
         (OneRowForAll, "observation is .* in the batch of 4, but .* in a batch of one"),
         (Neighbours, "reward is .* in the batch of 4, but .* in a batch of one"),
         (MoreDrawsAlone, "a batch of one draws more random numbers"),
-        (NoTerms, "no reward terms"),
+        (NoTerms, r"names that begin with reward_, .*it has \['pay', 'task'\]"),
+        (OneTask, "train: 20 draws are all the task 3"),
+        (SameTasks, "two different generators give the same tasks"),
+        (SeededAnew, "20 resets without a seed all begin with the same one"),
         (OutsideItsSpace, "observation"),
         (UnseededTasks, "test: the same generator gives different tasks"),
         (TwoSpaces, r"test tasks have a space of their own: Discrete\(4, start=1\)"),

@@ -66,7 +66,10 @@ def test_each_changed_table_is_noticed(page: Path, tables: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<!-- table: nothing -->\n<!-- end of table -->\n", "no table 'nothing'; there are head"),
+        (
+            "<!-- table: nothing -->\n<!-- end of table -->\n",
+            "no table 'nothing'; there are why",
+        ),
         ("<!-- table: speed -->\n\n| what |\n", "1 of the page's tables have no end"),
     ],
 )

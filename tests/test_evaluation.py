@@ -27,8 +27,9 @@ from meta_rl import EvaluationResult, TaskEnv, TaskVectorEnv, evaluate_adaptatio
 from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.agents.bandits import bandit_learners
 from meta_rl.agents.navigation import navigation_oracles
+from meta_rl.evaluation.tasks import distinct_tasks
 from meta_rl.evaluation.trials import _keep_inactive, adapts_by_step, block_size
-from meta_rl.tasks import FiniteTasks, TaskSplit, UniformTasks, distinct_tasks
+from meta_rl.tasks import FiniteTasks, TaskSplit, UniformTasks
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 from .families import Corridor, ListedCorridor, PlainCorridor, PulledCorridor, QuickSuccess

@@ -10,6 +10,7 @@ saved before is read; bad input is refused.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 import time
@@ -126,10 +127,12 @@ def test_results_of_other_kinds_are_not_merged() -> None:
 def test_tasks_are_the_same_by_list_or_by_seed() -> None:
     first, second, third = (replace(THREE_TRAININGS[i], seed=i) for i in range(3))
     drawn = EvaluationResult.merged([first, second, third])
-    assert drawn.tasks.tolist() == list(range(12))
+    assert drawn.distinct_tasks.tolist() == list(range(12))
+    assert drawn.tasks.tolist() == [0, 1, 2, 3] * 3
+    assert drawn.task_seeds.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert (drawn.design.kind, drawn.num_tasks) == ("nested", 12)
     more = EvaluationResult.merged([drawn, replace(third, seed=0)])
-    assert (more.num_trainings, more.num_tasks, more.design.kind) == (4, 16, "nested")
+    assert (more.num_trainings, more.num_tasks, more.design.kind) == (4, 12, "none")
     orders = ([0, 1, 2, 3], [3, 1, 2, 0], [2, 3, 0, 1])
     listed = EvaluationResult.merged(
         [
@@ -143,8 +146,22 @@ def test_tasks_are_the_same_by_list_or_by_seed() -> None:
         listed.summary()["mean_interval"], straight.summary()["mean_interval"]
     )
     mixed = EvaluationResult.merged([first, second, replace(third, seed=0)])
-    assert mixed.tasks.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
+    assert mixed.distinct_tasks.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
     assert mixed.design.reason == "trainings share some of their tasks, not all"
+
+
+def test_the_order_of_merging_makes_no_difference(tmp_path: Path) -> None:
+    """Two trainings on tasks of seed 0 and one on tasks of seed 1, in every order, also by file."""
+    runs = [replace(run, seed=seed) for run, seed in zip(THREE_TRAININGS, (0, 1, 0), strict=True)]
+    designs = set()
+    for first, second, third in itertools.permutations(runs):
+        pair = EvaluationResult.load(
+            EvaluationResult.merged([first, second]).save(tmp_path / "pair.json")
+        )
+        for results in ([pair, third], [third, pair]):
+            design = EvaluationResult.merged(results).design
+            designs.add((design.kind, design.reason, design.num_tasks))
+    assert designs == {("none", "trainings share some of their tasks, not all", 8)}
 
 
 def test_all_tasks_that_there_are_leave_nothing_to_chance_but_trainings() -> None:

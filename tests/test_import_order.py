@@ -3,8 +3,9 @@
 The core imports neither environments nor agents, environments and agents import the core and their
 siblings, nothing that is shipped imports benchmarks or tests. The command line is above them all:
 it alone may import environments and agents, and only doors to it import it. No modules import each
-other in a circle, not within functions either. Importing meta_rl loads
-nothing heavy. Every package folder is in the wheel.
+other in a circle, not within functions either. Each package imports only the packages that the
+table of docs/architecture.md allows, which stand above it there. Importing meta_rl loads nothing
+heavy. Every package folder is in the wheel.
 """
 
 from __future__ import annotations
@@ -236,6 +237,91 @@ def test_a_circle_is_found(
     sources: dict[str, str], circles: list[list[str]], tmp_path: Path
 ) -> None:
     assert circles_of(sources, tmp_path) == circles
+
+
+FLOOR = {"evaluation": "few_shot"}
+"""Rooms, with the rooms inside them, that are on the floor of another room."""
+
+
+def rooms_table() -> dict[str, set[str]]:
+    """The rooms that each room may import, from docs/architecture.md, in the order of the floors.
+
+    The doors, the files directly in ``meta_rl/``, are the room ``"meta_rl"``.
+    """
+    table = {}
+    for line in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and cells[0].endswith("/`"):
+            room = cells[0].strip("`/").removeprefix("meta_rl/")
+            table[room] = {name.strip("`") for name in cells[2].split()}
+    return table
+
+
+def room_of(file: Path, checkout: Path) -> str:
+    """The room of a source file: its folder, whose first name is left out in ``meta_rl/``."""
+    parts = file.relative_to(checkout).parent.parts
+    if parts[0] != "meta_rl":
+        return parts[0]
+    return "/".join(parts[1:]) or "meta_rl"
+
+
+def room_imports(checkout: Path) -> set[tuple[str, str]]:
+    """Pairs of different rooms, of which the first imports the second."""
+    script = import_closure()
+    files = script.shipped_files(checkout)
+    rooms = {module: room_of(file, checkout) for module, file in files.items()}
+    graph = script.import_graph(files)
+    pairs = {(rooms[one], rooms[other]) for one, found in graph.items() for other in found}
+    return {(one, other) for one, other in pairs if one != other and other != "meta_rl"}
+
+
+def forbidden_imports(pairs: set[tuple[str, str]], table: dict[str, set[str]]) -> list[str]:
+    """The imports between rooms that a table does not allow, but for the doors to ``cli``."""
+    wrong = [(a, b) for a, b in pairs if b not in table.get(a, set()) and (a, b) != DOOR_TO_CLI]
+    return sorted(f"{one} imports {other}" for one, other in wrong)
+
+
+DOOR_TO_CLI = ("meta_rl", "cli")  # only the files in DOORS, see `violation`
+
+
+def test_rooms_import_what_the_table_allows() -> None:
+    """Nothing else, and all of it: the table is that of today."""
+    pairs, table = room_imports(ROOT), rooms_table()
+    assert len(table) >= 18
+    assert set(table) == {room_of(file, ROOT) for _, file in shipped_modules()} - {"."}
+    assert forbidden_imports(pairs, table) == []
+    unused = [(one, b) for one, may in table.items() for b in may if (one, b) not in pairs]
+    assert unused == []
+
+
+def test_the_table_is_in_the_order_of_the_floors() -> None:
+    table = rooms_table()
+    order = list(table)
+    for room, imported in table.items():
+        for other in imported if room != "meta_rl" else ():
+            floors = {FLOOR.get(name, name) for name in (room.split("/")[0], other.split("/")[0])}
+            assert len(floors) == 1 or order.index(other) < order.index(room), (
+                f"{room} imports {other}"
+            )
+
+
+def test_a_forbidden_import_between_rooms_is_found(tmp_path: Path) -> None:
+    sources = {
+        "meta_rl/vector/a.py": "from meta_rl.physics.b import x\nfrom meta_rl.tasks import y",
+        "meta_rl/physics/b.py": "",
+        "meta_rl/tasks.py": "",
+        "agents/own/__init__.py": "def f():\n    from meta_rl.physics import b",
+        "agents/other.py": "from .own import X",
+    }
+    for name, source in sources.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source, encoding="utf-8")
+    pairs = room_imports(tmp_path)
+    assert forbidden_imports(pairs, rooms_table()) == [
+        "agents imports physics",
+        "vector imports physics",
+    ]
 
 
 def test_importing_meta_rl_loads_nothing_heavy(tmp_path: Path) -> None:

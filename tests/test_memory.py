@@ -1,7 +1,8 @@
 """Memory cores.
 
-A sequence equals torch's own cells stepped through it; steps equal the sequence; the state is reset
-where asked and nowhere else; columns do not mix; gradients flow back to the first input, and not
+A sequence equals torch's own cells stepped through it, or its definition; steps equal the sequence,
+with resets, within a full window, and where they write in place; the state is reset where asked and
+nowhere else; columns do not mix; gradients flow back to the first input, and not
 over a reset; unknown names are refused with what exists.
 """
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from meta_rl.memory import MEMORY_CORES, MemoryCore, make_memory_core
+from meta_rl.memory.mingru import Interpolation
 
 T, N, F, H = 5, 3, 4, 6
 CELLS = {"gru": nn.GRUCell, "lstm": nn.LSTMCell}
@@ -40,6 +42,15 @@ def sequence(seed: int = 0) -> torch.Tensor:
 def begun(core: MemoryCore) -> Any:
     """A state that is not the initial one."""
     return core(sequence(1), core.initial_state(N))[1]
+
+
+def visible(name: str, state: Any) -> list[torch.Tensor]:
+    """What a core reads of a state: attention hides the slots of earlier trials."""
+    if name != "attention":
+        return list(state)
+    steps, *caches = state
+    empty = torch.arange(caches[0].shape[2]) >= steps
+    return [steps, *(cache.masked_fill(empty[:, None, :, None], 0.0) for cache in caches)]
 
 
 @pytest.mark.parametrize("name", sorted(CELLS))
@@ -98,6 +109,12 @@ def test_the_minimal_unit_equals_its_definition() -> None:
         torch.testing.assert_close(outputs[t], memory)
 
 
+def test_the_gradient_of_the_minimal_unit_equals_numerical_differences() -> None:
+    gates = sequence().sigmoid().requires_grad_()
+    candidates, first = sequence(1).requires_grad_(), sequence(2)[0].requires_grad_()
+    assert torch.autograd.gradcheck(Interpolation.apply, (gates, candidates, first))
+
+
 def test_steps_equal_the_sequence(core: MemoryCore) -> None:
     state = begun(core)
     outputs, final = core(sequence(), state)
@@ -133,8 +150,62 @@ def test_resets_in_mid_sequence_equal_the_parts_between_them(name: str, first: s
             part, now = core(inputs[start:end, n : n + 1], now)
             whole.append(part[:, 0])
         torch.testing.assert_close(torch.stack(outputs)[:, n], torch.cat(whole), atol=1e-5, rtol=0)
-        for leaf, last in zip(state, now, strict=True):
+        for leaf, last in zip(visible(name, state), visible(name, now), strict=True):
             torch.testing.assert_close(leaf[n], last[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@torch.no_grad()
+def test_attention_beyond_its_window(in_place: bool) -> None:
+    """Steps equal whole passes where the ring of the cache is full, from any first state."""
+    core = make_memory_core("attention", F, H).double()
+    core.set_time_scales(7, torch.Generator())
+    inputs = torch.cat([sequence(seed) for seed in range(5)])
+    whole, final = core(inputs, core.initial_state(N))
+    state, outputs = core.initial_state(N), []
+    first = state[1].clone()
+    with torch.inference_mode(in_place):
+        for t in range(15):
+            state = core.reset(state, torch.tensor([t == 0] * N))
+            output, state = core.step(inputs[t], state)
+            outputs.append(output)
+        assert state[0].tolist() == [[15]] * N
+        rest, state = core(inputs[15:], state)
+        torch.testing.assert_close(torch.cat([torch.stack(outputs), rest]), whole)
+        for leaf, last in zip(state, final, strict=True):
+            torch.testing.assert_close(leaf, last)
+    assert torch.equal(core.initial_state(N)[1], first)
+    inputs[:12] += 1.0  # two layers of 7 steps see 13 steps back, their own one included
+    moved, _ = core(inputs, core.initial_state(N))
+    torch.testing.assert_close(moved[24], whole[24])
+    assert (moved[23] - whole[23]).abs().max() > 1e-9
+
+
+@torch.no_grad()
+def test_attention_equals_its_definition() -> None:
+    """One block: keys turned by their distance as complex numbers, no step sees a later one."""
+    core = make_memory_core("attention", F, 8).double()
+    block = core.blocks[0]
+    assert block.num_heads == 4
+    hidden = core.embedding(sequence()).transpose(0, 1)  # [N, T, 8]
+    parts = block.parts(block.before(hidden)).unflatten(-1, (3, 4, 2))
+    query, key = (torch.complex(*parts[:, :, i].unbind(-1)) for i in range(2))
+    mixed = torch.zeros(N, T, 4, 2, dtype=torch.float64)
+    for t in range(T):
+        turns = torch.exp(1j * torch.arange(t, -1, -1, dtype=torch.float64))[:, None]
+        scores = (query[:, t, None] * key[:, : t + 1].conj() * turns).real / 2**0.5
+        weights = scores.softmax(dim=1)[..., None]
+        mixed[:, t] = (weights * parts[:, : t + 1, 2]).sum(dim=1)
+    hidden = hidden + block.mix(mixed.flatten(2))
+    expected = core.norm(hidden + block.mlp(block.between(hidden))).transpose(0, 1)
+    core.blocks = core.blocks[:1]
+    outputs, _ = core(sequence(), core.initial_state(N)[:3])
+    torch.testing.assert_close(outputs, expected)
+
+
+def test_attention_needs_an_even_size() -> None:
+    with pytest.raises(ValueError, match="hidden_size=7: core 'attention' needs an even number"):
+        make_memory_core("attention", F, 7)
 
 
 def test_scales_of_a_norm_are_kept_by_the_first_weights() -> None:
@@ -149,9 +220,11 @@ def test_the_initial_state_is_empty_with_the_batch_first(core: MemoryCore, name:
     state = core.initial_state(N)
     memories = [(N, F), (N, 32), (N, 32, 64), (N, 32, 64)]
     sizes = {"gru": [(N, H)], "mingru": [(N, H)], "lstm": [(N, H), (N, H)], "associative": memories}
+    sizes["attention"] = [(N, 1), *[(N, 1, 512, H)] * 4]
     sizes["ntm"] = [(N, 32, 16), (N, 1, 16), (N, 2, 32), (N, H), (N, H)]
     assert [leaf.shape for leaf in state] == sizes[name]
-    assert all(leaf.dtype == torch.float64 for leaf in state)
+    counts = 1 if name == "attention" else 0
+    assert all(leaf.dtype == torch.float64 for leaf in state[counts:])
     if name == "ntm":  # the slots hold a trace, and the heads are at the first of them
         assert (state[0] == 1e-6).all()
         assert (state[2][..., 0] == 1).all()
@@ -160,12 +233,15 @@ def test_the_initial_state_is_empty_with_the_batch_first(core: MemoryCore, name:
     assert (core.input_size, core.output_size) == (F, H + 129 if name == "associative" else H)
 
 
-def test_a_reset_is_where_it_was_asked_for(core: MemoryCore) -> None:
+def test_a_reset_is_where_it_was_asked_for(core: MemoryCore, name: str) -> None:
     state = begun(core)
     kept = [leaf.clone() for leaf in state]
     reset = core.reset(state, torch.tensor([False, True, False]))
     first = core.initial_state(N)
-    for new, old, before, begin in zip(reset, state, kept, first, strict=True):
+    if name == "attention":
+        assert all(new is old for new, old in zip(reset[1:], state[1:], strict=True))  # no copies
+    hidden = visible(name, reset)
+    for new, old, before, begin in zip(hidden, state, kept, first, strict=True):
         assert torch.equal(new[1], begin[1])
         torch.testing.assert_close(new[[0, 2]], before[[0, 2]])
         torch.testing.assert_close(old, before)
@@ -223,8 +299,9 @@ def test_unknown_names_are_refused_with_what_exists() -> None:
 
 def test_cores_with_files_of_their_own_are_found_in_the_package() -> None:
     """By name, as classes that may be subclassed; nothing else is."""
-    from meta_rl.memory import AssociativeCore, MinGRUCore, NTMCore
+    from meta_rl.memory import AssociativeCore, AttentionCore, MinGRUCore, NTMCore
 
+    assert type(make_memory_core("attention", F, H)) is AttentionCore
     assert type(make_memory_core("mingru", F, H)) is MinGRUCore
     assert type(make_memory_core("associative", F, H)) is AssociativeCore
     assert type(make_memory_core("ntm", F, H)) is NTMCore

@@ -1,7 +1,7 @@
 """Rollouts: arrays equal hand-worked steps, time-major.
 
 Successors of ended episodes are their last observations, natively and adapted, flat and as dicts; a
-rollout goes on where the one before stopped; extras are stacked; ``on_step`` stops early; episodes
+rollout goes on where the one before stopped; extras are stacked; ``watch`` stops early; episodes
 of different length are masked; torch acts on one thread where an environment has its own; other
 autoreset modes and bad counts are refused.
 """
@@ -17,7 +17,13 @@ from gymnasium.vector import AutoresetMode
 
 from meta_rl import TaskEnv, TaskVectorEnv
 from meta_rl.adapter import TaskVectorAdapter
-from meta_rl.rollout import collect_episodes, collect_rollout, stack_batches, true_successors
+from meta_rl.rollout import (
+    Step,
+    collect_episodes,
+    collect_rollout,
+    stack_batches,
+    true_successors,
+)
 
 from .families import Corridor, PushedCorridor
 
@@ -80,10 +86,12 @@ def test_dict_observations_have_true_successors(adapt: bool) -> None:
     assert following["steps"].tolist() == [0, 1, 0]
 
 
-def test_on_step_stops_after_the_step() -> None:
+def test_a_watch_stops_after_the_step() -> None:
     env, observations = start()
     calls = iter([True, False])
-    rollout, following = collect_rollout(env, by_count, 5, observations, lambda: next(calls))
+    rollout, following = collect_rollout(
+        env, by_count, 5, observations, watch=lambda step: next(calls)
+    )
     assert rollout.rewards.shape == (2, 3)
     assert following[:, 1].tolist() == [0, 2, 2]
 
@@ -118,11 +126,11 @@ def test_bad_counts_are_refused(num_steps: Any) -> None:
 
 @pytest.mark.parametrize("adapt", [False, True])
 def test_ends_and_infos_are_told(adapt: bool) -> None:
-    """Of every step, and before ``on_step``; infos that there are none of are refused."""
+    """Of every step, and before ``watch``; infos that there are none of are refused."""
     env, observations = start(adapt=adapt)
     told: list[tuple[str, Any]] = []
 
-    def on_step() -> bool:
+    def watch(step: Step) -> bool:
         told.append(("step", None))
         return True
 
@@ -131,7 +139,7 @@ def test_ends_and_infos_are_told(adapt: bool) -> None:
         by_count,
         4,
         observations,
-        on_step,
+        watch=watch,
         on_done=lambda done: told.append(("done", done.tolist())),
         info_names=["reward_place"],
     )
@@ -188,7 +196,7 @@ def test_episodes_of_dict_observations() -> None:
 def test_episodes_stop_when_asked() -> None:
     env, observations = start()
     calls = iter([True, False])
-    rollout = collect_episodes(env, by_count, observations, lambda: next(calls))
+    rollout = collect_episodes(env, by_count, observations, watch=lambda step: next(calls))
     assert rollout.rewards.shape == (2, 3)
     assert rollout.mask.tolist() == [[True] * 3, [False, True, True]]
 
@@ -217,7 +225,9 @@ def test_torch_acts_on_one_thread_where_the_environment_has_its_own(on_threads: 
             return by_count(observations)
 
         with pytest.raises(RuntimeError, match="in the policy"):
-            collect_rollout(env, act, 4, observations, lambda: torch.get_num_threads() == 3)
+            collect_rollout(
+                env, act, 4, observations, watch=lambda step: torch.get_num_threads() == 3
+            )
         assert seen == [1 if on_threads else 3] * 3
         assert torch.get_num_threads() == 3
     finally:

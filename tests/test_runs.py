@@ -22,9 +22,9 @@ import meta_rl
 from meta_rl.agents.rl2 import RL2
 from meta_rl.algorithms import algorithms_by_kind
 from meta_rl.cli import main
+from meta_rl.cli.callbacks import Checkpoints, Validation
 from meta_rl.cli.run_folder import AppendingCSV, RunConfig, RunFolder
 from meta_rl.cli.settings import find_settings, settings_for
-from meta_rl.cli.training import Checkpoints, Validation
 from meta_rl.make import NAMESPACE, PYTHON_ENVIRONMENTS
 
 STEPS = AppendingCSV.STEPS
@@ -214,7 +214,7 @@ class TestCallbacks:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """That of the last episode, over tasks."""
-        monkeypatch.setattr("meta_rl.cli.training.evaluate_adaptation", told_success)
+        monkeypatch.setattr("meta_rl.cli.callbacks.evaluate_adaptation", told_success)
         folder = RunFolder(tmp_path)
         model = make_model()
         model.set_logger(folder.logger(0, verbose=0))

@@ -104,7 +104,7 @@ def test_what_is_not_known_is_not_checked() -> None:
         ("meta_rl.cli.settings", "find_settings", "meta_rl.cli.settings"),
         ("meta_rl.cli.settings", "check_settings", "meta_rl.cli.settings"),
         ("meta_rl.runs", "RunFolder", "meta_rl.cli.run_folder"),
-        ("meta_rl.runs", "Validation", "meta_rl.cli.training"),
+        ("meta_rl.runs", "Validation", "meta_rl.cli.callbacks"),
     ],
 )
 def test_old_modules_still_import(old: str, name: str, home: str) -> None:

@@ -100,12 +100,36 @@ def check_command() -> None:
     check("meta_rl/BernoulliBandit-v0" in done.stdout, f"`meta-rl envs` fails: {done.stderr}")
 
 
+def check_examples() -> None:
+    """The ways of three users run with the installed wheel, in short."""
+    for user, length in (("researcher", 2_560), ("robot_user", 1_024), ("text_user", 20)):
+        folder = SOURCES / "docs" / "examples"
+        program = (
+            f"import runpy; way = runpy.run_path({str(folder / f'way_of_a_{user}.py')!r}); "
+            f"print('value', way['main']({length}))"
+        )
+        command = [sys.executable, "-I", "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        check("value" in done.stdout, f"the way of a {user} fails: {done.stderr}")
+
+
+def check_first_programs() -> None:
+    """The first programs of the documentation run from the wheel."""
+    for name in ("first_agent", "sb3_robots"):
+        example = SOURCES / "docs" / "examples" / f"{name}.py"
+        command = [sys.executable, "-I", str(example)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        check(done.returncode == 0 and bool(done.stdout), f"{name}.py fails: {done.stderr}")
+
+
 def main() -> None:
     check_import()
     check_files()
     check_modules()
     check_environments()
     check_command()
+    check_examples()
+    check_first_programs()
     print(f"wheel smoke test: meta_rl {importlib.metadata.version('meta-rl')} passed")
 
 

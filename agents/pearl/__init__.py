@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Self
+from functools import partial
+from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from torch import Tensor, nn
+from torch import Tensor
 
 from meta_rl.arguments import check_count, check_kind, check_number
-from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
+from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, recorded_step
+from meta_rl.compute.finite_state import guarded_step
 
 from .collection import TaskCollection
 from .encoders import GivenLatent, RecurrentEncoder
@@ -89,20 +91,13 @@ class PEARL(LatentInference, TaskCollection):
         compile_losses: Whether the two losses are compiled by ``torch.compile``, for GPUs.
         cuda_graph: Whether an update is recorded as a CUDA graph and replayed, which is several
             times as fast on a GPU; not for recurrent encoders.
-        env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: Arguments of the policy: ``latent_size``, ``hidden_sizes``, ``encoder``
-            (``"product"``, ``"recurrent"``), ``encoder_sizes``, ``next_observation``,
-            ``value_network``.
-        stats_window_size: Number of episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 for no output, 1 for the training log.
-        seed: Seed of all randomness.
-        device: Device of the networks and of the buffer.
+        **settings: Further arguments of :class:`meta_rl.MetaAlgorithm`; ``policy_kwargs`` are
+            ``latent_size``, ``hidden_sizes``, ``encoder`` (``"product"``, ``"recurrent"``),
+            ``encoder_sizes``, ``next_observation`` and ``value_network``.
 
     Raises:
-        ValueError: A name is unknown, there is no environment (only :meth:`load` does without), a
-            number is out of range, the buffer does not hold an iteration, or ``envs_per_task`` does
-            not divide a number of steps.
+        ValueError: A setting is refused by the base class, the buffer does not hold an iteration,
+            or ``envs_per_task`` does not divide a number of steps.
 
     Example:
         >>> from meta_rl.agents.pearl import PEARL
@@ -112,6 +107,7 @@ class PEARL(LatentInference, TaskCollection):
 
     loss_column: ClassVar[str] = "train/critic_loss"
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": LatentActorCritic}
+    action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box,)
     policy: LatentActorCritic
 
     def __init__(
@@ -145,30 +141,11 @@ class PEARL(LatentInference, TaskCollection):
         test_latent: str = "sample",
         compile_losses: bool = False,
         cuda_graph: bool = False,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            envs_per_task=envs_per_task,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            supported_action_spaces=(spaces.Box,),
-        )
+        self.envs_per_task = check_count("envs_per_task", envs_per_task)
+        super().__init__(policy, env, learning_rate, meta_batch_size=meta_batch_size, **settings)
         self.task_choice = task_choice
         self.num_train_tasks = num_train_tasks
         self.train_tasks = None
@@ -372,8 +349,8 @@ class PEARL(LatentInference, TaskCollection):
         """
         report, tasks, checks = self._compute()
         if checks and not torch.stack([finite for finite, _ in checks]).all():
-            for finite, losses in checks:
-                self._stop_unless(finite, losses, tasks)
+            losses = next(losses for finite, losses in checks if not finite)
+            self._stop_at_loss(losses, tasks, "gradient" if losses.isfinite().all() else "loss")
         self._n_updates += 1
         return report
 
@@ -407,20 +384,16 @@ class PEARL(LatentInference, TaskCollection):
         While a graph is recorded, values cannot be read: the GPU decides whether to step, and the
         returned checks (whether all was finite, and the losses) are read later.
         """
-        optimizer.zero_grad()
-        loss.backward()
-        moved = optimizer.param_groups[0]["params"]
-        norm = nn.utils.get_total_norm([p.grad for p in moved if p.grad is not None])
-        finite = (norm + loss.detach()).isfinite()
         if is_recording():
-            step_where(optimizer, finite)
-            return [(finite, losses.detach())]
-        self._stop_unless(finite, losses, tasks)
-        optimizer.step()
+            return [(recorded_step(optimizer, loss), losses.detach())]
+        guarded_step(optimizer, loss, partial(self._stop_at_loss, losses, tasks))
         return []
 
-    def _stop_unless(self, finite: Tensor, losses: Tensor, tasks: Tensor) -> None:
-        if not finite:
-            bad = ~losses.detach().isfinite()
-            what, where = ("loss", tasks[bad]) if bad.any() else ("gradient", tasks)
-            self._stop(f"the {what} is not finite", where.cpu().numpy())
+    def _stop_at_loss(
+        self, losses: Tensor, tasks: Tensor, what: str, loss: Tensor | None = None
+    ) -> NoReturn:
+        """Stops the training, and names the tasks whose loss is not finite, or all tasks."""
+        bad = ~losses.detach().isfinite()
+        value = "" if loss is None or what == "loss" else f" of a loss of {loss.item():.6g}"
+        broken = tasks[bad] if bad.any() else tasks
+        self._stop(f"the {what}{value} is not finite", broken.cpu().numpy())

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.rollout import Rollout, collect_rollout
-from meta_rl.vector.task_arrays import Tasks, count_tasks, take_tasks
+from meta_rl.tasks import Tasks, count_tasks, take_tasks
+from meta_rl.vector.sb3_view import Stop, TrainingSteps
 from meta_rl.vector.task_batch import task_batch
-from meta_rl.vector.training_steps import Stop, TrainingSteps
 
 from .encoders import Belief, RecurrentEncoder
 from .networks import LatentActorCritic

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.algorithms import RunTasks, Settings
 from meta_rl.evaluation.result import EvaluationResult
+from meta_rl.evaluation.tasks import distinct_tasks
 from meta_rl.make import env_constructor, find_env_id, is_python
-from meta_rl.tasks import distinct_tasks
 from meta_rl.vector.task_batch import task_batch
 
 if TYPE_CHECKING:

@@ -1,22 +1,22 @@
-"""The commands of ``meta-rl`` and their flags; what they do is imported when they run."""
+"""The commands of ``meta-rl`` and their flags."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from meta_rl.algorithms import algorithms_by_kind
 
 
-def _algorithm() -> Any:
+def _algorithm(hint: str | None = None) -> Any:
     """The argument ALGO, whose help lists what is registered when it is parsed."""
     kinds = algorithms_by_kind().items()
     names = " ".join(f"{kind.capitalize()}: {', '.join(names)}." for kind, names in kinds)
-    return tyro.conf.arg(metavar="ALGO", help=f"Name of the algorithm. {names}")
+    text = f"Name of the algorithm. {names}"
+    return tyro.conf.arg(metavar="ALGO", help=text, help_behavior_hint=hint)
 
 
 def _default(text: str) -> Any:
@@ -35,6 +35,8 @@ IMPORTED = Annotated[
     ),
 ]
 
+TASKS = tyro.conf.arg(metavar="TASKS")
+IN_FILE = "(required; the file of --config can name it)"
 ALL_TASKS = "all of a list; fewer where environments are slow"
 
 
@@ -47,9 +49,14 @@ class Envs:
 class Train:
     """Meta-train an algorithm on the training tasks, then evaluate it on held-out ones."""
 
-    algo: Annotated[str, tyro.conf.Positional, _algorithm()]
-    tasks: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TASKS")]
-    """Environment or few-shot tasks (`meta-rl envs` lists them), or a name of shipped settings."""
+    algo: Annotated[str | None, tyro.conf.Positional, _algorithm(IN_FILE)] = None
+    tasks: Annotated[
+        str | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="TASKS", help_behavior_hint=IN_FILE),
+    ] = None
+    """Environment or few-shot tasks (`meta-rl envs` lists them), a name of shipped settings, or
+    `my_module:MyTask-v0` with a module in the current folder."""
     param: Annotated[
         tuple[tuple[str, ...], ...],
         tyro.conf.UseAppendAction,
@@ -59,10 +66,16 @@ class Train:
     (policy.hidden_size=64) or of the environment or data set (env.horizon=100)."""
     total_timesteps: Annotated[int | None, _default("the tuned number, or the run's")] = None
     """Environment steps, or iterations of a few-shot learner."""
-    seed: int = 0
+    seed: Annotated[int | None, _default("0, or the file's")] = None
     """Seed of the weights, the training tasks and all other randomness."""
+    seeds: Annotated[tuple[int, ...], _default("one training")] = ()
+    """Seeds of several trainings, each in a process of its own, as many at a time as there are
+    cores. A training that fails ends alone; --resume goes on with all of them."""
+    config: Annotated[Path | None, _default("the shipped settings")] = None
+    """TOML file with settings, or the config.json of a run, whose settings are used again.
+    The other flags take precedence over the file."""
     out: Annotated[Path | None, _default("runs/ALGO-TASKS-seedN")] = None
-    """Run folder."""
+    """Run folder; with --seeds, the folder of the run folders seedN."""
     resume: bool = False
     """Go on from the last checkpoint in the run folder, with the same settings."""
     device: str = "auto"
@@ -70,15 +83,19 @@ class Train:
     eval_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
     """Number of held-out tasks in the evaluation at the end; 0 for no evaluation."""
     checkpoint_interval: float = 30.0
-    """Seconds between checkpoints; 0 saves one at every iteration."""
+    """Seconds between saves of the last checkpoint; 0 saves it at every iteration."""
+    checkpoint_every: Annotated[int | None, _default("none are kept")] = None
+    """Environment steps (or iterations) between checkpoints that are kept, checkpoint-STEPS.zip."""
     threads: Annotated[int | None, _default("PyTorch's choice")] = None
     """Number of PyTorch CPU threads. Give 1 where other work shares the cores."""
     cuda_graph: bool = False
     """Record updates as CUDA graphs, which is several times as fast on a GPU."""
     compile: bool = False
     """Compile updates, which takes a minute and a C++ compiler."""
+    track: bool = False
+    """Log to Weights & Biases too, which has to be installed (pip install wandb)."""
     quiet: bool = False
-    """Show no progress bar."""
+    """Show no progress."""
     imports: IMPORTED = ()
 
 
@@ -94,6 +111,8 @@ class Evaluate:
     """Number of episodes on each task of an environment."""
     split: str = "test"
     """Part of the split (test, validation, ood, train), or a list of the data set's own (lake)."""
+    checkpoint: str = "last"
+    """Checkpoint to evaluate: last, best (by the validation tasks), or a number of steps."""
     seed: int = 0
     """Seed of the evaluation."""
     out: Annotated[Path | None, _default("evaluation-SPLIT-TASKS.json in the run folder")] = None
@@ -120,12 +139,51 @@ class Convert:
 
 @dataclass
 class Plot:
-    """Draw learning curves and adaptation of runs, side by side."""
+    """Draw learning curves and adaptation of runs; seeds of the same settings are one curve."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
     """Run folders."""
     out: Annotated[Path | None, _default("plot.png in the first run folder")] = None
     """Path of the picture."""
+
+
+@dataclass
+class Compare:
+    """Compare runs: a table, CSV files and a picture of means over seeds, with intervals."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    """Run folders."""
+    by: Literal["settings", "algorithm"] = "settings"
+    """Runs that are one group: those that differ by their seed alone, or all of an algorithm."""
+    out: Path = Path("comparison")
+    """Folder of comparison.png, evaluations.csv and curves.csv."""
+
+
+@dataclass
+class Enjoy:
+    """Show a trained agent on held-out tasks, before and after adaptation, side by side."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    video: Annotated[Path | None, _default("enjoy.gif in the run folder")] = None
+    """Video to write: a file that ends with .gif or .mp4."""
+    task: Annotated[str | None, _default("tasks of the split")] = None
+    """Task to show, as a number, a list or a dictionary, such as [1.5]."""
+    num_tasks: int = 2
+    """Number of tasks of the split that are shown, one below the other."""
+    num_episodes: Annotated[int | None, _default("as many as in training")] = None
+    """Number of episodes; the first and the last one are shown."""
+    split: str = "test"
+    """Part of the split that the tasks come from."""
+    checkpoint: str = "last"
+    """Checkpoint to show: last, best (by the validation tasks), or a number of steps."""
+    seed: int = 0
+    """Seed of the episodes."""
+    deterministic: bool = False
+    """Take the most likely actions."""
+    device: str = "cpu"
+    """Device of the networks: auto, cpu or cuda."""
+    imports: IMPORTED = ()
 
 
 @dataclass
@@ -151,6 +209,44 @@ class Benchmark:
 
 
 @dataclass
+class Tune:
+    """Search for settings that score best on the validation tasks; needs Optuna."""
+
+    algo: Annotated[str, tyro.conf.Positional, _algorithm()]
+    tasks: Annotated[str, tyro.conf.Positional, TASKS]
+    """Environment or few-shot tasks, as for train."""
+    search: Annotated[
+        tuple[tuple[str, ...], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="K=RANGE [K=RANGE ...]"),
+    ] = ()
+    """Settings to search: learning_rate=1e-4..1e-2 (logarithmic where it spans a factor of ten),
+    num_epochs=1..8 (whole numbers), policy.core=gru,lstm (choices). The default is the learning
+    rate, from a tenth of its setting to ten times it."""
+    param: Annotated[
+        tuple[tuple[str, ...], ...],
+        tyro.conf.UseAppendAction,
+        tyro.conf.arg(metavar="K=V [K=V ...]"),
+    ] = ()
+    """Settings that are the same in all trials, as for train."""
+    num_trials: int = 20
+    """Number of trials in all; a study that is resumed counts those that it has."""
+    total_timesteps: Annotated[int | None, _default("a fifth of the tuned number")] = None
+    """Environment steps, or iterations, of a trial."""
+    out: Annotated[Path | None, _default("tune/ALGO-TASKS.sqlite3")] = None
+    """SQLite file of the study; the search goes on where the file is."""
+    seed: int = 0
+    """Seed of the search; trial N trains with the seed SEED + N."""
+    device: str = "auto"
+    """Device of the networks: auto, cpu or cuda."""
+    threads: Annotated[int | None, _default("PyTorch's choice")] = None
+    """Number of PyTorch CPU threads. Give 1 where other work shares the cores."""
+    quiet: bool = False
+    """Show no progress."""
+    imports: IMPORTED = ()
+
+
+@dataclass
 class Report:
     """Write the report of a suite's results: one HTML page, and Markdown."""
 
@@ -164,94 +260,11 @@ COMMANDS = {
     "envs": Envs,
     "train": Train,
     "evaluate": Evaluate,
+    "enjoy": Enjoy,
     "plot": Plot,
+    "compare": Compare,
+    "tune": Tune,
     "convert": Convert,
     "benchmark": Benchmark,
     "report": Report,
 }
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: Words after ``meta-rl`` (default: those that the process was started with).
-
-    Returns:
-        The exit code: 0 for success, 2 for bad input, 1 for a training that failed, 130 for one
-        that was interrupted.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments == ["--version"]:
-        from meta_rl import __version__
-
-        print(f"meta-rl {__version__}")
-        return 0
-    command = tyro.extras.subcommand_cli_from_dict(
-        dict(COMMANDS),
-        prog="meta-rl",
-        description="Meta-reinforcement learning and few-shot learning. `meta-rl --version` prints "
-        "the version.",
-        args=arguments,
-    )
-    from meta_rl.cli.interruption import FailedCellsError, FailedWriteError
-
-    try:
-        run(command)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"meta-rl: {error}", file=sys.stderr)
-        return 2
-    except MemoryError as error:
-        print(f"meta-rl: too little memory: {error}", file=sys.stderr)
-        return 2
-    except (FloatingPointError, FailedWriteError) as error:
-        print(f"meta-rl: {error}; the last checkpoint is as it was", file=sys.stderr)
-        return 1
-    except FailedCellsError as error:
-        print(f"meta-rl: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as error:
-        print(f"\nmeta-rl: {error or 'interrupted'}", file=sys.stderr)
-        return 130
-    return 0
-
-
-def run(command: Any) -> None:
-    """Import what a command needs, and do it."""
-    if isinstance(command, Envs):
-        from meta_rl.cli.listing import envs
-
-        return envs()
-    if isinstance(command, Plot):
-        from meta_rl.cli.pictures import plot
-
-        plot(command)
-        return None
-    if isinstance(command, Report):
-        from meta_rl.cli.report.page import write_report
-
-        write_report(command.folder, command.out)
-        return None
-    from meta_rl.cli.foreign import convert, import_modules
-
-    import_modules(command.imports)
-    if isinstance(command, Convert):
-        convert(command)
-        return None
-    if isinstance(command, Benchmark):
-        from meta_rl.cli.suites.running import benchmark
-
-        benchmark(command)
-        return None
-    from meta_rl.cli.settings import check_threads
-    from meta_rl.cli.training import evaluate, train
-    from meta_rl.compute.freed_memory import keep_freed_memory
-    from meta_rl.compute.torch_state import torch_threads
-
-    keep_freed_memory()
-    with torch_threads(check_threads(command)):
-        if isinstance(command, Train):
-            train(command)
-        else:
-            evaluate(command)
-    return None

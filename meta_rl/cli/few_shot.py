@@ -14,9 +14,9 @@ from meta_rl.algorithms import RunTasks, Settings
 from meta_rl.evaluation.result import EvaluationResult
 from meta_rl.few_shot.data.datasets import (
     DATASETS,
+    arguments_in,
     dataset_maker,
     find_dataset,
-    numbers_in,
     open_dataset,
 )
 from meta_rl.few_shot.learner import FewShotLearner
@@ -59,7 +59,7 @@ class LearnerCommands(_Learner):
     @classmethod
     def arguments_in(cls, name: str) -> dict[str, Any]:
         """Returns the numbers of ways and shots in a name such as ``Omniglot-5w1s``."""
-        return dict(numbers_in(name))
+        return arguments_in(name)
 
     @classmethod
     def setting_owners(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +18,28 @@ if TYPE_CHECKING:
     from meta_rl.cli.commands import Convert
 
 
-def import_modules(names: Collection[str]) -> None:
-    """Imports the modules of ``--import``.
+def import_modules(command: Any) -> None:
+    """Imports the modules of ``--import``, and that of ``my_module:MyTask-v0``.
+
+    Modules in the current folder are found after all others.
 
     Raises:
         ValueError: A module does not exist, or it fails.
     """
+    names = list(command.imports)
+    module, _, env_id = str(getattr(command, "tasks", None) or "").rpartition(":")
+    if module:
+        names.append(module)
+    if names and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     for name in names:
         try:
             if not all(part.isidentifier() for part in name.split(".")):
                 raise ValueError("a module has a name such as my_package.my_module")
             importlib.import_module(name)
         except Exception as error:  # a user's module can fail in all ways
-            raise ValueError(f"--import {name}: {error}") from error
+            where = f"--import {name}" if name in command.imports else f"{module}:{env_id}"
+            raise ValueError(f"{where}: {error}") from error
 
 
 def check_config(config: RunConfig, imported: Collection[str]) -> None:

@@ -73,5 +73,5 @@ class FailedWriteError(RuntimeError):
     """A training could not write a file; the earlier checkpoint is as it was."""
 
 
-class FailedCellsError(RuntimeError):
-    """Some trainings of a suite failed; the others are done."""
+class FailedTrainingsError(RuntimeError):
+    """Some of several trainings failed; the message names them, and the others are done."""

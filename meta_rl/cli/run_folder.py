@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -17,11 +16,12 @@ from stable_baselines3.common.logger import (
     HumanOutputFormat,
     KVWriter,
     Logger,
-    TensorBoardOutputFormat,
 )
 
+from meta_rl.cli.events import Events
 from meta_rl.cli.run_lock import RunLock
-from meta_rl.provenance import git_commit, package_versions, write_atomically
+from meta_rl.files.checksums import CheckedLog, checked_json, read_json
+from meta_rl.provenance import UNFINISHED, git_commit, package_versions, write_atomically
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ class RunFolder:
         self.path = Path(path)
         self.config_file = self.path / "config.json"
         self.checkpoint = self.path / "checkpoint.zip"
+        self.best = self.path / "best.zip"
+        self.best_file = self.path / "best.json"
         self.progress = self.path / "progress.csv"
         self.tensorboard = self.path / "tensorboard"
         self.evaluation = self.path / "evaluation.json"
@@ -100,22 +102,76 @@ class RunFolder:
         """The files of all evaluations: that of the training's end, and those by split and size."""
         return sorted(self.path.glob("evaluation*.json"))
 
-    def config(self) -> RunConfig:
-        """The configuration of the run.
+    def kept_checkpoint(self, steps: int) -> Path:
+        """The file of a checkpoint that is kept."""
+        return self.path / f"checkpoint-{steps}.zip"
+
+    def find_checkpoint(self, name: str) -> Path:
+        """The file of a checkpoint by its name on the command line.
+
+        Args:
+            name: ``"last"``, ``"best"``, or a number of steps.
 
         Raises:
-            ValueError: The folder holds no run.
+            ValueError: There is no such checkpoint; those that exist are named.
+        """
+        known = {"last": self.checkpoint, "best": self.best}
+        for file in self.path.glob("checkpoint-*.zip"):
+            known[file.stem.removeprefix("checkpoint-")] = file
+        if name == "last":
+            return self.checkpoint  # the error of loading tells that it is missing
+        if name not in known or not known[name].exists():
+            have = ", ".join(one for one, file in known.items() if file.exists())
+            raise ValueError(f"--checkpoint {name}: {self.path} has {have or 'none'}")
+        return known[name]
+
+    def best_score(self) -> dict[str, Any] | None:
+        """The score of the best checkpoint, its measure and its steps; ``None`` without one."""
+        try:
+            content = json.loads(self.best_file.read_text(encoding="utf-8"))
+            found = {name: float(content[name]) for name in ("score", "steps")}
+            return {**found, "measure": str(content["measure"])} if self.best.exists() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def description(self) -> list[str]:
+        """Lines that say where everything of the run is."""
+        lines = [f"run folder: {self.path}", f"  last checkpoint: {self.checkpoint.name}"]
+        best = self.best_score()
+        if best is not None:
+            score = f"validation {best['measure']} {best['score']:.4g} at {best['steps']:,.0f}"
+            lines.append(f"  best checkpoint: {self.best.name} ({score})")
+        kept = sorted(self.path.glob("checkpoint-*.zip"))
+        if kept:
+            lines.append(f"  {len(kept)} checkpoints that are kept: checkpoint-STEPS.zip")
+        if self.progress.exists():
+            lines.append(f"  log: {self.progress.name}, {self.tensorboard.name}/")
+        if self.evaluation.exists():
+            lines.append(f"  evaluation: {self.evaluation.name}, evaluation.png")
+        return lines
+
+    def config(self, checked: bool = True) -> RunConfig:
+        """The configuration of the run.
+
+        Args:
+            checked: Whether a file with a wrong checksum is refused.
+
+        Raises:
+            ValueError: The folder holds no run, or the file was changed.
         """
         try:
-            text = self.config_file.read_text(encoding="utf-8")
-            RunConfig(**json.loads(text))  # refuses names that are missing or too many
-            return TypeAdapter(RunConfig).validate_json(text, strict=True)
+            content, damage = read_json(self.config_file)
+            RunConfig(**content)  # refuses names that are missing or too many
+            config = TypeAdapter(RunConfig).validate_json(json.dumps(content), strict=True)
         except FileNotFoundError as error:
             raise ValueError(f"{self.path} holds no run: there is no {self.config_file}") from error
         except (TypeError, ValueError, RecursionError) as error:
             found = error.errors()[0] if isinstance(error, ValidationError) else None
             why = f"{'.'.join(map(str, found['loc']))}: {found['msg']}" if found else error
             raise ValueError(f"{self.config_file} is no run's configuration: {why}") from error
+        if damage and checked:
+            raise ValueError(damage)
+        return config
 
     def check(self, config: RunConfig, resume: bool) -> None:
         """Look whether a run may be written here.
@@ -178,11 +234,16 @@ class RunFolder:
         return RunLock(self.path)
 
     def begin(self, config: RunConfig, resume: bool) -> None:
-        """Check, and write the configuration; of a resumed run, only the length changes."""
+        """Check, and write the configuration; of a resumed run, only the length changes.
+
+        The lock has to be held: unfinished files are removed, which a killed process left.
+        """
         self.check(config, resume)
+        for unfinished in self.path.glob(UNFINISHED.format(name="*", process="*")):
+            unfinished.unlink(missing_ok=True)
         if self.config_file.exists():
             config = replace(self.config(), total_timesteps=config.total_timesteps)
-        write_atomically(self.config_file, json.dumps(asdict(config), indent=2) + "\n")
+        write_atomically(self.config_file, checked_json(asdict(config), indent=2))
 
     def logger(
         self, num_timesteps: int, verbose: int, steps: str = "time/total_timesteps"
@@ -196,7 +257,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         formats: list[KVWriter] = [AppendingCSV(self.progress, num_timesteps, steps)]
-        formats.append(TensorBoardOutputFormat(str(self.tensorboard)))
+        formats.append(Events(str(self.tensorboard)))
         if verbose:
             formats.append(HumanOutputFormat(sys.stdout))
         return Logger(str(self.path), formats)
@@ -205,13 +266,13 @@ class RunFolder:
         """Columns of ``progress.csv``, by name; empty entries are left out with their steps.
 
         Raises:
-            ValueError: Nothing was logged yet, or the lines are not of one length, numeric and of
-                increasing steps.
+            ValueError: Nothing was logged yet, the lines are not of one length, numeric and of
+                increasing steps, or the file was changed.
         """
         if not self.progress.exists():
             raise ValueError(f"{self.path} has no progress.csv yet")
-        with self.progress.open(newline="", encoding="utf-8") as file:
-            names, *rows = list(csv.reader(file)) or [[]]
+        text, damage = CheckedLog(self.progress).read()
+        names, *rows = list(csv.reader(io.StringIO(text, newline=""))) or [[]]
         for line, row in enumerate(rows, start=2):
             if len(row) != len(names):
                 raise ValueError(
@@ -225,6 +286,8 @@ class RunFolder:
         name = next((n for n in ("time/total_timesteps", "time/iterations") if n in curve), "")
         if not all(a < b for a, b in pairwise(curve.get(name, []))):
             raise ValueError(f"{self.progress}: {name} does not increase from line to line")
+        if damage:
+            raise ValueError(damage)
         return curve
 
     def train_seconds(self) -> float:
@@ -289,24 +352,27 @@ class AppendingCSV(KVWriter):
     STEPS = "time/total_timesteps"
 
     def __init__(self, path: Path, num_timesteps: int = 0, steps: str = STEPS) -> None:
-        self.path = path
+        self.log = CheckedLog(path)
         self.names: list[str] = []
         rows: list[dict[str, str]] = []
         if num_timesteps and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                self.names = list(reader.fieldnames or [])
-                whole = [r for r in reader if None not in r and None not in r.values()]
-                rows = [r for r in whole if _number(r[steps]) <= num_timesteps]
+            text, damage = self.log.read()
+            if damage:
+                raise ValueError(damage)
+            reader = csv.DictReader(io.StringIO(text, newline=""))
+            self.names = list(reader.fieldnames or [])
+            whole = [r for r in reader if None not in r and None not in r.values()]
+            rows = [r for r in whole if _number(r[steps]) <= num_timesteps]
         self._rewrite(rows)
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        heads = dict(zip(self.names, self.names, strict=True))
+        self.log.replace(self._lines([heads, *rows] if heads else rows))
+
+    def _lines(self, rows: list[dict[str, Any]]) -> str:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.names)
-        if self.names:
-            writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.path, text.getvalue())
+        csv.DictWriter(text, self.names).writerows(rows)
+        return text.getvalue()
 
     def write(
         self, key_values: dict[str, Any], key_excluded: dict[str, Any], step: int = 0
@@ -315,17 +381,11 @@ class AppendingCSV(KVWriter):
         row = {key: value for key, value in key_values.items() if "csv" not in key_excluded[key]}
         new = sorted(set(row) - set(self.names))
         if new:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            text, _ = self.log.read()
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
             self.names += new
             self._rewrite(rows)
-        size = self.path.stat().st_size
-        try:
-            with self.path.open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self.names).writerow(row)
-        except OSError as error:  # a full disk: no part of a line stays
-            os.truncate(self.path, size)
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self.log.append(self._lines([row]))
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from meta_rl.algorithms import registered_algorithms
-from meta_rl.arguments import did_you_mean, near
+from meta_rl.arguments import MOST_RATE, check_number, did_you_mean, near
 from meta_rl.make import NAMESPACE, find_env_id
 
 NOT_SETTINGS = (
@@ -41,22 +41,47 @@ def settings_for(algorithm: str) -> dict[str, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: The algorithm was registered with a file that does not exist.
+        ValueError: The file is no table of settings for each name of tasks.
     """
     known = registered_algorithms().get(algorithm)
     source = algorithm if known is None else known.settings
     shipped = importlib.resources.files("meta_rl") / "settings" / f"{source}.toml"
     own = isinstance(source, Path) or source.endswith(".toml")
     file = Path(source) if own else shipped
-    sections = tomllib.loads(file.read_text(encoding="utf-8")) if own or file.is_file() else {}
-    return {tasks: _complete(section, sections) for tasks, section in sections.items()}
+    try:
+        sections = tomllib.loads(file.read_text(encoding="utf-8")) if own or file.is_file() else {}
+        return {tasks: _complete(tasks, sections) for tasks in sections}
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
-def _complete(section: dict[str, Any], sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A section together with what it takes over from another."""
+def _complete(tasks: str, sections: dict[str, Any], users: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A section together with what it takes over from another.
+
+    Args:
+        tasks: Name of the section.
+        sections: All sections, by name.
+        users: Sections that take over this one.
+
+    Raises:
+        ValueError: There is no such section, it takes over itself, or something is no table.
+    """
+    if tasks in users:
+        raise ValueError(f"[{tasks}] is like itself: {' -> '.join([*users, tasks])}")
+    section = sections.get(tasks)
+    if not isinstance(section, dict):
+        raise ValueError(
+            f"{tasks!r} has to be a section of settings, got {section!r}"
+            + (f", in [{users[-1]}]: like" if users else "")
+        )
     own = dict(section)
+    for table in ("env", "policy"):
+        if not isinstance(own.get(table, {}), dict):
+            raise ValueError(f"[{tasks}]: {table} has to be a table, got {own[table]!r}")
     if "like" not in own:
         return own
-    shared = _complete(sections[own.pop("like")], sections)
+    like = own.pop("like")
+    shared = _complete(str(like), sections, (*users, tasks))
     for table in ("env", "policy"):
         if table in own:
             own[table] = shared.get(table, {}) | own[table]
@@ -144,6 +169,8 @@ def check_flags(command: Any) -> None:
         if value is not None and not 0 <= value < math.inf:
             wrong = "must not be negative" if value < 0 else "must be finite"
             raise ValueError(f"--{flag.replace('_', '-')} {wrong}, got {value}")
+    if command.checkpoint_every is not None and command.checkpoint_every < 1:
+        raise ValueError(f"--checkpoint-every must be at least 1, got {command.checkpoint_every}")
     if command.cuda_graph and command.compile:
         raise ValueError("--cuda-graph and --compile exclude each other")
     check_device(command.device)
@@ -246,7 +273,7 @@ def with_schedules(owner: Callable[..., Any], arguments: dict[str, Any]) -> dict
     """Two numbers become a schedule, which falls linearly, where the argument may be a function.
 
     Raises:
-        ValueError: A list of another length.
+        ValueError: A list of another length, or a number that is not finite or below 0.
     """
     from stable_baselines3.common.utils import LinearSchedule
 
@@ -255,7 +282,11 @@ def with_schedules(owner: Callable[..., Any], arguments: dict[str, Any]) -> dict
         if isinstance(value, list) and _takes_function(annotated_type(owner, name)):
             if len(value) != 2:
                 raise ValueError(f"{name}: one number, or [first, last], got {value}")
-            made[name] = LinearSchedule(float(value[0]), float(value[1]), 1.0)
+            first, last = (
+                check_number(f"{name}[{i}]", number, least=0.0, most=MOST_RATE)
+                for i, number in enumerate(value)
+            )
+            made[name] = LinearSchedule(first, last, 1.0)
     return made
 
 

@@ -1,81 +1,128 @@
-"""What ``meta-rl train`` and ``meta-rl evaluate`` do, for all algorithms alike."""
+"""The commands ``meta-rl train`` and ``meta-rl evaluate``, for all algorithms alike."""
 
 from __future__ import annotations
 
-import time
-from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
 
-from meta_rl.algorithms import (
-    RunTasks,
-    Settings,
-    TrainableAlgorithm,
-    registered_algorithms,
+from meta_rl.algorithms import RunTasks, TrainableAlgorithm
+from meta_rl.cli.callbacks import (
+    BetweenIterations,
+    Checkpoints,
+    KeptCheckpoints,
+    ProgressLines,
+    Validation,
 )
 from meta_rl.cli.foreign import check_config
 from meta_rl.cli.interruption import FailedWriteError, InterruptedTrainingError, Interruption
 from meta_rl.cli.pictures import free_path, report
+from meta_rl.cli.preparation import (
+    check_options,
+    folder_name,
+    make_model,
+    open_tasks,
+    options_of,
+    run_config,
+)
+from meta_rl.cli.progress import on_terminal
 from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.run_lock import RunLock
-from meta_rl.cli.settings import (
-    apply_params,
-    check_device,
-    check_flags,
-    check_settings,
-    find_settings,
-    with_schedules,
-)
-from meta_rl.cli.trainable import algorithms_with, trainable, with_members
+from meta_rl.cli.seeds import Execute, SeedRun, command_for, seed_folder, train_seeds
+from meta_rl.cli.settings import check_device
+from meta_rl.cli.tracking import check_tracking, tracked
+from meta_rl.cli.trainable import trainable
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.evaluation.result import EvaluationResult
-from meta_rl.few_shot.learner import FewShotLearner
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Evaluate, Train
 
-OPTIONS = ("cuda_graph", "compile")
+__all__ = [
+    "BetweenIterations",
+    "Checkpoints",
+    "Validation",
+    "evaluate",
+    "make_model",
+    "open_tasks",
+    "run_config",
+    "train",
+    "train_into",
+]
 
 
 def train(command: Train) -> RunFolder:
-    """Train as the command says, or go on with it; gives the run folder.
+    """Starts or resumes the training of a command, and returns the run folder.
 
     Raises:
-        ValueError: Unknown names, settings that do not fit, or a folder that holds another run.
-        FloatingPointError: The training diverged; the last checkpoint is as it was.
+        ValueError: A name is unknown, a setting does not fit, or the folder holds another run.
+        FloatingPointError: The training diverged; the last checkpoint is unchanged.
         InterruptedTrainingError: The training was interrupted; the message says what is saved.
     """
-    config = run_config(command, trainable(command.algo))
-    config = replace(config, threads=torch.get_num_threads())
-    folder = RunFolder(
-        command.out or Path("runs", f"{config.algorithm}-{config.tasks}-seed{config.seed}")
-    )
-    folder.check(config, command.resume)
-    if command.resume:
-        folder.check_resumable()
-        if command.total_timesteps is None:
-            config = replace(config, total_timesteps=folder.config().total_timesteps)
+    config, folder = _planned(command)
+    check_tracking(command)
     interruption = Interruption()
     try:
         with interruption.handled(), folder.lock() as lock:
             _train_locked(command, config, folder, lock, interruption)
     except KeyboardInterrupt as error:
         raise InterruptedTrainingError(_what_is_saved(folder, interruption)) from error
-    print(f"run folder: {folder.path}")
+    for line in folder.description():
+        print(line)
     return folder
+
+
+def train_several(command: Train, execute: Execute) -> None:
+    """Trains several seeds, each in a process of its own.
+
+    Args:
+        command: Command ``train`` with ``--seeds``.
+        execute: Function by which each process runs its command.
+
+    Raises:
+        ValueError: The seeds are not distinct, or one of the trainings cannot begin.
+        FailedTrainingsError: Some of the trainings failed.
+        InterruptedTrainingError: The trainings were interrupted; what they did is saved.
+    """
+    if len(set(command.seeds)) < len(command.seeds):
+        raise ValueError(f"--seeds: each seed once, got {' '.join(map(str, command.seeds))}")
+    if command.seed is not None:
+        raise ValueError("--seed and --seeds exclude each other")
+    plan = []
+    for seed in command.seeds:
+        name = folder_name(run_config(replace(command, seeds=(), seed=seed)))
+        path = seed_folder(command, seed, Path("runs", name))
+        own = command_for(command, seed, path)
+        config, folder = _planned(own)
+        plan.append(SeedRun(own, folder, config.total_timesteps))
+    folders = train_seeds(command, plan, execute)
+    paths = " ".join(str(folder.path) for folder in folders)
+    print(f"run folders: {paths}\ncompare them: meta-rl compare {paths}")
+
+
+def _planned(command: Train) -> tuple[RunConfig, RunFolder]:
+    """Returns a training's configuration and folder; refuses a folder that does not fit."""
+    config = run_config(command)
+    config = replace(config, threads=torch.get_num_threads())
+    folder = RunFolder(command.out or Path("runs", folder_name(config)))
+    folder.check(config, command.resume)
+    if command.resume:
+        folder.check_resumable()
+        if command.total_timesteps is None:
+            config = replace(config, total_timesteps=folder.config().total_timesteps)
+    return config, folder
 
 
 def _train_locked(
     command: Train, config: RunConfig, folder: RunFolder, lock: RunLock, interruption: Interruption
 ) -> None:
-    """Train and evaluate, in a folder that no other process writes to."""
-    options = _options(command)
-    _check_options(command.algo, options)
+    """Trains and evaluates in a folder that no other process writes to."""
+    options = options_of(command)
+    check_options(config.algorithm, options)
     tasks = open_tasks(config)
     resumed = folder if command.resume and folder.checkpoint.exists() else None
     model = make_model(config, tasks, command.device, options=options, resumed=resumed)
@@ -87,26 +134,44 @@ def _train_locked(
         print(comes_first)
     lock.acquire()
     folder.begin(config, command.resume)
-    train_into(
-        folder,
-        model,
-        tasks,
-        config,
-        checkpoint_interval=command.checkpoint_interval,
-        progress_bar=not command.quiet,
-        options=options,
-        interruption=interruption,
-    )
+    with tracked(command, config, folder, model) as trackers:
+        train_into(
+            folder,
+            model,
+            tasks,
+            config,
+            checkpoint_interval=command.checkpoint_interval,
+            progress_bar=not command.quiet and on_terminal(),
+            callbacks=[*_watching(command, config, folder, model), *trackers],
+            options=options,
+            interruption=interruption,
+        )
     num_tasks = command.eval_tasks
     if num_tasks is None:
         num_tasks = model.evaluation_size(tasks)
     if num_tasks != 0:
+        if not command.quiet:
+            of = "all" if num_tasks is None else num_tasks
+            print(f"evaluating on {of} test tasks ...", flush=True)
         result = evaluate_adaptation(model, tasks.source, num_tasks, **tasks.arguments)
         report(result, folder.evaluation)
 
 
+def _watching(
+    command: Train, config: RunConfig, folder: RunFolder, model: TrainableAlgorithm
+) -> list[BetweenIterations]:
+    """Returns the callbacks that the flags ask for."""
+    made: list[BetweenIterations] = []
+    if command.checkpoint_every is not None:
+        made.append(KeptCheckpoints(folder, command.checkpoint_every, model.steps_done))
+    if not command.quiet and not on_terminal():
+        unit = "iterations" if model.steps_column == "time/iterations" else "environment steps"
+        made.append(ProgressLines(config.total_timesteps, unit))
+    return made
+
+
 def _what_is_saved(folder: RunFolder, interruption: Interruption) -> str:
-    """What to say of a training that was interrupted."""
+    """Returns the message for a training that was interrupted."""
     if not folder.checkpoint.exists():
         again = "--resume begins it again" if folder.config_file.exists() else "no run was begun"
         return f"interrupted; nothing is saved yet, and {again}"
@@ -115,22 +180,26 @@ def _what_is_saved(folder: RunFolder, interruption: Interruption) -> str:
 
 
 def evaluate(command: Evaluate) -> EvaluationResult:
-    """Evaluate a run's last checkpoint; writes the result and its picture.
+    """Evaluates the last checkpoint of a run, and writes the result and its picture.
 
     Raises:
-        ValueError: No run, no checkpoint, an unknown split, or more tasks than there are.
+        ValueError: There is no run or no checkpoint, the split is unknown, or it has fewer tasks.
     """
     check_device(command.device)
     if command.out and (command.out.suffix != ".json" or command.out.exists()):
         raise ValueError(f"--out {command.out}: the name of a new file that ends with .json")
     folder = RunFolder(command.run)
-    config = folder.config()
-    check_config(config, command.imports)
-    model = trainable(config.algorithm).load(folder.checkpoint, device=command.device)
+    config = folder.config(checked=False)
+    check_config(config, command.imports)  # tells more than a checksum
+    folder.config()
+    checkpoint = folder.find_checkpoint(command.checkpoint)
+    model = trainable(config.algorithm).load(checkpoint, device=command.device)
     tasks = open_tasks(config, command.split)
     num_tasks = command.num_tasks
     if num_tasks is None:
         num_tasks = model.evaluation_size(tasks)
+    of = "all" if num_tasks is None else num_tasks
+    print(f"evaluating on {of} {command.split} tasks ...", flush=True)
     result = evaluate_adaptation(
         model,
         tasks.source,
@@ -141,96 +210,9 @@ def evaluate(command: Evaluate) -> EvaluationResult:
         deterministic=command.deterministic,
         **tasks.arguments,
     )
-    report(result, command.out or free_path(result, folder))
+    suffix = "" if command.checkpoint == "last" else f"-{command.checkpoint}"
+    report(result, command.out or free_path(result, folder, suffix))
     return result
-
-
-# ------------------------------------------------------------------------- the parts of a training
-
-
-def run_config(command: Train, algorithm: type[TrainableAlgorithm] | None = None) -> RunConfig:
-    """The shipped settings for the tasks, changed by ``--param``.
-
-    Args:
-        command: The command.
-        algorithm: Class of the algorithm (default: found by the command's name of it).
-
-    Raises:
-        ValueError: Unknown tasks or settings.
-    """
-    algorithm = trainable(command.algo) if algorithm is None else with_members(algorithm)
-    tasks, env_id, shipped = find_settings(command.algo, command.tasks, algorithm.find_tasks)
-    env_kwargs = {**algorithm.arguments_in(tasks), **shipped.pop("env", {})}
-    policy_kwargs = dict(shipped.pop("policy", {}))
-    length = int(shipped.pop(algorithm.length_setting, algorithm.default_length))
-    settings = Settings(shipped, env_kwargs, policy_kwargs)
-    apply_params(command.param, {"": shipped, "env": env_kwargs, "policy": policy_kwargs})
-    for owner, prefix, given in algorithm.setting_owners(env_id, settings):
-        check_settings(owner, prefix, given)
-    check_flags(command)
-    if command.total_timesteps is not None:
-        length = command.total_timesteps
-    if not algorithm.default_length:
-        length = 0
-    arguments = algorithm.run_arguments(env_id, settings, _options(command))
-    return RunConfig(command.algo, tasks, env_id, env_kwargs, arguments, length, command.seed)
-
-
-def open_tasks(config: RunConfig, split: str = "test") -> RunTasks:
-    """The tasks of a run.
-
-    Args:
-        config: Configuration of the run.
-        split: Part of the split that is to be evaluated.
-
-    Raises:
-        ValueError: Arguments that the tasks do not take.
-    """
-    algorithm = trainable(config.algorithm)
-    try:
-        opened = algorithm.open_tasks(config.env_id, config.env_kwargs, split)
-    except TypeError as error:
-        raise ValueError(f"a setting of the wrong name or kind: {error}") from error
-    return RunTasks(config.env_id, *opened)
-
-
-def make_model(
-    config: RunConfig,
-    tasks: RunTasks,
-    device: str = "auto",
-    *,
-    options: frozenset[str] = frozenset(),
-    resumed: RunFolder | None = None,
-) -> TrainableAlgorithm:
-    """A learner that is ready to train.
-
-    Args:
-        config: Configuration of the run.
-        tasks: Tasks of the run.
-        device: Device of the networks.
-        options: ``"cuda_graph"``, ``"compile"``.
-        resumed: Run folder whose checkpoint is to be loaded (default: a new learner).
-
-    Raises:
-        ValueError: Arguments, tasks or options that do not fit, or a corrupt checkpoint.
-    """
-    algorithm = trainable(config.algorithm)
-    if resumed is not None:
-        return algorithm.from_run(
-            tasks,
-            config.algorithm_kwargs,
-            seed=config.seed,
-            device=device,
-            options=options,
-            checkpoint=resumed.checkpoint,
-        )
-    arguments = with_schedules(algorithm, config.algorithm_kwargs)
-    try:
-        return algorithm.from_run(
-            tasks, arguments, seed=config.seed, device=device, options=options
-        )
-    except (TypeError, AssertionError) as error:  # an unknown name, or a word for a number
-        raise ValueError(f"a setting of the wrong name or kind: {error}") from error
 
 
 def train_into(
@@ -245,164 +227,45 @@ def train_into(
     options: frozenset[str] = frozenset(),
     interruption: Interruption | None = None,
 ) -> None:
-    """Train up to the length in the configuration, with log and checkpoints in the folder.
+    """Trains up to the length in the configuration, with log and checkpoints in the folder.
 
     Args:
         folder: Folder of the run.
-        model: Learner that is fresh, or from the run's checkpoint.
+        model: Learner, new or loaded from the run's checkpoint.
         tasks: Tasks of the run.
         config: Configuration of the run.
-        checkpoint_interval: Seconds between checkpoints; 0 saves at every iteration.
-        progress_bar: Show one.
-        callbacks: Further callbacks that the learner takes, such as one that stops the training.
-        options: ``"cuda_graph"``, ``"compile"``.
+        checkpoint_interval: Time between two checkpoints, in seconds (default: 30); 0 saves at
+            every iteration.
+        progress_bar: Whether a progress bar is shown (default: False).
+        callbacks: Further callbacks of the learner (default: none).
+        options: Set of ``"cuda_graph"`` and ``"compile"`` (default: empty).
         interruption: Signals that end the training between two iterations (default: none).
 
     Raises:
-        KeyboardInterrupt: The training was interrupted; what it did is saved.
+        FailedWriteError: A file could not be written; earlier files are as they were.
+        KeyboardInterrupt: The training was interrupted, and its last iteration is saved.
     """
     interruption = interruption or Interruption()
     if config.total_timesteps <= model.steps_done:
         if not folder.checkpoint.exists():
             model.save(folder.checkpoint)
         return
-    logger = folder.logger(model.steps_done, 0, model.steps_column)
-    model.set_logger(logger)
     watching = [
-        Validation(config, tasks=tasks),
+        Validation(config, tasks=tasks, best=folder),
         Checkpoints(folder.checkpoint, checkpoint_interval, interruption),
         *callbacks,
     ]
     try:
-        with interruption.deferred():
-            model.train_until(
-                config.total_timesteps, tasks, watching, progress_bar=progress_bar, options=options
-            )
-            model.save(folder.checkpoint)
+        with closing(folder.logger(model.steps_done, 0, model.steps_column)) as logger:
+            model.set_logger(logger)
+            with interruption.deferred():
+                model.train_until(
+                    config.total_timesteps,
+                    tasks,
+                    watching,
+                    progress_bar=progress_bar,
+                    options=options,
+                )
+                model.save(folder.checkpoint)
     except OSError as error:
         raise FailedWriteError(f"{error}; the training stopped") from error
-    finally:
-        logger.close()
-
-
-def _options(command: Train) -> frozenset[str]:
-    return frozenset(option for option in OPTIONS if getattr(command, option))
-
-
-def _check_options(name: str, options: frozenset[str]) -> None:
-    """Refuse an option that the algorithm does not have, and name those that have it."""
-    for option in options:
-        if not trainable(name).has_option(option):
-            others = algorithms_with(option, registered_algorithms()[name].kind)
-            flag = option.replace("_", "-")
-            have = "have" if len(others) > 1 else "has"
-            raise ValueError(f"--{flag} is not for {name}: {' and '.join(others)} {have} it")
-
-
-# --------------------------------------------------------------------------- between iterations
-
-
-class BetweenIterations(BaseCallback):
-    """A callback for agents, which are callbacks' ``model``, and for few-shot learners.
-
-    Few-shot learners call it with themselves after every iteration.
-    """
-
-    @abstractmethod
-    def __call__(self, learner: Any) -> bool | None:
-        """Look at a few-shot learner after an iteration; ``False`` ends the training."""
-
-    def _on_step(self) -> bool:
-        return True
-
-
-class Checkpoints(BetweenIterations):
-    """Save the learner between iterations, where its ``save`` keeps all that it needs.
-
-    Args:
-        path: Path of the checkpoint, which is replaced atomically.
-        interval: Seconds between two checkpoints; 0 saves at every iteration.
-        interruption: Signals that end the training here, after a save (default: none).
-    """
-
-    def __init__(
-        self, path: Path, interval: float = 30.0, interruption: Interruption | None = None
-    ) -> None:
-        super().__init__()
-        self.path = path
-        self.interval = interval
-        self.interruption = interruption or Interruption()
-        self._saved = time.monotonic()
-        self._stopping = False
-
-    def __call__(self, learner: Any) -> bool:
-        """Save the learner if the interval is over; ``False`` ends the training.
-
-        Raises:
-            KeyboardInterrupt: The learner went on though it was told to end.
-        """
-        if self._stopping:
-            raise KeyboardInterrupt
-        self._stopping = self.interruption.requested
-        if self._stopping or time.monotonic() - self._saved >= self.interval:
-            learner.save(self.path)
-            self._saved = time.monotonic()
-        return not self._stopping
-
-    def _on_rollout_start(self) -> None:
-        if not self(self.model):
-            raise KeyboardInterrupt
-
-
-class Validation(BetweenIterations):
-    """Log what the learner earns on validation tasks, so many times in a run.
-
-    The points are counted by the learner's steps, so that a resumed run has the same ones.
-
-    Args:
-        config: Configuration of the run.
-        num_tasks: Number of validation tasks (default: the learner's).
-        num_points: Number of evaluations, evenly over the run (default: the learner's).
-        tasks: Tasks of the run (default: those of the configuration).
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        num_tasks: int | None = None,
-        num_points: int | None = None,
-        tasks: RunTasks | None = None,
-    ) -> None:
-        super().__init__()
-        self.num_tasks = num_tasks
-        self.tasks = open_tasks(config) if tasks is None else tasks
-        if num_points is None:
-            num_points = trainable(config.algorithm).validation_points
-        self.every = max(1, config.total_timesteps // num_points)
-        self._began = 0
-
-    def __call__(self, learner: Any) -> None:
-        """Validate the learner if a point lies in its last iteration."""
-        few_shot = isinstance(learner, FewShotLearner)
-        done = learner.num_iterations if few_shot else learner.steps_done
-        self._validate(learner, done - 1, done)
-
-    def _on_rollout_start(self) -> None:
-        self._began = self.model.num_timesteps
-
-    def _on_rollout_end(self) -> None:
-        self._validate(self.model, self._began, self.model.num_timesteps)
-
-    def _validate(self, learner: Any, began: int, done: int) -> None:
-        if done // self.every == began // self.every:
-            return
-        kind: Any = type(learner)
-        members = with_members(kind)  # a learner that a user has made lacks them
-        num_tasks = self.num_tasks
-        if num_tasks is None:
-            num_tasks = members.evaluation_size(learner, self.tasks, brief=True)
-        result = evaluate_adaptation(
-            learner, self.tasks.source, num_tasks, split="validation", **self.tasks.arguments
-        )
-        for name, score in members.validation_scores(learner, result).items():
-            learner.logger.record(f"validation/{name}", score)

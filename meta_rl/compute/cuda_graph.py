@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from meta_rl.compute.finite_state import finite_gradients
 from meta_rl.compute.torch_state import options, restore_options
 
 WARM_UPS = 2
@@ -112,6 +113,23 @@ def step_where(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
         optimizer.step()
     finally:
         del state.found_inf
+
+
+def recorded_step(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    gradients: Sequence[Tensor] | None = None,
+    max_norm: float | None = None,
+) -> Tensor:
+    """Takes a step as :func:`meta_rl.compute.finite_state.guarded_step` does, within a recording.
+
+    Returns:
+        Whether loss and gradients are finite, to be read after the replay; if not, the device has
+        not taken the step.
+    """
+    finite = finite_gradients(optimizer, loss, gradients, max_norm)
+    step_where(optimizer, finite)
+    return finite
 
 
 @contextlib.contextmanager

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, step_where
-from meta_rl.compute.finite_state import is_finite
+from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, recorded_step
+from meta_rl.compute.finite_state import FiniteState, is_finite
 
 
-class FasterUpdates:
+class FasterUpdates(FiniteState):
     """The part of a learner that records its updates as a CUDA graph, or compiles them.
 
     It stands before :class:`meta_rl.few_shot.FewShotLearner` among the bases of a learner whose
@@ -28,7 +28,7 @@ class FasterUpdates:
     device: torch.device
     generator: torch.Generator
     optimizer: torch.optim.Optimizer | None
-    stop_unless: Callable[[Tensor, str], None]
+    max_grad_norm: float | None
     _checks: Mapping[str, Tensor] = {}
     _work: Callable[..., dict[str, Tensor]]
     _graph: CudaGraph | None = None
@@ -108,55 +108,59 @@ class FasterUpdates:
 
         Args:
             work: Function of ``data`` that changes parameters in place and returns numbers to log.
-                Its operations do not depend on the values of tensors. It may call :meth:`guard`.
+                Its operations do not depend on the values of tensors. It may call :meth:`step` or
+                :meth:`guard`.
             *data: Tensors, which may differ between updates.
 
         Returns:
             The numbers that ``work`` returned.
 
         Raises:
-            FloatingPointError: Values given to :meth:`guard` are not finite.
+            FloatingPointError: A loss, a gradient or a guarded value is not finite.
         """
         if self._graph is None:
             return work(*data)
         self._work = work
         report, checks = self._graph(*data)
-        for what, finite in checks.items():
-            self.stop_unless(finite, what)
+        self._stop_unless(checks, report.get("loss"))
         return report
 
     def _work_and_checks(self, *data: Tensor) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
         self._checks = {}
         return self._work(*data), self._checks
 
-    def take_step(self) -> None:
-        """Takes the optimiser's step; in a recording, the device takes it if all is finite."""
+    def step(self, loss: Tensor, gradients: Sequence[Tensor] | None = None) -> None:
+        """Takes a gradient step; in a recording, the device takes it if all is finite."""
+        if not is_recording():
+            super().step(loss, gradients)  # type: ignore[misc]  # of the learner
+            return
         assert self.optimizer is not None
-        if is_recording():
-            step_where(self.optimizer, self.all_finite)
-        else:
-            self.optimizer.step()
+        finite = recorded_step(self.optimizer, loss, gradients, self.max_grad_norm)
+        self._checks = {"loss": is_finite(loss), "gradient": finite}
 
-    def guard(self, what: str, values: Any) -> None:
-        """Stops the training where values are not finite.
+    def guard(self, **values: Any) -> Tensor:
+        """Checks values before parameters change otherwise than by :meth:`step`.
 
         While a graph is recorded or replayed, :meth:`on_device` raises the error afterwards.
 
         Args:
-            what: Name of the values in the error message.
-            values: Tensors to be checked.
+            **values: Tensors to be checked, by their names in the error message.
+
+        Returns:
+            Whether all are finite, a bool tensor on the device.
 
         Raises:
             FloatingPointError: A value is not finite.
         """
-        self._checks = {**self._checks, what: is_finite(values)}
+        self._checks = {name: is_finite(value) for name, value in values.items()}
         if not is_recording():
-            self.stop_unless(self._checks[what], what)
-
-    @property
-    def all_finite(self) -> Tensor:
-        """Whether all values given to :meth:`guard` in this update are finite, on the device."""
+            self._stop_unless(self._checks, values.get("loss"))
         return torch.stack(list(self._checks.values())).all()
+
+    def _stop_unless(self, checks: Mapping[str, Tensor], loss: Tensor | None) -> None:
+        for what, finite in checks.items():
+            if not finite:
+                self.stop_before_step(what, loss)
 
 
 def _add_one(x: Tensor) -> Tensor:

@@ -1,26 +1,26 @@
-"""What is learned stays finite: the check after every update and before every save."""
+"""Guards of what is learned: in a step, after every update, and before every save."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils._pytree import tree_leaves
 
 
 class _Part(NamedTuple):
-    """A tensor of what is learned.
+    """A tensor among those that are learned.
 
     Attributes:
-        name: Its name in a message.
-        value: The tensor.
-        may_mask: Whether it may hold negative infinity, as the buffers of attention masks do.
+        name: Name of the tensor in a message.
+        value: The tensor itself.
+        may_mask: Whether negative infinity is allowed, as in the buffers of attention masks.
     """
 
     name: str
@@ -29,7 +29,7 @@ class _Part(NamedTuple):
 
 
 class NonFiniteError(FloatingPointError):
-    """Numbers of some rows of a batch are not finite.
+    """An error for rows of a batch whose numbers are not finite.
 
     Args:
         what: Description of the fault, such as ``"a chance is not finite"``.
@@ -45,10 +45,10 @@ class NonFiniteError(FloatingPointError):
 
 
 def check_chances(chances: Tensor) -> Tensor:
-    """The chances of actions, ``[N, A]``, if they are finite.
+    """Returns the chances of actions, ``[N, A]``, if all are finite.
 
     Raises:
-        NonFiniteError: They are not, and nothing can be drawn by them.
+        NonFiniteError: A chance is not finite, so that no action can be drawn.
     """
     if not chances.isfinite().all():
         broken = ~chances.isfinite().all(dim=1)
@@ -58,36 +58,96 @@ def check_chances(chances: Tensor) -> Tensor:
     return chances
 
 
+def finite_gradients(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    gradients: Sequence[Tensor] | None = None,
+    max_norm: float | None = None,
+) -> Tensor:
+    """Sets and clips the gradients of an optimiser's parameters.
+
+    Args:
+        optimizer: The optimiser.
+        loss: Loss, a scalar.
+        gradients: Gradients of the loss with respect to the optimiser's parameters (default:
+            computed by ``loss.backward()``).
+        max_norm: Largest norm of all gradients together; larger ones are scaled to it (default:
+            no limit).
+
+    Returns:
+        Whether the loss and that norm are finite, a bool tensor without dimensions.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad()
+    if gradients is None:
+        loss.backward()
+    else:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if max_norm is not None:
+        clip_grads_with_norm_(parameters, max_norm, norm)
+    return loss.detach().isfinite() & norm.isfinite()
+
+
+def guarded_step(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    stop: Callable[[str, Tensor | None], NoReturn],
+    gradients: Sequence[Tensor] | None = None,
+    max_norm: float | None = None,
+) -> None:
+    """Takes an optimiser's step, unless its loss or a gradient is not finite.
+
+    :func:`meta_rl.compute.cuda_graph.recorded_step` is the same within a CUDA graph.
+
+    Args:
+        optimizer: The optimiser.
+        loss: Loss, a scalar.
+        stop: Function that raises the error; its arguments are ``"loss"`` or ``"gradient"``, and
+            the loss.
+        gradients: Gradients, as for :func:`finite_gradients`.
+        max_norm: Largest norm of the gradients, as for :func:`finite_gradients`.
+    """
+    if not finite_gradients(optimizer, loss, gradients, max_norm):
+        stop("gradient" if loss.isfinite() else "loss", loss)
+    optimizer.step()
+
+
 class FiniteState:
     """An agent or a learner whose parameters and optimisers are known to be finite.
 
-    An update checks its loss before the step. What is learned is checked after every update and
-    before every save, so that no file ever holds NaN or infinity.
+    Loss and gradients are checked before every step (:func:`guarded_step`). What is learned is
+    checked after every update and before every save, so that no file holds NaN or infinity.
     """
 
     @abstractmethod
     def learned(self) -> dict[str, Any]:
-        """What is learned, by name: modules, optimisers and dictionaries of tensors."""
+        """Returns what is learned, by name: modules, optimisers and dictionaries of tensors."""
 
-    def check_loss(self, loss: Tensor, iteration: int) -> None:
-        """Stop before a step on a loss that is not finite.
+    def stop_before_step(self, what: str, loss: Tensor | None = None) -> NoReturn:
+        """Stops the training before a step on numbers that are not finite.
 
         Args:
-            loss: A scalar.
-            iteration: Number of the iteration, from 1.
+            what: Name of the numbers, such as ``"loss"``.
+            loss: The loss, for the message (default: it is not known).
 
         Raises:
-            FloatingPointError: The message names the iteration and the loss.
+            FloatingPointError: Always; the message names the iteration and the loss.
         """
-        value = loss.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"{type(self).__name__}: the loss of iteration {iteration} is not finite, but "
-                f"{value}. Lower the step sizes"
-            )
+        value = "" if loss is None else f" (the loss is {loss.detach().mean().item():.6g})"
+        raise FloatingPointError(
+            f"{type(self).__name__}: the {what} of iteration {self.current_iteration} is not "
+            f"finite{value}; no step was taken on it. Lower the step sizes"
+        )
+
+    @property
+    @abstractmethod
+    def current_iteration(self) -> int:
+        """Number of the iteration that is being trained, from 1."""
 
     def check_update(self, iteration: int, loss: Any = None) -> None:
-        """Stop after an update where something that is learned is not finite.
+        """Stops after an update if something that is learned is not finite.
 
         Args:
             iteration: Number of the iteration, from 1.
@@ -106,7 +166,7 @@ class FiniteState:
             )
 
     def check_saved(self, iteration: int) -> None:
-        """Refuse to save what is not finite.
+        """Refuses to save what is not finite.
 
         Args:
             iteration: Number of iterations so far.
@@ -128,7 +188,7 @@ def is_finite(values: Any) -> Tensor:
 
 
 def broken_part(learned: Mapping[str, Any]) -> str | None:
-    """The name of the first tensor that is not finite; ``None`` where all are.
+    """Returns the name of the first tensor that is not finite; ``None`` if all are.
 
     A buffer may hold negative infinity, as attention masks do.
 
@@ -144,7 +204,7 @@ def broken_part(learned: Mapping[str, Any]) -> str | None:
 
 
 def _values(owner: Any) -> list[Any]:
-    """All values of a module, an optimiser or a dictionary, without their names: that is faster."""
+    """Returns the values of a module, an optimiser or a dictionary, fast as without names."""
     if isinstance(owner, nn.Module):
         return [*owner.parameters(), *owner.buffers()]
     if isinstance(owner, torch.optim.Optimizer):
@@ -153,7 +213,7 @@ def _values(owner: Any) -> list[Any]:
 
 
 def _parts(name: str, owner: Any) -> list[_Part]:
-    """The tensors of a module, an optimiser or a dictionary, with their names."""
+    """Returns the tensors of a module, an optimiser or a dictionary, with their names."""
     if isinstance(owner, nn.Module):
         found = [_Part(f"{name}.{key}", value) for key, value in owner.named_parameters()]
         found += [_Part(f"{name}.{key}", value, True) for key, value in owner.named_buffers()]
@@ -166,12 +226,12 @@ def _parts(name: str, owner: Any) -> list[_Part]:
 
 
 def _has_fractions(value: Any) -> bool:
-    """Whether this is a tensor that can hold NaN."""
+    """Tells whether a value is a tensor that can hold NaN."""
     return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 def _summary(values: list[Tensor]) -> Tensor:
-    """A number that is not finite where a value is not; it may overflow where all are."""
+    """Returns a number that is not finite if a value is not; it may also overflow."""
     if values[0].device.type != "cpu":  # a few kernels in all
         return get_total_norm([value for value in values if value.numel()], norm_type=math.inf)
     real = [torch.view_as_real(v) if v.is_complex() else v for v in values]

@@ -13,15 +13,14 @@ from meta_rl.arguments import check_count, check_flag
 from meta_rl.evaluation.intervals import interquartile_mean as interquartile_mean
 from meta_rl.evaluation.randomness import LearnerRandomness
 from meta_rl.evaluation.result import EvaluationResult as EvaluationResult
+from meta_rl.evaluation.tasks import DRAWN_TASKS, distinct_tasks
 from meta_rl.evaluation.trials import Trials
 from meta_rl.evaluation.trials import adapts_by_step as adapts_by_step
 from meta_rl.evaluation.trials import told_success as told_success
 from meta_rl.make import as_task_vec, family_name, make_task_vec
 from meta_rl.rollout import check_same_step
-from meta_rl.tasks import DRAWN_TASKS, FiniteTasks, TaskSplit, distinct_tasks
-from meta_rl.vector.numpy_view import numpy_view
-from meta_rl.vector.task_arrays import Tasks, count_tasks, take_tasks
-from meta_rl.vector.task_batch import task_batch
+from meta_rl.tasks import FiniteTasks, Tasks, TaskSplit, count_tasks, take_tasks
+from meta_rl.vector.task_batch import numpy_view, task_batch
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 MAX_ENVS = 4096  # default number of sub-environments that are stepped at a time

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import InitVar, asdict, dataclass, field
 from functools import cached_property
@@ -15,11 +14,14 @@ import numpy as np
 
 from meta_rl.evaluation.intervals import interquartile_mean as interquartile_mean
 from meta_rl.evaluation.task_design import Design
+from meta_rl.files.checksums import check_annotations, checked_json, read_json
 from meta_rl.provenance import package_versions, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+ARRAYS = ("values", "success", "trainings", "tasks", "task_seeds", "strata")
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,16 @@ class EvaluationResult:
             any step of that episode (or pull), ``[rows, points]``; ``None`` where infos have no
             ``success``.
         trainings: Training of each row, int64 ``[rows]`` (default: all 0).
-        tasks: Task of each row, int64 ``[rows]``; equal numbers are the same task, in all
-            trainings. By default, the rows of each training are the same tasks in the same order
-            where all trainings have the same number of rows, and different tasks otherwise.
-        listed: Whether ``tasks`` are positions in a list, which are the same tasks for every seed.
-            Otherwise tasks were drawn: results of different seeds have no task in common.
+        tasks: Number of the task of each row, int64 ``[rows]``. By default, the rows of each
+            training are the same tasks in the same order where all trainings have the same number
+            of rows, and different tasks otherwise.
+        listed: Whether ``tasks`` are positions in a list; equal positions are the same task.
+            Otherwise tasks were drawn: the same task has the same number and the same seed.
         whole_distribution: Whether the result has all tasks that exist (two directions, 21 goals).
             The interval is then for a new training on these tasks.
         env_kwargs: Arguments of the environment, as text, where it was given by its id.
+        task_seeds: Seed with which the task of each row was drawn, int64 ``[rows]``; ``None``
+            (default) is ``seed`` for all. It has no meaning for tasks of a list.
 
     Raises:
         ValueError: Shapes do not match, or a training has the same task twice.
@@ -79,6 +83,7 @@ class EvaluationResult:
     listed: bool = False
     whole_distribution: bool = False
     env_kwargs: dict[str, str] = field(default_factory=dict)
+    task_seeds: np.ndarray | None = None
 
     def __post_init__(self, strata: np.ndarray | None) -> None:
         values = np.asarray(self.values, dtype=np.float64)
@@ -86,12 +91,21 @@ class EvaluationResult:
             raise ValueError(f"values have to be [rows, points], got shape {values.shape}")
         if self.success is not None and np.shape(self.success) != values.shape:
             raise ValueError(f"success {np.shape(self.success)} beside values {values.shape}")
+        if self.points is not None and len(self.points) != values.shape[1]:
+            raise ValueError(f"{len(self.points)} points beside values {values.shape}")
         trainings = strata if self.trainings is None else self.trainings
         trainings = _check_row_numbers("trainings", trainings, np.zeros(len(values), np.int64))
         tasks = _check_row_numbers("tasks", self.tasks, _default_tasks(trainings))
-        pairs, counts = np.unique([trainings, tasks], axis=1, return_counts=True)
+        arrays = {"values": values, "trainings": trainings, "tasks": tasks}
+        if self.task_seeds is not None:
+            arrays["task_seeds"] = _check_row_numbers("task_seeds", self.task_seeds, tasks)
+        for name, value in arrays.items():
+            object.__setattr__(self, name, value)
+        pairs = np.stack([trainings, self.distinct_tasks])
+        _, rows, counts = np.unique(pairs, axis=1, return_index=True, return_counts=True)
         if counts.max() > 1:
-            training, task = pairs[:, np.argmax(counts)]
+            row = rows[np.argmax(counts)]
+            training, task = trainings[row], tasks[row]
             raise ValueError(
                 f"training {training} has task {task} {counts.max()} times: give the mean of its "
                 "episodes in one row (envs_per_task makes more of them)"
@@ -102,8 +116,6 @@ class EvaluationResult:
                 f"values have to be finite: that of row {row} at point {point} is "
                 f"{values[row, point]}"
             )
-        for name, value in (("values", values), ("trainings", trainings), ("tasks", tasks)):
-            object.__setattr__(self, name, value)
 
     def __str__(self) -> str:
         """Describes the mean before and after adaptation, with its interval, in one line."""
@@ -152,7 +164,20 @@ class EvaluationResult:
     @cached_property
     def design(self) -> Design:
         """The combination of trainings and tasks, which decides how intervals are computed."""
-        return Design.of(self.trainings, self.tasks, self.whole_distribution)
+        return Design.of(self.trainings, self.distinct_tasks, self.whole_distribution)
+
+    @cached_property
+    def distinct_tasks(self) -> np.ndarray:
+        """Number of the task of each row, ``[rows]``: equal numbers are the same task."""
+        if self.listed:
+            return self.tasks
+        pairs = np.stack([self._seed_of_each_task(), self.tasks], axis=1)
+        return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+
+    def _seed_of_each_task(self) -> np.ndarray:
+        if self.task_seeds is None:
+            return np.full(len(self.tasks), self.seed, dtype=np.int64)
+        return self.task_seeds
 
     @property
     def num_tasks(self) -> int:
@@ -268,47 +293,52 @@ class EvaluationResult:
     def to_json(self) -> str:
         """Returns the text that :meth:`save` writes."""
         content = {"num_trainings": self.num_trainings, "num_tasks": self.num_tasks, **asdict(self)}
-        for name in ("values", "success", "trainings", "tasks"):
+        for name in ("values", "success", "trainings", "tasks", "task_seeds"):
             content[name] = None if content[name] is None else content[name].tolist()
-        return json.dumps(content) + "\n"
+        return checked_json(content)
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationResult:
         """Reads a file that :meth:`save` of this or an earlier version wrote.
 
         Raises:
-            ValueError: The file is not a saved evaluation.
+            ValueError: The file is not a saved evaluation, or it was changed.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (KeyError, TypeError, ValueError) as error:
+            content, damage = read_json(Path(path))
+            result = cls.from_content(content)
+        except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} is no saved evaluation: {error!r}") from error
+        if damage:
+            raise ValueError(damage)
+        return result
 
     @classmethod
-    def from_json(cls, text: str) -> EvaluationResult:
-        """Reads the text of :meth:`to_json`.
+    def from_content(cls, content: dict[str, Any]) -> EvaluationResult:
+        """Makes a result of what :meth:`to_json` writes, without its checksum.
 
         Raises:
             KeyError: Something is missing.
             TypeError: Something is of another kind, or there is too much.
-            ValueError: The text is no JSON, or values do not fit.
+            ValueError: Values do not fit.
         """
-        content = json.loads(text)
-        del content["num_tasks"]
-        content.pop("num_trainings", None)
-        content["values"] = np.array(content["values"], dtype=np.float64)
+        arrays = {"values": np.array(content["values"], dtype=np.float64)}
         if content.get("success") is not None:
-            content["success"] = np.array(content["success"], dtype=np.float64)
-        return cls(**content)
+            arrays["success"] = np.array(content["success"], dtype=np.float64)
+        counts = ("num_tasks", "num_trainings", "checksum")
+        content = {key: value for key, value in content.items() if key not in counts}
+        check_annotations({k: v for k, v in content.items() if k not in ARRAYS}, cls)
+        return cls(**content | arrays)
 
     @classmethod
     def merged(cls, results: Sequence[EvaluationResult]) -> EvaluationResult:
         """Joins trainings of one learner into one result, in which each keeps its own number.
 
         Tasks with equal numbers are the same task if they are positions in a list (``listed``), or
-        if the seeds of the evaluations are equal; the trainings are then crossed with the tasks.
-        Tasks that were drawn by different seeds are different tasks, and each training has its own.
-        Where trainings share only some of their tasks, the result has no intervals.
+        if they were drawn with the same seed; the trainings are then crossed with the tasks.
+        Tasks that were drawn with different seeds are different tasks, and each training has its
+        own. Where trainings share only some of their tasks, the result has no intervals. The order
+        of merging makes no difference to means and intervals.
 
         Args:
             results: Results of one training each, or of several trainings that were merged before.
@@ -337,7 +367,8 @@ class EvaluationResult:
         joined = {
             "values": np.concatenate([result.values for result in results]),
             "trainings": np.concatenate(trainings),
-            "tasks": np.concatenate(_renumber_tasks(results)),
+            "tasks": np.concatenate([result.tasks for result in results]),
+            "task_seeds": np.concatenate([result._seed_of_each_task() for result in results]),
             "success": np.concatenate(told) if len(told) == len(results) else None,
         }
         return cls(**{**asdict(first), **joined})
@@ -381,7 +412,7 @@ class EvaluationResult:
         points = np.arange(columns) if self.points is None else np.array(self.points)
         table = {
             "training": np.repeat(self.trainings, columns),
-            "task": np.repeat(self.tasks, columns),
+            "task": np.repeat(self.distinct_tasks, columns),
             "point": np.tile(points, rows),
             "value": self.values.ravel(),
         }
@@ -408,21 +439,3 @@ def _default_tasks(trainings: np.ndarray) -> np.ndarray:
     if len(set(counts)) == 1:
         tasks[np.argsort(trainings, kind="stable")] = np.tile(np.arange(counts[0]), len(counts))
     return tasks
-
-
-def _renumber_tasks(results: Sequence[EvaluationResult]) -> list[np.ndarray]:
-    """Numbers the tasks of all results so that only equal tasks have equal numbers."""
-    # Tasks that were drawn by different seeds and merged before are in no other result.
-    apart = [not result.listed and result.design.kind == "nested" for result in results]
-    if results[0].listed or (not any(apart) and len({result.seed for result in results}) == 1):
-        return [result.tasks for result in results]
-    groups: dict[Any, dict[int, int]] = {}
-    joined, num = [], 0
-    for index, (result, alone) in enumerate(zip(results, apart, strict=True)):
-        group = groups.setdefault(("merged", index) if alone else result.seed, {})
-        for task in np.unique(result.tasks).tolist():
-            if task not in group:
-                group[task] = num
-                num += 1
-        joined.append(np.array([group[task] for task in result.tasks.tolist()], dtype=np.int64))
-    return joined

@@ -25,7 +25,7 @@ from gymnasium.vector import VectorEnv
 from meta_rl.arguments import check_count
 from meta_rl.evaluation.randomness import LearnerRandomness
 from meta_rl.rollout import Rollout, acting, named_infos, stack_batches, true_successors
-from meta_rl.vector.task_arrays import take_tasks
+from meta_rl.tasks import take_tasks
 from meta_rl.vector.task_batch import task_batch
 
 SHORT_HORIZON = 50

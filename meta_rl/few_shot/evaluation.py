@@ -14,9 +14,10 @@ from torch.nn import functional
 from meta_rl.arguments import check_count
 from meta_rl.evaluation.randomness import LearnerRandomness
 from meta_rl.evaluation.result import EvaluationResult
+from meta_rl.evaluation.tasks import DRAWN_TASKS, order_of_list
 from meta_rl.few_shot.data.checked_inputs import CheckedInputs
 from meta_rl.few_shot.tasks import FewShotTasks, FrozenTasks
-from meta_rl.tasks import DRAWN_TASKS, TaskSplit, order_of_list
+from meta_rl.tasks import TaskSplit
 
 DRAWN_AT_ONCE = 50
 TASKS_AT_ONCE = 25

@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from torch import Tensor, nn
 
 from meta_rl.arguments import check_count, check_flag, check_has, checked, plain
-from meta_rl.compute.finite_state import FiniteState, is_finite
+from meta_rl.compute.finite_state import FiniteState, guarded_step
 from meta_rl.compute.torch_state import own_noise, set_rate
 
 Callback = Callable[[Any], "bool | None"]
@@ -161,7 +161,7 @@ class MetaTraining(FiniteState):
                 report = self.update(batch)
         finally:
             self.module.eval()
-        self.check_update(self.num_iterations + 1, report.get("loss"))
+        self.check_update(self.current_iteration, report.get("loss"))
         return report
 
     def faster(self, cuda_graph: bool, compile: bool) -> AbstractContextManager[None]:
@@ -187,38 +187,12 @@ class MetaTraining(FiniteState):
             FloatingPointError: The loss or a gradient is not finite; no parameter has changed.
         """
         assert self.optimizer is not None
-        self.optimizer.zero_grad()
-        self.guard("loss", loss)
-        if gradients is None:
-            loss.backward()
-        else:
-            for parameter, gradient in zip(self.module.parameters(), gradients, strict=True):
-                parameter.grad = gradient
-        self.guard("gradient", [p.grad for p in self.module.parameters() if p.grad is not None])
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.max_grad_norm)
-        self.take_step()
+        guarded_step(self.optimizer, loss, self.stop_before_step, gradients, self.max_grad_norm)
 
-    def take_step(self) -> None:
-        """Takes the optimiser's step."""
-        assert self.optimizer is not None
-        self.optimizer.step()
-
-    def guard(self, what: str, values: Any) -> None:
-        """Stops the training where values are not finite; ``what`` names them in the error.
-
-        Raises:
-            FloatingPointError: A value is not finite.
-        """
-        self.stop_unless(is_finite(values), what)
-
-    def stop_unless(self, finite: Tensor, what: str) -> None:
-        """Raises an error unless ``finite`` is true."""
-        if not finite:
-            raise FloatingPointError(
-                f"{type(self).__name__}: the {what} of iteration {self.num_iterations + 1} is not "
-                "finite; the parameters are those before this iteration. Lower the step sizes"
-            )
+    @property
+    def current_iteration(self) -> int:
+        """Number of the iteration that is being trained, from 1."""
+        return self.num_iterations + 1
 
     def learned(self) -> dict[str, Any]:
         """What is learned, by name."""

@@ -144,8 +144,9 @@ class SavedAgent(BaseAlgorithm):
     def _view_for(cls, env: Any, attributes: dict[str, Any]) -> Any:
         """Returns the view of an environment, if it is of the family and has the saved spaces."""
         if isinstance(env, str):
-            sizes = (attributes["meta_batch_size"], attributes["envs_per_task"])
-            env = make_task_vec(env, *sizes, **attributes["env_kwargs"])
+            per_task = attributes.get("envs_per_task", 1)
+            num_tasks = attributes["meta_batch_size"]
+            env = make_task_vec(env, num_tasks, per_task, **attributes["env_kwargs"])
         view: Any = cls._wrap_env(env)
         family = family_name(view.task_env)
         if family != attributes["family"]:

@@ -73,7 +73,10 @@ class MemoryCore(nn.Module, ABC):
         """
 
     def step(self, inputs: Tensor, state: MemoryState) -> tuple[Tensor, MemoryState]:
-        """Takes one step: maps inputs ``[N, I]`` to outputs ``[N, H]`` and the next state."""
+        """Takes one step: maps inputs ``[N, I]`` to outputs ``[N, H]`` and the next state.
+
+        Within ``torch.inference_mode()`` a core may write into the state that it is given.
+        """
         outputs, state = self(inputs[None], state)
         return outputs[0], state
 
@@ -146,6 +149,7 @@ MEMORY_CORES: dict[str, str | Callable[[int, int, int], MemoryCore]] = {
     "gru": GRUCore,
     "lstm": LSTMCore,
     "mingru": "meta_rl.memory.mingru:MinGRUCore",
+    "attention": "meta_rl.memory.attention:AttentionCore",
     "associative": "meta_rl.memory.associative:AssociativeCore",
     "ntm": "meta_rl.memory.ntm:NTMCore",
 }

@@ -232,4 +232,6 @@ class ActorCritic(BasePolicy):
         expected, got = [tuple(leaf.shape) for leaf in like], [np.shape(leaf) for leaf in state]
         if got != expected:
             raise ValueError(f"state: expected leaves of shapes {expected}, got {got}")
-        return tuple(torch.as_tensor(leaf).to(part) for leaf, part in zip(state, like, strict=True))
+        # Copies: a core may write into the state that it is given, and this one is the user's.
+        pairs = zip(state, like, strict=True)
+        return tuple(torch.as_tensor(leaf).to(part, copy=True) for leaf, part in pairs)

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -15,21 +14,21 @@ from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_number, plain
+from meta_rl.compute.finite_state import guarded_step
 from meta_rl.on_policy.actor_critic import ActorCritic
-from meta_rl.policy_gradient.returns import generalized_advantages
-from meta_rl.rollout import Rollout, check_rollout, collect_rollout
+from meta_rl.rollout import Rollout, check_rollout, collect_rollout, generalized_advantages
 from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import batch_arrays, task_batch
-from meta_rl.vector.training_steps import TrainingSteps
 from meta_rl.wrappers.previous_step import AppendPreviousStep
 
 
 class OnPolicyAgent(MetaAlgorithm):
     """Base class of agents that learn from whole trials by proximal policy optimisation.
 
-    An agent adds its networks (``policy_aliases``: subclasses of
-    :class:`meta_rl.on_policy.actor_critic.ActorCritic`). It may replace the loss (:meth:`loss`) and
-    the next states' values in the advantage estimate (:meth:`what_follows`).
+    A subclass defines its networks by ``policy_aliases``, whose classes derive from
+    :class:`meta_rl.on_policy.actor_critic.ActorCritic`. It may replace the loss (:meth:`loss`) and
+    the values of next states in the advantage estimate (:meth:`what_follows`).
 
     The policy sees the previous action, reward and done flag beside the observation, and the mark
     of a new trial (:class:`meta_rl.wrappers.previous_step.AppendPreviousStep`). A trial is
@@ -40,41 +39,34 @@ class OnPolicyAgent(MetaAlgorithm):
 
     Args:
         policy: Policy class, or its name in ``policy_aliases``.
-        env: An environment id, or a batch of task environments.
-        learning_rate: Step size of Adam: a number, or a function of the remaining progress (1 to
-            0).
+        env: Environment id, or batch of task environments.
+        learning_rate: Step size of Adam: a number, or a function of the remaining progress, which
+            falls from 1 to 0.
         meta_batch_size: Number of tasks at a time, M, where ``env`` is an id.
         trials_per_env: Number of trials that each sub-environment runs in an iteration, each on a
             new task.
         trial_growth: Fraction of the training, 0 to 1, in which trials grow from a tenth of their
             steps to all (in whole episodes; bandits, in pulls). Short trials are easier to learn,
             and long ones build on them. 0 trains on whole trials only.
-        num_minibatches: Number of parts, of whole trials, that an epoch goes through.
+        num_minibatches: Number of minibatches in an epoch; each consists of whole trials.
         num_epochs: Number of passes over the data of an iteration.
         discount: Discount of a trial's rewards, 0 to 1.
-        gae_lambda: Decay of the advantage estimate, 0 to 1.
+        gae_lambda: Parameter λ of generalized advantage estimation, 0 to 1.
         clip_range: Bound, above 0, on the change of the probability ratio that the loss rewards.
         normalize_advantages: Whether the advantages of an iteration are scaled to mean 0 and
             standard deviation 1.
-        entropy_coefficient: Weight of the bonus for a random policy, from 0 on: a number, or a
-            function of the remaining progress (1 to 0).
-        value_coefficient: Weight of the value loss, from 0 on. That loss is the mean squared error
+        entropy_coefficient: Weight of the entropy bonus, at least 0: a number, or a function of the
+            remaining progress.
+        value_coefficient: Weight of the value loss, at least 0. The loss is the mean squared error
             of returns that are divided by a running mean of their root mean square.
         max_grad_norm: Largest norm of the gradient, above 0; larger gradients are scaled down.
-        target_kl: Mean KL divergence, above 0, 1.5 times which ends the epochs of an iteration;
-            ``None`` for no limit.
-        env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: Arguments of the policy.
-        stats_window_size: Number of episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events.
-        verbose: 0 for no output, 1 for the training log.
-        seed: Seed of all randomness.
-        device: Device of the networks.
+        target_kl: Mean KL divergence, above 0. The epochs of an iteration end when it reaches 1.5
+            times this number; ``None`` for no limit.
+        **settings: Further arguments of :class:`meta_rl.MetaAlgorithm`.
 
     Raises:
-        ValueError: A name is unknown, there is no environment (only :meth:`load` does without), a
-            count is below one, there are more minibatches than trials, or a number is outside its
-            range.
+        ValueError: A setting is refused by the base class, or there are more minibatches than
+            trials.
     """
 
     policy: ActorCritic
@@ -98,29 +90,10 @@ class OnPolicyAgent(MetaAlgorithm):
         value_coefficient: float = 2.0,
         max_grad_norm: float = 1.0,
         target_kl: float | None = None,
-        env_kwargs: dict[str, Any] | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            env_kwargs=env_kwargs,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            seed=seed,
-            device=device,
-            supported_action_spaces=(spaces.Discrete, spaces.Box),
-        )
+        super().__init__(policy, env, learning_rate, meta_batch_size=meta_batch_size, **settings)
         self.trials_per_env = check_count("trials_per_env", trials_per_env)
         self.trial_growth = trial_growth
         self.num_minibatches = check_count("num_minibatches", num_minibatches)
@@ -197,7 +170,7 @@ class OnPolicyAgent(MetaAlgorithm):
         return math.ceil(self.whole_trial() * max(0.1, done / self.trial_growth) / unit) * unit
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
-        """Runs whole trials on fresh training tasks; ``False`` where the callback stops it."""
+        """Runs whole trials on new training tasks; returns ``False`` if a callback stops it."""
         callback.on_rollout_start()
         num_steps = self.trial_steps()
         rollouts = []
@@ -290,18 +263,15 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def train(self) -> None:
         """Runs epochs of clipped policy updates, on minibatches of whole trials."""
-        self._update_learning_rate(self.policy.optimizer)
+        optimizer = self.policy.optimizer
+        self._update_learning_rate(optimizer)
         num_trials = self._batch["obs"].shape[1]
         reports: list[Tensor] = []
         for _ in range(self.num_epochs):
             order = torch.randperm(num_trials, generator=self.generator, device=self.device)
             for trials in order.tensor_split(self.num_minibatches):
                 loss, report = self.loss({k: part[:, trials] for k, part in self._batch.items()})
-                self.check_loss(loss, self._num_iterations)
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
+                guarded_step(optimizer, loss, self.stop_before_step, max_norm=self.max_grad_norm)
                 reports.append(torch.stack(list(report.values())))
             self._n_updates += 1
             latest = torch.stack(reports[-self.num_minibatches :]).mean(dim=0)

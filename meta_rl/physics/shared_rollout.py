@@ -32,9 +32,13 @@ class Rollouts:
         models: Models, one per row.
         physics: Initial states, ``[N, nstate]``.
         num_steps: Number of calls of ``mj_step``.
-        controls: Controls, ``[N, num_steps, nu]``; ``None`` for none.
+        controls: Inputs, ``[N, num_steps, number of inputs]``; ``None`` for none.
         states: Array for the states, which is written to, ``[N, num_steps, nstate]``.
         sensordata: Array for sensor data, which is written to, ``[N, num_steps, nsensordata]``.
+        control_spec: Kind of the inputs, bits of ``mjtState`` (default: those of actuators).
+        warmstarts: Accelerations that the solver starts from, ``[N, nv]`` (default: zeros).
+        sizes: Name of the models' sizes, where a pool serves models of several sizes (default: one
+            size with sensor data, and one without).
     """
 
     models: list[mujoco.MjModel]
@@ -43,9 +47,12 @@ class Rollouts:
     controls: np.ndarray | None = None
     states: np.ndarray | None = None
     sensordata: np.ndarray | None = None
+    control_spec: int = CONTROL
+    warmstarts: np.ndarray | None = None
+    sizes: str | None = None
 
     def __getitem__(self, rows: slice) -> Rollouts:
-        arrays = ("physics", "controls", "states", "sensordata")
+        arrays = ("physics", "controls", "states", "sensordata", "warmstarts")
         parts = {name: getattr(self, name) for name in arrays}
         parts = {name: part if part is None else part[rows] for name, part in parts.items()}
         return replace(self, models=self.models[rows], **parts)
@@ -102,7 +109,7 @@ class _Pool:
     def __init__(self, nthread: int) -> None:
         self.nthread = nthread
         self._rollout: Rollout | None = None
-        self._data: dict[bool, list[mujoco.MjData]] = {}
+        self._data: dict[bool | str, list[mujoco.MjData]] = {}
 
     def roll_out_chunks(self, work: Rollouts, rows: _Rows, chunk_size: int) -> None:
         """Rolls out chunks, one for each thread at a time, until no rows are left."""
@@ -112,17 +119,18 @@ class _Pool:
     def roll_out(self, work: Rollouts, chunk_size: int) -> None:
         if self._rollout is None:
             self._rollout = Rollout(nthread=self.nthread if self.nthread > 1 else 0)
-        sensing = work.sensordata is not None  # sensing uses another model
-        if sensing not in self._data:
-            self._data[sensing] = [mujoco.MjData(work.models[0]) for _ in range(self.nthread)]
+        sizes = work.sizes or work.sensordata is not None  # sensing uses another model
+        if sizes not in self._data:
+            self._data[sizes] = [mujoco.MjData(work.models[0]) for _ in range(self.nthread)]
         self._rollout.rollout(
             work.models,
-            self._data[sensing],
+            self._data[sizes],
             work.physics,
             work.controls,
-            control_spec=CONTROL,
+            control_spec=work.control_spec,
             skip_checks=True,
             nstep=work.num_steps,
+            initial_warmstart=work.warmstarts,
             state=work.states,
             sensordata=work.sensordata,
             chunk_size=chunk_size,

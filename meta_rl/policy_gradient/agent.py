@@ -31,15 +31,17 @@ from meta_rl.policy_gradient.batch import (
     tasks_at_a_time,
 )
 from meta_rl.policy_gradient.policy import Outputs, TaskPolicy
-from meta_rl.policy_gradient.returns import (
+from meta_rl.policy_gradient.returns import linear_baseline
+from meta_rl.rollout import (
+    Rollout,
+    check_rollout,
+    collect_episodes,
     discounted_returns,
     generalized_advantages,
-    linear_baseline,
 )
-from meta_rl.rollout import Rollout, check_rollout, collect_episodes
-from meta_rl.vector.task_arrays import take_tasks
+from meta_rl.tasks import take_tasks
+from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import task_batch
-from meta_rl.vector.training_steps import TrainingSteps
 
 DATA = ("_supports", "_path", "_query", "_query_returns")
 """Attributes that hold the data of the latest iteration; checkpoints do not contain them."""
@@ -60,7 +62,7 @@ class FastWeights(NamedTuple):
 
 
 class PolicyGradientAgent(MetaAlgorithm):
-    """A policy that adapts by gradient steps on its own episodes; subclasses define the training.
+    """Base class of agents whose policy adapts by gradient steps on its own episodes.
 
     An iteration samples ``envs_per_task`` episodes of every task with the initial parameters, takes
     a step of the vanilla policy gradient on them, samples again with the fast weights, and so on
@@ -80,30 +82,26 @@ class PolicyGradientAgent(MetaAlgorithm):
             tasks (the pre-trained baseline), which still adapts by gradient steps afterwards.
         later_inner_lr: Step size of the steps after those (default: half of ``inner_lr``, as in
             the evaluation of the MAML paper).
-        inner_loss: Name of the inner loss: ``"log_likelihood"`` (Finn et al., 2017), or
+        discount: Discount factor of rewards, from 0 to 1.
+        gae_lambda: Parameter λ of generalized advantage estimation, from 0 to 1.
+        **settings: Further arguments of :class:`meta_rl.MetaAlgorithm`; ``policy_kwargs`` are
+            ``hidden_sizes``, ``activation``, ``log_std_init`` and ``output_scale``.
+
+    Attributes:
+        inner_loss_kind: Name of the inner loss: ``"log_likelihood"`` (Finn et al., 2017), or
             ``"likelihood_ratio"``, whose second derivative keeps the effect of the step on the
             sampled trajectories (Rothfuss et al., "ProMP: Proximal Meta-Policy Search", 2019,
             equation 6).
         first_order: Whether inner gradients are treated as constants.
-        discount: Discount factor of rewards, from 0 to 1.
-        gae_lambda: Parameter λ of generalized advantage estimation, from 0 to 1.
-        env_kwargs: Arguments of the environment, where ``env`` is an id.
-        policy_kwargs: Arguments of the policy: ``hidden_sizes``, ``activation``,
-            ``log_std_init``, ``output_scale``.
-        stats_window_size: Number of episodes in the logged means.
-        tensorboard_log: Folder of TensorBoard events (default: none).
-        verbose: Amount of output: 0 for none, 1 for the training log.
-        seed: Seed of all randomness (default: drawn from the system's entropy).
-        device: Device of the networks.
-
-    Raises:
-        ValueError: A name is unknown, a count is below one, a number is outside its range, or
-            there is no environment (only :meth:`load` works without one).
     """
+
+    inner_loss_kind: str = "likelihood_ratio"
+    first_order: bool = False
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": TaskPolicy}
     policy: TaskPolicy
     adapts_by_step = False
+    pools_episodes = True
 
     def __init__(
         self,
@@ -111,35 +109,22 @@ class PolicyGradientAgent(MetaAlgorithm):
         env: GymEnv | VectorEnv | str | None,
         learning_rate: float | Schedule,
         *,
-        meta_batch_size: int,
-        envs_per_task: int,
-        inner_lr: float,
-        num_inner_steps: int,
-        later_inner_lr: float | None,
-        inner_loss: str,
-        first_order: bool,
-        discount: float,
-        gae_lambda: float,
-        **base: Any,
+        meta_batch_size: int = 40,
+        envs_per_task: int = 20,
+        inner_lr: float = 0.1,
+        num_inner_steps: int = 1,
+        later_inner_lr: float | None = None,
+        discount: float = 0.99,
+        gae_lambda: float = 1.0,
+        **settings: Any,
     ) -> None:
         if isinstance(policy, str):  # Stable-Baselines3 refuses the name with Dict observations
             policy = self.policy_aliases.get(policy, policy)
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            meta_batch_size=meta_batch_size,
-            envs_per_task=envs_per_task,
-            supported_action_spaces=(spaces.Discrete, spaces.Box),
-            **base,
-        )
+        self.envs_per_task = check_count("envs_per_task", envs_per_task)
+        super().__init__(policy, env, learning_rate, meta_batch_size=meta_batch_size, **settings)
         self.inner_lr = inner_lr
         self.num_inner_steps = check_count("num_inner_steps", num_inner_steps, least=0)
         self.later_inner_lr = inner_lr / 2 if later_inner_lr is None else later_inner_lr
-        if inner_loss not in INNER_LOSSES:
-            raise ValueError(f"inner_loss {inner_loss!r}: {', '.join(INNER_LOSSES)} exist")
-        self.inner_loss_kind = inner_loss
-        self.first_order = first_order
         self.discount = discount
         self.gae_lambda = gae_lambda
         check_number("inner_lr", inner_lr, above=0.0)

@@ -1,64 +1,12 @@
-"""Returns, advantages and the linear baseline, over time-major rollouts."""
+"""The linear baseline of policy gradients."""
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-import numpy as np
 import torch
 from torch import Tensor
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
-
-
-def discounted_returns(rewards: Array, ends: Array, discount: float) -> Array:
-    """Computes returns ``G_t = r_t + discount * G_{t+1}`` within each sequence.
-
-    Args:
-        rewards: Rewards, ``[T, N]``.
-        ends: Whether a sequence ends at each step, bool ``[T, N]``. Rewards after an end do not
-            count for the steps before it.
-        discount: Discount factor, from 0 to 1.
-
-    Returns:
-        Returns ``[T, N]``, of the type of the rewards.
-    """
-    returns = rewards + 0.0
-    for t in range(len(returns) - 2, -1, -1):
-        returns[t] = rewards[t] + discount * returns[t + 1] * ~ends[t]
-    return returns
-
-
-def generalized_advantages(
-    rewards: Array,
-    values: Array,
-    next_values: Array,
-    ends: Array,
-    discount: float,
-    gae_lambda: float,
-) -> Array:
-    """Computes generalized advantage estimates (Schulman et al., 2016, equations 11 to 16).
-
-    Within each sequence, ``delta_t = r_t + discount * V(s_{t+1}) - V(s_t)`` and
-    ``A_t = delta_t + discount * gae_lambda * A_{t+1}``.
-
-    Args:
-        rewards: Rewards, ``[T, N]``.
-        values: Values ``V(s_t)``, ``[T, N]``.
-        next_values: Values ``V(s_{t+1})``, ``[T, N]``. The caller sets 0 at the end of an episode,
-            and the value of the true successor where an episode was truncated.
-        ends: Whether a sequence ends at each step, bool ``[T, N]``. Rewards after an end do not
-            count for the steps before it.
-        discount: Discount factor, from 0 to 1.
-        gae_lambda: Parameter λ, from 0 to 1. With 0 the advantages are one-step errors; with 1 they
-            are the returns minus the values.
-
-    Returns:
-        Advantages ``[T, N]``, of the type of the rewards.
-    """
-    return discounted_returns(
-        rewards + discount * next_values - values, ends, discount * gae_lambda
-    )
+from meta_rl.rollout import discounted_returns as discounted_returns
+from meta_rl.rollout import generalized_advantages as generalized_advantages
 
 
 def linear_baseline(observations: Tensor, times: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
 from meta_rl.arguments import check_count
-from meta_rl.vector.task_arrays import take_tasks
+from meta_rl.tasks import take_tasks
 
 EnvFns = Sequence[Callable[[], gym.Env]]
 

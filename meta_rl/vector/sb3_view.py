@@ -1,39 +1,47 @@
-"""Stable-Baselines3's view of a batch of task environments."""
+"""Stable-Baselines3's view of a batch of task environments, and of the steps of a training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from meta_rl.rollout import true_successors
-from meta_rl.vector.arrays import array_namespace
-from meta_rl.vector.numpy_view import numpy_view
-from meta_rl.vector.task_arrays import Tasks, add_task_axis, take_tasks
-from meta_rl.vector.task_batch import task_batch
+from meta_rl.compute.finite_state import NonFiniteError
+from meta_rl.rollout import Act, Step, true_successors
+from meta_rl.tasks import Tasks, add_task_axis, take_tasks
+from meta_rl.vector.arrays import array_namespace, dtype_kind
+from meta_rl.vector.task_batch import batch_arrays, numpy_view, task_batch
+
+if TYPE_CHECKING:
+    from meta_rl.algorithm import MetaAlgorithm
 
 EpisodeEnds: TypeAlias = dict[int, dict[str, Any]]
-"""Return, length and time of episodes that ended, by the number of the sub-environment."""
+"""Return, length and time of the episodes that ended, by the index of their sub-environment."""
+
+Stop: TypeAlias = Callable[[str, np.ndarray], NoReturn]
+"""``stop(what, columns)`` raises a ``FloatingPointError`` that names the tasks of columns."""
 
 
 class TaskVecEnvView(VecEnv):
     """A batch of task environments as a Stable-Baselines3 ``VecEnv``.
 
-    Infos hold what its algorithms look for: ``episode`` (return ``r``, length ``l``, time ``t``)
-    and ``terminal_observation`` where an episode ended, and ``TimeLimit.truncated``. Tasks are set
-    by ``set_options([{"task": task}, ...])`` before a reset, or by ``set_attr("task", task)``.
+    The infos hold what Stable-Baselines3's algorithms read: where an episode ended, ``episode``
+    (return ``r``, length ``l``, time ``t``), ``terminal_observation`` and ``TimeLimit.truncated``.
+    Tasks are set by ``set_options([{"task": task}, ...])`` before a reset, or by
+    ``set_attr("task", task)``.
 
     Args:
-        env: With ``SAME_STEP`` autoreset.
+        env: Batch of task environments with ``SAME_STEP`` autoreset.
 
     Raises:
-        ValueError: Another autoreset mode.
+        ValueError: The autoreset mode is another one.
     """
 
     def __init__(self, env: VectorEnv) -> None:
@@ -52,7 +60,7 @@ class TaskVecEnvView(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Any:
-        """Reset all, with the seed and the tasks set before."""
+        """Resets all sub-environments, with the seed and the tasks that were set before."""
         tasks = [options["task"] for options in self._options if options.get("task") is not None]
         if tasks and len(tasks) != self.num_envs:
             raise ValueError(f"set_options: tasks for {len(tasks)} of {self.num_envs} environments")
@@ -66,11 +74,11 @@ class TaskVecEnvView(VecEnv):
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions for :meth:`step_wait`."""
+        """Stores the actions for :meth:`step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Step all."""
+        """Steps all sub-environments."""
         observations, rewards, terminated, truncated, infos = self._view.step(self._actions)
         done = terminated | truncated
         self._returns += rewards
@@ -84,16 +92,16 @@ class TaskVecEnvView(VecEnv):
         return observations, rewards.astype(np.float32), done, split
 
     def close(self) -> None:
-        """Release what the environment holds."""
+        """Closes the environment."""
         self.task_env.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """One frame for each sub-environment."""
+        """Returns one frame for each sub-environment."""
         frames: Any = self.task_env.render()
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute; ``"task"`` gives the task of each sub-environment."""
+        """Returns an attribute; ``"task"`` means the task of each sub-environment."""
         chosen = list(self._get_indices(indices))
         if attr_name == "task":
             batch = task_batch(self.task_env)
@@ -103,11 +111,10 @@ class TaskVecEnvView(VecEnv):
         return [value for _ in chosen]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set the ``task`` of every sub-environment, from the next reset on.
+        """Sets the ``task`` of all sub-environments, from the next reset on.
 
         Raises:
-            AttributeError: Another attribute, or only some of the sub-environments: they are one
-                native batch.
+            AttributeError: The attribute is another one, or only some sub-environments are named.
         """
         if attr_name != "task" or indices is not None:
             raise AttributeError(
@@ -119,7 +126,7 @@ class TaskVecEnvView(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Not there: sub-environments are one native batch.
+        """Refuses to call a method, since sub-environments are no objects.
 
         Raises:
             AttributeError: Always.
@@ -127,18 +134,18 @@ class TaskVecEnvView(VecEnv):
         raise AttributeError(f"no {method_name!r}: sub-environments are one native batch")
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: Any = None) -> list[bool]:
-        """``True`` for ``Monitor``, whose part this view plays; otherwise ``False``."""
+        """Returns ``True`` for ``Monitor``, whose work this view does; otherwise ``False``."""
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
 
 def split_infos(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
-    """One dictionary for each sub-environment."""
+    """Returns one dictionary of infos for each sub-environment."""
     named = {k: v for k, v in infos.items() if not k.startswith(("_", "final_"))}
     return [{key: take_tasks(value, i) for key, value in named.items()} for i in range(num_envs)]
 
 
 def episode_ends(done: Any, returns: Any, lengths: Any, elapsed: float) -> EpisodeEnds:
-    """Return ``r``, length ``l`` and time ``t`` of the episodes that ended."""
+    """Returns return ``r``, length ``l`` and time ``t`` of the episodes that ended."""
     indices = array_namespace(done).nonzero(done)[0].tolist()
     ended = zip(indices, returns[done].tolist(), lengths[done].tolist(), strict=True)
     return {i: {"r": total, "l": length, "t": round(elapsed, 6)} for i, total, length in ended}
@@ -147,13 +154,13 @@ def episode_ends(done: Any, returns: Any, lengths: Any, elapsed: float) -> Episo
 def add_episodes(
     split: list[dict[str, Any]], ended: EpisodeEnds, truncated: Any, last: Any
 ) -> None:
-    """Put what Stable-Baselines3 looks for into the infos of episodes that ended.
+    """Adds what Stable-Baselines3 reads to the infos of the episodes that ended.
 
     Args:
         split: Infos, one dictionary for each sub-environment.
-        ended: The episodes that ended, as :func:`episode_ends` gives them.
-        truncated: Which episodes were cut by their time limit, bool ``[N]``.
-        last: The last observations of the episodes, ``[N, ...]``.
+        ended: Episodes that ended, from :func:`episode_ends`.
+        truncated: Whether a time limit ended each episode, bool ``[N]``.
+        last: Last observations of the episodes, ``[N, ...]``.
     """
     for i, episode in ended.items():
         split[i]["terminal_observation"] = take_tasks(last, i)
@@ -165,3 +172,132 @@ def _stacked_tasks(tasks: list[Any]) -> Tasks:
     if isinstance(tasks[0], dict):
         return {key: _stacked_tasks([task[key] for task in tasks]) for key in tasks[0]}
     return np.stack(tasks)
+
+
+class TrainingSteps:
+    """The part of a training that follows each step, from a reset of the environment on.
+
+    It counts steps and episodes, stops the training at numbers that are not finite, and calls the
+    callbacks. A rollout gets its actions by :meth:`watched`, and calls this object with each step.
+
+    Args:
+        agent: Agent that is trained.
+        callback: Callbacks, which find ``actions``, ``rewards``, ``dones`` and ``infos`` in their
+            ``locals``.
+        stop: Function that is called if numbers are not finite (default: it raises an error that
+            names the task of the meta-batch and the iteration).
+
+    Attributes:
+        going_on: Whether no callback has stopped the training.
+    """
+
+    def __init__(
+        self, agent: MetaAlgorithm, callback: BaseCallback, stop: Stop | None = None
+    ) -> None:
+        self.agent, self.callback = agent, callback
+        self.going_on = True
+        self._stop = stop or self._stop_at_task
+        self._began = False
+        self._arrays = batch_arrays(agent.task_env)
+        self._returns = self._arrays.zeros(agent.n_envs, "float64")
+        self._lengths = self._arrays.zeros(agent.n_envs, "int64")
+
+    def watched(self, act: Act) -> Act:
+        """Returns the same policy with a check of its first observations and all its actions."""
+
+        def watched_act(observations: Any) -> tuple[Any, dict[str, Any]]:
+            if not self._began:  # later observations are checked with their step
+                self._began = True
+                self._check("an observation", observations)
+            try:
+                actions, extras = act(observations)
+            except NonFiniteError as error:
+                self._stop(str(error), error.rows)
+            self._check("an action", actions)
+            return actions, extras
+
+        return watched_act
+
+    def __call__(self, step: Step) -> bool:
+        """Counts and checks a step; returns whether the training continues."""
+        agent = self.agent
+        self._check("a reward", step.rewards)
+        self._check("an observation", step.following)
+        agent.num_timesteps += agent.n_envs
+        self._returns += step.rewards
+        self._lengths += 1
+        done = step.terminated | step.truncated
+        ended = self._end_episodes(done, step.active) if done.any() else {}
+        dones = done if step.active is None else done & step.active
+        self.callback.update_locals(
+            {
+                "actions": step.actions,
+                "rewards": step.rewards,
+                "dones": dones,
+                "infos": StepInfos(step, ended, agent.n_envs),
+                "new_obs": step.following,
+            }
+        )
+        self.going_on = bool(self.callback.on_step())
+        return self.going_on
+
+    def _end_episodes(self, done: Any, active: Any) -> EpisodeEnds:
+        """Records the episodes that ended, but not those that only fill up a rollout."""
+        counted = done if active is None else done & active
+        elapsed = time.time() - self.agent.start_time / 1e9
+        ended = episode_ends(counted, self._returns, self._lengths, elapsed)
+        self._returns[done] = 0.0
+        self._lengths[done] = 0
+        if self.agent.ep_info_buffer is not None:
+            self.agent.ep_info_buffer.extend(ended.values())
+        return ended
+
+    def _check(self, what: str, values: Any) -> None:
+        """Stops the training if numbers of a sub-environment are not finite."""
+        for value in values.values() if isinstance(values, dict) else [values]:
+            if isinstance(value, dict):
+                self._check(what, value)
+            elif dtype_kind(value.dtype) == "f" and not self._arrays.xp.isfinite(value).all():
+                finite = self._arrays.xp.isfinite(value).reshape(len(value), -1).all(axis=1)
+                self._stop(f"{what} is not finite", np.flatnonzero((~finite).tolist()))
+
+    def _stop_at_task(self, what: str, columns: np.ndarray) -> NoReturn:
+        column = int(columns[0])
+        task = take_tasks(task_batch(self.agent.task_env).tasks, column)
+        raise FloatingPointError(
+            f"{what}: task {column // self.agent.envs_per_task} ({task}) of the meta-batch in "
+            f"iteration {self.agent._num_iterations + 1}"
+        )
+
+
+class StepInfos(Sequence[dict[str, Any]]):
+    """The infos of a step, one dictionary for each sub-environment, made when one is read.
+
+    Args:
+        step: Step of all sub-environments.
+        ended: Episodes that the step ended.
+        num_envs: Number of sub-environments, N.
+    """
+
+    def __init__(self, step: Step, ended: EpisodeEnds, num_envs: int) -> None:
+        self._step, self._ended, self._num_envs = step, ended, num_envs
+        self._made: list[dict[str, Any]] | None = None
+
+    def _all(self) -> list[dict[str, Any]]:
+        if self._made is None:
+            step = self._step
+            self._made = split_infos(step.infos, self._num_envs)
+            done = step.terminated | step.truncated
+            if self._ended:
+                last = true_successors(step.following, done, step.infos)
+                add_episodes(self._made, self._ended, step.truncated, last)
+        return self._made
+
+    def __len__(self) -> int:
+        return self._num_envs
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all()[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._all())

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from meta_rl.tasks import Tasks, copy_tasks, put_tasks, repeat_tasks, take_tasks
 from meta_rl.vector.arrays import NUMPY, Arrays
-from meta_rl.vector.task_arrays import Tasks, copy_tasks, put_tasks, repeat_tasks, take_tasks
 
 if TYPE_CHECKING:
     from meta_rl.tasks import TaskDistribution
@@ -34,7 +34,7 @@ class TaskAssignment:
     Attributes:
         played: The tasks that are played, ``[N, ...]``; ``None`` before the first reset.
         shown: A copy of them for infos, which are free to change it.
-        trial_start: Where an episode has just begun on a new task, bool ``[N]``.
+        trial_start: Whether an episode has just begun on a new task, bool ``[N]``.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class TaskAssignment:
         return copy_tasks(self._given) if self._due.any() else None
 
     def set(self, tasks: Tasks | None) -> None:
-        """Set one task for each sub-environment; ``None`` lets them be drawn again."""
+        """Sets one task for each sub-environment; with ``None``, tasks are drawn again."""
         self._given = None if tasks is None else copy_tasks(self.arrays.converted(tasks))
         self._due = self._nowhere if tasks is None else self._everywhere
 
     def seed(self, seed: int | Sequence[int]) -> int | list[int]:
-        """Seed the draws: together, or each sub-environment's by its own seed.
+        """Seeds the draws: together, or each sub-environment's by its own seed.
 
         Tasks have streams of their own, so that a task given or drawn shifts nothing else.
 
@@ -100,14 +100,14 @@ class TaskAssignment:
         return self._seeds
 
     def step(self) -> None:
-        """Note that every sub-environment takes a step."""
+        """Records that every sub-environment takes a step."""
         self._stepped = self._everywhere
         self.trial_start = self.arrays.zeros(self.num_envs, "bool")
 
     def prepare(
         self, mask: np.ndarray, *, seeded: bool = False, stepped: bool = False
     ) -> tuple[np.ndarray, Tasks]:
-        """Draw ahead the tasks that resets bring.
+        """Draws the tasks of the next resets ahead.
 
         Args:
             mask: The sub-environments that are to be reset, bool ``[N]``.
@@ -134,7 +134,7 @@ class TaskAssignment:
         return due, self._ahead
 
     def begin(self, mask: np.ndarray, *, seeded: bool = False) -> None:
-        """Begin new episodes where ``mask`` says so.
+        """Begins new episodes where ``mask`` is true.
 
         Raises:
             ValueError: The first reset is not one of all sub-environments.

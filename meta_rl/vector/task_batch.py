@@ -5,17 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.wrappers.vector import ArrayConversion
 
-from meta_rl.vector.arrays import NUMPY, Arrays, dtype_kind
-from meta_rl.vector.task_arrays import (
+from meta_rl.tasks import (
     Tasks,
     as_tasks,
     copy_tasks,
     count_tasks,
     repeat_tasks,
 )
+from meta_rl.vector.arrays import NUMPY, Arrays, dtype_kind
 
 if TYPE_CHECKING:
     from meta_rl.tasks import TaskSplit
@@ -114,6 +116,25 @@ def batch_arrays(env: Any) -> Arrays:
     while isinstance(env, VectorWrapper) and not hasattr(env, "arrays"):
         env = env.env
     return getattr(env, "arrays", NUMPY)
+
+
+class NumpyView(ArrayConversion):
+    """A batch of tensors with numpy arrays in and out: Gymnasium's ``ArrayConversion``.
+
+    Args:
+        env: Batch of task environments, which works with tensors.
+    """
+
+    arrays = NUMPY
+
+    def __init__(self, env: VectorEnv) -> None:
+        arrays: Any = batch_arrays(env)
+        super().__init__(env, arrays.xp, np, env_device=arrays.device)
+
+
+def numpy_view(env: VectorEnv) -> VectorEnv:
+    """Returns the batch itself if it works with numpy arrays, otherwise its view."""
+    return env if batch_arrays(env).xp is np else NumpyView(env)
 
 
 def check_actions(actions: Any, space: spaces.Space, num_envs: int, arrays: Arrays = NUMPY) -> Any:

@@ -983,7 +983,10 @@ class TestRefused:
             ({"later_inner_lr": -1.0}, "later_inner_lr has to be above 0"),
             ({"num_inner_steps": -1}, "num_inner_steps has to be a whole number of at least 0"),
             ({"num_inner_steps": 1.5}, "num_inner_steps"),
-            ({"inner_loss": "dice"}, "inner_loss 'dice': log_likelihood, likelihood_ratio exist"),
+            (
+                {"inner_loss": "dice"},
+                "inner_loss is one of log_likelihood, likelihood_ratio",
+            ),
             ({"discount": 1.01}, "discount has to be in [0, 1], got 1.01"),
             ({"gae_lambda": -0.1}, "gae_lambda has to be in [0, 1]"),
             ({"gae_lambda": math.nan}, "gae_lambda has to be a finite number"),

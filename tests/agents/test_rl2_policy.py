@@ -32,7 +32,8 @@ def make_policy(
     actions: spaces.Discrete | spaces.Box = DISCRETE, seed: int = 0, **kwargs: Any
 ) -> RecurrentActorCritic:
     generator = torch.Generator().manual_seed(seed)
-    settings = {"hidden_size": 5, "generator": generator, **kwargs}
+    even = kwargs.get("core") == "attention"  # needs an even size
+    settings = {"hidden_size": 6 if even else 5, "generator": generator, **kwargs}
     return RecurrentActorCritic(spaces.Box(-np.inf, np.inf, (SIZE,)), actions, **settings)
 
 
@@ -115,6 +116,19 @@ class TestMemory:
         assert (state[0] == 1.0).all()
         np.testing.assert_array_equal(observations, copy)
 
+    def test_the_cache_of_attention_is_not_written_in_the_callers_state(self) -> None:
+        """Two branches from one state do not see each other."""
+        policy = make_policy(core="attention", hidden_size=6)
+        _, state = policy.predict(observe(4))
+        kept = [leaf.copy() for leaf in state]
+        one, other = observe(4, seed=1), observe(4, seed=2)
+        _, first = policy.predict(one, state)
+        policy.predict(other, state)
+        for leaf, before in zip(state, kept, strict=True):
+            np.testing.assert_array_equal(leaf, before)
+        for leaf, again in zip(first, policy.predict(one, state)[1], strict=True):
+            np.testing.assert_array_equal(leaf, again)
+
     def test_unknown_core(self) -> None:
         """Names the near match and what exists."""
         with pytest.raises(ValueError, match=r"unknown memory core 'gruu': did you mean 'gru'"):
@@ -171,6 +185,23 @@ class TestNetworks:
         assert [layer.out_features for layer in policy.embedding[::2]] == [7, 4]
         assert policy.core.input_size == 4
         assert (policy.embedding(torch.from_numpy(observe(9))[:, :-1]) >= 0).all()
+
+    def test_layers_after_the_memory(self) -> None:
+        """Tanh layers read the memory's output and input, in steps as in whole trials."""
+        policy = make_policy(core="mingru", embedding=(4,), hidden_sizes=(7, 3))
+        obs = torch.from_numpy(np.stack([observe(9, seed=seed) for seed in range(3)]))
+        features = policy.features(obs, policy.initial_state(9))
+        assert features.shape == (3, 9, 3)
+        assert policy.actor.in_features == 3
+        inputs = policy.embedding(obs[..., :-1])
+        memory, _ = policy.core(inputs, policy.initial_state(9))
+        first, _, second, _ = policy.reading
+        expected = second(first(torch.cat([memory, inputs], dim=-1)).tanh()).tanh()
+        torch.testing.assert_close(features, expected)
+        state = policy.initial_state(9)
+        for t in range(3):
+            stepped, state = policy.step(obs[t], state)
+            torch.testing.assert_close(stepped, features[t])
 
     def test_rescaling_keeps_the_values(self) -> None:
         """Critic's weights and bias times 2 / 5, outputs times 5 / 2: the same, also twice over."""
@@ -279,7 +310,7 @@ class TestActions:
 
     @pytest.mark.parametrize("core", sorted(MEMORY_CORES))
     def test_float64_states(self, core: str) -> None:
-        """Are taken as float32 too, as a state may come back from a file."""
+        """Are taken in their own type, float32 or a counter's, as a state may come from a file."""
         policy = make_policy(core=core)
         _, state = policy.predict(observe(4), deterministic=True)
         double = tuple(leaf.astype(np.float64) for leaf in state)
@@ -287,7 +318,8 @@ class TestActions:
         theirs, expected = policy.predict(observe(4, seed=1), state, deterministic=True)
         np.testing.assert_array_equal(ours, theirs)
         for leaf, expected_leaf in zip(following, expected, strict=True):
-            assert leaf.dtype == np.float32
+            assert leaf.dtype == expected_leaf.dtype
+            assert leaf.dtype in (np.float32, np.int64)
             np.testing.assert_array_equal(leaf, expected_leaf)
 
 

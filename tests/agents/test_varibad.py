@@ -240,7 +240,6 @@ def falling(left: float) -> float:
     return 1e-2 * left
 
 
-@pytest.mark.slow
 @pytest.mark.learning
 class TestProbes:
     """What only a belief solves, since the policy has no memory of its own."""

@@ -1,4 +1,4 @@
-"""Meta-World: through the same interface as our own families, and as it is.
+"""Meta-World: through the same interface as our own families, and as it is (``native=False``).
 
 Without the extra, or with another MuJoCo, one error says what to install, and nothing else breaks.
 With it: courses equal those of Meta-World's own environments, whatever task came before; lists are
@@ -268,7 +268,7 @@ def test_the_number_of_processes_changes_nothing() -> None:
 @needs_metaworld
 def test_pictures_need_no_screen() -> None:
     """And are those of the episode, whose turn it need not be; they change no course."""
-    env = gym.make(REACH, render_mode="rgb_array")
+    env = gym.make(REACH, render_mode="rgb_array", native=False)
     env.reset(options={"task": task()})
     frame = env.render()
     assert frame.shape == (480, 480, 3)
@@ -304,7 +304,7 @@ def test_evaluations_take_fewer_tasks_of_slow_environments() -> None:
 
 
 @needs_metaworld
-def test_success_is_evaluated_over_processes() -> None:
+def test_success_is_evaluated() -> None:
     """An oracle that is told the goals leads the hand there: it succeeds on all."""
 
     class Oracle:

@@ -28,8 +28,8 @@ from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.ppo import PPO
 from meta_rl.agents.rl2 import RL2
 from meta_rl.envs.bandits import BernoulliBandit
-from meta_rl.vector.numpy_view import NumpyView
 from meta_rl.vector.streams import TaskStreams
+from meta_rl.vector.task_batch import NumpyView
 from meta_rl.vector.tensor_draws import CopiedDraws, TensorDraws
 
 FAMILIES: dict[str, dict[str, Any]] = {

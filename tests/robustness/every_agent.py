@@ -10,8 +10,12 @@ import torch
 from gymnasium import spaces
 
 from meta_rl import MetaAlgorithm, TaskVectorEnv
+from meta_rl.agents.algorithm_distillation import AlgorithmDistillation
+from meta_rl.agents.dpt import DPT
+from meta_rl.agents.experts import EXPERTS
 from meta_rl.agents.maml_trpo import MAMLTRPO
 from meta_rl.agents.multi_task_sac import MultiTaskSAC, OracleSAC
+from meta_rl.agents.oracle import Oracle
 from meta_rl.agents.pearl import PEARL
 from meta_rl.agents.ppo import PPO
 from meta_rl.agents.promp import ProMP
@@ -70,6 +74,24 @@ class Signs(TaskFuncEnv):
         return np.where(here & (params > 0), self.broken[1], values).astype(values.dtype)
 
 
+class SignsOracle(Oracle):
+    """Takes an action of the task's sign."""
+
+    def __init__(self, discrete: bool) -> None:
+        self.discrete = discrete
+
+    def adapt_to_tasks(self, tasks: Any) -> np.ndarray:
+        return np.asarray(tasks)
+
+    def act(self, observation: Any, state: np.ndarray, deterministic: bool) -> np.ndarray:
+        if self.discrete:
+            return (state[:, 0] > 0).astype(np.int64)
+        return np.sign(state).astype(np.float32)
+
+
+EXPERTS["Signs"] = lambda family, rng: SignsOracle(isinstance(family.action_space, spaces.Discrete))
+
+IN_CONTEXT: dict[str, Any] = {"num_minibatches": 2, "policy_kwargs": {"hidden_size": 6}}
 OFF_POLICY: dict[str, Any] = {
     "num_train_tasks": 6,
     "initial_steps": 6,
@@ -92,6 +114,11 @@ AGENTS: dict[str, tuple[type[MetaAlgorithm], dict[str, Any]]] = {
         VariBAD,
         {**ON_POLICY, "policy_kwargs": {"hidden_size": 6, "decoder_size": 8}},
     ),
+    "algorithm_distillation": (
+        AlgorithmDistillation,
+        {**IN_CONTEXT, "source_name": "noised-oracle"},
+    ),
+    "dpt": (DPT, IN_CONTEXT),
     "ppo": (PPO, ON_POLICY),
     "maml_trpo": (MAMLTRPO, {**GRADIENT, "cg_iterations": 3}),
     "promp": (ProMP, GRADIENT),

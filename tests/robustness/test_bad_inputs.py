@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import math
 import sys
@@ -13,6 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from meta_rl.agents.maml_trpo import MAMLTRPO
+from meta_rl.agents.pearl import PEARL
+from meta_rl.agents.ppo import PPO
+from meta_rl.agents.promp import ProMP
+from meta_rl.agents.rl2 import RL2
+from meta_rl.agents.varibad import VariBAD
 from meta_rl.arguments import CheckedArguments, check_annotated, checked
 from meta_rl.cli.commands import Evaluate, Train
 from meta_rl.cli.settings import check_settings, check_threads
@@ -121,3 +128,32 @@ def test_numbers_of_threads(command: Any, threads: int) -> None:
 def test_infinite_settings(owner: Any, value: Any) -> None:
     with pytest.raises(ValueError, match=r"env\.rate has to hold finite numbers, got"):
         check_settings(owner, "env.", {"rate": value})
+
+
+SHARED = {"env_kwargs", "policy_kwargs", "stats_window_size", "verbose", "seed", "device"}
+
+
+@pytest.mark.parametrize(
+    ("agent", "absent"),
+    [
+        (RL2, "envs_per_task"),
+        (PPO, "envs_per_task"),
+        (VariBAD, "envs_per_task"),
+        (MAMLTRPO, "learning_rate"),
+        (ProMP, "inner_loss"),
+        (ProMP, "first_order"),
+        (PEARL, "inner_lr"),
+    ],
+)
+def test_agents_list_the_arguments_that_they_pass_on(agent: type[Any], absent: str) -> None:
+    """Also those of the base classes, and no others; wrong values and names are told."""
+    names = list(inspect.signature(agent).parameters)
+    assert names[:2] == ["policy", "env"]
+    assert set(names) > SHARED
+    assert not {absent, "settings"} & set(names)
+    with pytest.raises(TypeError, match=rf"{agent.__name__}\(\) got an unexpected .* '{absent}'"):
+        agent(**{absent: 1})
+    with pytest.raises(TypeError, match="'verbos'; did you mean verbose"):
+        agent(verbos=1)
+    with pytest.raises(ValueError, match=r"stats_window_size has to be a whole number, got 1\.5"):
+        agent(env="meta_rl/PointNavigation-v0", stats_window_size=1.5)

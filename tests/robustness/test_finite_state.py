@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ from torch import nn
 
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import main
-from meta_rl.compute.finite_state import broken_part
+from meta_rl.compute.cuda_graph import recorded_step
+from meta_rl.compute.finite_state import broken_part, guarded_step
 from meta_rl.few_shot import FewShotLearner
 
 from .every_agent import AGENTS, FIRST, Signs, learned, make_agent
@@ -24,6 +25,67 @@ LEARNERS = [name for name in CASES if name not in ("scratch", "nearest")]
 
 def equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(some, others, strict=True))
+
+
+class StoppedError(Exception):
+    """What a step that is not taken raises here."""
+
+
+def stop(what: str, loss: torch.Tensor | None) -> NoReturn:
+    raise StoppedError(what)
+
+
+def two_parameters() -> tuple[list[nn.Parameter], torch.optim.SGD]:
+    """Two numbers, 3 and 4, and gradient descent with a rate of 0.5."""
+    parameters = [nn.Parameter(torch.tensor(3.0)), nn.Parameter(torch.tensor(4.0))]
+    return parameters, torch.optim.SGD(parameters, lr=0.5)
+
+
+class TestGuardedStep:
+    @pytest.mark.parametrize(("max_norm", "scale"), [(None, 1.0), (10.0, 1.0), (1.0, 0.2)], ids=str)
+    @pytest.mark.parametrize("given", [False, True])
+    def test_a_step(self, given: bool, max_norm: float | None, scale: float) -> None:
+        """Gradients of half the squares are 3 and 4, of norm 5; former gradients do not count."""
+        parameters, optimizer = two_parameters()
+        parameters[0].grad = torch.tensor(100.0)
+        loss = sum(0.5 * part.square() for part in parameters)
+        gradients = [torch.tensor(3.0), torch.tensor(4.0)] if given else None
+        guarded_step(optimizer, loss, stop, gradients, max_norm)
+        assert [part.item() for part in parameters] == pytest.approx(
+            [3.0 - 0.5 * scale * 3.0, 4.0 - 0.5 * scale * 4.0], rel=1e-5
+        )
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    @pytest.mark.parametrize("what", ["loss", "gradient"])
+    @pytest.mark.parametrize("max_norm", [None, 1.0])
+    def test_no_step(self, what: str, value: float, max_norm: float | None) -> None:
+        """Neither in a recording; the optimiser's state is that of no step, too."""
+        for recorded in (False, True):
+            parameters = two_parameters()[0]
+            optimizer = torch.optim.Adam(parameters, lr=0.5, fused=True)
+            loss = parameters[0] + parameters[1]
+            loss = loss * value if what == "loss" else loss
+            gradients = [torch.tensor(1.0), torch.tensor(value if what == "gradient" else 1.0)]
+            if recorded:
+                assert not recorded_step(optimizer, loss, gradients, max_norm)
+            else:
+                with pytest.raises(StoppedError, match=what):
+                    guarded_step(optimizer, loss, stop, gradients, max_norm)
+            assert [part.item() for part in parameters] == [3.0, 4.0]
+            assert broken_part({"optimizer": optimizer}) is None
+
+    def test_a_recorded_step_is_the_same(self) -> None:
+        values = []
+        for recorded in (False, True):
+            parameters = two_parameters()[0]
+            optimizer = torch.optim.Adam(parameters, lr=0.5, fused=True)
+            loss = parameters[0] * parameters[1]
+            if recorded:
+                assert recorded_step(optimizer, loss, max_norm=1.0)
+            else:
+                guarded_step(optimizer, loss, stop, max_norm=1.0)
+            values.append([part.item() for part in parameters])
+        assert values[0] == values[1] != [3.0, 4.0]
 
 
 class TestInputs:

@@ -1,20 +1,25 @@
-"""Run folders: no evaluation is replaced, and a file that cannot be written or read is named."""
+"""Run folders: no evaluation is replaced, and a file that cannot be written or read is named.
+
+A command ends with one line; nothing is lost. The exit code is 1 while training, and 2 elsewhere.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import main
-from meta_rl.cli.run_folder import AppendingCSV
+from meta_rl.cli.run_folder import AppendingCSV, RunFolder
 
 TRAIN = [
     *("train", "rl2", "BernoulliBandit", "--quiet", "--device", "cpu", "--eval-tasks", "3"),
@@ -115,29 +120,101 @@ def test_too_long_a_name(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "too long" in one_line(capsys, 2, "plot", run, "--out", run / ("a" * 300 + ".png"))
 
 
-def test_a_full_disk_while_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The second checkpoint cannot be written: the first one is whole, and the run goes on."""
-    out, sync = tmp_path / "run", os.fsync
+def full_after(writes: int) -> Callable[[int], None]:
+    """A disk that is full after so many files."""
+    left = [writes]
 
-    def full(file: int) -> None:
-        if (out / "checkpoint.zip").exists() and "checkpoint" in os.readlink(
-            f"/proc/self/fd/{file}"
-        ):
+    def fsync(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        sync(file)
 
-    monkeypatch.setattr(os, "fsync", full)
-    error = one_line(capsys, 1, *TRAIN, "--out", out)
-    assert "No space left on device" in error
-    assert "checkpoint.zip" in error
-    monkeypatch.undo()
-    done = RL2.load(out / "checkpoint.zip").num_timesteps
-    assert done < 120
+    return fsync
+
+
+@pytest.mark.parametrize("writes", [5, 6])
+def test_a_disk_that_fills_up_in_a_training(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line names the file; the checkpoint before is whole, and the run goes on from it."""
+    out = tmp_path / "run"
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", full_after(writes))
+        error = one_line(capsys, 1, *TRAIN, "--out", out)
+    assert f"No space left on device: '{out}" in error
+    assert "the last checkpoint is as it was" in error
     assert not list(out.glob(".*.part"))
+    assert 0 < RL2.load(out / "checkpoint.zip").num_timesteps < 120
     assert main([*TRAIN, "--out", str(out), "--resume"]) == 0
     assert RL2.load(out / "checkpoint.zip").num_timesteps == 120
+
+
+@pytest.mark.parametrize("records", [0, 20])
+def test_a_disk_that_tensorboard_fills_up(
+    records: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It writes in a thread of its own, whose traceback is not shown."""
+    out, written, write = tmp_path / "run", [0], RecordWriter.write
+
+    def full(self: RecordWriter, data: bytes) -> None:
+        written[0] += 1
+        if written[0] > records:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, data)
+
+    hook = threading.excepthook
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "write", full)
+        error = one_line(capsys, 1, *TRAIN, "--out", out)
+    assert f"No space left on device: '{out / 'tensorboard'}'" in error
+    assert written[0] > records
+    assert threading.excepthook is hook
+    assert main([*TRAIN, "--out", str(out), "--resume"]) == 0
+    assert RunFolder(out).learning_curve()["time/total_timesteps"] == [40.0, 80.0, 120.0]
+
+
+def test_a_full_disk_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "fsync", full_after(0))
+    assert "No space left" in one_line(capsys, 2, *TRAIN, "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_names_that_no_file_can_have(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one_line(capsys, 2, *TRAIN, "--out", tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.zip", "progress.csv"])
+def test_folders_where_a_training_writes(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / name).mkdir(parents=True)
+    assert name in one_line(capsys, 1, *TRAIN, "--out", tmp_path / "run")
+    assert (tmp_path / "run" / name).is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
+def test_read_only_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        assert "Permission" in one_line(capsys, 2, *TRAIN, "--out", tmp_path / "run")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_unfinished_files_of_a_killed_process(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A resumed training removes them."""
+    (run / ".checkpoint.zip.1.part").write_bytes(b"half")
+    assert main([*TRAIN, "--out", str(run), "--resume"]) == 0
+    assert not list(run.glob(".*"))
 
 
 def test_a_line_of_which_a_part_was_written(tmp_path: Path) -> None:

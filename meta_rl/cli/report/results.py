@@ -68,7 +68,7 @@ class Group:
         found: dict[str, list[EvaluationResult]] = defaultdict(list)
         for training in self.trainings:
             for split, content in training["evaluations"].items():
-                found[split].append(EvaluationResult.from_json(json.dumps(content)))
+                found[split].append(EvaluationResult.from_content(content))
         return {split: EvaluationResult.merged(results) for split, results in found.items()}
 
     @property
@@ -101,8 +101,8 @@ class Group:
         return np.array([self._of(result) for result in self._single("test")])
 
     def _single(self, split: str) -> list[EvaluationResult]:
-        texts = (json.dumps(training["evaluations"][split]) for training in self.trainings)
-        return [EvaluationResult.from_json(text) for text in texts]
+        found = (training["evaluations"][split] for training in self.trainings)
+        return [EvaluationResult.from_content(content) for content in found]
 
     def _of(self, result: EvaluationResult) -> float:
         return float(result.total.mean() if self.totals else result.values[:, -1].mean())
@@ -112,7 +112,7 @@ class Group:
         content = self.reference.get(name)
         if content is None or isinstance(content, int | float):
             return content
-        return self._of(EvaluationResult.from_json(json.dumps(content)))
+        return self._of(EvaluationResult.from_content(content))
 
     @cached_property
     def normalised(self) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meta_rl.cli.interruption import FailedCellsError
+from meta_rl.cli.interruption import FailedTrainingsError
 from meta_rl.cli.settings import check_device
 from meta_rl.cli.suites.jobs import Job, suite_jobs
 from meta_rl.cli.suites.on_ray import run_on_ray
@@ -26,7 +26,7 @@ def benchmark(command: Benchmark) -> Path:
 
     Raises:
         ValueError: Unknown names, or settings that do not fit.
-        FailedCellsError: Some jobs failed; the others are done, and the report says which failed.
+        FailedTrainingsError: Some jobs failed; the others are done, and the report says which.
     """
     for flag in ("seeds", "workers"):
         value = getattr(command, flag)
@@ -54,7 +54,7 @@ def benchmark(command: Benchmark) -> Path:
 
     write_report(out)
     if failed:
-        raise FailedCellsError(
+        raise FailedTrainingsError(
             f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(sorted(failed))}; the same "
             "command tries them again"
         )

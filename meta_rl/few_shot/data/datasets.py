@@ -21,11 +21,13 @@ class DataSet:
         lists: Further lists of image tasks for evaluation, by name. Each entry has a description
             and the ``"module:maker"``, which takes the data set's ``root`` and the ``size`` of the
             images.
+        arguments: Arguments of the maker where the name states none.
     """
 
     home: str
     network: str | None
     lists: dict[str, tuple[str, str]] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 DATASETS: dict[str, DataSet] = {
@@ -33,8 +35,16 @@ DATASETS: dict[str, DataSet] = {
     "Babi": DataSet("meta_rl.few_shot.data.babi:Babi", None),
     "Clinc150": DataSet("meta_rl.few_shot.data.clinc150:Clinc150", "text_encoder"),
     "Copy": DataSet("meta_rl.few_shot.data.sequences:copy_split", None),
-    "Csv": DataSet("meta_rl.few_shot.data.own_texts:split_csv", "text_encoder"),
-    "ImageFolder": DataSet("meta_rl.few_shot.data.own_data:split_folder", "conv4"),
+    "Csv": DataSet(
+        "meta_rl.few_shot.data.own_texts:split_csv",
+        "text_encoder",
+        arguments={"ways": 5, "shots": 1},
+    ),
+    "ImageFolder": DataSet(
+        "meta_rl.few_shot.data.own_data:split_folder",
+        "conv4",
+        arguments={"ways": 5, "shots": 1},
+    ),
     "Omniglot": DataSet(
         "meta_rl.few_shot.data.omniglot:Omniglot",
         "conv4",
@@ -69,6 +79,11 @@ def find_dataset(name: str) -> str:
 def dataset_maker(name: str) -> Callable[..., Any]:
     """Imports the callable that makes the tasks of a data set."""
     return import_attribute(DATASETS[name].home)
+
+
+def arguments_in(name: str) -> dict[str, Any]:
+    """Returns the arguments in a name such as ``Omniglot-5w1s``; for data of one's own, 5w1s."""
+    return {**DATASETS[find_dataset(name)].arguments, **numbers_in(name)}
 
 
 def numbers_in(name: str) -> dict[str, int]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from meta_rl.few_shot.data.sources import cache_folder
 
 READ_AT_ONCE = 500
+SEAL_SIZE = hashlib.sha256().digest_size
 TIMEOUT = 60.0
 """Time that a process waits for another one that writes, in seconds."""
 
@@ -47,7 +48,7 @@ class VectorCache:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 self._open = sqlite3.connect(self.file, timeout=TIMEOUT)
                 self._open.execute(
-                    "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, value BLOB)"
+                    "CREATE TABLE IF NOT EXISTS checked (key BLOB PRIMARY KEY, value BLOB)"
                 )
             except (OSError, sqlite3.Error) as error:
                 self._give_up(error)
@@ -59,17 +60,18 @@ class VectorCache:
             self._open.close()
 
     def read(self, keys: list[bytes]) -> dict[bytes, np.ndarray]:
-        """Returns the vectors that are kept, by their key."""
+        """Returns the vectors that are kept, by their key; damaged ones are left out."""
         found: dict[bytes, np.ndarray] = {}
         for start in range(0, len(keys), READ_AT_ONCE):
             if self._open is None:
                 break
             part = keys[start : start + READ_AT_ONCE]
             marks = ", ".join("?" * len(part))
-            query = f"SELECT key, value FROM vectors WHERE key IN ({marks})"
+            query = f"SELECT key, value FROM checked WHERE key IN ({marks})"
             try:
                 with closing(self._open.execute(query, part)) as rows:
-                    found |= {key: np.frombuffer(value, np.float32) for key, value in rows}
+                    whole = [(key, _unsealed(key, value)) for key, value in rows]
+                found |= {key: np.frombuffer(value, np.float32) for key, value in whole if value}
             except (sqlite3.Error, ValueError) as error:
                 self._give_up(error)
         return found
@@ -78,10 +80,10 @@ class VectorCache:
         """Adds vectors."""
         if self._open is None:
             return
-        rows = [(key, vector.tobytes()) for key, vector in vectors.items()]
+        rows = [(key, _seal(key, vector.tobytes())) for key, vector in vectors.items()]
         try:
             with self._open:
-                self._open.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
+                self._open.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             self._give_up(error)
 
@@ -90,3 +92,16 @@ class VectorCache:
         if self._open is not None:
             self._open.close()
         self._open = None
+
+
+def _seal(key: bytes, value: bytes) -> bytes:
+    """Returns a value behind the checksum of itself and its key."""
+    return hashlib.sha256(key + value).digest() + value
+
+
+def _unsealed(key: Any, sealed: Any) -> bytes:
+    """Returns the value; nothing if it is damaged, even in its type."""
+    if not isinstance(key, bytes) or not isinstance(sealed, bytes):
+        return b""
+    value = sealed[SEAL_SIZE:]
+    return value if sealed == _seal(key, value) else b""

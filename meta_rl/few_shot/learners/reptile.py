@@ -130,9 +130,7 @@ class Reptile(FasterUpdates, GradientLearner):
         means, squares = _mean_over_tasks(state.params), _mean_over_tasks(state.moments)
         if packing is not None:
             means, squares = packing.unpack(means), packing.unpack(squares)
-        self.guard("loss", loss)
-        self.guard("learned parameters", means)
-        finite = self.all_finite
+        finite = self.guard(loss=loss, parameters=means)
         for name, value in self.params.items():
             moved = value + (means[name] - value) * fraction
             value.copy_(torch.where(finite, moved, value))

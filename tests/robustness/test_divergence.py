@@ -1,0 +1,185 @@
+"""Divergence on the command line, for every registered algorithm that is trained.
+
+The exit code is 1; one line names the iteration and the loss, or the task; the checkpoint holds the
+last good state, from which ``--resume`` goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image
+
+from meta_rl import register_task_env
+from meta_rl.algorithms import registered_algorithms
+from meta_rl.cli import main
+from meta_rl.cli.run_folder import RunFolder
+from meta_rl.cli.trainable import trainable
+from meta_rl.compute.finite_state import broken_part
+
+from .every_agent import OFF_POLICY, Signs
+
+ENV = "test/SignsThatBreak-v0"
+SMALL_OFF_POLICY = [f"{k}={v}" for k, v in OFF_POLICY.items() if k != "policy_kwargs"]
+SMALL_OFF_POLICY += ["policy.hidden_sizes=[8,8]"]
+GRADIENT = ["meta_batch_size=3", "envs_per_task=2", "policy.hidden_sizes=[4]"]
+RECURRENT = ["meta_batch_size=6", "num_minibatches=2", "num_epochs=2", "policy.hidden_size=6"]
+AGENTS: dict[str, list[str]] = {
+    "rl2": RECURRENT,
+    "varibad": [*RECURRENT, "policy.decoder_size=8"],
+    "ppo": RECURRENT[:3],
+    "maml_trpo": [*GRADIENT, "cg_iterations=3"],
+    "promp": GRADIENT,
+    "pearl": SMALL_OFF_POLICY,
+    "multi_task_sac": SMALL_OFF_POLICY,
+    "oracle_sac": SMALL_OFF_POLICY,
+}
+"""Agents, with settings for the family :class:`Signs`."""
+
+
+class Learner(NamedTuple):
+    tasks: str
+    rate: float = 1e30
+
+
+LEARNERS: dict[str, Learner] = {
+    "maml": Learner("Sinusoid-5s"),
+    "reptile": Learner("Sinusoid-5s"),
+    "finetune": Learner("Sinusoid-5s"),
+    "ntm": Learner("Copy", 1e37),
+    "lstm": Learner("Copy", 1e37),
+    "mann": Learner("ImageFolder-3w1s", 1e37),
+    "siamese": Learner("ImageFolder-3w1s"),
+    "protonet": Learner("Csv-3w1s"),
+    "matching": Learner("Csv-3w1s"),
+    "ridge": Learner("Csv-3w1s"),
+    "memory-network": Learner("Babi"),
+}
+"""Learners, with tasks and a step size that breaks them."""
+
+LARGE = ("maml_trpo", "promp")
+
+
+class Breaking(Signs):
+    """Signs whose rewards or observations are not finite from a step on.
+
+    Args:
+        what: What breaks: ``"reward"``, ``"observation"`` or ``"nothing"``.
+        value: Text of the value in its place.
+        after: Number of steps of the environment before.
+    """
+
+    def __init__(self, what: str = "nothing", value: str = "nan", after: int = 0) -> None:
+        super().__init__()
+        self.what, self.value, self.after, self.steps = what, float(value), after, 0
+
+    def transition(self, state: np.ndarray, *arguments: Any) -> np.ndarray:
+        self.steps += len(state)
+        if self.steps > self.after and self.what != "nothing":
+            self.broken = (self.what, self.value)
+        return super().transition(state, *arguments)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def family() -> Any:
+    register_task_env(ENV, lambda **kwargs: Breaking(**kwargs))
+    yield
+    gymnasium.registry.pop(ENV)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Settings of the tasks: small ones of texts and of pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    lines = ["text,label"]
+    for label in range(12):
+        (folder / str(label)).mkdir()
+        for i in range(4):
+            pixels = rng.integers(0, 255, (20, 20), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / str(label) / f"{i}.png")
+            lines.append(f"word{label} word{rng.integers(99)},c{label}")
+    (folder / "texts.csv").write_text("\n".join(lines) + "\n")
+    own = ["env.queries=1", "env.fractions=[0.4,0.3,0.3]"]
+    return {
+        "ImageFolder-3w1s": [f"env.path={folder}", *own],
+        "Csv-3w1s": [f"env.path={folder / 'texts.csv'}", *own],
+    }
+
+
+def stopped(
+    capsys: pytest.CaptureFixture[str], out: Path, name: str, tasks: str, length: int, *params: str
+) -> str:
+    """The line of a training that diverges, after its file was looked at and resumed."""
+    command = ["train", name, tasks, "--quiet", "--device", "cpu", "--eval-tasks", "0"]
+    command += ["--total-timesteps", str(length), "--checkpoint-interval", "0", "--out", str(out)]
+    capsys.readouterr()
+    assert main([*command, "--param", *params]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(r"iteration \d", error)
+    folder = RunFolder(out)
+    model = trainable(name).load(folder.checkpoint, device="cpu")
+    assert broken_part(model.learned()) is None
+    rows = folder.learning_curve() if folder.progress.read_text() else {}
+    steps = rows.get(model.steps_column, [])
+    assert all(step <= model.steps_done for step in steps)
+    return error
+
+
+class TestAgents:
+    def test_all_are_here(self) -> None:
+        kinds = registered_algorithms().items()
+        assert {name for name, one in kinds if one.kind == "agents"} == set(AGENTS)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    @pytest.mark.parametrize("what", ["reward", "observation"])
+    @pytest.mark.parametrize("name", AGENTS)
+    def test_numbers_of_the_environment(
+        self,
+        name: str,
+        what: str,
+        value: float,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        broken = [f"env.what={what}", f"env.value={value}", "env.after=150"]
+        error = stopped(capsys, tmp_path / "run", name, ENV, 1200, *AGENTS[name], *broken)
+        assert f"{what} is not finite" in error or f"{what} of" in error
+        assert "task" in error
+        assert trainable(name).load(tmp_path / "run" / "checkpoint.zip").steps_done > 0
+
+    @pytest.mark.parametrize("name", AGENTS)
+    def test_steps_that_are_too_long(
+        self, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rate = "max_kl=1e30" if name == "maml_trpo" else "learning_rate=1e30"
+        rates = [rate, "inner_lr=1e30"] if name in LARGE else [rate]
+        error = stopped(capsys, tmp_path / "run", name, ENV, 1200, *AGENTS[name], *rates)
+        assert "finite" in error
+
+
+class TestLearners:
+    def test_all_are_here(self) -> None:
+        kinds = registered_algorithms().items()
+        learners = [name for name, one in kinds if one.kind == "few-shot learners"]
+        assert {name for name in learners if trainable(name).default_length} == set(LEARNERS)
+
+    @pytest.mark.parametrize("name", LEARNERS)
+    def test_steps_that_are_too_long(
+        self,
+        name: str,
+        data: dict[str, list[str]],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        tasks, rate = LEARNERS[name]
+        params = [*data.get(tasks, []), f"meta_lr={rate}"]
+        error = stopped(capsys, tmp_path / "run", name, tasks, 60, *params)
+        assert "loss" in error
