@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,16 +132,16 @@ RATIOS: dict[str, Callable[[dict[str, Any]], Iterator[Ratio]]] = {
 """Functions that give the ratios in the result of each script."""
 
 
-def run(script: str, args: Args, folder: Path) -> tuple[list[Ratio], str]:
+def run(script: str, args: Args) -> tuple[list[Ratio], str]:
     """Runs a script; gives its ratios, and the last line of what went wrong (empty: nothing)."""
     flags = SHORT[script] if args.short else []
-    command = [sys.executable, str(FOLDER / f"{script}.py"), *flags, "--out", str(folder)]
+    command = [sys.executable, str(FOLDER / f"{script}.py"), *flags, "--out", str(args.out)]
     print(" ".join(command), flush=True)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr or done.stdout or "nothing was printed").strip().splitlines()
         return [], lines[-1]
-    content = json.loads((folder / f"{script}.json").read_text(encoding="utf-8"))
+    content = json.loads((args.out / f"{script}.json").read_text(encoding="utf-8"))
     return list(RATIOS[script](content)), ""
 
 
@@ -177,16 +176,17 @@ def as_markdown(rows: list[dict[str, Any]], failed: dict[str, str], args: Args) 
         "# Speed",
         "",
         f"`python -m benchmarks.all_speed`, measured {length}. A ratio is our speed over the "
-        "peer's in the same turn: median and range over turns.",
+        "peer's in the same turn: median and range over turns. The scripts' own pages are beside "
+        "this one; stages_speed.md has steps, acting and training in three columns.",
         "",
         "| what | ratio | range | committed | now / committed |",
         "|---|---|---|---|---|",
     ]
     for row in rows:
         then = row["committed"]
-        cells = [row["what"], f"{row['ratio']:.2f}"]
-        cells.append(f"{min(row['turns']):.2f} to {max(row['turns']):.2f}")
-        cells += ["", ""] if then is None else [f"{then:.2f}", f"{row['ratio'] / then:.2f}"]
+        cells = [row["what"], f"{row['ratio']:.3g}"]
+        cells.append(f"{min(row['turns']):.3g} to {max(row['turns']):.3g}")
+        cells += ["", ""] if then is None else [f"{then:.3g}", f"{row['ratio'] / then:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"{name}.py was not measured: {why}" for name, why in failed.items())]
     return "\n".join([*lines, "", f"{versions_text()}.", ""])
@@ -202,8 +202,7 @@ def main(args: Args) -> int:
     failed: dict[str, str] = {}
     args.out.mkdir(parents=True, exist_ok=True)
     for script in args.scripts:
-        with tempfile.TemporaryDirectory(dir=args.out) as folder:
-            ratios, wrong = run(script, args, Path(folder))
+        ratios, wrong = run(script, args)
         rows += as_rows(script, ratios)
         failed |= {script: wrong} if wrong else {}
     text = as_markdown(rows, failed, args)

@@ -87,7 +87,7 @@ def as_markdown(figures: dict[str, dict[str, list[float]]], args: Args) -> str:
     for name, measured in figures.items():
         cells = [f"{np.median(measured[stage]):,.0f}" for stage in STAGES]
         parts = [ratios(measured[stage], measured["steps"]) for stage in STAGES[1:]]
-        cells += [f"{np.median(part):.2f} ({span(part)})" for part in parts]
+        cells += [f"{np.median(part):.2g} ({span(part, '.2g')})" for part in parts]
         lines.append([name, *cells])
     heads = ["agent", "steps", "steps + acting", "steps + acting + training"]
     return page(

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
 
-from meta_rl.cli.commands import Train
+from meta_rl.cli import Train
 from meta_rl.cli.run_folder import RunConfig, RunFolder, learning_columns
 from meta_rl.cli.suites.identity import code_digest, digest, file_digest, processor
 from meta_rl.cli.suites.references import can_be_compared, reference_results
