@@ -1,5 +1,5 @@
 # Every target does its own set-up: a virtual environment in .venv with the versions that
-# constraints.txt pins. test-metaworld has one of its own, .venv-metaworld, because Meta-World pins
+# constraints.txt pins; docs and notebooks add the extra `docs` to it. test-metaworld has one of its own, .venv-metaworld, because Meta-World pins
 # another MuJoCo. Variables, to be given on the command line or in the environment:
 #   PYTHON       the Python (3.11 or newer) that makes these environments
 #   TORCH_INDEX  a further package index for PyTorch. On Linux its default build is the one for
@@ -13,6 +13,8 @@ ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS_STAMP := .venv/.installed-docs
+SITE := docs/_build/html
 EXTRAS := dev,rendering
 METAWORLD_EXTRAS := $(EXTRAS),metaworld
 METAWORLD_BIN := .venv-metaworld/bin
@@ -24,7 +26,7 @@ METAWORLD_TESTS := tests/envs tests/test_adapter.py tests/test_checks.py \
 	tests/test_compatibility.py tests/test_contact_pairs.py tests/test_process_blocks.py \
 	tests/test_runs.py::TestShippedSettings tests/test_task_env.py tests/test_window.py
 
-.PHONY: help demo test test-slow test-seeds test-metaworld docs-tables lint format type check build
+.PHONY: help demo test test-slow test-seeds test-metaworld docs notebooks docs-tables lint format type check build
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -44,6 +46,13 @@ test-slow: $(STAMP)  ## run the longer proofs, which `make test` leaves out
 
 test-seeds: $(STAMP)  ## run tests of learning over seeds and processors, and write their margins
 	$(BIN)/python -m tests.seeds $(ARGS)
+
+docs: $(DOCS_STAMP)  ## build the documentation's site into docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . $(SITE)
+	@echo "The site: $(SITE)/index.html"
+
+notebooks: $(DOCS_STAMP)  ## run the tutorials, and write their outputs into them
+	OMP_NUM_THREADS=1 $(BIN)/python docs/notebooks.py $(ARGS)
 
 docs-tables: $(STAMP)  ## fill the result tables of README.md and docs from the results' JSON files
 	$(BIN)/python benchmarks/docs_tables.py
@@ -82,6 +91,10 @@ endef
 
 $(STAMP): pyproject.toml constraints.txt
 	$(call make_venv,.venv,constraints.txt,$(EXTRAS))
+
+$(DOCS_STAMP): $(STAMP)
+	$(PIP_INSTALL) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -e ".[docs]"
+	@touch $@
 
 # The extra metaworld pins MuJoCo itself.
 $(METAWORLD_STAMP): pyproject.toml constraints.txt

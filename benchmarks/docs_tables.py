@@ -44,6 +44,7 @@ from docs_tables_few_shot import (
     percent,
     rotations,
 )
+from docs_tables_front import why
 from result_files import marked, papers, ratios, result, span, table, with_interval
 from rl2_table import of_paper
 
@@ -132,17 +133,14 @@ def robots() -> list[str]:
 
 
 def headline() -> list[str]:
-    """One row for each result of the README."""
+    """One row for each of the main results."""
     rows = [*headline_of_agents(), *headline_of_few_shot(), *headline_of_memory()]
-    lines = [
-        [what, ours, theirs, linked(name, name, "benchmarks/results")]
-        for what, ours, theirs, name in rows
-    ]
+    lines = [[what, ours, theirs, linked(name, name)] for what, ours, theirs, name in rows]
     return table(["what", "ours", "paper or optimum", "files"], lines)
 
 
 def headline_of_agents() -> list[Row]:
-    """The README's rows of the agents."""
+    """Main rows of the agents."""
     ten, hundred = "BernoulliBandit", "BernoulliBandit-n100-k10"
     mdps = "TabularMDP"
     rewards = [with_error(rl2_row(name)["fresh"], rl2_form(name)) for name in (ten, hundred)]
@@ -196,7 +194,7 @@ def headline_of_agents() -> list[Row]:
 
 
 def headline_of_maml(setting: str, name: str) -> Row:
-    """The README's row of MAML-TRPO on a setting."""
+    """The row of MAML-TRPO on a setting."""
     ours, theirs = maml_means(setting)[[1, 3]], np.array(maml_paper(setting))[[1, 3]]
     seeds = len(maml_rows(setting))
     end = f" ({seeds} seeds)" if seeds > 1 else maml_mark(setting)
@@ -209,7 +207,7 @@ def headline_of_maml(setting: str, name: str) -> Row:
 
 
 def headline_of_few_shot() -> list[Row]:
-    """The README's rows of few-shot learners."""
+    """Main rows of few-shot learners."""
     paper = {name: text.split()[0] for name, text in papers("few-shot")["rows"].items()}
     proto = [f"protonet/Omniglot-{size}" for size in ("5w1s", "5w5s", "20w1s")]
     maml = [f"maml/Omniglot-{size}" for size in ("5w1s", "5w5s")]
@@ -260,7 +258,7 @@ def headline_of_few_shot() -> list[Row]:
 
 
 def headline_of_memory() -> list[Row]:
-    """The README's rows of learners with a memory."""
+    """Main rows of learners with a memory."""
     rows = result("memory_tables")["rows"]
     presentations = (2, 5)
     rates = rows["mann"]["MANN@0"]["accuracy"]
@@ -285,6 +283,7 @@ def headline_of_memory() -> list[Row]:
 
 
 TABLES: dict[str, Callable[[], list[str]]] = {
+    "why": why,
     "headline": headline,
     "rl2 rewards": rl2_rewards,
     "maml returns": maml_returns,

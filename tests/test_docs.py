@@ -38,7 +38,8 @@ HEADINGS = [
 ]
 MARKDOWN = [
     *sorted(ROOT.glob("*.md")),
-    *(path for path in sorted(DOCS.rglob("*.md"))),
+    *(path for path in sorted(DOCS.rglob("*.md")) if "_build" not in path.parts),
+    *sorted(DOCS.glob("tutorials/*.ipynb")),
     *sorted((ROOT / "benchmarks").rglob("*.md")),
 ]
 

@@ -100,12 +100,22 @@ def check_command() -> None:
     check("meta_rl/BernoulliBandit-v0" in done.stdout, f"`meta-rl envs` fails: {done.stderr}")
 
 
+def check_examples() -> None:
+    """The first programs of the documentation run from the wheel."""
+    for name in ("first_agent", "sb3_robots"):
+        example = SOURCES / "docs" / "examples" / f"{name}.py"
+        command = [sys.executable, "-I", str(example)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        check(done.returncode == 0 and bool(done.stdout), f"{name}.py fails: {done.stderr}")
+
+
 def main() -> None:
     check_import()
     check_files()
     check_modules()
     check_environments()
     check_command()
+    check_examples()
     print(f"wheel smoke test: meta_rl {importlib.metadata.version('meta-rl')} passed")
 
 

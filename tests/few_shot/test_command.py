@@ -1,4 +1,4 @@
-"""Few-shot learners on the command line: run folders, resuming, refusals; the README's snippet."""
+"""Few-shot learners on the command line: run folders, resuming, refusals; the page's snippet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .small_data import real_data
 
 TRAIN = ["train", "maml", "Sinusoid-5s", "--quiet", "--device", "cpu", "--eval-tasks", "12"]
 SMALL = ["--param", "policy.hidden=[4]", "env.num_test=12", "meta_batch_size=2"]
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "few-shot.md"
 
 
 def test_train_resume_evaluate_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,14 +227,14 @@ def test_plots_of_learners_with_and_without_training(
 
 
 def snippet() -> str:
-    """The first block of the README's section about few-shot learning."""
-    text = README.read_text(encoding="utf-8").partition("## Few-shot learning")[2]
+    """The block of the example on the page about few-shot learning."""
+    text = PAGE.read_text(encoding="utf-8").partition("## An example")[2]
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert found is not None, "the README has no snippet about few-shot learning"
+    assert found is not None, "the page has no example"
     return found[1]
 
 
-def test_the_snippet_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_snippet_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     """As it stands there, but for the folder, and with fewer iterations and tasks."""
     program = snippet()
     for text, shorter in (
