@@ -54,9 +54,9 @@ class Args:
 
     seed: int = 0
     """Seed of the trainings."""
-    meta_timesteps: int = 800_000
+    meta_timesteps: int = 600_000
     """Number of environment steps of meta-training."""
-    plain_timesteps: int = 300_000
+    plain_timesteps: int = 600_000
     """Number of environment steps of the training without meta-learning."""
     out: Path = Path("runs/demo")
     """Folder of the two agents and of the picture, whose files are replaced."""
@@ -140,8 +140,9 @@ def held_out_goals() -> np.ndarray:
 
 def tracks(agent: RL2 | PPO, goals: np.ndarray) -> np.ndarray:
     """Positions before and after each step of both episodes, ``[2, T + 1, goals, 2]``."""
-    env = AppendPreviousStep(meta_rl.make_task_vec(TASKS, num_tasks=len(goals), **ENV))
-    env.set_tasks(goals)
+    batch = meta_rl.make_task_vec(TASKS, num_tasks=len(goals), **ENV)
+    batch.set_tasks(goals)
+    env = AppendPreviousStep(batch)
     observation, _ = env.reset(seed=EVALUATION_SEED)
     state, start = None, np.ones(len(goals), dtype=bool)
     episodes = []
@@ -177,6 +178,7 @@ def draw(agents: dict[str, RL2 | PPO], path: Path) -> Path:
     shortest = np.linalg.norm(np.maximum(abs(goals) - 0.1 * steps, 0.0), axis=-1)
     draw_distance(curves, OPTIMUM, np.array([shortest, shortest]))
     curves.set(xlabel="steps of the trial", ylabel="distance to the goal", ylim=(0, None))
+    curves.set_xticks(range(0, 2 * ENV["horizon"] + 1, 5))
     curves.set_title(f"mean over {len(goals)} held-out goals, with 95 % intervals", fontsize=10)
     curves.legend(loc="upper right")
     figure.suptitle("Go to a goal that you do not see: the reward tells how far it is")

@@ -68,6 +68,7 @@ suppress_warnings = ["ref.python"]  # attributes of several classes have the sam
 
 html_theme = "furo"
 html_title = "meta_rl"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_extra_path = ["_static/root"]  # index.html, which leads to docs/index.html
 html_copy_source = False

@@ -66,10 +66,7 @@ def test_each_changed_table_is_noticed(page: Path, tables: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "<!-- table: nothing -->\n<!-- end of table -->\n",
-            "no table 'nothing'; there are why",
-        ),
+        ("<!-- table: nothing -->\n<!-- end of table -->\n", "'nothing'; there are why, headline"),
         ("<!-- table: speed -->\n\n| what |\n", "1 of the page's tables have no end"),
     ],
 )

@@ -28,7 +28,6 @@ client = pytest.importorskip("websockets.sync.client")
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed"),
     pytest.mark.skipif(not (SITE / "index.html").exists(), reason="`make docs` was not run"),
-    pytest.mark.xdist_group("site"),  # one browser for all tests
 ]
 
 
