@@ -219,7 +219,7 @@ def report(rows: dict[str, dict[str, Any]], args: Args) -> str:
         "forces of contacts, and the batch for a force on a pad and a distance.",
         f"Success of the scripted policies is that within {HORIZON} steps over {args.episodes} "
         f"goals, with 95 % intervals. It is alike in {alike} of {len(episodes)} environments "
-        "(Fisher's exact test, p > 0.05, which two or three of 50 would fail by chance at the most).",
+        "(Fisher's exact test, p > 0.05, which two or three of 50 would fail by chance at most).",
         table(
             [
                 *("environment", "first observation", "observation", "reward", "infos"),
