@@ -44,7 +44,6 @@ from meta_rl.physics.shared_rollout import SharedRollout
 
 Measure = Callable[[float], float]
 HORIZON = 500
-MOST_PROCESSES = 16  # that Meta-World's vector environment is given, one for each sub-environment
 OURS, BARE = "meta_rl, native", "bare MuJoCo"
 HERE = (OURS, "EnvPool", BARE)  # contenders in this process
 
@@ -56,9 +55,12 @@ class Args:
     num_envs: tuple[int, ...] = (16, 64)
     """Numbers of sub-environments of reach. Meta-World has a process for each."""
     ml10: int = 100
-    """Number of sub-environments of ML10."""
+    """Number of sub-environments of ML10; 0 leaves it out."""
     ml45: int = 450
-    """Number of sub-environments of ML45, whose start is measured, too."""
+    """Number of sub-environments of ML45, whose start is measured, too; 0 leaves it out."""
+    most_processes: int = 16
+    """Largest number of processes that Meta-World's vector environment is given, one for each
+    sub-environment; it is left out of larger comparisons."""
     nthread: int = 2
     """Number of threads of EnvPool, of our batch and of bare MuJoCo, and of our processes."""
     seconds: float = 10.0
@@ -93,7 +95,7 @@ def both_of_ours(name: str, num_envs: int, args: Args) -> dict[str, Measure]:
 def contenders(num_envs: int, args: Args) -> dict[str, Measure]:
     """The contenders of reach that are installed, by name."""
     found = both_of_ours("MetaWorldML1", num_envs, args)
-    if num_envs <= MOST_PROCESSES:
+    if num_envs <= args.most_processes:
         theirs = importlib.import_module("metaworld").make_ml_envs(
             "reach-v3",
             seed=0,
@@ -205,6 +207,13 @@ def report(content: dict[str, Any], args: Args) -> str:
     """The page of the tables."""
     crowd, load = content["crowd"], content["load"]
     blocks: list[str | list[str]] = []
+    begun = ""
+    if crowd:
+        begun = (
+            f"{crowd['num_envs']} sub-environments of ML45 have their first observations "
+            f"{crowd['seconds']:.1f} s after the lists of goals are drawn, and take "
+            f"{crowd['mib']:,.0f} MiB."
+        )
     heads = ["batch", "steps/s", "ours / it", "range", "processor µs a step", "it / ours", "range"]
     for title, found in content["figures"].items():
         blocks += [f"## {title}", table(heads, rows(found))]
@@ -217,23 +226,22 @@ def report(content: dict[str, Any], args: Args) -> str:
         *blocks,
         f"`{BARE}` is what a native batch of the same model would take at the least: no resets, no "
         "observations, no rewards.",
-        f"{crowd['num_envs']} sub-environments of ML45 have their first observations "
-        f"{crowd['seconds']:.1f} s after the lists of goals are drawn, and take "
-        f"{crowd['mib']:,.0f} MiB.",
+        begun,
     )
 
 
 def main(args: Args) -> None:
     """Measures, and writes the tables."""
     load = [os.getloadavg()[0]]
-    crowd = start_of_a_crowd(args.ml45)
+    crowd = start_of_a_crowd(args.ml45) if args.ml45 else None
     figures = {
         f"ML1 reach, {num_envs} sub-environments": measured(contenders(num_envs, args), args)
         for num_envs in args.num_envs
     }
     for name, num_envs in (("ML10", args.ml10), ("ML45", args.ml45)):
-        batches = both_of_ours(f"MetaWorld{name}", num_envs, args)
-        figures[f"{name}, {num_envs} sub-environments"] = measured(batches, args)
+        if num_envs:
+            batches = both_of_ours(f"MetaWorld{name}", num_envs, args)
+            figures[f"{name}, {num_envs} sub-environments"] = measured(batches, args)
     load.append(os.getloadavg()[0])
     content = {"figures": figures, "crowd": crowd, "load": load}
     text = report(content, args)

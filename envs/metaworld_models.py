@@ -194,7 +194,8 @@ class ArmModel:
         if self.touched is None:
             return np.zeros(len(measured), dtype=bool)
         forces, distances = measured[:, -4:-2], measured[:, -2:]
-        return ((forces > 0) & (distances < TOUCH_DISTANCE)).all(axis=1)
+        touching: np.ndarray = ((forces > 0) & (distances < TOUCH_DISTANCE)).all(axis=1)
+        return touching
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_work": None}

@@ -189,8 +189,8 @@ class NativeArm:
         places = self.arm.places
         seen = np.zeros((len(measured), 18))
         seen[:, :3] = measured[:, places["body:hand"]]
-        claws = (measured[:, places[f"body:{side}claw"]] for side in ("right", "left"))
-        seen[:, 3] = (distance(*claws) / OPEN_WIDTH).clip(0.0, 1.0)
+        right, left = (measured[:, places[f"body:{side}claw"]] for side in ("right", "left"))
+        seen[:, 3] = (distance(right, left) / OPEN_WIDTH).clip(0.0, 1.0)
         for number, shown in enumerate(self.environment.seen):
             begin = 4 + 7 * number
             seen[:, begin : begin + 3] = self._position(measured, shown)
@@ -238,6 +238,7 @@ class MetaWorld(TaskFuncEnv):
 
     metadata: ClassVar[dict[str, Any]] = METADATA
     numpy_only = True
+    observation_space: spaces.Box
     horizon = MAX_HORIZON
     episodes_per_trial = 10
 
