@@ -194,8 +194,8 @@ class ArmModel:
         if self.touched is None:
             return np.zeros(len(measured), dtype=bool)
         forces, distances = measured[:, -4:-2], measured[:, -2:]
-        touching: np.ndarray = ((forces > 0) & (distances < TOUCH_DISTANCE)).all(axis=1)
-        return touching
+        touching = (forces > 0) & (distances < TOUCH_DISTANCE)
+        return np.asarray(touching.all(axis=1))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_work": None}
