@@ -9,7 +9,9 @@
 * ML10 and ML45: our native batch, and our processes. EnvPool steps one environment at a time.
 * What many sub-environments take to begin, in time and in memory.
 
-Contenders take turns, ``repeats`` times, after a warm-up; medians are reported.
+Contenders take turns, ``repeats`` times, after a warm-up; medians are reported. Where a contender
+runs in this process, so is the processor time of a step, which other work on the machine changes
+less than the time on the clock.
 
     python benchmarks/metaworld_throughput.py
 """
@@ -42,8 +44,8 @@ from meta_rl.physics.shared_rollout import SharedRollout
 
 Measure = Callable[[float], float]
 HORIZON = 500
-MOST_PROCESSES = 16  # that Meta-World's vector environment is given, one for each sub-environment
 OURS, BARE = "meta_rl, native", "bare MuJoCo"
+HERE = (OURS, "EnvPool", BARE)  # contenders in this process
 
 
 @dataclass
@@ -53,9 +55,12 @@ class Args:
     num_envs: tuple[int, ...] = (16, 64)
     """Numbers of sub-environments of reach. Meta-World has a process for each."""
     ml10: int = 100
-    """Number of sub-environments of ML10."""
+    """Number of sub-environments of ML10; 0 leaves it out."""
     ml45: int = 450
-    """Number of sub-environments of ML45, whose start is measured, too."""
+    """Number of sub-environments of ML45, whose start is measured, too; 0 leaves it out."""
+    most_processes: int = 16
+    """Largest number of processes that Meta-World's vector environment is given, one for each
+    sub-environment; it is left out of larger comparisons."""
     nthread: int = 2
     """Number of threads of EnvPool, of our batch and of bare MuJoCo, and of our processes."""
     seconds: float = 10.0
@@ -90,7 +95,7 @@ def both_of_ours(name: str, num_envs: int, args: Args) -> dict[str, Measure]:
 def contenders(num_envs: int, args: Args) -> dict[str, Measure]:
     """The contenders of reach that are installed, by name."""
     found = both_of_ours("MetaWorldML1", num_envs, args)
-    if num_envs <= MOST_PROCESSES:
+    if num_envs <= args.most_processes:
         theirs = importlib.import_module("metaworld").make_ml_envs(
             "reach-v3",
             seed=0,
@@ -160,23 +165,58 @@ def proportional_memory(process: int) -> float:
     return next(int(words[1]) / 1024 for words in lines if words[0] == "Pss:")
 
 
-def rows(figures: dict[str, list[float]]) -> list[list[str]]:
+def measured(contenders: dict[str, Measure], args: Args) -> dict[str, Any]:
+    """Steps per second of the contenders, and microseconds of the processor for a step."""
+    times: dict[str, list[float]] = {name: [] for name in contenders if name in HERE}
+    timed = {
+        name: processor_timed(measure, times[name]) if name in HERE else measure
+        for name, measure in contenders.items()
+    }
+    rates = compare(timed, repeats=args.repeats, seconds=args.seconds)
+    return {"rates": rates, "processor": {name: found[1:] for name, found in times.items()}}
+
+
+def processor_timed(measure: Measure, times: list[float]) -> Measure:
+    """The same measurement, which also appends the microseconds of the processor for a step."""
+
+    def timed(seconds: float) -> float:
+        began, worked = time.perf_counter(), time.process_time()
+        rate = measure(seconds)
+        num_steps = rate * (time.perf_counter() - began)
+        times.append(1e6 * (time.process_time() - worked) / num_steps)
+        return rate
+
+    return timed
+
+
+def rows(found: dict[str, Any]) -> list[list[str]]:
     """The rows of a table of contenders."""
-    found = []
-    for name, values in figures.items():
-        gains = ratios(figures[OURS], values)
-        cells = [name, f"{np.median(values):,.0f}", f"{np.median(gains):.2f}", span(gains)]
-        found.append(cells)
-    return found
+    rates, times = found["rates"], found["processor"]
+    cells = []
+    for name, values in rates.items():
+        gains = ratios(rates[OURS], values)
+        row = [name, f"{np.median(values):,.0f}", f"{np.median(gains):.2f}", span(gains)]
+        if name in times:
+            saved = ratios(times[name], times[OURS])
+            row += [f"{np.median(times[name]):.0f}", f"{np.median(saved):.2f}", span(saved)]
+        cells.append(row + [""] * (7 - len(row)))
+    return cells
 
 
 def report(content: dict[str, Any], args: Args) -> str:
     """The page of the tables."""
     crowd, load = content["crowd"], content["load"]
     blocks: list[str | list[str]] = []
-    for title, figures in content["figures"].items():
-        heads = ["batch", "steps/s", "ours / it", "range"]
-        blocks += [f"## {title}", table(heads, rows(figures))]
+    begun = ""
+    if crowd:
+        begun = (
+            f"{crowd['num_envs']} sub-environments of ML45 have their first observations "
+            f"{crowd['seconds']:.1f} s after the lists of goals are drawn, and take "
+            f"{crowd['mib']:,.0f} MiB."
+        )
+    heads = ["batch", "steps/s", "ours / it", "range", "processor µs a step", "it / ours", "range"]
+    for title, found in content["figures"].items():
+        blocks += [f"## {title}", table(heads, rows(found))]
     return page(
         "Throughput of Meta-World",
         f"`python benchmarks/metaworld_throughput.py`: {os.cpu_count()} cores, {args.nthread} "
@@ -186,24 +226,22 @@ def report(content: dict[str, Any], args: Args) -> str:
         *blocks,
         f"`{BARE}` is what a native batch of the same model would take at the least: no resets, no "
         "observations, no rewards.",
-        f"{crowd['num_envs']} sub-environments of ML45 have their first observations "
-        f"{crowd['seconds']:.1f} s after the lists of goals are drawn, and take "
-        f"{crowd['mib']:,.0f} MiB.",
+        begun,
     )
 
 
 def main(args: Args) -> None:
     """Measures, and writes the tables."""
     load = [os.getloadavg()[0]]
-    crowd = start_of_a_crowd(args.ml45)
-    turns = {"repeats": args.repeats, "seconds": args.seconds}
+    crowd = start_of_a_crowd(args.ml45) if args.ml45 else None
     figures = {
-        f"ML1 reach, {num_envs} sub-environments": compare(contenders(num_envs, args), **turns)
+        f"ML1 reach, {num_envs} sub-environments": measured(contenders(num_envs, args), args)
         for num_envs in args.num_envs
     }
     for name, num_envs in (("ML10", args.ml10), ("ML45", args.ml45)):
-        batches = both_of_ours(f"MetaWorld{name}", num_envs, args)
-        figures[f"{name}, {num_envs} sub-environments"] = compare(batches, **turns)
+        if num_envs:
+            batches = both_of_ours(f"MetaWorld{name}", num_envs, args)
+            figures[f"{name}, {num_envs} sub-environments"] = measured(batches, args)
     load.append(os.getloadavg()[0])
     content = {"figures": figures, "crowd": crowd, "load": load}
     text = report(content, args)

@@ -282,7 +282,7 @@ def make_batch(
         for name, given in (("asynchronous", asynchronous), ("num_processes", num_processes))
         if given is not None
     ]
-    drawn = {"split": split, "resample_tasks": resample_tasks}
+    drawn: dict[str, Any] = {"split": split, "resample_tasks": resample_tasks}
     if native or (native is None and not of_processes):
         if of_processes:
             raise ValueError(f"{of_processes[0]} is for native=False: no processes step this batch")

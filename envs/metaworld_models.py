@@ -194,7 +194,8 @@ class ArmModel:
         if self.touched is None:
             return np.zeros(len(measured), dtype=bool)
         forces, distances = measured[:, -4:-2], measured[:, -2:]
-        return ((forces > 0) & (distances < TOUCH_DISTANCE)).all(axis=1)
+        touching = (forces > 0) & (distances < TOUCH_DISTANCE)
+        return np.asarray(touching.all(axis=1))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_work": None}

@@ -16,6 +16,7 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 import meta_rl
 from meta_rl.adapter import TaskVectorAdapter
@@ -28,7 +29,7 @@ from meta_rl.physics.shared_rollout import SharedRollout
 if importlib.util.find_spec("metaworld") is None:
     pytest.skip("the extra metaworld is not installed", allow_module_level=True)
 
-from meta_rl.envs.metaworld_native import ArmState, MetaWorld, NativeArm
+from meta_rl.envs.metaworld_native import ArmState, MetaWorld, NativeArm, quaternions
 from meta_rl.envs.metaworld_rewards import Outcome
 from meta_rl.envs.metaworld_table import ENVIRONMENTS
 
@@ -210,6 +211,17 @@ def test_pictures_are_of_the_state_and_the_goal() -> None:
     assert after[0].shape == (480, 480, 3)
     assert not np.array_equal(before[0], after[0])
     env.close()
+
+
+def test_quaternions_are_those_of_scipy() -> None:
+    rotations = Rotation.random(1000, random_state=0)
+    half_turns = Rotation.from_euler(
+        "xyz", [[180, 0, 0], [0, 180, 0], [0, 0, 180], [0, 0, 0]], True
+    )
+    for chosen in (rotations, half_turns):
+        matrices = chosen.as_matrix()
+        found = quaternions(matrices.transpose(0, 2, 1).reshape(-1, 9))
+        np.testing.assert_allclose(found, Rotation.from_matrix(matrices).as_quat(), atol=1e-14)
 
 
 def test_tolerances_are_those_of_their_definition() -> None:
