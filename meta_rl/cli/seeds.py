@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from meta_rl.cli.interruption import (
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from meta_rl.cli.commands import Train
 
 POLL_SECONDS = 0.5
+EXECUTE = "meta_rl.cli.commands:execute"
+"""The function that a process calls, as a name that is imported there."""
 
 
 @dataclass
@@ -127,9 +130,7 @@ def _train_one(command: Train, log: Path) -> None:
     with log.open("a", buffering=1, encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-        from meta_rl.cli.commands import execute
-
-        code = execute(command)
+        code = resolve_name(EXECUTE)(command)
         sys.stdout.flush()
     sys.exit(code)
 
