@@ -148,7 +148,7 @@ def draw(groups: Sequence[RunGroup], out: Path) -> None:
     if not panels:
         raise ValueError("the runs have logged nothing yet")
     panels = dict(sorted(panels.items()))  # meta-training comes first
-    width = max(5.5, 1.0 + 0.09 * max(map(len, texts)))  # the legend has to fit
+    width = max(5.5, 1.0 + 0.085 * max(map(len, texts)))  # the legend has to fit
     most = max(map(len, panels.values()))
     height = 4.0 + (0.45 * most if most >= LONG_LEGEND else 0.0)
     figure = Figure(figsize=(width * max(2, len(panels)), height), layout="constrained")

@@ -7,6 +7,7 @@ import itertools
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meta_rl.arguments import check_count
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 DEFAULT_SHARE = 5
 """The length of a trial is the length of a training, divided by this number."""
+
+
+TRAIN = "meta_rl.cli.commands:Train"
+"""The command of a trial's training, as a name that is imported when it is needed."""
 
 
 class Dimension(NamedTuple):
@@ -184,10 +189,8 @@ def _no_logger() -> Any:
 
 def _trial_config(command: Tune, chosen: dict[str, Any]) -> RunConfig:
     """The configuration of a trial with chosen settings."""
-    from meta_rl.cli.commands import Train
-
     extra = tuple(f"{name}={value!r}" for name, value in chosen.items())
-    train = Train(
+    train = resolve_name(TRAIN)(
         command.algo,
         command.tasks,
         param=(*command.param, *([extra] if extra else [])),
