@@ -128,7 +128,7 @@ def row(subject: str, samples: list[dict[str, float]]) -> dict[str, Any]:
         "megabytes": [float(memory[0]), float(memory[-1])],
         "growth_megabytes": growth,
         **ranges,
-        "flat": growth[0] <= FLAT * memory[0] and all(a == b for a, b in ranges.values()),
+        "flat": bool(growth[0] <= FLAT * memory[0] and all(a == b for a, b in ranges.values())),
     }
 
 
