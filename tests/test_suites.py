@@ -191,7 +191,7 @@ class TestRunning:
         assert not out.exists()
         assert main([*command, "--workers", "2"]) == 0
         content = json.loads((out / "results" / "rl2-BernoulliBandit-seed0.json").read_text())
-        result = EvaluationResult.from_json(json.dumps(content["evaluations"]["test"]))
+        result = EvaluationResult.from_content(content["evaluations"]["test"])
         assert result.values.shape == (8, 3)
         assert content["steps"] == 96
         assert len(content["checkpoint_sha256"]) == 64
@@ -270,7 +270,7 @@ class TestRunning:
         assert content["about"] == "Bayes-optimal"
         assert content["exact"]
         earned = {
-            name: EvaluationResult.from_json(json.dumps(content[name])).total.mean()
+            name: EvaluationResult.from_content(content[name]).total.mean()
             for name in ("random", "best")
         }
         assert earned["best"] > earned["random"]
