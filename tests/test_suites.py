@@ -221,6 +221,23 @@ class TestRunning:
         assert list(failed) == ["rl2-BernoulliBandit-seed1"]
         assert failed["rl2-BernoulliBandit-seed1"].startswith("exit code 3")
 
+    def test_a_suite_whose_jobs_all_fail_names_them(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """There is nothing to report, and the exit code is 1."""
+        table, out = tmp_path / "small.toml", tmp_path / "out"
+        table.write_text(TABLE, encoding="utf-8")
+        monkeypatch.setattr(processes.sys, "executable", "/bin/false")
+        assert main(["benchmark", str(table), "--out", str(out), "--seeds", "1"]) == 1
+        printed = capsys.readouterr()
+        assert "rl2-BernoulliBandit-seed0: failed: exit code 1" in printed.out
+        assert "2 of 2 jobs failed: reference-BernoulliBandit-" in printed.err
+        failed = json.loads((out / "suite.json").read_text(encoding="utf-8"))["failed"]
+        assert len(failed) == 2
+
     def test_an_interruption_is_passed_on_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: Suite
     ) -> None:
