@@ -191,7 +191,7 @@ class TestRunning:
         assert not out.exists()
         assert main([*command, "--workers", "2"]) == 0
         content = json.loads((out / "results" / "rl2-BernoulliBandit-seed0.json").read_text())
-        result = EvaluationResult.from_json(json.dumps(content["evaluations"]["test"]))
+        result = EvaluationResult.from_content(content["evaluations"]["test"])
         assert result.values.shape == (8, 3)
         assert content["steps"] == 96
         assert len(content["checkpoint_sha256"]) == 64
@@ -220,6 +220,23 @@ class TestRunning:
         failed = {name: wrong for name, wrong in ends.items() if wrong}
         assert list(failed) == ["rl2-BernoulliBandit-seed1"]
         assert failed["rl2-BernoulliBandit-seed1"].startswith("exit code 3")
+
+    def test_a_suite_whose_jobs_all_fail_names_them(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """There is nothing to report, and the exit code is 1."""
+        table, out = tmp_path / "small.toml", tmp_path / "out"
+        table.write_text(TABLE, encoding="utf-8")
+        monkeypatch.setattr(processes.sys, "executable", "/bin/false")
+        assert main(["benchmark", str(table), "--out", str(out), "--seeds", "1"]) == 1
+        printed = capsys.readouterr()
+        assert "rl2-BernoulliBandit-seed0: failed: exit code 1" in printed.out
+        assert "2 of 2 jobs failed: reference-BernoulliBandit-" in printed.err
+        failed = json.loads((out / "suite.json").read_text(encoding="utf-8"))["failed"]
+        assert len(failed) == 2
 
     def test_an_interruption_is_passed_on_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: Suite
@@ -270,7 +287,7 @@ class TestRunning:
         assert content["about"] == "Bayes-optimal"
         assert content["exact"]
         earned = {
-            name: EvaluationResult.from_json(json.dumps(content[name])).total.mean()
+            name: EvaluationResult.from_content(content[name]).total.mean()
             for name in ("random", "best")
         }
         assert earned["best"] > earned["random"]

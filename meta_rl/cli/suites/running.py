@@ -50,9 +50,10 @@ def benchmark(command: Benchmark) -> Path:
     elif missing:
         run_on_ray(missing, out, command.ray, command.workers, ended)
     _write_plan(suite, jobs, out, failed)
-    from meta_rl.cli.report.page import write_report
+    if any((out / "results").glob("*.json")):
+        from meta_rl.cli.report.page import write_report
 
-    write_report(out)
+        write_report(out)
     if failed:
         raise FailedTrainingsError(
             f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(sorted(failed))}; the same "

@@ -20,7 +20,7 @@ def do(text: str, out: str) -> None:
         out: Folder of the suite.
     """
     job = from_text(text)
-    import_modules(job.imports)
+    import_modules(job)  # those of --import: a table imports nothing by itself
     keep_freed_memory()
     with torch_threads(job.row.cores):
         if not job.is_done(Path(out)):
