@@ -23,7 +23,8 @@ MAML = [
     for path in sorted(RESULTS.glob("maml_*.json"))
     if path.stem.split("_")[1] not in ("profile", "probe")
 ]
-RL2 = [path for path in sorted(RESULTS.glob("rl2_*.json")) if path.stem != "rl2_table"]
+OTHERS = ("rl2_table", "rl2_speed")
+RL2 = [path for path in sorted(RESULTS.glob("rl2_*.json")) if path.stem not in OTHERS]
 
 
 @pytest.fixture

@@ -24,8 +24,11 @@ from meta_rl.provenance import write_atomically
 
 def steps_of(learner: Any) -> int:
     """Returns the length of the training so far, of agents and of few-shot learners."""
-    few_shot = isinstance(learner, FewShotLearner)
-    return learner.num_iterations if few_shot else learner.num_timesteps
+    if isinstance(learner, FewShotLearner):
+        return learner.num_iterations
+    # An agent that a user has made may lack the members of a TrainableAlgorithm.
+    done = learner.steps_done if hasattr(learner, "steps_done") else learner.num_timesteps
+    return int(done)
 
 
 class BetweenIterations(BaseCallback):
