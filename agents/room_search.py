@@ -80,7 +80,7 @@ class RoomSearch(ABC):
         """Returns the cells to search next, int64 ``[N]``.
 
         Args:
-            state: What is known.
+            state: Knowledge of each sub-environment about its room.
             cell: Cells of the agents, ``[N]``.
             fresh: Where an episode begins, bool ``[N]``.
         """

@@ -51,7 +51,7 @@ class Ratio(NamedTuple):
     """Our speed over a peer's.
 
     Attributes:
-        what: What is measured, and the peer.
+        what: Name of the measured quantity, and the peer.
         turns: The ratio in each turn.
     """
 
@@ -68,7 +68,7 @@ def against_first(what: str, figures: dict[str, list[float]], power: int = 1) ->
     """The ratios of the first contender to the others.
 
     Args:
-        what: What is measured.
+        what: Name of the measured quantity.
         figures: Figures of each contender, by turn.
         power: 1 for speeds, -1 for times.
     """

@@ -110,7 +110,7 @@ class ArmModel:
         sixth one has the measurements.
 
         Args:
-            roll_out: What computes the steps.
+            roll_out: Engine that computes the steps, which several batches may share.
             physics: States, ``[N, nstate]``.
             controls: Inputs from :meth:`controls`, ``[N, number of inputs]``.
             warmstarts: Accelerations that the solver starts from, ``[N, nv]`` (default: zeros).
@@ -133,7 +133,7 @@ class ArmModel:
         """Lets every copy settle, from MuJoCo's first state on.
 
         Args:
-            roll_out: What computes the steps.
+            roll_out: Engine that computes the steps, which several batches may share.
             controls: Inputs, ``[N, number of inputs]``.
             num_steps: Number of calls of ``mj_step``.
 

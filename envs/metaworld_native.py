@@ -98,7 +98,7 @@ class NativeArm:
         """Returns the first states of episodes; those of known goals are kept.
 
         Args:
-            roll_out: What computes the steps.
+            roll_out: Engine that computes the steps, which several batches may share.
             goals: Goals, ``[N, 3 or 6]``.
         """
         keys = [goal.tobytes() for goal in goals]
@@ -144,7 +144,7 @@ class NativeArm:
         """Takes a step in every episode.
 
         Args:
-            roll_out: What computes the steps.
+            roll_out: Engine that computes the steps, which several batches may share.
             state: States.
             action: Actions, ``[N, 4]``.
             warmstarts: Accelerations that MuJoCo's solver starts from, ``[N, nv]``: Meta-World's

@@ -24,7 +24,7 @@ class Start:
 
     Args:
         arm: Model of the environment.
-        roll_out: What computes the steps.
+        roll_out: Engine that computes the steps, which several batches may share.
         goals: Goals, ``[N, 3 or 6]``.
         hand: First position of the hand, ``[3]``.
         place: Positions of the body that a goal moves, ``[N, 3]``.

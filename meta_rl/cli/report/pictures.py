@@ -23,7 +23,7 @@ class Picture(NamedTuple):
     """A picture.
 
     Attributes:
-        caption: What it shows, in a sentence.
+        caption: Sentence that tells the content.
         source: The picture as a data URI, which needs no file and no network.
     """
 

@@ -39,7 +39,7 @@ class Table(NamedTuple):
     Attributes:
         heads: Heads of the columns.
         rows: Entries of each row.
-        about: What it shows.
+        about: Sentence that tells the content.
     """
 
     heads: list[str]

@@ -93,7 +93,7 @@ class Suite:
     Attributes:
         name: Name on the command line, or the path of the file.
         title: Heading of its report.
-        about: What the suite is for, in a sentence or two.
+        about: Purpose of the suite, in a sentence or two.
         seeds: Number of trainings of each row.
         rows: The rows.
     """
