@@ -105,7 +105,10 @@ def find_algorithm(name: str) -> Any:
     """
     known = registered_algorithms()
     if name not in known:
-        raise ValueError(f"unknown algorithm {name!r}: {did_you_mean(name.lower(), sorted(known))}")
+        hint = did_you_mean(name.lower(), sorted(known))
+        if not hint.endswith("?"):
+            hint += "; one of your own has to be registered first: --import MODULE"
+        raise ValueError(f"unknown algorithm {name!r}: {hint}")
     module, _, attribute = known[name].home.partition(":")
     found = getattr(importlib.import_module(module), attribute, None)
     if found is None:

@@ -27,7 +27,8 @@ def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
 
     The checks run in this order:
 
-    1. Gymnasium's ``check_env`` passes.
+    1. Gymnasium's ``check_env`` passes. Before it, for a :class:`meta_rl.TaskFuncEnv`, the reward
+       terms of a batch have one number for each sub-environment.
     2. The task split draws tasks inside its space, and the same tasks for the same generator. A
        training distribution has at least two tasks, and other generators draw other tasks.
     3. A task that is set persists over resets, and ``info["task"]`` reports it.
@@ -53,7 +54,10 @@ def check_task_env(env_id: str, *, seed: int = 0, **kwargs: Any) -> None:
     with warnings.catch_warnings():
         # Gymnasium warns of unbounded observations, which its own robots have too.
         warnings.filterwarnings("ignore", message=r".*space m\w+imum value is -?infinity")
-        check_env(gym.make(name, **kwargs).unwrapped, skip_render_check=True)
+        made = gym.make(name, **kwargs).unwrapped
+        if isinstance(made, TaskEnv):
+            _check_leading_axis(made.definition, seed)
+        check_env(made, skip_render_check=True)
     env: gym.Env = gym.make(name, **kwargs)
     if not hasattr(env.unwrapped, "task_split"):
         raise ValueError(f"{name} has no task_split, so that there are no tasks to check")
@@ -171,6 +175,19 @@ def _check_reward_terms(env: gym.Env, seed: int) -> None:
         )
         if terminated or truncated:
             env.reset()
+
+
+def _check_leading_axis(definition: TaskFuncEnv, seed: int) -> None:
+    """Checks the shapes of reward terms; an error of Gymnasium's would not name the term."""
+    batch = TaskVectorEnv(definition, NUM_ENVS, autoreset_mode=AutoresetMode.DISABLED)
+    batch.action_space.seed(seed)
+    batch.reset(seed=seed)
+    infos = batch.step(batch.action_space.sample())[4]
+    for name, term in infos.items():
+        assert not name.startswith("reward_") or np.shape(term) == (NUM_ENVS,), (
+            f"reward_terms: {name} has shape {np.shape(term)} in a batch of {NUM_ENVS}, but has to "
+            f"have one number for each sub-environment, ({NUM_ENVS},)"
+        )
 
 
 def _check_batches_agree(definition: TaskFuncEnv, seed: int) -> None:

@@ -85,21 +85,21 @@ class TaskFuncEnv(CheckedArguments, FuncEnv):
 
     def initial(self, rng: Draws, params: Tasks) -> Any:
         """Returns the first states of ``N`` episodes, one for each of the ``N`` tasks."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a function initial()")
 
     def transition(self, state: Any, action: Any, rng: Draws, params: Tasks) -> Any:
         """Returns the states after the actions."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a function transition()")
 
     def observation(self, state: Any, rng: Draws, params: Tasks) -> Any:
         """Returns the agent's observations of the states, ``[N, ...]``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a function observation()")
 
     def reward_terms(
         self, state: Any, action: Any, next_state: Any, rng: Draws, params: Tasks
     ) -> dict[str, Any]:
         """Returns the parts of the reward, ``[N]`` each, by names that start with ``reward_``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} needs a function reward_terms()")
 
     def reward(self, state: Any, action: Any, next_state: Any, rng: Draws, params: Tasks) -> Any:
         """Returns the sum of :meth:`reward_terms`, ``[N]``."""

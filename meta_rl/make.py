@@ -98,6 +98,14 @@ def find_env_id(name: str) -> str:
     for candidate in (name, NAMESPACE + name, f"{NAMESPACE}{name}-v0"):
         if candidate.partition(":")[2] or candidate in gym.registry:
             return candidate
+    if "/" in name and not name.startswith(NAMESPACE):
+        known = sorted(env_id for env_id in gym.registry if not env_id.startswith(NAMESPACE))
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.7)
+        hint = f"did you mean {', '.join(near)}?" if near else "no imported module registers it"
+        raise ValueError(
+            f"unknown environment {name!r}: {hint}. The module of one of your own has to be "
+            "imported first: --import MODULE"
+        )
     ours = [env_id for env_id in gym.registry if env_id.startswith(NAMESPACE)]
     lower = {env_id.removeprefix(NAMESPACE).lower(): env_id for env_id in ours}
     near = difflib.get_close_matches(name.removeprefix(NAMESPACE).lower(), lower, n=5, cutoff=0.4)

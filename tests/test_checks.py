@@ -14,7 +14,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from meta_rl import SampledTasks, TaskSplit, UniformTasks, check_task_env, register_task_env
+from meta_rl import (
+    SampledTasks,
+    TaskFuncEnv,
+    TaskSplit,
+    UniformTasks,
+    check_task_env,
+    register_task_env,
+)
 
 from .families import LENGTHS, Corridor, CorridorState, PlainCorridor, PushedCorridor
 
@@ -120,6 +127,13 @@ class NoTerms(Corridor):
         self, state: Any, action: Any, next_state: Any, rng: Any, params: Any
     ) -> dict[str, Any]:
         return {"pay": 1.0 * params}
+
+
+class Column(Corridor):
+    def reward_terms(
+        self, state: Any, action: Any, next_state: Any, rng: Any, params: Any
+    ) -> dict[str, Any]:
+        return {"reward_pay": 1.0 * params[:, None]}
 
 
 class OutsideItsSpace(Corridor):
@@ -232,6 +246,7 @@ class Tip(PlainCorridor):
         (OneRowForAll, "observation is .* in the batch of 4, but .* in a batch of one"),
         (Neighbours, "reward is .* in the batch of 4, but .* in a batch of one"),
         (MoreDrawsAlone, "a batch of one draws more random numbers"),
+        (Column, r"reward_terms: reward_pay has shape \(4, 1\) in a batch of 4"),
         (NoTerms, r"names that begin with reward_, .*it has \['pay', 'task'\]"),
         (OneTask, "train: 20 draws are all the task 3"),
         (SameTasks, "two different generators give the same tasks"),
@@ -251,6 +266,14 @@ class Tip(PlainCorridor):
 def test_each_broken_promise_is_named(family: Any, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check(family, seed=1)
+
+
+def test_a_missing_function_is_named() -> None:
+    class Unfinished(Corridor):
+        observation = TaskFuncEnv.observation
+
+    with pytest.raises(NotImplementedError, match=r"Unfinished needs a function observation\(\)"):
+        check(Unfinished)
 
 
 def test_unknown_ids_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import gymnasium as gym
@@ -37,6 +38,18 @@ def test_piped_lines_are_whole(
     )
     for part in ("2 × 200", "Box(-1.0, 1.0, (6,), float32)", "run at a goal velocity."):
         assert part in line
+
+
+def test_a_reader_that_has_seen_enough(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``meta-rl envs | head`` ends without an error."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["envs"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("columns", [30, 45, 80, 130, 400])

@@ -10,6 +10,7 @@ from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.algorithms import RunTasks, Settings
 from meta_rl.evaluation.result import EvaluationResult
 from meta_rl.evaluation.tasks import distinct_tasks
+from meta_rl.few_shot.data.datasets import DATASETS
 from meta_rl.make import env_constructor, find_env_id, is_python
 from meta_rl.vector.task_batch import task_batch
 
@@ -33,6 +34,11 @@ class AgentCommands(_Agent):
     @classmethod
     def find_tasks(cls, name: str) -> str:
         """Returns the id of an environment; ``meta_rl/`` and the version may be left out."""
+        if name.partition("-")[0] in DATASETS:
+            raise ValueError(
+                f"{name} is a data set of few-shot tasks, for learners such as protonet and maml; "
+                "this algorithm acts in environments: see `meta-rl envs`"
+            )
         return find_env_id(name)
 
     @classmethod

@@ -65,6 +65,8 @@ def check_config(config: RunConfig, imported: Collection[str]) -> None:
         algorithm = trainable(config.algorithm)
         algorithm.find_tasks(config.env_id)
     except ValueError as error:
+        if "--import" in str(error):
+            raise
         raise ValueError(
             f"{error}. If it is your own, name the module that registers it: --import MODULE"
         ) from error

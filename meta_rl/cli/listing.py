@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import inspect
 import json
+import os
 import shutil
 import sys
 from typing import Any, NamedTuple
@@ -49,6 +50,14 @@ FOOT = (
 
 def envs() -> None:
     """Print a line for each environment and data set: whole, or as wide as the terminal."""
+    try:
+        _print_tables()
+        sys.stdout.flush()
+    except BrokenPipeError:  # ``meta-rl envs | head``: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_tables() -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     environments, data_sets = tables()
     for line in (

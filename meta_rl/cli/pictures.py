@@ -153,7 +153,9 @@ def draw(groups: Sequence[RunGroup], out: Path) -> None:
     height = 4.0 + (0.45 * most if most >= LONG_LEGEND else 0.0)
     figure = Figure(figsize=(width * max(2, len(panels)), height), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    others = [COLOURS[(len(groups) + i) % len(COLOURS)] for i in range(len(COLOURS))]
     for ax, ((kind, tasks, *_), draws) in zip(axes, panels.items(), strict=True):
+        ax.set_prop_cycle(color=others)  # of lines without a group's style
         for one in draws:
             one(ax)
         if kind == "Meta-training":

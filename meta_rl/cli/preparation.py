@@ -87,6 +87,10 @@ def open_tasks(config: RunConfig, split: str = "test") -> RunTasks:
     try:
         opened = algorithm.open_tasks(config.env_id, config.env_kwargs, split)
     except TypeError as error:
+        missing = re.search(r"missing \d+ required .*arguments?: (.+)", str(error))
+        if missing is not None:
+            needed = " ".join(f"env.{name}=..." for name in re.findall(r"'(\w+)'", missing[1]))
+            raise ValueError(f"{config.tasks} needs --param {needed}") from error
         raise ValueError(f"a setting of the wrong name or kind: {error}") from error
     return RunTasks(config.env_id, *opened)
 

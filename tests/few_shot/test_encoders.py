@@ -89,6 +89,8 @@ def test_a_damaged_cache_is_told_and_not_needed(cache: Path) -> None:
 def test_what_is_no_vector_is_refused(function: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoded(as_encoder(function), ["a", "bb"])
+    with pytest.raises(ValueError, match="there are no examples"):
+        encoded(as_encoder(function), [])
     with pytest.raises(TypeError, match="encoder has to be a function from a list"):
         as_encoder(3)
 

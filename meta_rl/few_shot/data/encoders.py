@@ -80,7 +80,10 @@ class SentenceEncoder(Encoder):
                 with torch.random.fork_rng(devices=[]):
                     self._model = SentenceTransformer(self.name)
             except (OSError, ValueError) as error:
-                raise ValueError(f"encoder={self.name!r} cannot be loaded: {error}") from error
+                raise ValueError(
+                    f"encoder={self.name!r} cannot be loaded (a folder that holds the model works "
+                    f"without a network; encoder='tfidf' needs no model): {error}"
+                ) from error
         return self._model
 
     def __call__(self, examples: Sequence[Any]) -> Any:
@@ -274,8 +277,11 @@ def encoded(encoder: Encoder, examples: Sequence[Any], *, progress_bar: bool = T
         Vectors ``[N, D]``, float32.
 
     Raises:
-        ValueError: The encoder does not return one vector of finite numbers for each example.
+        ValueError: There are no examples, or the encoder does not return one vector of finite
+            numbers for each example.
     """
+    if len(examples) == 0:
+        raise ValueError("there are no examples")
     keys = [content_key(example) for example in examples]
     distinct = dict(zip(keys, examples, strict=True))
     with VectorCache(encoder.identity()) as cache:
