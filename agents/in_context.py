@@ -14,7 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from meta_rl.algorithm import MetaAlgorithm
-from meta_rl.arguments import check_count, check_number
+from meta_rl.arguments import check_count, check_kind, check_number
 from meta_rl.compute.finite_state import guarded_step
 from meta_rl.histories import Histories, History, HistoryEncoder, play_history
 from meta_rl.histories.encoding import check_fits
@@ -94,6 +94,8 @@ class InContextAgent(MetaAlgorithm):
         **settings: Any,
     ) -> None:
         super().__init__(policy, env, learning_rate, meta_batch_size=meta_batch_size, **settings)
+        if histories is not None:
+            check_kind("histories", histories, (str, Path), "the folder of a data set")
         self.histories = None if histories is None else str(histories)
         self.num_minibatches = check_count("num_minibatches", num_minibatches)
         self.num_epochs = check_count("num_epochs", num_epochs)

@@ -118,7 +118,8 @@ def of_pearl(content: dict[str, Any]) -> Iterator[Ratio]:
 
 def of_metaworld(content: dict[str, Any]) -> Iterator[Ratio]:
     """Steps of Meta-World."""
-    yield from against_first("steps, Meta-World's reach", content["figures"])
+    for name, figures in content["figures"].items():
+        yield from against_first(f"steps of Meta-World, {name}", figures["rates"])
 
 
 RATIOS: dict[str, Callable[[dict[str, Any]], Iterator[Ratio]]] = {

@@ -346,10 +346,11 @@ def _cast_array(space: spaces.Space, tasks: Tasks, where: str) -> np.ndarray:
 
 
 def _contains(space: spaces.Space, array: np.ndarray) -> np.ndarray:
-    """Tells which tasks lie in the space, ``[M]``; the check is vectorised for usual spaces."""
+    """Tells which tasks are finite and in the space, ``[M]``; vectorised for usual spaces."""
     axes = tuple(range(1, array.ndim))
     if isinstance(space, spaces.Box):
-        return np.all((array >= space.low) & (array <= space.high), axis=axes)
+        inside = (array >= space.low) & (array <= space.high) & np.isfinite(array)
+        return np.all(inside, axis=axes)
     if isinstance(space, spaces.Discrete):
         return (array >= space.start) & (array < space.start + space.n)
     return np.array([space.contains(task) for task in array], dtype=bool)

@@ -341,6 +341,7 @@ class TestPlot:
         pictures = [drawn(), drawn()]
         assert pictures[0] == pictures[1]  # so that another picture means something
         log = (run / "progress.csv").read_text()
+        (run / "progress.csv.sha256").unlink()  # the log is edited here
         for column in ("rollout/trial_return", "validation/trial_return"):
             rows = [line.split(",") for line in log.splitlines()]
             rows[-1][rows[0].index(column)] = "2.9"
@@ -389,7 +390,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("param", "named"),
         [
-            ("policy.hiden_size=3", "no setting 'policy.hiden_size': did you mean hidden_size?"),
+            (
+                "policy.hiden_size=3",
+                "no setting 'policy.hiden_size': did you mean hidden_size, hidden_sizes?",
+            ),
             ("policy.xyz=3", "no setting 'policy.xyz': core, embedding, hidden_size"),
             ("policy.generator=3", "no setting 'policy.generator'"),
             ("env.horizn=3", "BernoulliBandit has no setting 'env.horizn': did you mean horizon?"),

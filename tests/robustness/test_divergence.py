@@ -6,8 +6,10 @@ last good state, from which ``--resume`` goes on.
 
 from __future__ import annotations
 
+import io
 import math
 import re
+import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +24,21 @@ from meta_rl.cli import main
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.trainable import trainable
 from meta_rl.compute.finite_state import broken_part
+from meta_rl.few_shot.data.babi import ARCHIVES
 
-from .every_agent import OFF_POLICY, Signs
+from .every_agent import EXPERTS, IN_CONTEXT, OFF_POLICY, Signs
 
 ENV = "test/SignsThatBreak-v0"
 SMALL_OFF_POLICY = [f"{k}={v}" for k, v in OFF_POLICY.items() if k != "policy_kwargs"]
 SMALL_OFF_POLICY += ["policy.hidden_sizes=[8,8]"]
 GRADIENT = ["meta_batch_size=3", "envs_per_task=2", "policy.hidden_sizes=[4]"]
 RECURRENT = ["meta_batch_size=6", "num_minibatches=2", "num_epochs=2", "policy.hidden_size=6"]
+EXPERTS["Breaking"] = EXPERTS["Signs"]
+LEARNED = [
+    "meta_batch_size=6",
+    *(f"{k}={v}" for k, v in IN_CONTEXT.items() if k != "policy_kwargs"),
+]
+LEARNED += [f"policy.{k}={v}" for k, v in IN_CONTEXT.get("policy_kwargs", {}).items()]
 AGENTS: dict[str, list[str]] = {
     "rl2": RECURRENT,
     "varibad": [*RECURRENT, "policy.decoder_size=8"],
@@ -39,6 +48,8 @@ AGENTS: dict[str, list[str]] = {
     "pearl": SMALL_OFF_POLICY,
     "multi_task_sac": SMALL_OFF_POLICY,
     "oracle_sac": SMALL_OFF_POLICY,
+    "dpt": LEARNED,
+    "algorithm_distillation": [*LEARNED, "source_name=noised-oracle"],
 }
 """Agents, with settings for the family :class:`Signs`."""
 
@@ -106,10 +117,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
             Image.fromarray(pixels).save(folder / str(label) / f"{i}.png")
             lines.append(f"word{label} word{rng.integers(99)},c{label}")
     (folder / "texts.csv").write_text("\n".join(lines) + "\n")
+    question = 20 * "1 Mary went home.\n2 Where is Mary? \thome\t1\n"
+    (folder / "babi").mkdir()
+    with tarfile.open(folder / "babi" / ARCHIVES["en"][0], "w:gz") as archive:
+        for part in ("train", "test"):
+            inside = tarfile.TarInfo(f"tasks_1-20_v1-2/en/qa1_one_{part}.txt")
+            inside.size = len(question)
+            archive.addfile(inside, io.BytesIO(question.encode()))
     own = ["env.queries=1", "env.fractions=[0.4,0.3,0.3]"]
     return {
         "ImageFolder-3w1s": [f"env.path={folder}", *own],
         "Csv-3w1s": [f"env.path={folder / 'texts.csv'}", *own],
+        "Babi": ["env.task=1", f"env.root={folder}"],
     }
 
 

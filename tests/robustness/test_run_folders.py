@@ -132,7 +132,7 @@ def full_after(writes: int) -> Callable[[int], None]:
     return fsync
 
 
-@pytest.mark.parametrize("writes", [5, 6])
+@pytest.mark.parametrize("writes", [7, 8])
 def test_a_disk_that_fills_up_in_a_training(
     writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
