@@ -405,7 +405,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("param", "named"),
         [
-            ("policy.hiden_size=3", "no setting 'policy.hiden_size': did you mean hidden_size?"),
+            ("policy.hiden_size=3", "no setting 'policy.hiden_size': did you mean hidden_size"),
             ("policy.xyz=3", "no setting 'policy.xyz': core, embedding, hidden_size"),
             ("policy.generator=3", "no setting 'policy.generator'"),
             ("env.horizn=3", "BernoulliBandit has no setting 'env.horizn': did you mean horizon?"),
