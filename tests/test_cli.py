@@ -19,6 +19,7 @@ import torch
 from meta_rl import EvaluationResult
 from meta_rl.agents.rl2 import RL2
 from meta_rl.cli import main
+from meta_rl.cli.pictures import COLOURS
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import find_settings, parsed
 
@@ -330,6 +331,20 @@ class TestPlot:
         assert picture_size(tmp_path / "one.png") == (1650, 600)
         assert (tmp_path / "one.png").read_bytes() != (run / "plot.png").read_bytes()
 
+    def test_evaluations_have_colours_of_their_own(
+        self, run: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each line of adaptation, and none has the colour of the training's own evaluation."""
+        for checkpoint in ("last", "best"):
+            words = ["evaluate", str(run), "--num-tasks", "2", "--checkpoint", checkpoint]
+            assert main(words) == 0
+        drawn: list[Any] = []
+        monkeypatch.setattr("meta_rl.cli.pictures._save", lambda figure, out: drawn.append(figure))
+        assert main(["plot", str(run)]) == 0
+        colours = [line.get_color() for line in drawn[0].axes[1].lines]
+        assert set(colours) <= set(COLOURS)
+        assert len(set(colours)) == len(colours) == 3
+
     def test_what_is_drawn(self, run: Path) -> None:
         """Learning curve, validation and evaluation each: without one the picture is another."""
 
@@ -341,7 +356,7 @@ class TestPlot:
         pictures = [drawn(), drawn()]
         assert pictures[0] == pictures[1]  # so that another picture means something
         log = (run / "progress.csv").read_text()
-        (run / "progress.csv.sha256").unlink()  # the log is edited here
+        (run / "progress.csv.sha256").unlink()  # it would refuse another log
         for column in ("rollout/trial_return", "validation/trial_return"):
             rows = [line.split(",") for line in log.splitlines()]
             rows[-1][rows[0].index(column)] = "2.9"
@@ -390,10 +405,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("param", "named"),
         [
-            (
-                "policy.hiden_size=3",
-                "no setting 'policy.hiden_size': did you mean hidden_size, hidden_sizes?",
-            ),
+            ("policy.hiden_size=3", "no setting 'policy.hiden_size': did you mean hidden_size"),
             ("policy.xyz=3", "no setting 'policy.xyz': core, embedding, hidden_size"),
             ("policy.generator=3", "no setting 'policy.generator'"),
             ("env.horizn=3", "BernoulliBandit has no setting 'env.horizn': did you mean horizon?"),

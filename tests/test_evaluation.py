@@ -27,6 +27,7 @@ from meta_rl import EvaluationResult, TaskEnv, TaskVectorEnv, evaluate_adaptatio
 from meta_rl.adapter import TaskVectorAdapter
 from meta_rl.agents.bandits import bandit_learners
 from meta_rl.agents.navigation import navigation_oracles
+from meta_rl.agents.rl2 import RL2
 from meta_rl.evaluation.tasks import distinct_tasks
 from meta_rl.evaluation.trials import _keep_inactive, adapts_by_step, block_size
 from meta_rl.tasks import FiniteTasks, TaskSplit, UniformTasks
@@ -738,3 +739,10 @@ def test_arguments_of_the_environment_tell_results_apart() -> None:
     assert results[0].env_kwargs == {"num_arms": "3"}
     with pytest.raises(ValueError, match=r"env_kwargs is .*3.* in the first and .*4"):
         EvaluationResult.merged(results)
+
+
+def test_an_agent_of_another_environment_is_refused() -> None:
+    """The message says what differs, and not how observations are made."""
+    agent = RL2(env="BernoulliBandit", meta_batch_size=8, seed=0)
+    with pytest.raises(ValueError, match="RL2 was trained with observations of shape"):
+        evaluate_adaptation(agent, "GridNavigation")

@@ -133,6 +133,12 @@ def evaluate_adaptation(
             f"{env.num_envs} sub-environments: no whole number of {envs_per_task} each"
         )
     env = numpy_view(_as_seen(learner, env))
+    trained, seen = getattr(learner, "observation_space", None), env.single_observation_space
+    if trained is not None and trained.shape != seen.shape:
+        raise ValueError(
+            f"the {type(learner).__name__} was trained with observations of shape {trained.shape}, "
+            f"but here they have shape {seen.shape}: is it another environment?"
+        )
     episodes = check_count(
         "num_episodes", base.episodes_per_trial if num_episodes is None else num_episodes
     )

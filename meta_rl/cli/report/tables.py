@@ -182,7 +182,7 @@ def points(group: Group) -> Table:
     last = result.values.shape[1] - 1
     for point in sorted({round(place) for place in np.linspace(0, last, min(last + 1, 12))}):
         after = point if result.points is None else result.points[point]
-        row = [Entry(f"after {after} {result.unit}s", after)]
+        row = [Entry(f"after {after} {result.unit}{'' if after == 1 else 's'}", after)]
         for split, summary in summaries.items():
             known = group.evaluations[split].design.kind != "none"
             low, high = summary["mean_interval"][point]
