@@ -455,6 +455,7 @@ class TestBadInput:
             (["train", "rl2", "BernouliBandit"], "did you mean meta_rl/BernoulliBandit-v0"),
             (["train", "rl2", "Xyz"], "unknown environment 'Xyz'"),
             (["train", "rl2", "my/Xyz-v0"], "no imported module registers it. The module"),
+            ([*TRAIN, "--config", "nowhere.toml"], "meta-rl: no file nowhere.toml"),
             (["train", "mine-own", "Xyz"], "has to be registered first: --import MODULE"),
             (["train", "rl2", "Csv-3w1s"], "is a data set of few-shot tasks"),
             (["train", "protonet", "Csv-3w1s"], "Csv-3w1s needs --param env.path=..."),

@@ -54,6 +54,10 @@ def execute(command: Callable[[], Any]) -> int:
 
     try:
         run(command())
+    except FileNotFoundError as error:
+        missing = f"no file {error.filename}" if error.strerror else str(error)
+        print(f"meta-rl: {missing}", file=sys.stderr)
+        return 2
     except (ValueError, OSError, ImportError) as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 2

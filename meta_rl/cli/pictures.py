@@ -114,7 +114,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0
 """Okabe and Ito's colours, which colour-blind readers can tell apart, and a brown."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 LINES = ("-", "--", ":", "-.")
-LONG_LEGEND = 4
+LONG_LEGEND = 3
 """Number of entries from which a legend lies under its axes."""
 
 
