@@ -118,8 +118,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
             lines.append(f"word{label} word{rng.integers(99)},c{label}")
     (folder / "texts.csv").write_text("\n".join(lines) + "\n")
     question = 20 * "1 Mary went home.\n2 Where is Mary? \thome\t1\n"
-    (folder / "babi").mkdir()
-    with tarfile.open(folder / "babi" / ARCHIVES["en"][0], "w:gz") as archive:
+    root = tmp_path_factory.mktemp("questions")
+    (root / "babi").mkdir()
+    with tarfile.open(root / "babi" / ARCHIVES["en"][0], "w:gz") as archive:
         for part in ("train", "test"):
             inside = tarfile.TarInfo(f"tasks_1-20_v1-2/en/qa1_one_{part}.txt")
             inside.size = len(question)
@@ -128,7 +129,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return {
         "ImageFolder-3w1s": [f"env.path={folder}", *own],
         "Csv-3w1s": [f"env.path={folder / 'texts.csv'}", *own],
-        "Babi": ["env.task=1", f"env.root={folder}"],
+        "Babi": ["env.task=1", f"env.root={root}"],
     }
 
 
