@@ -54,9 +54,9 @@ class Args:
 
     seed: int = 0
     """Seed of the trainings."""
-    meta_timesteps: int = 600_000
+    meta_timesteps: int = 1_500_000
     """Number of environment steps of meta-training."""
-    plain_timesteps: int = 600_000
+    plain_timesteps: int = 1_500_000
     """Number of environment steps of the training without meta-learning."""
     out: Path = Path("runs/demo")
     """Folder of the two agents and of the picture, whose files are replaced."""
@@ -93,7 +93,9 @@ def main(args: Args) -> None:
         seed=args.seed,
         **SETTINGS,
     )
-    ppo = PPO(env=TASKS, env_kwargs=ENV, policy_kwargs=small, seed=args.seed, **SETTINGS)
+    # PPO does not see how many steps are left: values that bootstrap would be biased (lambda < 1).
+    plain = {**SETTINGS, "gae_lambda": 1.0}
+    ppo = PPO(env=TASKS, env_kwargs=ENV, policy_kwargs=small, seed=args.seed, **plain)
     for name, agent, steps in (
         (META, rl2, args.meta_timesteps),
         (PLAIN, ppo, args.plain_timesteps),
