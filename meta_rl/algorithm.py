@@ -68,7 +68,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         verbose: Amount of output: 0 for none (default), 1 for the training log, 2 for more.
         seed: Seed of both generators (default: from the system's entropy).
         device: Device of the networks (default: a GPU if there is one).
-        **settings: In a subclass, further arguments of its base class, as in its signature.
+        **settings: Arguments of the base class, by name, where a subclass passes them on.
 
     Attributes:
         envs_per_task: Number of sub-environments of each task, B (1 unless a subclass sets it).

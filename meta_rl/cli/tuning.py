@@ -7,25 +7,18 @@ import itertools
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from meta_rl.arguments import check_count
 from meta_rl.cli.callbacks import BetweenIterations, Validation
+from meta_rl.cli.commands import Train, Tune
 from meta_rl.cli.preparation import folder_name, make_model, open_tasks, run_config
 from meta_rl.cli.progress import shown_progress
 from meta_rl.cli.run_folder import RunConfig
 from meta_rl.cli.settings import parsed
 
-if TYPE_CHECKING:
-    from meta_rl.cli.commands import Tune
-
 DEFAULT_SHARE = 5
 """The length of a trial is the length of a training, divided by this number."""
-
-
-TRAIN = "meta_rl.cli.commands:Train"
-"""The command of a trial's training, as a name that is imported when it is needed."""
 
 
 class Dimension(NamedTuple):
@@ -190,7 +183,7 @@ def _no_logger() -> Any:
 def _trial_config(command: Tune, chosen: dict[str, Any]) -> RunConfig:
     """The configuration of a trial with chosen settings."""
     extra = tuple(f"{name}={value!r}" for name, value in chosen.items())
-    train = resolve_name(TRAIN)(
+    train = Train(
         command.algo,
         command.tasks,
         param=(*command.param, *([extra] if extra else [])),
