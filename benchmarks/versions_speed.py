@@ -175,7 +175,7 @@ def serve(seconds: float) -> None:
 
 @contextmanager
 def version(path: Path, seconds: float) -> Iterator[tuple[list[str], Callable[[str], float]]]:
-    """A process that imports from ``path``: its contenders' names, and a function that measures one."""
+    """A process that imports from ``path``: its contenders' names, and a way to measure one."""
     command = [sys.executable, str(Path(__file__).resolve())]
     command += ["--serve", "--seconds", str(seconds)]
     environment = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}

@@ -1,8 +1,8 @@
 """Installs the wheel in dist/ into a fresh virtual environment, and runs wheel_smoke.py there.
 
-    python tests/wheel.py                       # with the versions of constraints.txt
-    python tests/wheel.py --dependencies oldest # with the lowest versions that pyproject.toml allows
-    python tests/wheel.py --dependencies newest # with the newest ones
+    python tests/wheel.py                        # with the versions of constraints.txt
+    python tests/wheel.py --dependencies oldest  # with the lowest versions of pyproject.toml
+    python tests/wheel.py --dependencies newest  # with the newest ones
 
 PyTorch is taken from the index that ``TORCH_INDEX`` names, if it is set. ``--torch`` names another
 version of it, where the index lacks the one that is wanted.
