@@ -44,7 +44,7 @@ from docs_tables_few_shot import (
     percent,
     rotations,
 )
-from docs_tables_front import why
+from docs_tables_front import metaworld_speed, why
 from result_files import marked, papers, ratios, result, span, table, with_interval
 from rl2_table import of_paper
 
@@ -289,6 +289,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "maml returns": maml_returns,
     "pearl returns": pearl_returns,
     "metaworld reach": metaworld_reach,
+    "metaworld speed": metaworld_speed,
     "omniglot": omniglot,
     "rotations": rotations,
     "clinc": clinc,
