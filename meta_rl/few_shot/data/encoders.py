@@ -61,6 +61,9 @@ class Encoder(ABC):
         """Returns what :func:`load_encoder` needs."""
         return {"kind": self.kind}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'name', '')})"
+
 
 class SentenceEncoder(Encoder):
     """A model of sentence_transformers (extra ``text``), which is loaded when it is first used.
