@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ from docs_tables_few_shot import (
     clinc,
     compiled_updates,
     few_shot_row,
+    learner_results,
     omniglot,
     percent,
     rotations,
@@ -297,6 +299,18 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "coverage": coverage,
     "speed": speed,
     "robots": robots,
+    **{
+        f"results of {', '.join(learners)}": partial(learner_results, *learners)
+        for learners in (
+            ("maml",),
+            ("reptile",),
+            ("protonet",),
+            ("matching",),
+            ("siamese",),
+            ("ridge",),
+            ("finetune", "scratch", "nearest"),
+        )
+    },
 }
 """The tables by the names in their pages."""
 

@@ -77,6 +77,7 @@ html_copy_source = False
 CHILDREN = {
     "docs/agents/README": "*",
     "docs/environments/README": "*",
+    "docs/few_shot/README": "*",
     "docs/results": "../benchmarks/results/*",
 }
 

@@ -20,6 +20,7 @@ from meta_rl.cli.commands import (
     Report,
     Train,
 )
+from meta_rl.cli.number_flags import NUMBERS, NoNumberError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,14 +78,22 @@ def execute(command: Callable[[], Any]) -> int:
 
 
 def parsed(arguments: list[str]) -> Any:
-    """Returns the command that the words after ``meta-rl`` ask for."""
-    return tyro.extras.subcommand_cli_from_dict(
-        dict(COMMANDS),
-        prog="meta-rl",
-        description="Meta-reinforcement learning and few-shot learning. `meta-rl --version` prints "
-        "the version.",
-        args=arguments,
-    )
+    """Returns the command that the words after ``meta-rl`` ask for.
+
+    Raises:
+        ValueError: A flag that takes a number got something else.
+    """
+    try:
+        with NUMBERS:
+            return tyro.extras.subcommand_cli_from_dict(
+                dict(COMMANDS),
+                prog="meta-rl",
+                description="Meta-reinforcement learning and few-shot learning. "
+                "`meta-rl --version` prints the version.",
+                args=arguments,
+            )
+    except NoNumberError as error:
+        raise ValueError(error.message(arguments)) from None
 
 
 def run(command: Any) -> None:

@@ -109,6 +109,11 @@ class FewShotLearner(PassedOnArguments, MetaTraining, CheckedInputs, ABC):
         self.optimizer: torch.optim.Optimizer | None = None
         self.module.eval()  # training mode only within an update
 
+    def __repr__(self) -> str:
+        network = (getattr(self.network, "recipe", None) or [type(self.network).__name__])[0]
+        done = self.num_iterations
+        return f"{type(self).__name__}({network}, {done} iteration{'' if done == 1 else 's'})"
+
     @property
     def network(self) -> nn.Module:
         """The network that was given to the constructor."""
