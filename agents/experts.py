@@ -16,12 +16,12 @@ from gymnasium.vector import VectorEnv
 
 from meta_rl.arguments import check_number, did_you_mean
 from meta_rl.make import family_name
-from meta_rl.rollout import Rollout
 from meta_rl.vector.task_batch import task_batch
 
 from .bandit_beliefs import BetaBelief, NormalBelief
 from .bandits import UCB1, BestArm, GittinsIndex, ThompsonSampling
 from .navigation import GridOracle, KeyToDoorOracle, PointOracle, TMazeOracle, WindOracle
+from .oracle import Oracle
 from .room_search import GoalSampling, NearestSearch
 from .tabular import PSRL, UCRL2, ValueIteration
 
@@ -140,7 +140,7 @@ class RandomActor:
         return self.rng.uniform(low, high, (num, *low.shape)).astype(self.space.dtype), state
 
 
-class NoisedExpert:
+class NoisedExpert(Oracle):
     """An expert whose actions are random at first, and less and less (noise distillation).
 
     In step t of a history an action is random with probability ``1 - t / ((1 - share) T)``, and
@@ -165,10 +165,6 @@ class NoisedExpert:
         """Returns the expert's knowledge of the tasks, and the number of steps, 0."""
         return self.expert.adapt_to_tasks(tasks), 0
 
-    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
-        """Returns the state as it is."""
-        return state
-
     def predict(
         self,
         observation: Any,
@@ -181,9 +177,7 @@ class NoisedExpert:
         Raises:
             ValueError: There is no state: the expert has to be told the tasks.
         """
-        if state is None:
-            raise ValueError("NoisedExpert needs to be told the tasks: adapt_to_tasks(tasks)")
-        known, steps = state
+        known, steps = self.require_state(state)
         actions, known = self.expert.predict(observation, known, episode_start, deterministic)
         random, _ = self.noise.predict(observation)
         noised = self.rng.random(len(actions)) < 1.0 - steps / self.until
