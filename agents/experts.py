@@ -22,7 +22,7 @@ from .bandit_beliefs import BetaBelief, NormalBelief
 from .bandits import UCB1, BestArm, GittinsIndex, ThompsonSampling
 from .navigation import GridOracle, KeyToDoorOracle, PointOracle, TMazeOracle, WindOracle
 from .oracle import Oracle
-from .room_search import GoalSampling, NearestSearch
+from .room_search import GoalSampling, KeyToDoorSearch, NearestSearch
 from .tabular import PSRL, UCRL2, ValueIteration
 
 Make = Callable[[Any, np.random.Generator], Any]
@@ -73,6 +73,10 @@ LEARNERS: dict[str, dict[str, Make]] = {
         "psrl": lambda family, rng: GoalSampling(family.size, rng=rng),
         "search": lambda family, rng: NearestSearch(family.size, rng=rng),
         "noised-search": lambda family, rng: NearestSearch(family.size, rng=rng, epsilon=0.2),
+    },
+    "DarkKeyToDoor": {
+        "search": lambda family, rng: KeyToDoorSearch(family.size, rng=rng),
+        "noised-search": lambda family, rng: KeyToDoorSearch(family.size, rng=rng, epsilon=0.2),
     },
 }
 """Learners that are not told the task, by the names of the family and of the learner."""
