@@ -31,20 +31,21 @@ class Player:
     """A policy that plays histories: as an agent's ``predict``, without copies of its state.
 
     Args:
-        policy: The policy, which draws its actions.
+        policy: The policy.
+        likeliest: Whether it takes its most likely actions; by default, it draws them.
     """
 
     wrap_env = staticmethod(AppendPreviousStep)
 
-    def __init__(self, policy: SequencePolicy) -> None:
-        self.policy = policy
+    def __init__(self, policy: SequencePolicy, likeliest: bool = False) -> None:
+        self.policy, self.likeliest = policy, likeliest
 
     @torch.inference_mode()
     def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, Any]:
         """Returns actions, clipped to a ``Box``, and the next state; the given one is used up."""
         obs = torch.as_tensor(observation, device=self.policy.device)
         state = self.policy.initial_state(len(obs)) if state is None else state
-        actions, _, _, state = self.policy(obs, state)
+        actions, _, _, state = self.policy(obs, state, self.likeliest)
         return self.policy.clip(actions).cpu().numpy(), state
 
 

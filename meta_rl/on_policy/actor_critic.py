@@ -235,3 +235,22 @@ class ActorCritic(BasePolicy):
         # Copies: a core may write into the state that it is given, and this one is the user's.
         pairs = zip(state, like, strict=True)
         return tuple(torch.as_tensor(leaf).to(part, copy=True) for leaf, part in pairs)
+
+
+def clock_after(clock: Tensor, obs: Tensor) -> Tensor:
+    """Returns the steps since the trial and since the episode began, ``[N, 2]``.
+
+    Args:
+        clock: The same numbers one step before, -1 before the first step.
+        obs: Observations of the step, ``[N, O]``.
+    """
+    begins = obs[:, -1] > 0
+    starts = torch.stack([begins, begins | (obs[:, -2] > 0)], dim=-1)
+    return torch.where(starts, 0.0, clock + 1.0)
+
+
+def clock_of(obs: Tensor) -> Tensor:
+    """Returns the clock at each step of whole trials ``[T, N, O]``: ``[T, N, 2]``."""
+    steps = torch.arange(len(obs), device=obs.device)[:, None].expand(obs.shape[:2])
+    began = torch.where(obs[..., -2] > 0, steps, 0).cummax(dim=0).values
+    return torch.stack([steps, steps - began], dim=-1)
