@@ -42,6 +42,9 @@ def enjoy(command: Enjoy) -> Path:
     """
     check_device(command.device)
     check_count("num_tasks", command.num_tasks)
+    check_count("seed", command.seed, least=0)
+    if command.num_episodes is not None:
+        check_count("num_episodes", command.num_episodes)
     folder = RunFolder(command.run)
     out = command.video or folder.path / "enjoy.gif"
     if out.suffix not in (".gif", ".mp4"):
@@ -82,7 +85,9 @@ def _tasks(command: Enjoy, split: Any) -> Any:
 
 def _played(model: Any, env: Any, task: Any, command: Enjoy) -> list[Frames]:
     """The frames of the first and of the last episode on a task, with their captions."""
-    episodes = command.num_episodes or max(2, task_batch(env).episodes_per_trial)
+    episodes = command.num_episodes
+    if episodes is None:
+        episodes = max(2, task_batch(env).episodes_per_trial)
     frames: dict[int, Frames] = {0: [], episodes - 1: []}
 
     def seen(episode: int, repeat: int) -> None:

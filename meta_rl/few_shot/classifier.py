@@ -34,7 +34,7 @@ from meta_rl.few_shot.data.preparation import (
 from meta_rl.few_shot.learner import FewShotLearner
 from meta_rl.few_shot.learners.frozen import NearestMean
 from meta_rl.few_shot.networks.choice import network_for
-from meta_rl.files.sealed import Saved, read_file, with_suffix, write_file
+from meta_rl.files.sealed import WRONG_CONTENT, Saved, read_file, with_suffix, write_file
 
 OWNER = "FewShotClassifier"
 PLAIN_NAMES = (bool, int, str)
@@ -245,6 +245,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 or network of your own is missing.
         """
         content = read_file(path, OWNER).content
+        try:
+            return cls._made_from(content, encoder, network, device)
+        except WRONG_CONTENT as error:
+            raise ValueError(f"{path} is a corrupt classifier: {error!r}") from error
+
+    @classmethod
+    def _made_from(
+        cls, content: dict[str, Any], encoder: Any, network: nn.Module | None, device: str
+    ) -> Self:
         kind = _learner_class(content["learner"])
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "learner.zip"

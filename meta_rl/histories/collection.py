@@ -16,6 +16,7 @@ from meta_rl.histories.data_set import (
     Histories,
     checksum,
     create,
+    one_writer,
     open_arrays,
     read_about,
     write_about,
@@ -79,7 +80,9 @@ def collect_histories(
     if tasks is not None:
         tasks = as_tasks(base.task_split.space, tasks)
     num = _number_of(tasks, num_histories)
-    episodes = check_count("num_episodes", num_episodes or base.episodes_per_trial)
+    episodes = check_count(
+        "num_episodes", base.episodes_per_trial if num_episodes is None else num_episodes
+    )
     about = {
         "format": FORMAT,
         "env": env_id,
@@ -95,7 +98,8 @@ def collect_histories(
     folder = Path(folder)
     writer = _Writer(learner, expert, batch_env, tasks, about)
     try:
-        writer.write(folder, progress_bar)
+        with one_writer(folder):
+            writer.write(folder, progress_bar)
     finally:
         batch_env.close()
     return Histories(folder, verify=False)

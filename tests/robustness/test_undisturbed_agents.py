@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
 
 import meta_rl
 from meta_rl import MetaAlgorithm, TaskVectorEnv
@@ -83,6 +84,46 @@ def test_adapting_and_evaluating_in_a_training_change_nothing(name: str) -> None
     assert torch.equal(torch.get_rng_state(), before)
     assert same(undisturbed, disturbed)
     assert disturb.calls == disturbed._num_iterations >= 2
+
+
+class Touch(BaseCallback):
+    """Evaluates on the environment of the training, once."""
+
+    def __init__(self, where: str, by: str) -> None:
+        super().__init__()
+        self.where, self.by, self.touched = where, by, False
+
+    def _touch(self, where: str) -> None:
+        if where != self.where or self.touched or self.n_calls < 2 * (where == "step"):
+            return
+        self.touched = True
+        if self.by == "evaluate_policy":
+            evaluate_policy(self.model, self.model.get_env(), 2, deterministic=True, warn=False)
+        else:
+            meta_rl.evaluate_adaptation(self.model, self.model.get_env(), 2)
+
+    def _on_step(self) -> bool:
+        self._touch("step")
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self._touch("start")
+
+    def _on_rollout_end(self) -> None:
+        self._touch("end")
+
+
+@pytest.mark.parametrize("by", ["evaluate_adaptation", "evaluate_policy"])
+@pytest.mark.parametrize("where", ["start", "step", "end"])
+def test_evaluating_on_the_environment_of_the_training(name: str, where: str, by: str) -> None:
+    """Between rollouts it changes nothing; in the middle of one it is refused."""
+    touch = Touch(where, by)
+    if where == "step":
+        with pytest.raises(ValueError, match="in the middle of a rollout"):
+            make_agent(name).learn(STEPS, touch)
+    else:
+        assert same(make_agent(name).learn(STEPS), make_agent(name).learn(STEPS, touch))
+    assert touch.touched
 
 
 def test_the_global_generator_does_not_matter(name: str) -> None:

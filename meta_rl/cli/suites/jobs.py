@@ -26,6 +26,7 @@ from meta_rl.cli.suites.tables import Row, Suite
 from meta_rl.cli.trainable import trainable
 from meta_rl.cli.training import open_tasks, run_config, train
 from meta_rl.evaluation import evaluate_adaptation
+from meta_rl.files.checksums import checked_json, read_json
 from meta_rl.make import make_task_vec
 from meta_rl.provenance import git_commit, package_versions, write_atomically
 from meta_rl.tasks import TaskSplit
@@ -106,7 +107,7 @@ class Cell:
         config = {
             name: value
             for name, value in asdict(self.config()).items()
-            if name not in ("versions", "commit", "threads")
+            if name not in ("versions", "commit", "threads", "options")
         }
         evaluation = [self.row.num_tasks, self.row.num_episodes, EVALUATION_SEED]
         return {
@@ -150,7 +151,7 @@ class Cell:
             "checkpoint_sha256": file_digest(folder.checkpoint),
             "evaluations": evaluations,
         }
-        write_atomically(self.result_file(out), json.dumps(content) + "\n")
+        write_atomically(self.result_file(out), checked_json(content))
 
     def _evaluations(self, folder: RunFolder) -> dict[str, Any]:
         """Results on test tasks and, where there are some, on tasks outside the range."""
@@ -232,7 +233,7 @@ class Reference:
             "tasks": self.tasks_key,
             **found,
         }
-        write_atomically(self.result_file(out), json.dumps(content) + "\n")
+        write_atomically(self.result_file(out), checked_json(content))
 
 
 Job = Cell | Reference
@@ -285,9 +286,11 @@ def from_text(text: str) -> Job:
 
 
 def _identity_in(file: Path) -> Any:
+    """Returns the identity in a result; ``None`` without one, or if the file is damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["identity"]
-    except (FileNotFoundError, ValueError, KeyError):
+        content, damage = read_json(file)
+        return None if damage else content["identity"]
+    except (FileNotFoundError, ValueError, KeyError, RecursionError):
         return None
 
 
