@@ -82,15 +82,19 @@ def tune(command: Tune) -> Any:
     Raises:
         ValueError: Optuna is missing, a setting does not exist, or the file is of another search.
     """
-    optuna = _optuna()
+    _optuna()  # refuses a missing package
     check_count("num_trials", command.num_trials)
     config = _trial_config(command, {})
     if not config.total_timesteps:
         raise ValueError(f"{config.algorithm} is not trained, so that there is nothing to tune")
     dimensions = _dimensions(command, config)
-    for dimension in dimensions:  # unknown names and wrong kinds are refused before the search
+    for dimension in dimensions:  # what cannot work is refused before the search
         for value in dimension.values:
-            _trial_config(command, {dimension.name: value})
+            other = _trial_config(command, {dimension.name: value})
+            try:
+                make_model(other, open_tasks(other), command.device)
+            except ValueError as error:
+                raise ValueError(f"--search {dimension.name}: {error}") from error
     name = folder_name(config).rpartition("-seed")[0]
     file = command.out or Path("tune", f"{name}.sqlite3")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -153,8 +157,10 @@ def _checksums(study: Any) -> dict[str, str]:
     """Returns the checksum of each trial that is over, by its number."""
     return {
         str(one.number): digest(
-            [one.state.name, one.values, one.params, repr(one.distributions)]
-            + [sorted(one.intermediate_values.items()), one.user_attrs]
+            [
+                *(one.state.name, one.values, one.params, repr(one.distributions)),
+                *(sorted(one.intermediate_values.items()), one.user_attrs),
+            ]
         )
         for one in study.trials
         if one.state.is_finished()
@@ -313,6 +319,9 @@ def _report(study: Any, command: Tune, file: Path) -> list[str]:
     """The lines at the end: the best settings as TOML, and how to train with them."""
     pruned = len(study.trials) - len(_complete(study))
     lines = [f"study: {file} ({len(study.trials)} trials, {pruned} of them pruned)"]
+    failed = [one.user_attrs["error"] for one in study.trials if "error" in one.user_attrs]
+    if failed:
+        lines.append(f"# {len(failed)} of them failed, the last by: {failed[-1]}")
     if not _complete(study):
         return [*lines, "all trials were pruned; more trials or a longer training may help"]
     best = study.best_trial

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from meta_rl.arguments import check_count, check_has, check_seed, plain
+from meta_rl.arguments import check_count, check_has, plain
 from meta_rl.evaluation.randomness import LearnerRandomness
 from meta_rl.histories.data_set import (
     ABOUT,
@@ -72,7 +72,7 @@ def collect_histories(
             the folder holds another data set.
     """
     check_has("learner", learner, ["predict"], "a learner")
-    check_seed(seed)
+    check_count("seed", seed, least=0)
     env_id = find_env_id(env)
     kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))
     batch_env = make_task_vec(env_id, check_count("batch_size", batch_size), **kwargs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
@@ -178,7 +179,8 @@ class TrainingSteps:
     """The part of a training that follows each step, from a reset of the environment on.
 
     It counts steps and episodes, stops the training at numbers that are not finite, and calls the
-    callbacks, which may not touch the environment of the training. A rollout gets its actions by :meth:`watched`, and calls this object with each step.
+    callbacks, which may not touch the environment of the training. A rollout gets its actions by
+    :meth:`watched`, and calls this object with each step.
 
     Args:
         agent: Agent that is trained.
@@ -239,7 +241,8 @@ class TrainingSteps:
             }
         )
         before = task_batch(agent.task_env).num_calls
-        self.going_on = bool(self.callback.on_step())
+        with torch.inference_mode(False), torch.enable_grad():  # callbacks may adapt the agent
+            self.going_on = bool(self.callback.on_step())
         if task_batch(agent.task_env).num_calls != before:
             raise ValueError(
                 "a callback has reset or stepped the environment of the training in the middle of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_adapting_and_evaluating_in_a_training_change_nothing(name: str) -> None
 
 
 class Touch(BaseCallback):
-    """Evaluates on the environment of the training, once."""
+    """Evaluates once: on the environment of the training, or on another one."""
 
     def __init__(self, where: str, by: str) -> None:
         super().__init__()
@@ -97,10 +98,14 @@ class Touch(BaseCallback):
         if where != self.where or self.touched or self.n_calls < 2 * (where == "step"):
             return
         self.touched = True
+        env: Any = self.model.get_env()
         if self.by == "evaluate_policy":
-            evaluate_policy(self.model, self.model.get_env(), 2, deterministic=True, warn=False)
+            with LearnerRandomness(self.model).kept():  # acting draws from the agent's generator
+                evaluate_policy(self.model, env, 2, deterministic=True, warn=False)
+        elif self.by == "evaluate_adaptation":
+            meta_rl.evaluate_adaptation(self.model, env, 2)
         else:
-            meta_rl.evaluate_adaptation(self.model, self.model.get_env(), 2)
+            meta_rl.evaluate_adaptation(self.model, TaskVectorEnv(Signs, 4), 4, envs_per_task=1)
 
     def _on_step(self) -> bool:
         self._touch("step")
@@ -113,17 +118,19 @@ class Touch(BaseCallback):
         self._touch("end")
 
 
-@pytest.mark.parametrize("by", ["evaluate_adaptation", "evaluate_policy"])
-@pytest.mark.parametrize("where", ["start", "step", "end"])
-def test_evaluating_on_the_environment_of_the_training(name: str, where: str, by: str) -> None:
-    """Between rollouts it changes nothing; in the middle of one it is refused."""
-    touch = Touch(where, by)
-    if where == "step":
-        with pytest.raises(ValueError, match="in the middle of a rollout"):
-            make_agent(name).learn(STEPS, touch)
-    else:
-        assert same(make_agent(name).learn(STEPS), make_agent(name).learn(STEPS, touch))
-    assert touch.touched
+def test_evaluating_within_a_training(name: str) -> None:
+    """It changes nothing; but on the training's own environment, it is refused in a rollout."""
+    undisturbed = make_agent(name).learn(STEPS)
+    for where, by in itertools.product(
+        ["start", "step", "end"], ["evaluate_adaptation", "evaluate_policy", "elsewhere"]
+    ):
+        touch, agent = Touch(where, by), make_agent(name)
+        if where == "step" and by != "elsewhere":
+            with pytest.raises(ValueError, match="in the middle of a rollout"):
+                agent.learn(STEPS, touch)
+        else:
+            assert same(undisturbed, agent.learn(STEPS, touch))
+        assert touch.touched
 
 
 def test_the_global_generator_does_not_matter(name: str) -> None:

@@ -28,7 +28,8 @@ def as_tensor(values: Any, name: str, device: torch.device | str | None = None) 
     if tensor.is_complex():
         raise ValueError(f"{name}: complex numbers ({tensor.dtype}); real numbers are wanted")
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise ValueError(f"{name}: a tensor without plain numbers ({tensor.layout}, {tensor.dtype})")
+        kind = f"{tensor.layout}, {tensor.dtype}"
+        raise ValueError(f"{name}: a tensor that does not hold plain numbers ({kind})")
     if tensor.is_floating_point() and tensor.itemsize == 1:
         tensor = tensor.to(torch.float32)  # PyTorch has few operations for 8 bits
     if tensor.dtype in _FEW_OPERATIONS:
