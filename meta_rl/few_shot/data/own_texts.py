@@ -125,6 +125,8 @@ def _read_columns(path: Path, columns: list[str], delimiter: str) -> dict[str, l
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, delimiter=delimiter, strict=True)
             known = next(rows, [])
+            if not known:
+                raise ValueError("there is no row of column names")
             places = {column: _place(column, known) for column in columns}
             for row in filter(None, rows):  # empty lines are skipped
                 if len(row) != len(known):
