@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import check_device, parsed
 from meta_rl.cli.trainable import trainable
 from meta_rl.evaluation.tasks import distinct_tasks
+from meta_rl.files import UNFINISHED
 from meta_rl.make import make_task_vec
 from meta_rl.tasks import as_task, count_tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
@@ -156,7 +158,17 @@ def _joined(panels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _write(pictures: list[np.ndarray], out: Path, fps: float) -> None:
+    """Writes a video that takes its place when it is whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(UNFINISHED.format(name=out.stem, process=os.getpid()) + out.suffix)
+    try:
+        _write_video(pictures, unfinished, fps)
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _write_video(pictures: list[np.ndarray], out: Path, fps: float) -> None:
     if out.suffix == ".mp4":
         _video_writer().mimwrite(out, pictures, fps=fps)
         return

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from pydantic import TypeAdapter
 
 from meta_rl.cli import Train
+from meta_rl.cli.foreign import check_module
 from meta_rl.cli.run_folder import RunConfig, RunFolder, learning_columns
 from meta_rl.cli.suites.identity import code_digest, digest, file_digest, processor
 from meta_rl.cli.suites.references import can_be_compared, reference_results
@@ -262,6 +263,7 @@ def suite_jobs(suite: Suite, device: str = "cpu", imports: tuple[str, ...] = ())
         if seed == 0:
             reference = Reference(row, imports)
             try:
+                check_module("it", row.tasks, imports)
                 if can_be_compared(reference.cell.config()):
                     references.setdefault(reference.tasks_key, reference)
             except (ValueError, ImportError) as error:
