@@ -154,7 +154,11 @@ def make_task_vec(env_id: str, num_tasks: int, envs_per_task: int = 1, **kwargs:
     module, _, name = env_id.rpartition(":")
     if module:
         __import__(module)
-    if gym.spec(name).vector_entry_point is not None:
+    try:
+        spec = gym.spec(name)
+    except gym.error.Error as error:  # of a module that does not register it
+        raise ValueError(f"unknown environment {env_id!r}: {error}") from error
+    if spec.vector_entry_point is not None:
         env = gym.make_vec(name, num_envs=num_envs, **kwargs)
         task_batch(env)  # refuses a batch without tasks
         return env

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.trainable import trainable, with_members
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.few_shot.learner import FewShotLearner
+from meta_rl.files.checksums import checked_json
 from meta_rl.provenance import write_atomically
 
 
@@ -166,7 +166,7 @@ def keep_best(folder: RunFolder, learner: Any, name: str, score: float, steps: i
         return
     learner.save(folder.best)
     content = {"measure": name, "score": score, "steps": steps}
-    write_atomically(folder.best_file, json.dumps(content) + "\n")
+    write_atomically(folder.best_file, checked_json(content))
 
 
 class KeptCheckpoints(BetweenIterations):

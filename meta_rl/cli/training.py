@@ -107,7 +107,8 @@ def train_several(command: Train, execute: Execute) -> None:
 def _planned(command: Train) -> tuple[RunConfig, RunFolder]:
     """Returns a training's configuration and folder; refuses a folder that does not fit."""
     config = run_config(command)
-    config = replace(config, threads=torch.get_num_threads())
+    options = sorted(options_of(command))
+    config = replace(config, threads=torch.get_num_threads(), options=options)
     folder = RunFolder(command.out or Path("runs", folder_name(config)))
     folder.check(config, command.resume)
     if command.resume:
@@ -188,6 +189,8 @@ def evaluate(command: Evaluate) -> EvaluationResult:
     check_device(command.device)
     if command.out and (command.out.suffix != ".json" or command.out.exists()):
         raise ValueError(f"--out {command.out}: the name of a new file that ends with .json")
+    if command.out and (picture := command.out.with_suffix(".png")).exists():
+        raise ValueError(f"--out {command.out}: its picture would overwrite {picture}")
     folder = RunFolder(command.run)
     config = folder.config(checked=False)
     check_config(config, command.imports)  # tells more than a checksum

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
@@ -205,7 +206,8 @@ class TrainingSteps:
     """The part of a training that follows each step, from a reset of the environment on.
 
     It counts steps and episodes, stops the training at numbers that are not finite, and calls the
-    callbacks. A rollout gets its actions by :meth:`watched`, and calls this object with each step.
+    callbacks, which may not touch the environment of the training. A rollout gets its actions by
+    :meth:`watched`, and calls this object with each step.
 
     Args:
         agent: Agent that is trained.
@@ -265,7 +267,15 @@ class TrainingSteps:
                 "new_obs": step.following,
             }
         )
-        self.going_on = bool(self.callback.on_step())
+        before = task_batch(agent.task_env).num_calls
+        with torch.inference_mode(False), torch.enable_grad():  # callbacks may adapt the agent
+            self.going_on = bool(self.callback.on_step())
+        if task_batch(agent.task_env).num_calls != before:
+            raise ValueError(
+                "a callback has reset or stepped the environment of the training in the middle of "
+                "a rollout: give evaluations an environment of their own, or make them between "
+                "rollouts (on_rollout_start, on_rollout_end)"
+            )
         return self.going_on
 
     def _end_episodes(self, done: Any, active: Any) -> EpisodeEnds:

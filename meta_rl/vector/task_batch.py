@@ -57,6 +57,11 @@ class TaskBatch(VectorEnv):
         return self._assignment.pending
 
     @property
+    def num_calls(self) -> int:
+        """Number of calls that changed the batch, by which an owner sees that another one did."""
+        return self._assignment.num_calls
+
+    @property
     def trial_start(self) -> Any:
         """Where the latest observation is the first on a task, bool ``[N]``."""
         return self._assignment.trial_start
