@@ -211,6 +211,7 @@ class VariBAD(OnPolicyAgent):
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": BeliefActorCritic}
     policy: BeliefActorCritic
+    divides_over_ranks = False
 
     def __init__(
         self,

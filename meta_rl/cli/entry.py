@@ -51,7 +51,7 @@ def execute(command: Callable[[], Any]) -> int:
     Returns:
         The exit code of :func:`main`.
     """
-    from meta_rl.cli.interruption import FailedTrainingsError, FailedWriteError
+    from meta_rl.cli.interruption import FailedTrainingsError, FailedWriteError, SilentExitError
 
     try:
         run(command())
@@ -70,6 +70,8 @@ def execute(command: Callable[[], Any]) -> int:
         return 1
     except FailedTrainingsError as error:
         print(f"meta-rl: {error}", file=sys.stderr)
+        return 1
+    except SilentExitError:
         return 1
     except KeyboardInterrupt as error:
         print(f"\nmeta-rl: {error or 'interrupted'}", file=sys.stderr)
@@ -135,18 +137,21 @@ def run(command: Any) -> None:
 def _work(command: Any) -> None:
     """Runs a command that plays or trains, with its number of threads."""
     from meta_rl.cli.settings import check_threads
+    from meta_rl.compute import ranks
     from meta_rl.compute.freed_memory import keep_freed_memory
     from meta_rl.compute.torch_state import torch_threads
 
+    if ranks.launched() and (not isinstance(command, Train) or command.seeds):
+        raise ValueError("torchrun is for `train` without --seeds; start other commands without it")
     keep_freed_memory()
     with torch_threads(check_threads(command)):
         if isinstance(command, Train):
-            from meta_rl.cli.training import train, train_several
+            from meta_rl.cli.training import train_on_ranks, train_several
 
             if command.seeds:
                 train_several(command, execute)
             else:
-                train(command)
+                train_on_ranks(command)
         elif isinstance(command, Evaluate):
             from meta_rl.cli.training import evaluate
 

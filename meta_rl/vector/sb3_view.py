@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
+from meta_rl.compute import ranks
 from meta_rl.compute.finite_state import NonFiniteError
 from meta_rl.rollout import Act, Step, true_successors
 from meta_rl.tasks import Tasks, add_task_axis, take_tasks
@@ -252,7 +253,7 @@ class TrainingSteps:
         agent = self.agent
         self._check("a reward", step.rewards)
         self._check("an observation", step.following)
-        agent.num_timesteps += agent.n_envs
+        agent.num_timesteps += agent.n_envs * ranks.size()
         self._returns += step.rewards
         self._lengths += 1
         done = step.terminated | step.truncated

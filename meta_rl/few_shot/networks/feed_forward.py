@@ -37,7 +37,11 @@ from meta_rl.arguments import (
     keyword_names,
 )
 from meta_rl.arguments import plain as plain
-from meta_rl.few_shot.networks.batch_norm import BatchNorm
+from meta_rl.few_shot.networks.batch_norm import (
+    BatchNorm,
+    RunningBatchNorm1d,
+    RunningBatchNorm2d,
+)
 
 NORMS = ("task", "running", "none")
 P = ParamSpec("P")
@@ -430,7 +434,7 @@ def _make_norm(kind: str, features: int, dimensions: int) -> nn.Module:
         return nn.Identity()
     if kind == "task":
         return BatchNorm(features)  # torch's own has wrong second derivatives under vmap
-    layer: Callable[..., nn.Module] = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm1d
+    layer = RunningBatchNorm2d if dimensions == 2 else RunningBatchNorm1d
     return layer(features)
 
 
