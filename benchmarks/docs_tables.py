@@ -45,6 +45,7 @@ from docs_tables_few_shot import (
     rotations,
 )
 from docs_tables_front import why
+from docs_tables_pretrained import pretrained, pretrained_trainings
 from result_files import marked, papers, ratios, result, span, table, with_interval
 from rl2_table import of_paper
 
@@ -296,6 +297,8 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "coverage": coverage,
     "speed": speed,
     "robots": robots,
+    "pretrained": pretrained,
+    "pretrained trainings": pretrained_trainings,
 }
 """The tables by the names in their pages."""
 

@@ -16,6 +16,7 @@ PAGES = [
     ROOT / "README.md",
     *(ROOT / "docs" / name for name in ("results.md", "few-shot.md", "evaluation.md")),
     ROOT / "docs" / "agents" / "pearl.md",
+    ROOT / "docs" / "pretrained.md",
 ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from meta_rl.cli.report.packed import unpacked
 from meta_rl.cli.suites.jobs import tasks_key
 from meta_rl.evaluation.result import EvaluationResult
 
@@ -123,6 +124,12 @@ class Group:
         return np.asarray((self.scores - low) / (high - low))
 
     @property
+    def core_hours(self) -> float:
+        """Core-hours of all trainings, with their evaluations."""
+        seconds = sum(t["train_seconds"] + t["evaluation_seconds"] for t in self.trainings)
+        return float(seconds * self.row["cores"] / 3600)
+
+    @property
     def differences(self) -> list[str]:
         """What the trainings do not share, of code, versions and processors."""
         names = {"code": "code", "versions": "versions of packages", "processor": "processors"}
@@ -229,9 +236,9 @@ def _read_all(folder: Path) -> list[dict[str, Any]]:
     found = []
     for file in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = unpacked(json.loads(file.read_text(encoding="utf-8")))
             content["identity"], content["name"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is no result of a suite: {error!r}") from error
         found.append(content)
     return found
