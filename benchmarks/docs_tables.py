@@ -46,6 +46,7 @@ from docs_tables_few_shot import (
 )
 from docs_tables_front import why
 from docs_tables_pretrained import pretrained, pretrained_trainings
+from docs_tables_suites import suites, suites_front
 from result_files import marked, papers, ratios, result, span, table, with_interval
 from rl2_table import of_paper
 
@@ -285,6 +286,8 @@ def headline_of_memory() -> list[Row]:
 
 TABLES: dict[str, Callable[[], list[str]]] = {
     "why": why,
+    "suites front": suites_front,
+    "suites": suites,
     "headline": headline,
     "rl2 rewards": rl2_rewards,
     "maml returns": maml_returns,
