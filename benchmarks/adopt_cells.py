@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,10 +30,13 @@ import tyro
 
 from meta_rl.cli.report.packed import packed, unpacked
 from meta_rl.cli.report.results import Group, read_results
+from meta_rl.cli.run_folder import RunConfig
 from meta_rl.cli.suites.identity import digest, file_digest
 from meta_rl.cli.suites.jobs import tasks_key
 from meta_rl.cli.suites.tables import find_suite, shipped_suites
-from meta_rl.evaluation import EvaluationResult
+from meta_rl.cli.trainable import trainable
+from meta_rl.cli.training import open_tasks
+from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
 from meta_rl.files.checksums import ENTRY, checked_json, read_json
 from meta_rl.pretrained import FOLDER, Card, file_name
 from meta_rl.provenance import write_atomically
@@ -40,6 +44,8 @@ from meta_rl.provenance import write_atomically
 ADOPTED = Path(__file__).parent / "results" / "suites"
 MOST_BYTES = 20_000_000
 """Largest size of all pretrained agents together."""
+NUM_COMPARED = 8
+"""Number of tasks on which an agent without its training data is compared with the original."""
 LICENCES = {
     "Babi": "bAbI: CC BY 3.0",
     "Clinc150": "CLINC150: CC BY 3.0",
@@ -219,7 +225,36 @@ def licence_of(config: Content) -> str:
     return LICENCES.get(family, "no data: tasks are drawn, and environments are simulated")
 
 
-def card_of(group: Group, training: Content, checkpoint: Path) -> Card:
+def write_agent(checkpoint: Path, config: RunConfig, out: Path) -> None:
+    """Copies a checkpoint, without trials or transitions that the agent keeps for its training.
+
+    Args:
+        checkpoint: Checkpoint of the training.
+        config: Configuration of the training.
+        out: Path of the copy.
+
+    Raises:
+        ValueError: The agent without them acts in another way.
+    """
+    model: Any = trainable(config.algorithm).load(checkpoint, device="cpu")
+    if hasattr(model, "recent"):  # trials of VariBAD
+        model.recent = model.recent[:0, :0, :0]
+    elif hasattr(model, "save_replay"):  # transitions of PEARL
+        model.save_replay = False
+    else:
+        shutil.copyfile(checkpoint, out)
+        return
+    model.save(out)
+    tasks = open_tasks(config)
+    values = [
+        evaluate_adaptation(one, tasks.source, NUM_COMPARED, **tasks.arguments).values
+        for one in (model, trainable(config.algorithm).load(out, device="cpu"))
+    ]
+    if not np.array_equal(*values):
+        raise ValueError(f"{out} acts in another way than {checkpoint}")
+
+
+def card_of(group: Group, training: Content, file: Path) -> Card:
     """Makes the card of a pretrained agent from its row's result."""
     score = group.score()
     assert score is not None
@@ -245,8 +280,9 @@ def card_of(group: Group, training: Content, checkpoint: Path) -> Card:
         own_mean=float(values.mean()),
         own_deviation=float(np.std(values, ddof=1)),
         licence=licence_of(config),
-        size=checkpoint.stat().st_size,
-        sha256=file_digest(checkpoint),
+        size=file.stat().st_size,
+        sha256=file_digest(file),
+        result_sha256=training["checkpoint_sha256"],
     )
 
 
@@ -269,15 +305,19 @@ def take_agent(word: str, args: Args) -> None:
     checkpoint = next((place for place in places if place.exists()), None)
     if checkpoint is None:
         raise ValueError(f"--pretrained {word}: none of {', '.join(map(str, places))} exists")
-    card = card_of(groups[0], found[0], checkpoint)
-    if card.sha256 != found[0]["checkpoint_sha256"]:
+    if file_digest(checkpoint) != found[0]["checkpoint_sha256"]:
         raise ValueError(f"{checkpoint} is not the one of the adopted result")
-    base = args.agents / file_name(card.name)
-    others = sum(f.stat().st_size for f in args.agents.glob("*.zip") if f.stem != base.name)
-    if others + card.size > MOST_BYTES:
-        raise ValueError(f"{checkpoint} has {card.size_text()}, too much for the package")
-    args.agents.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(checkpoint, f"{base}.zip")
+    config = RunConfig(**found[0]["config"])
+    base = args.agents / file_name(f"{config.algorithm}/{config.tasks}")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "agent.zip")
+        write_agent(checkpoint, config, file)
+        card = card_of(groups[0], found[0], file)
+        others = sum(f.stat().st_size for f in args.agents.glob("*.zip") if f.stem != base.name)
+        if others + card.size > MOST_BYTES:
+            raise ValueError(f"{checkpoint} has {card.size_text()}, too much for the package")
+        args.agents.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, f"{base}.zip")
     write_atomically(f"{base}.json", card.to_json())
     print(f"pretrained {card.name}: {card.measure} {card.score_text()}, {card.size_text()}")
 

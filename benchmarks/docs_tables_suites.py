@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 from result_files import RESULTS, table
 
 from meta_rl.cli.report.results import Group, Score, read_results
@@ -13,6 +14,11 @@ from meta_rl.cli.report.results import Group, Score, read_results
 def groups() -> list[Group]:
     """The rows that were adopted, in the order of the suites."""
     return read_results(RESULTS / "suites").groups
+
+
+def is_adopted(*names: str) -> bool:
+    """Whether all these rows were adopted: older results of the same are then left out."""
+    return {*names} <= {group.name for group in groups()}
 
 
 def digits_of(group: Group) -> int:
@@ -59,25 +65,35 @@ def cells(group: Group) -> list[str]:
     ]
 
 
+MOST_POINTS = 5
+"""Number of points of adaptation up to which all are in the table."""
 HEADS = ["learner, tasks", "score", "trainings", "ours (95 % interval)", "paper", "best known"]
+
+
+def course(group: Group) -> str:
+    """The means before adaptation and after each unit of it; only some where there are many."""
+    means = group.evaluations["test"].summary()["mean"]
+    digits = next(
+        n for n, bound in ((3, 1), (2, 30), (1, 100), (0, np.inf)) if max(abs(means)) <= bound
+    )
+    texts = [f"{mean:.{digits}f}" for mean in means]
+    return ", ".join(texts if len(texts) <= MOST_POINTS else [*texts[:2], "…", texts[-1]])
 
 
 def suites() -> list[str]:
     """All rows, with what they cost."""
     rows = []
     for group in groups():
-        score, digits = group.score(), digits_of(group)
-        before = None if score is None else score.before
         rows.append(
             [
                 *cells(group),
-                "" if before is None else f"{before:.{digits}f}",
-                score_text(group.score("ood"), digits),
+                course(group),
+                score_text(group.score("ood"), digits_of(group)),
                 length(group),
                 f"{group.core_hours:.2f}",
             ]
         )
-    heads = [*HEADS, "before adaptation", "out of distribution", "length", "core-hours"]
+    heads = [*HEADS, "adaptation, from before it", "out of distribution", "length", "core-hours"]
     return table(heads, rows)
 
 

