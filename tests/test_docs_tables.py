@@ -26,6 +26,7 @@ PAGES = [
             *("reptile", "ridge", "siamese_networks"),
         )
     ),
+    ROOT / "docs" / "pretrained.md",
 ]
 
 

@@ -17,6 +17,7 @@ from meta_rl.cli.commands import (
     Envs,
     Evaluate,
     Plot,
+    Pretrained,
     Report,
     Train,
 )
@@ -104,6 +105,11 @@ def run(command: Any) -> None:
         from meta_rl.cli.listing import envs
 
         return envs()
+    if isinstance(command, Pretrained):
+        from meta_rl.cli.pretrained_runs import list_pretrained
+
+        list_pretrained()
+        return None
     if isinstance(command, Plot):
         from meta_rl.cli.pictures import plot
 

@@ -37,6 +37,7 @@ from meta_rl.cli.preparation import (
     options_of,
     run_config,
 )
+from meta_rl.cli.pretrained_runs import find_run
 from meta_rl.cli.progress import on_terminal
 from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.run_lock import RunLock
@@ -265,7 +266,7 @@ def evaluate(command: Evaluate) -> EvaluationResult:
         raise ValueError(f"--out {command.out}: the name of a new file that ends with .json")
     if command.out and (picture := command.out.with_suffix(".png")).exists():
         raise ValueError(f"--out {command.out}: its picture would overwrite {picture}")
-    folder = RunFolder(command.run)
+    folder = find_run(command.run)
     config = folder.config(checked=False)
     check_config(config, command.imports)  # tells more than a checksum
     folder.config()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from meta_rl.cli.report.packed import unpacked
 from meta_rl.cli.suites.jobs import tasks_key
 from meta_rl.evaluation.result import EvaluationResult
 from meta_rl.files.checksums import read_json
@@ -123,6 +124,12 @@ class Group:
         if low is None or high is None or high == low:
             return None
         return np.asarray((self.scores - low) / (high - low))
+
+    @property
+    def core_hours(self) -> float:
+        """Core-hours of all trainings, with their evaluations."""
+        seconds = sum(t["train_seconds"] + t["evaluation_seconds"] for t in self.trainings)
+        return float(seconds * self.row["cores"] / 3600)
 
     @property
     def differences(self) -> list[str]:
@@ -308,6 +315,7 @@ def _read(file: Path, wanted: TypeAdapter[Any]) -> dict[str, Any]:
     """
     try:
         content, damage = read_json(file)
+        content = unpacked(content)
         wanted.validate_json(json.dumps(content), strict=True)
         evaluations = [content.get(name) for name in ("random", "best")]
         for one in [*evaluations, *content.get("evaluations", {}).values()]:
