@@ -248,6 +248,15 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
     def _make_networks(self) -> None:
         """Makes the policy and its optimisers; :attr:`generator` draws the first weights."""
 
+    def _grown(self, growth: float) -> float:
+        """Returns the share of a trial's steps that grows from 0.1 to 1 in a part of the training.
+
+        Args:
+            growth: Fraction of the training in which it grows, 0 to 1.
+        """
+        done = 1.0 - self._current_progress_remaining
+        return 1.0 if done >= growth else max(0.1, done / growth)
+
     def begin_tasks(self) -> Any:
         """Draws and sets a meta-batch of training tasks, and returns the first observations."""
         tasks = task_batch(self.task_env).task_split.train.sample_tasks(
