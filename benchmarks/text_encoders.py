@@ -24,7 +24,7 @@ import torch
 import tyro
 from few_shot_tables import EVALUATION_SEED, train_setting
 from few_shot_tables import Args as Training
-from result_files import RESULTS, page, read, table, with_interval, write
+from result_files import RESULTS, notes, page, read, table, with_interval, write
 
 from meta_rl.evaluation.intervals import independent_spread, student_interval
 from meta_rl.few_shot import (
@@ -193,6 +193,7 @@ def open_fold(fold: int, shots: int, encoder: Any, ways: int = 5) -> Any:
         validation_groups=parts["validation"],
         test_groups=parts["test"],
         encoder=encoder,
+        progress_bar=False,
         name="Clinc150",
     )
 
@@ -310,35 +311,31 @@ def markdown(told: dict[str, dict[str, Any]], args: Args) -> str:
         "n-grams."
     )
     tables = [part for title, rows in told.items() for part in (f"## {title}", as_table(rows))]
-    return page("CLINC150 on vectors of a frozen sentence encoder", about, more, *tables)
+    told_by_hand = notes(args.out / "text_encoders.json")
+    return page(
+        "CLINC150 on vectors of a frozen sentence encoder", about, more, *tables, told_by_hand
+    )
 
 
 def unseen(args: Args) -> None:
     """Prints the accuracies of the same settings on another data set, whose domains are drawn."""
     for name in args.learners:
         row = LEARNERS[name]
-        encoder = (
-            SentenceEncoder(args.encoder, row.encoder)
-            if row.ways or row.encoder != "tfidf"
-            else "tfidf"
-        )
+        layers, train = row.encoder, {"ways": row.ways or 5, "shots": 1, "queries": 5}
+        encoder = layers if isinstance(layers, str) else SentenceEncoder(args.encoder, layers)
+        sizes = {"train": train, "groups": "domain", "seed": args.seed}
         for shots in SHOTS:
-            split = FewShotTasks.from_csv(
-                args.csv, 5, shots, groups="domain", encoder=encoder, seed=args.seed
-            )
+            split = FewShotTasks.from_csv(args.csv, 5, shots, encoder=encoder, **sizes)
             learner = row.make(split, args.seed)
             scores = final_scores(learner, split.test, args.num_tasks, seed=EVALUATION_SEED)
             error = 1.96 * scores.std() / len(scores) ** 0.5
-            print(
-                f"{name}, {shots} shots: {100 * scores.mean():.2f} ± {100 * error:.2f}", flush=True
-            )
+            print(f"{name}, {shots} shots: {100 * scores.mean():.2f} ± {100 * error:.2f}")
 
 
 def main(args: Args) -> None:
     """Trains and evaluates each learner on each fold; the tables are written after each learner.
 
-    Raises:
-        ValueError: Rows of earlier calls have another number of tasks.
+    With ``--csv`` it only prints what the settings reach there.
     """
     torch.set_num_threads(args.threads)
     if args.csv is not None:

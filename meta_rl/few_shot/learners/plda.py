@@ -44,8 +44,8 @@ class PLDA(EmbeddingLearner):
     def __init__(
         self,
         *,
-        within_shrinkage: float = 0.5,
-        between_shrinkage: float = 0.5,
+        within_shrinkage: float = 0.85,
+        between_shrinkage: float = 0.3,
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
@@ -133,9 +133,11 @@ class PLDA(EmbeddingLearner):
         means = member.transpose(1, 2) @ memory.keys / counts.clamp(min=1.0)
         share = counts * ratio / (counts * ratio + 1)
         variance = 1 + ratio * (1 - share)  # ψ / (n ψ + 1) = ψ (1 - share)
-        scale = variance.rsqrt()[:, None]  # [M, 1, W, D]
-        distance = ((queries[:, :, None] - (share * means)[:, None]) * scale).square().sum(dim=-1)
-        logits = -(distance + variance.log().sum(dim=-1)[:, None]) / 2
+        centres = share * means / variance  # as products of matrices, queries x classes
+        distance = queries.square() @ (1 / variance).transpose(1, 2)
+        distance = distance - 2 * queries @ centres.transpose(1, 2)
+        constant = (share * means * centres + variance.log()).sum(dim=-1)
+        logits = -(distance + constant[:, None]) / 2
         return logits.masked_fill(counts[..., 0][:, None] == 0, -torch.inf)
 
     def extra_state(self) -> dict[str, Any]:
