@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from meta_rl.arguments import check_kind, check_number
-from meta_rl.histories import History, optimal_actions
+from meta_rl.histories import Histories, History, optimal_actions
 
 from .in_context import InContextAgent
 from .sequence_policy import SequencePolicy
@@ -75,15 +75,16 @@ class DPT(InContextAgent):
             return self.player()
         return self.find(self.behaviour, self.fresh_rng())
 
-    def labels(self, history: History) -> Any:
-        """Returns the expert's actions at each step of the contexts.
+    def open_data_set(self) -> Histories:
+        """Opens the data set, which needs labels if they are learned from."""
+        found = super().open_data_set()
+        if self.expert == "data" and not found.has_labels:
+            raise ValueError(f"{self.histories} has no labels: collect it with an expert")
+        return found
 
-        Raises:
-            ValueError: The data set has no labels.
-        """
+    def labels(self, history: History) -> Any:
+        """Returns the expert's actions at each step of the contexts."""
         if self.expert == "data":
-            if history.labels is None:
-                raise ValueError(f"{self.histories} has no labels: collect it with an expert")
             return history.labels
         expert = self.find(self.expert, self.fresh_rng())
         return optimal_actions(expert, history, self._base_env)

@@ -16,13 +16,13 @@ from gymnasium.vector import VectorEnv
 
 from meta_rl.arguments import check_number, did_you_mean
 from meta_rl.make import family_name
-from meta_rl.rollout import Rollout
 from meta_rl.vector.task_batch import task_batch
 
 from .bandit_beliefs import BetaBelief, NormalBelief
 from .bandits import UCB1, BestArm, GittinsIndex, ThompsonSampling
 from .navigation import GridOracle, KeyToDoorOracle, PointOracle, TMazeOracle, WindOracle
-from .room_search import GoalSampling, NearestSearch
+from .oracle import Oracle
+from .room_search import GoalSampling, KeyToDoorSearch, NearestSearch
 from .tabular import PSRL, UCRL2, ValueIteration
 
 Make = Callable[[Any, np.random.Generator], Any]
@@ -73,6 +73,10 @@ LEARNERS: dict[str, dict[str, Make]] = {
         "psrl": lambda family, rng: GoalSampling(family.size, rng=rng),
         "search": lambda family, rng: NearestSearch(family.size, rng=rng),
         "noised-search": lambda family, rng: NearestSearch(family.size, rng=rng, epsilon=0.2),
+    },
+    "DarkKeyToDoor": {
+        "search": lambda family, rng: KeyToDoorSearch(family.size, rng=rng),
+        "noised-search": lambda family, rng: KeyToDoorSearch(family.size, rng=rng, epsilon=0.2),
     },
 }
 """Learners that are not told the task, by the names of the family and of the learner."""
@@ -140,7 +144,7 @@ class RandomActor:
         return self.rng.uniform(low, high, (num, *low.shape)).astype(self.space.dtype), state
 
 
-class NoisedExpert:
+class NoisedExpert(Oracle):
     """An expert whose actions are random at first, and less and less (noise distillation).
 
     In step t of a history an action is random with probability ``1 - t / ((1 - share) T)``, and
@@ -165,10 +169,6 @@ class NoisedExpert:
         """Returns the expert's knowledge of the tasks, and the number of steps, 0."""
         return self.expert.adapt_to_tasks(tasks), 0
 
-    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
-        """Returns the state as it is."""
-        return state
-
     def predict(
         self,
         observation: Any,
@@ -181,9 +181,7 @@ class NoisedExpert:
         Raises:
             ValueError: There is no state: the expert has to be told the tasks.
         """
-        if state is None:
-            raise ValueError("NoisedExpert needs to be told the tasks: adapt_to_tasks(tasks)")
-        known, steps = state
+        known, steps = self.require_state(state)
         actions, known = self.expert.predict(observation, known, episode_start, deterministic)
         random, _ = self.noise.predict(observation)
         noised = self.rng.random(len(actions)) < 1.0 - steps / self.until

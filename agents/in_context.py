@@ -17,7 +17,6 @@ from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_kind, check_number
 from meta_rl.compute.finite_state import guarded_step
 from meta_rl.histories import Histories, History, HistoryEncoder, play_history
-from meta_rl.histories.encoding import check_fits
 from meta_rl.rollout import Rollout, check_rollout
 from meta_rl.vector.sb3_view import TrainingSteps
 from meta_rl.vector.task_batch import task_batch
@@ -31,20 +30,21 @@ class Player:
     """A policy that plays histories: as an agent's ``predict``, without copies of its state.
 
     Args:
-        policy: The policy, which draws its actions.
+        policy: The policy.
+        likeliest: Whether it takes its most likely actions; by default, it draws them.
     """
 
     wrap_env = staticmethod(AppendPreviousStep)
 
-    def __init__(self, policy: SequencePolicy) -> None:
-        self.policy = policy
+    def __init__(self, policy: SequencePolicy, likeliest: bool = False) -> None:
+        self.policy, self.likeliest = policy, likeliest
 
     @torch.inference_mode()
     def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, Any]:
         """Returns actions, clipped to a ``Box``, and the next state; the given one is used up."""
         obs = torch.as_tensor(observation, device=self.policy.device)
         state = self.policy.initial_state(len(obs)) if state is None else state
-        actions, _, _, state = self.policy(obs, state)
+        actions, _, _, state = self.policy(obs, state, self.likeliest)
         return self.policy.clip(actions).cpu().numpy(), state
 
 
@@ -221,20 +221,34 @@ class InContextAgent(MetaAlgorithm):
         """Returns the part of the source's histories that is learned from: by default, all."""
         return history
 
-    def _read(self, callback: BaseCallback) -> tuple[History, bool]:
-        """Draws histories from the data set."""
+    def check_length(self, num_steps: int) -> str:
+        """Refuses a data set that is damaged or does not fit, before a training begins."""
+        if self.histories is not None:
+            self.open_data_set()
+        return super().check_length(num_steps)
+
+    def open_data_set(self) -> Histories:
+        """Opens the data set.
+
+        Raises:
+            FileNotFoundError: There is no such data set.
+            ValueError: It is damaged, of other spaces, or of another number of steps.
+        """
         if self._data_set is None:
             found = Histories(str(self.histories))
             base = self._base_env
-            spaces_of = base.single_observation_space, base.single_action_space
-            check_fits(found.batch([0]), *spaces_of, name=str(self.histories))
+            found.check_fits(base.single_observation_space, base.single_action_space)
             if found.num_steps != self.source_steps():
                 raise ValueError(
                     f"{self.histories}: histories of {found.num_steps} steps, not of "
                     f"{self.source_steps()}"
                 )
             self._data_set = found
-        history = self._data_set.draw(self.n_envs, self.rng)
+        return self._data_set
+
+    def _read(self, callback: BaseCallback) -> tuple[History, bool]:
+        """Draws histories from the data set."""
+        history = self.open_data_set().draw(self.n_envs, self.rng)
         self.num_timesteps += history.rewards.size
         callback.update_locals(locals())
         return history, bool(callback.on_step())

@@ -55,7 +55,7 @@ class RecurrentActorCritic(ActorCritic):
         check_count("hidden_size", hidden_size)
         self.embedding = _layers(sizes, nn.ReLU)
         # The first features, before action, reward and done flag, are the observation itself.
-        place = None if embedding else sizes[0] - self.num_outputs - 2
+        place = None if embedding else (sizes[0] - self.num_outputs - 2) or None
         self.core = make_memory_core(core, sizes[-1], hidden_size, place)
         after = check_counts("hidden_sizes", hidden_sizes)
         read = [self.core.output_size + (sizes[-1] if after else 0), *after]

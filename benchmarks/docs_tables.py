@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,11 +42,12 @@ from docs_tables_few_shot import (
     clinc,
     compiled_updates,
     few_shot_row,
+    learner_results,
     omniglot,
     percent,
     rotations,
 )
-from docs_tables_front import why
+from docs_tables_front import metaworld_speed, why
 from docs_tables_pretrained import pretrained, pretrained_trainings
 from docs_tables_suites import is_adopted, suites, suites_front
 from result_files import marked, papers, ratios, result, span, table, with_interval
@@ -333,6 +335,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "maml returns": maml_returns,
     "pearl returns": pearl_returns,
     "metaworld reach": metaworld_reach,
+    "metaworld speed": metaworld_speed,
     "omniglot": omniglot,
     "rotations": rotations,
     "clinc": clinc,
@@ -340,6 +343,18 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "coverage": coverage,
     "speed": speed,
     "robots": robots,
+    **{
+        f"results of {', '.join(learners)}": partial(learner_results, *learners)
+        for learners in (
+            ("maml",),
+            ("reptile",),
+            ("protonet",),
+            ("matching",),
+            ("siamese",),
+            ("ridge",),
+            ("finetune", "scratch", "nearest"),
+        )
+    },
     "pretrained": pretrained,
     "pretrained trainings": pretrained_trainings,
 }

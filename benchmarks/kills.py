@@ -39,6 +39,12 @@ ALGORITHMS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "promp": ("PointRobot", 100_000, ("meta_batch_size=20", "envs_per_task=5")),
     "pearl": ("PointRobot", 20_000, ("num_train_tasks=10", "updates_per_iteration=20")),
     "varibad": ("GridNavigation", 80_000, ("meta_batch_size=64", "num_minibatches=2")),
+    "dpt": ("BernoulliBandit", 60_000, ("meta_batch_size=300", "policy.hidden_size=32")),
+    "algorithm_distillation": (
+        "DarkRoom",
+        400_000,
+        ("meta_batch_size=50", "policy.hidden_size=32", "source_name=search"),
+    ),
     "multi_task_sac": ("PointRobot", 20_000, ("num_train_tasks=10", "updates_per_iteration=20")),
     "oracle_sac": ("PointRobot", 20_000, ("num_train_tasks=10", "updates_per_iteration=20")),
     "maml": ("Sinusoid-10s", 600, ()),

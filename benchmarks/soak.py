@@ -6,6 +6,7 @@ time is warm-up. Of what follows, memory is judged by the slope over time (Theil
 95 % interval), as a single difference says little; threads and descriptors must not change.
 
     python -m benchmarks.soak                           # 20 minutes each, in turn
+    python -m benchmarks.soak --minutes 28 --at-once    # all at the same time, at nice 19
     python -m benchmarks.soak --minutes 2 --subjects rl2 evaluator
 """
 
@@ -25,10 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from sb3_contrib import RecurrentPPO
 from scipy.stats import theilslopes
 
 import meta_rl
 from benchmarks.result_files import RESULTS, add_to_table, notes, page, table
+from meta_rl import few_shot
 from meta_rl.algorithms import find_algorithm
 
 OFF_POLICY = {
@@ -38,18 +41,27 @@ OFF_POLICY = {
     "policy_kwargs": {"hidden_sizes": (32, 32)},
 }
 GRADIENT = {"meta_batch_size": 4, "envs_per_task": 5}
+ROBOTS = {**GRADIENT, "env_kwargs": {"horizon": 50}}
+SEQUENCES = {"meta_batch_size": 16, "policy_kwargs": {"hidden_size": 32}}
 SUBJECTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "rl2": ("BernoulliBandit", {"meta_batch_size": 40}),
-    "varibad": ("GridNavigation", {"meta_batch_size": 16, "buffer_trials": 100}),
+    "rl2": ("BernoulliBandit", {"meta_batch_size": 16}),
+    "varibad": ("GridNavigation", {"meta_batch_size": 8, "buffer_trials": 100}),
+    "algorithm_distillation": ("DarkRoom", {**SEQUENCES, "source_name": "search"}),
+    "dpt": ("BernoulliBandit", SEQUENCES),
     "ppo": ("PointRobot", {"meta_batch_size": 10}),
-    "maml_trpo": ("HalfCheetahVel", GRADIENT),
+    "recurrent_ppo": ("BernoulliBandit", {"n_steps": 20, "batch_size": 80, "n_epochs": 2}),
+    "maml_trpo": ("HalfCheetahVel", ROBOTS),
     "promp": ("PointRobot", GRADIENT),
     "pearl": ("PointRobot", OFF_POLICY),
     "multi_task_sac": ("PointRobot", OFF_POLICY),
     "oracle_sac": ("PointRobot", OFF_POLICY),
-    "evaluator": ("HalfCheetahVel", GRADIENT),
+    "maml": ("Sinusoid", {"num_steps": 2, "meta_batch_size": 10}),
+    "protonet": ("random images", {"meta_batch_size": 2}),
+    "evaluator": ("HalfCheetahVel", ROBOTS),
+    "few_shot_evaluator": ("Sinusoid", {"num_steps": 2}),
 }
-"""Environment and changed settings of each agent; the evaluator evaluates MAML-TRPO."""
+"""Tasks and changed settings of each subject. The evaluators evaluate MAML-TRPO and MAML, and
+``recurrent_ppo`` is that of sb3-contrib on :func:`meta_rl.sb3_env`."""
 
 FIRST = 5_000
 """Steps before the first sample, which off-policy agents need before their first update."""
@@ -66,24 +78,50 @@ class Args:
     """Names of agents, and "evaluator"."""
     minutes: float = 20.0
     """Time for each, with its warm-up."""
+    at_once: bool = False
+    """Measure all subjects at the same time, as processes of the lowest priority (nice 19)."""
     samples: Path | None = None
     """File for the samples of one subject, which is then measured in this process."""
 
 
-def work(subject: str) -> Callable[[], object]:
-    """A function that trains for one more iteration, or evaluates once more."""
+def made(subject: str) -> tuple[Any, Callable[[], object]]:
+    """A learner, and a function that trains it for one more iteration, or evaluates it again."""
     tasks, settings = SUBJECTS[subject]
-    kind: Any = find_algorithm("maml_trpo" if subject == "evaluator" else subject)
+    if subject in ("maml", "protonet", "few_shot_evaluator"):
+        return made_few_shot(subject, settings)
     env = f"meta_rl/{tasks}-v0"
+    if subject == "recurrent_ppo":
+        view = meta_rl.sb3_env(env, 8, previous_step=True)
+        recurrent = RecurrentPPO("MlpLstmPolicy", view, seed=0, device="cpu", **settings)
+        return recurrent, lambda: recurrent.learn(1, reset_num_timesteps=False)
+    kind: Any = find_algorithm("maml_trpo" if subject == "evaluator" else subject)
     model = kind(env=env, seed=0, device="cpu", **settings)
     if subject == "evaluator":
-        return lambda: meta_rl.evaluate_adaptation(model, env, 10, seed=0)
+        horizon = settings["env_kwargs"]
+        return model, lambda: meta_rl.evaluate_adaptation(model, env, 10, seed=0, **horizon)
     model.learn(FIRST)
-    return lambda: model.learn(1, reset_num_timesteps=False)
+    return model, lambda: model.learn(1, reset_num_timesteps=False)
+
+
+def made_few_shot(subject: str, settings: dict[str, Any]) -> tuple[Any, Callable[[], object]]:
+    """The same for learners of few-shot tasks."""
+    if subject == "protonet":
+        images = np.random.default_rng(0).integers(0, 256, (200, 1, 28, 28), dtype=np.uint8)
+        pool = few_shot.ClassPool(images, [10] * 20)
+        tasks: Any = few_shot.ClassTasks(pool, 5, 1, 5)
+        network = few_shot.conv4(hidden=8, generator=torch.Generator().manual_seed(0))
+        learner: Any = few_shot.ProtoNet(network, seed=0, device="cpu", **settings)
+    else:
+        tasks = few_shot.Sinusoid(5)
+        learner = few_shot.MAML(few_shot.sinusoid_mlp(), 0.01, seed=0, device="cpu", **settings)
+    if subject == "few_shot_evaluator":
+        return learner, lambda: meta_rl.evaluate_adaptation(learner, tasks, 50, seed=0)
+    return learner, lambda: learner.learn(tasks, 1, reset_num_iterations=False)
 
 
 def sample(began: float, done: int) -> dict[str, float]:
     """What the process has now (Linux only)."""
+    time.sleep(0.01)  # a thread that was joined may still be leaving
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
         "seconds": time.monotonic() - began,
@@ -97,7 +135,7 @@ def sample(began: float, done: int) -> dict[str, float]:
 def measure(subject: str, minutes: float) -> list[dict[str, float]]:
     """Works for so long, and gives the samples."""
     torch.set_num_threads(1)
-    step = work(subject)
+    _, step = made(subject)
     samples: list[dict[str, float]] = []
     began, done = time.monotonic(), 0
     while time.monotonic() - began < 60 * minutes:
@@ -162,19 +200,33 @@ def markdown(rows: dict[str, Any]) -> str:
     )
 
 
+def start(subject: str, minutes: float, file: Path) -> subprocess.Popen[bytes]:
+    """Starts the process that measures a subject."""
+    words = ["--subjects", subject, "--minutes", str(minutes), "--samples", str(file)]
+    return subprocess.Popen([sys.executable, "-m", "benchmarks.soak", *words])
+
+
 def main(args: Args) -> None:
     """Measure each subject in a process of its own, and write the table after each."""
     if args.samples is not None:
         args.samples.write_text(json.dumps(measure(args.subjects[0], args.minutes)))
         return
-    for subject in args.subjects:
+    groups = [args.subjects] if args.at_once else [(one,) for one in args.subjects]
+    if args.at_once:
+        os.nice(19)
+    for group in groups:
         with TemporaryDirectory() as folder:
-            file = Path(folder) / "samples.json"
-            words = ["--subjects", subject, "--minutes", str(args.minutes), "--samples", str(file)]
-            subprocess.run([sys.executable, "-m", "benchmarks.soak", *words], check=True)
-            found = row(subject, json.loads(file.read_text()))
-        print(subject, found, flush=True)
-        add_to_table(RESULTS / "soak.json", {subject: found}, markdown)
+            files = {subject: Path(folder, subject) for subject in group}
+            started = [start(subject, args.minutes, file) for subject, file in files.items()]
+            failed = [s for s, one in zip(files, started, strict=True) if one.wait()]
+            found = {
+                s: row(s, json.loads(f.read_text())) for s, f in files.items() if s not in failed
+            }
+        for subject, one in found.items():
+            print(subject, one, flush=True)
+        add_to_table(RESULTS / "soak.json", found, markdown)
+        if failed:
+            raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

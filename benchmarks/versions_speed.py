@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import tyro
 from evaluation_speed import ROOT, linked
-from result_files import RESULTS, page, ratios, span, table, take_turns, write
+from result_files import RESULTS, add_to_table, page, ratios, span, table, take_turns
 from stable_baselines3.common.logger import Logger
 
 import meta_rl
@@ -49,9 +49,9 @@ STEPS = {
 
 AGENTS: dict[str, tuple[type[Any], str, dict[str, Any]]] = {
     "RL², bandits": (RL2, "BernoulliBandit", {"meta_batch_size": 500}),
-    "RL², HalfCheetah": (RL2, "HalfCheetahVel", {"meta_batch_size": 32}),
+    "RL², HalfCheetah": (RL2, "HalfCheetahVel", {"meta_batch_size": 8}),
     "MAML-TRPO, points": (MAMLTRPO, "PointNavigation", {}),
-    "MAML-TRPO, HalfCheetah": (MAMLTRPO, "HalfCheetahVel", {"meta_batch_size": 10}),
+    "MAML-TRPO, HalfCheetah": (MAMLTRPO, "HalfCheetahVel", {"meta_batch_size": 2}),
 }
 """Agents that train, with environment and changed settings."""
 
@@ -76,6 +76,8 @@ class Args:
     """Least number of seconds of a turn of a contender."""
     turns: int = 11
     """Number of turns of each contender in each version."""
+    only: tuple[str, ...] = ()
+    """Words that the names of contenders have to contain, one of them (default: all)."""
     serve: bool = False
     """Whether to measure what is asked for on standard input, as the two processes do."""
     out: Path = RESULTS
@@ -206,6 +208,8 @@ def compared(args: Args, against: Path) -> dict[str, dict[str, list[float]]]:
             for name, checkout in {"now": ROOT, "before": against}.items()
         }
         for what in processes["now"][0]:
+            if args.only and not any(word in what for word in args.only):
+                continue
             turns = {name: partial(each[1], what) for name, each in processes.items()}
             found[what] = take_turns(turns, 1 + args.turns)
             found[what] = {name: rates[1:] for name, rates in found[what].items()}
@@ -214,10 +218,12 @@ def compared(args: Args, against: Path) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def markdown(found: dict[str, dict[str, list[float]]], commit: str) -> str:
-    """The page."""
+def markdown(rows: dict[str, dict[str, Any]]) -> str:
+    """The page of all rows."""
     lines = []
-    for what, rates in found.items():
+    commits = sorted({row["before"] for row in rows.values()})
+    for what, row in rows.items():
+        rates = row["rates"]
         pairs = ratios(rates["now"], rates["before"])
         cells = [f"{np.median(rates[name]):,.0f}" for name in ("now", "before")]
         lines.append([what, *cells, f"**{np.median(pairs):.3f}**", span(pairs, ".2f")])
@@ -225,7 +231,7 @@ def markdown(found: dict[str, dict[str, list[float]]], commit: str) -> str:
         "Speed beside an earlier version",
         "`python benchmarks/versions_speed.py --against CHECKOUT`: environment steps, updates or "
         "meta-batches per second on one PyTorch thread; medians of turns that alternate between "
-        f"this version and commit {commit}, and the median ratio with its range over turns.",
+        f"this version and commit {', '.join(commits)}, and the median ratio with its range.",
         table(["what", "now", "before", "ratio", "range"], lines),
     )
 
@@ -243,10 +249,12 @@ def main(args: Args) -> None:
         text=True,
         check=True,
     ).stdout.strip()
-    found = compared(args, args.against)
-    text = markdown(found, commit)
-    print(text)
-    write(args.out / "versions_speed.json", {"before": commit, "rates": found}, text)
+    rows = {
+        what: {"before": commit, "rates": rates}
+        for what, rates in compared(args, args.against).items()
+    }
+    print(markdown(rows))
+    add_to_table(args.out / "versions_speed.json", rows, markdown)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ html_copy_source = False
 CHILDREN = {
     "docs/agents/README": "*",
     "docs/environments/README": "*",
+    "docs/few_shot/README": "*",
     "docs/results": "../benchmarks/results/*",
 }
 

@@ -360,7 +360,7 @@ def in_chunks(function: Any, *args: Any, chunk_size: int | None) -> Any:
 
 def _task_slices(nest: Any, chunk_size: int | None) -> list[slice]:
     num_tasks = count_support(nest)
-    size = chunk_size or num_tasks
+    size = num_tasks if chunk_size is None else check_count("chunk_size", chunk_size)
     return [slice(start, start + size) for start in range(0, num_tasks, size)]
 
 

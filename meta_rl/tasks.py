@@ -207,6 +207,7 @@ class SampledTasks:
 
     def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> Tasks:
         """Draws ``num_tasks`` tasks by the sampler, and checks them."""
+        _check_rng(rng)
         num_tasks = check_count("num_tasks", num_tasks)
         return as_tasks(self.space, self.sampler(num_tasks, rng), num_tasks)
 
@@ -278,10 +279,11 @@ def held_out_split(
     """
     _check_distribution("tasks", tasks)
     check_count("seed", seed, least=0)
+    num_validation = num_test if num_validation is None else num_validation
     seeds = np.random.SeedSequence(seed).generate_state(2)
     return TaskSplit(
         train=tasks,
-        validation=FiniteTasks.seeded(tasks, num_validation or num_test, int(seeds[0])),
+        validation=FiniteTasks.seeded(tasks, num_validation, int(seeds[0])),
         test=FiniteTasks.seeded(tasks, num_test, int(seeds[1])),
         ood=ood,
     )

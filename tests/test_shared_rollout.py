@@ -80,6 +80,7 @@ def test_threads_end_with_close_and_with_their_owner(closed: bool) -> None:
     (companion,) = set(threading.enumerate()) - before  # those of earlier tests may end meanwhile
     if closed:
         roll_out.close()
+        assert not companion.is_alive()
     del roll_out
     gc.collect()
     companion.join(timeout=5)

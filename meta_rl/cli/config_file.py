@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meta_rl.algorithms import Settings
 from meta_rl.arguments import did_you_mean
+from meta_rl.cli.foreign import check_module
 from meta_rl.cli.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def with_file(command: Train) -> tuple[Train, FileSettings | None]:
     """Completes a command by its ``--config``; flags take precedence over the file.
 
     Raises:
-        ValueError: The file is damaged, or neither it nor the command names algorithm and tasks.
+        ValueError: The file is damaged, its tasks are in a module that the command does not name,
+            or neither it nor the command names algorithm and tasks.
         FileNotFoundError: There is no such file.
     """
     found: dict[str, Any] = {}
@@ -42,6 +44,8 @@ def with_file(command: Train) -> tuple[Train, FileSettings | None]:
     if command.config is not None:
         found, settings = read_settings(command.config)
     given = {name: value for name, value in found.items() if getattr(command, name) is None}
+    if "tasks" in given:
+        check_module(f"--config {command.config}", given["tasks"], command.imports)
     if command.seeds:
         given.pop("seed", None)
     command = replace(command, **given)

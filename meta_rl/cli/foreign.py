@@ -42,6 +42,25 @@ def import_modules(command: Any) -> None:
             raise ValueError(f"{where}: {error}") from error
 
 
+def check_module(what: str, tasks: str, imported: Collection[str]) -> None:
+    """Refuses tasks in a file whose module the user has not named.
+
+    Args:
+        what: What is on the tasks, for the message.
+        tasks: Name of the tasks, or id of the environment.
+        imported: Modules that the user has named.
+
+    Raises:
+        ValueError: The module was not named.
+    """
+    module = tasks.rpartition(":")[0]
+    if module not in ("", "meta_rl", *imported):
+        raise ValueError(
+            f"{what} is on {tasks}, and a file imports nothing: if you trust the module, give "
+            f"--import {module}"
+        )
+
+
 def check_config(config: RunConfig, imported: Collection[str]) -> None:
     """Refuses a run whose names or arguments are unknown, or whose module was not imported.
 
@@ -55,12 +74,7 @@ def check_config(config: RunConfig, imported: Collection[str]) -> None:
         ValueError: The module of the environment was not named, a name is unknown, or the
             environment does not take the arguments.
     """
-    module = config.env_id.rpartition(":")[0]
-    if module not in ("", "meta_rl", *imported):
-        raise ValueError(
-            f"the run is on {config.env_id}, and a file imports nothing: if you trust the module, "
-            f"give --import {module}"
-        )
+    check_module("the run", config.env_id, imported)
     try:
         algorithm = trainable(config.algorithm)
         algorithm.find_tasks(config.env_id)

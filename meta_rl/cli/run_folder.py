@@ -40,6 +40,8 @@ class RunConfig:
         versions: Versions of the packages, at the start.
         commit: Commit of the source tree; ``None`` for an installed package.
         threads: Number of PyTorch CPU threads; ``None`` in older runs.
+        options: Options that change rounding, of ``"cuda_graph"`` and ``"compile"``; ``None`` in
+            older runs.
     """
 
     algorithm: str
@@ -52,6 +54,7 @@ class RunConfig:
     versions: dict[str, str] = field(default_factory=package_versions)
     commit: str | None = field(default_factory=git_commit)
     threads: int | None = None
+    options: list[str] | None = None
 
     def differences(self, other: RunConfig) -> list[str]:
         """Settings that the two ask differently; versions, commit, length and threads may differ.
@@ -60,7 +63,8 @@ class RunConfig:
             other: The configuration that is asked.
         """
         mine, theirs = (json.loads(json.dumps(asdict(one))) for one in (self, other))
-        free = ("versions", "commit", "total_timesteps", "threads")
+        free = ["versions", "commit", "total_timesteps", "threads"]
+        free += ["options"] if None in (self.options, other.options) else []
         return _differences({k: v for k, v in mine.items() if k not in free}, theirs)
 
 
@@ -126,13 +130,22 @@ class RunFolder:
         return known[name]
 
     def best_score(self) -> dict[str, Any] | None:
-        """The score of the best checkpoint, its measure and its steps; ``None`` without one."""
-        try:
-            content = json.loads(self.best_file.read_text(encoding="utf-8"))
-            found = {name: float(content[name]) for name in ("score", "steps")}
-            return {**found, "measure": str(content["measure"])} if self.best.exists() else None
-        except (OSError, ValueError, KeyError, TypeError):
+        """The score of the best checkpoint, its measure and its steps; ``None`` without one.
+
+        Raises:
+            ValueError: The file was changed.
+        """
+        if not (self.best_file.exists() and self.best.exists()):
             return None
+        try:
+            content, damage = read_json(self.best_file)
+            found: dict[str, Any] = {name: float(content[name]) for name in ("score", "steps")}
+            found["measure"] = str(content["measure"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{self.best_file} is damaged: {error!r}; delete it") from error
+        if damage:
+            raise ValueError(damage)
+        return found
 
     def description(self) -> list[str]:
         """Lines that say where everything of the run is."""
@@ -195,13 +208,14 @@ class RunFolder:
         """Look whether there is a run to go on with; before its first checkpoint it begins again.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There is none, or the score of the best checkpoint was changed.
         """
         if not self.config_file.exists():
             raise ValueError(
                 f"--resume: {self.path} holds no run to go on with (there is no "
                 f"{self.config_file}); without --resume a new one begins"
             )
+        self.best_score()  # refuses a damaged file before anything is done
 
     def check_length(self, config: RunConfig, steps_done: int) -> None:
         """Look whether the wanted length goes on with the run, and tell what else is not the same.

@@ -15,7 +15,7 @@ from scipy import stats
 from meta_rl.cli.run_folder import LearningCurve, RunConfig, RunFolder, learning_columns
 from meta_rl.evaluation.result import EvaluationResult
 
-NOT_SETTINGS = ("seed", "versions", "commit", "threads", "total_timesteps")
+NOT_SETTINGS = ("seed", "versions", "commit", "threads", "options", "total_timesteps")
 """Parts of a configuration in which the runs of a group may differ."""
 
 MOST_POINTS = 400

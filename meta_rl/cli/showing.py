@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from meta_rl.cli.progress import shown_progress
 from meta_rl.cli.settings import check_device, parsed
 from meta_rl.cli.trainable import trainable
 from meta_rl.evaluation.tasks import distinct_tasks
+from meta_rl.files import UNFINISHED
 from meta_rl.make import make_task_vec
 from meta_rl.tasks import as_task, count_tasks, take_tasks
 from meta_rl.vector.task_batch import task_batch
@@ -42,6 +44,9 @@ def enjoy(command: Enjoy) -> Path:
     """
     check_device(command.device)
     check_count("num_tasks", command.num_tasks)
+    check_count("seed", command.seed, least=0)
+    if command.num_episodes is not None:
+        check_count("num_episodes", command.num_episodes)
     folder = find_run(command.run)
     out = command.video or folder.path / "enjoy.gif"
     if out.suffix not in (".gif", ".mp4"):
@@ -82,7 +87,9 @@ def _tasks(command: Enjoy, split: Any) -> Any:
 
 def _played(model: Any, env: Any, task: Any, command: Enjoy) -> list[Frames]:
     """The frames of the first and of the last episode on a task, with their captions."""
-    episodes = command.num_episodes or max(2, task_batch(env).episodes_per_trial)
+    episodes = command.num_episodes
+    if episodes is None:
+        episodes = max(2, task_batch(env).episodes_per_trial)
     frames: dict[int, Frames] = {0: [], episodes - 1: []}
 
     def seen(episode: int, repeat: int) -> None:
@@ -151,7 +158,17 @@ def _joined(panels: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _write(pictures: list[np.ndarray], out: Path, fps: float) -> None:
+    """Writes a video that takes its place when it is whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(UNFINISHED.format(name=out.stem, process=os.getpid()) + out.suffix)
+    try:
+        _write_video(pictures, unfinished, fps)
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _write_video(pictures: list[np.ndarray], out: Path, fps: float) -> None:
     if out.suffix == ".mp4":
         _video_writer().mimwrite(out, pictures, fps=fps)
         return

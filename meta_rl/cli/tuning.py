@@ -5,17 +5,23 @@ from __future__ import annotations
 import importlib
 import itertools
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meta_rl.arguments import check_count
+from meta_rl.arguments import check_count, check_number
 from meta_rl.cli.callbacks import BetweenIterations, Validation
 from meta_rl.cli.commands import Train, Tune
 from meta_rl.cli.preparation import folder_name, make_model, open_tasks, run_config
 from meta_rl.cli.progress import shown_progress
 from meta_rl.cli.run_folder import RunConfig
 from meta_rl.cli.settings import parsed
+from meta_rl.cli.suites.identity import digest
+
+CHECKSUMS = "checksums"
+"""Attribute of a study with the checksums of its trials."""
 
 DEFAULT_SHARE = 5
 """The length of a trial is the length of a training, divided by this number."""
@@ -50,6 +56,8 @@ class Dimension(NamedTuple):
             numbers = all(type(one) in (int, float) for one in values)
             if len(values) != 2 or not numbers or not values[0] < values[1]:
                 raise ValueError(f"--search {name}: a range has two numbers, low..high: {given!r}")
+            for value in values:
+                check_number(f"--search {name}", value)
         return cls(name, values, is_range)
 
     def suggest(self, trial: Any) -> Any:
@@ -74,35 +82,100 @@ def tune(command: Tune) -> Any:
     Raises:
         ValueError: Optuna is missing, a setting does not exist, or the file is of another search.
     """
-    optuna = _optuna()
+    _optuna()  # refuses a missing package
     check_count("num_trials", command.num_trials)
     config = _trial_config(command, {})
     if not config.total_timesteps:
         raise ValueError(f"{config.algorithm} is not trained, so that there is nothing to tune")
     dimensions = _dimensions(command, config)
-    for dimension in dimensions:  # unknown names and wrong kinds are refused before the search
-        _trial_config(command, {dimension.name: dimension.values[0]})
+    for dimension in dimensions:  # what cannot work is refused before the search
+        for value in dimension.values:
+            other = _trial_config(command, {dimension.name: value})
+            try:
+                make_model(other, open_tasks(other), command.device)
+            except ValueError as error:
+                raise ValueError(f"--search {dimension.name}: {error}") from error
     name = folder_name(config).rpartition("-seed")[0]
     file = command.out or Path("tune", f"{name}.sqlite3")
     file.parent.mkdir(parents=True, exist_ok=True)
+    direction = _direction(command, config)
+    with _errors_of(file):
+        study = _searched(command, config, dimensions, (file, name, direction))
+    for line in _report(study, command, file):
+        print(line)
+    return study
+
+
+def _searched(
+    command: Tune, config: RunConfig, dimensions: list[Dimension], of: tuple[Path, str, str]
+) -> Any:
+    """Opens the study, and does the trials that are missing."""
+    optuna = _optuna()
+    file, name, direction = of
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name=name,
-        storage=f"sqlite:///{file.resolve()}",
-        direction=_direction(command, config),
-        sampler=optuna.samplers.TPESampler(seed=command.seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
-        load_if_exists=True,
-    )
-    _check_same_search(study, command, config, file)
+    with _errors_of(file, LookupError):  # of damaged names
+        study = optuna.create_study(
+            study_name=name,
+            storage=f"sqlite:///{file.resolve()}",
+            direction=direction,
+            sampler=optuna.samplers.TPESampler(seed=command.seed),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
+            load_if_exists=True,
+        )
+        _check_same_search(study, config, file)
+        _check_trials(study, file)
     with shown_progress(quiet=command.quiet) as shown:
         while (done := _num_done(study)) < command.num_trials:
             shown.update("trials", done / command.num_trials, _state(study))
             study.optimize(_Objective(command, dimensions), n_trials=1)
+            study.set_user_attr(CHECKSUMS, _checksums(study))
         shown.update("trials", 1.0, _state(study))
-    for line in _report(study, command, file):
-        print(line)
     return study
+
+
+@contextmanager
+def _errors_of(file: Path, *others: type[Exception]) -> Iterator[None]:
+    """Turns errors of the database, such as a full disk, into errors of one line.
+
+    Args:
+        file: File of the study.
+        *others: Further kinds of errors that are the file's.
+
+    Raises:
+        ValueError: The file is no study, it is damaged, or it cannot be written.
+    """
+    optuna, sqlalchemy = _optuna(), importlib.import_module("sqlalchemy.exc")
+    try:
+        yield
+    except (optuna.exceptions.OptunaError, sqlalchemy.SQLAlchemyError, *others) as error:
+        why = getattr(error, "orig", None) or error.__cause__ or error
+        reason = str(why).partition("\n")[0]
+        raise ValueError(f"{file} cannot be used as a study of Optuna: {reason}") from error
+
+
+def _checksums(study: Any) -> dict[str, str]:
+    """Returns the checksum of each trial that is over, by its number."""
+    return {
+        str(one.number): digest(
+            [
+                *(one.state.name, one.values, one.params, repr(one.distributions)),
+                *(sorted(one.intermediate_values.items()), one.user_attrs),
+            ]
+        )
+        for one in study.trials
+        if one.state.is_finished()
+    }
+
+
+def _check_trials(study: Any, file: Path) -> None:
+    """Refuses a study of which a trial was changed after it was written."""
+    found = _checksums(study)
+    for number, known in study.user_attrs.get(CHECKSUMS, {}).items():
+        if found.get(number) != known:
+            raise ValueError(
+                f"{file}: trial {number} was changed after it was written, as its checksum "
+                "differs: take the original file again, or give --out another one"
+            )
 
 
 class _Objective:
@@ -215,12 +288,13 @@ def _direction(command: Tune, config: RunConfig) -> str:
     return "minimize" if getattr(model, "regression", False) else "maximize"
 
 
-def _check_same_search(study: Any, command: Tune, config: RunConfig, file: Path) -> None:
+def _check_same_search(study: Any, config: RunConfig, file: Path) -> None:
     """Refuses to go on with a study of other settings or another length."""
     asked = {
         "settings": repr(sorted(config.algorithm_kwargs.items(), key=str)),
         "environment": repr(sorted(config.env_kwargs.items())),
         "length": config.total_timesteps,
+        "seed": config.seed,
     }
     for name, value in asked.items():
         there = study.user_attrs.get(name, value)
@@ -245,6 +319,9 @@ def _report(study: Any, command: Tune, file: Path) -> list[str]:
     """The lines at the end: the best settings as TOML, and how to train with them."""
     pruned = len(study.trials) - len(_complete(study))
     lines = [f"study: {file} ({len(study.trials)} trials, {pruned} of them pruned)"]
+    failed = [one.user_attrs["error"] for one in study.trials if "error" in one.user_attrs]
+    if failed:
+        lines.append(f"# {len(failed)} of them failed, the last by: {failed[-1]}")
     if not _complete(study):
         return [*lines, "all trials were pruned; more trials or a longer training may help"]
     best = study.best_trial

@@ -34,7 +34,7 @@ from meta_rl.few_shot.data.preparation import (
 from meta_rl.few_shot.learner import FewShotLearner
 from meta_rl.few_shot.learners.frozen import NearestMean
 from meta_rl.few_shot.networks.choice import network_for
-from meta_rl.files.sealed import Saved, read_file, with_suffix, write_file
+from meta_rl.files.sealed import WRONG_CONTENT, Saved, read_file, with_suffix, write_file
 
 OWNER = "FewShotClassifier"
 PLAIN_NAMES = (bool, int, str)
@@ -123,7 +123,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: Examples as in meta-training: texts, paths, PIL images or arrays.
-            y: Name of each example's class: any hashable values.
+            y: Name of each example's class: any hashable values but ``None`` and NaN.
 
         Raises:
             ValueError: The numbers of examples and names differ, examples are of another kind, or
@@ -132,7 +132,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.learner_ = self._checked_learner()
         self.preparation_ = self._made_preparation()
         if isinstance(self.preparation_, Numbers):
-            X = validate_data(self, X, allow_nd=True)
+            X = _validated(self, X)
         classes, labels = _numbered(y)
         x = self.preparation_(X)
         if len(x) != len(labels):
@@ -160,7 +160,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Returns the probabilities of the classes ``[N, classes]``."""
         check_is_fitted(self, "state_")
         if isinstance(self.preparation_, Numbers):
-            X = validate_data(self, X, reset=False, allow_nd=True)
+            X = _validated(self, X, reset=False)
         scores = self.learner_.scores(self.preparation_(X)[None], self.state_)[0]
         scores = scores[:, : len(self.classes_)].to(torch.float64)
         return torch.softmax(scores, dim=-1).cpu().numpy()
@@ -245,6 +245,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 or network of your own is missing.
         """
         content = read_file(path, OWNER).content
+        try:
+            return cls._made_from(content, encoder, network, device)
+        except WRONG_CONTENT as error:
+            raise ValueError(f"{path} is a corrupt classifier: {error!r}") from error
+
+    @classmethod
+    def _made_from(
+        cls, content: dict[str, Any], encoder: Any, network: nn.Module | None, device: str
+    ) -> Self:
         kind = _learner_class(content["learner"])
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "learner.zip"
@@ -262,6 +271,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return classifier
 
 
+def _validated(classifier: FewShotClassifier, examples: Any, **settings: Any) -> Any:
+    """Returns the array that scikit-learn makes of examples; errors have one line."""
+    try:
+        return validate_data(classifier, examples, allow_nd=True, **settings)
+    except ValueError as error:
+        raise type(error)(" ".join(str(error).split())) from error
+
+
 def _numbered(names: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns the different names, and the number of each name.
 
@@ -275,6 +292,9 @@ def _numbered(names: Any) -> tuple[np.ndarray, np.ndarray]:
         found = np.unique(names, return_inverse=True)
         return found[0], found[1].astype(np.int64)
     listed = list(names)
+    missing = [index for index, name in enumerate(listed) if name is None or name != name]
+    if missing:
+        raise ValueError(f"the class of example {missing[0]} is {listed[missing[0]]!r}")
     kinds = {type(name) for name in listed}
     if len(kinds) == 1 and kinds <= set(PLAIN_NAMES):
         return _numbered(np.array(listed))

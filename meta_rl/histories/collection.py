@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from meta_rl.arguments import check_count, check_has, check_seed, plain
+from meta_rl.arguments import check_count, check_has, plain
 from meta_rl.evaluation.randomness import LearnerRandomness
 from meta_rl.histories.data_set import (
     ABOUT,
@@ -16,6 +16,7 @@ from meta_rl.histories.data_set import (
     Histories,
     checksum,
     create,
+    one_writer,
     open_arrays,
     read_about,
     write_about,
@@ -71,7 +72,7 @@ def collect_histories(
             the folder holds another data set.
     """
     check_has("learner", learner, ["predict"], "a learner")
-    check_seed(seed)
+    check_count("seed", seed, least=0)
     env_id = find_env_id(env)
     kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))
     batch_env = make_task_vec(env_id, check_count("batch_size", batch_size), **kwargs)
@@ -79,7 +80,9 @@ def collect_histories(
     if tasks is not None:
         tasks = as_tasks(base.task_split.space, tasks)
     num = _number_of(tasks, num_histories)
-    episodes = check_count("num_episodes", num_episodes or base.episodes_per_trial)
+    episodes = check_count(
+        "num_episodes", base.episodes_per_trial if num_episodes is None else num_episodes
+    )
     about = {
         "format": FORMAT,
         "env": env_id,
@@ -95,7 +98,8 @@ def collect_histories(
     folder = Path(folder)
     writer = _Writer(learner, expert, batch_env, tasks, about)
     try:
-        writer.write(folder, progress_bar)
+        with one_writer(folder):
+            writer.write(folder, progress_bar)
     finally:
         batch_env.close()
     return Histories(folder, verify=False)

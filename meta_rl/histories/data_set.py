@@ -9,13 +9,18 @@ A folder holds ``histories.json`` and one ``NAME.npy`` for each array, ``[histor
 from __future__ import annotations
 
 import hashlib
-import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
+from gymnasium import spaces
 
 from meta_rl.arguments import check_count
+from meta_rl.files.checksums import checked_json, read_json
 from meta_rl.histories.encoding import History
 from meta_rl.provenance import write_atomically
 
@@ -29,7 +34,8 @@ class Histories:
 
     Args:
         folder: Folder of the data set.
-        verify: Whether the checksums are compared, which reads all of it (default: True).
+        verify: Whether the checksums are compared, and all numbers have to be finite, which reads
+            all of it (default: True).
 
     Attributes:
         about: Content of ``histories.json``: the environment, the learner, the seed, the numbers.
@@ -49,10 +55,13 @@ class Histories:
                 "collect_histories again with the same arguments, and it goes on"
             )
         self._arrays = open_arrays(self.folder, self.about)
+        _check_parts(self.folder / ABOUT, self._arrays, wanted, self.num_steps)
         if verify:
             for name, expected in self.about["sha256"].items():
                 if checksum(self.folder / name) != expected:
                     raise ValueError(f"{self.folder / name} is damaged: its checksum differs")
+            for name, array in self._arrays.items():
+                check_finite_histories(self.folder / f"{name}.npy", array)
 
     def __len__(self) -> int:
         return int(self.about["num_histories"])
@@ -75,6 +84,32 @@ class Histories:
         )
         return History(**parts)
 
+    def check_fits(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+        """Refuses a data set of other spaces.
+
+        Args:
+            observation_space: Space of a single observation.
+            action_space: Space of a single action.
+
+        Raises:
+            ValueError: An observation, an action or a label is in another space.
+        """
+        owners = {"observations": observation_space, "actions": action_space}
+        if self.has_labels:
+            owners["labels"] = action_space
+        for what, owner in owners.items():
+            arrays = {k: v for k, v in self._arrays.items() if k.partition(".")[0] == what}
+            leaves = _leaves(what, owner)
+            fits = arrays.keys() == leaves.keys()
+            if not fits or not all(_all_in(leaves[name], v) for name, v in arrays.items()):
+                first = next(iter(arrays.values()))[0, 0]
+                raise ValueError(f"{self.folder}: its {what} are not in {owner}, such as {first}")
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether an expert labelled the steps."""
+        return any(name.partition(".")[0] == "labels" for name in self._arrays)
+
     def draw(self, num: int, rng: np.random.Generator) -> History:
         """Draws histories with replacement.
 
@@ -96,15 +131,82 @@ def read_about(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no data set of histories in {folder}: it has no {ABOUT}")
     try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = about["format"]
-        for name in ("arrays", "done", "num_histories", "num_steps", "sha256"):
-            about[name]
-    except (ValueError, KeyError, TypeError) as error:
+        about, damage = read_json(path)
+        if about["format"] != FORMAT:
+            raise _OtherFormatError(
+                f"{path} has format {about['format']}, and this version reads {FORMAT}"
+            )
+        check_count("done", about["done"], least=0)
+        for name in ("num_histories", "num_steps"):
+            check_count(name, about[name])
+        names = [*about["arrays"], *about["sha256"]]
+        if any(Path(name).name != name or "\\" in name for name in names):
+            raise ValueError(f"a name leads out of the folder: {names}")
+        if not all(len(kind_and_shape) == 2 for kind_and_shape in about["arrays"].values()):
+            raise ValueError("an array has no type and shape")
+    except _OtherFormatError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
-    if found != FORMAT:
-        raise ValueError(f"{path} has format {found}, and this version reads {FORMAT}")
+    if damage:
+        raise ValueError(damage)
     return about
+
+
+class _OtherFormatError(ValueError):
+    """The file has another format."""
+
+
+def _check_parts(path: Path, arrays: dict[str, np.ndarray], num: int, steps: int) -> None:
+    """Refuses a data set that lacks an array, has an unknown one, or has one of another length."""
+    names = {name.partition(".")[0] for name in arrays}
+    wanted = {name for name in History._fields if name != "labels"}
+    if names - {"labels"} != wanted:
+        raise ValueError(f"{path} has the arrays {sorted(names)}, not {sorted(wanted)}")
+    for name, array in arrays.items():
+        lengths = (num,) if name.startswith("tasks") else (num, steps)
+        if array.shape[: len(lengths)] != lengths:
+            raise ValueError(f"{path}: {name} has shape {array.shape}, not {lengths} and more")
+
+
+def check_finite_histories(path: Path, array: np.ndarray, first: int = 0) -> None:
+    """Refuses NaN and infinity.
+
+    Args:
+        path: File, for the error.
+        array: Values, ``[histories, ...]``.
+        first: Number of the first of these histories, for the error.
+
+    Raises:
+        ValueError: The message names the history.
+    """
+    if array.dtype.kind not in "fc":
+        return
+    rows = max(1, BLOCK // max(1, array[:1].size))
+    for start in range(0, len(array), rows):
+        part = array[start : start + rows]
+        fine = np.isfinite(part).reshape(len(part), -1).all(axis=1)
+        if not fine.all():
+            number = first + start + int(np.argmin(fine))
+            raise ValueError(f"{path}: history {number} holds NaN or infinity")
+
+
+def _leaves(name: str, space: spaces.Space) -> dict[str, spaces.Space]:
+    """Returns the spaces in a ``Dict`` by dotted name, or a space that is none."""
+    if not isinstance(space, spaces.Dict):
+        return {name: space}
+    parts = [_leaves(f"{name}.{key}", part) for key, part in space.spaces.items()]
+    return {name: leaf for part in parts for name, leaf in part.items()}
+
+
+def _all_in(space: Any, array: np.ndarray) -> bool:
+    """Tells whether values are in a space; numbers of a ``Box`` may be outside its bounds."""
+    if array.shape[2:] != space.shape:
+        return False
+    if not isinstance(space, spaces.Discrete):
+        return array.dtype.kind in "biuf"
+    low, high = int(array.min()), int(array.max())
+    return array.dtype.kind in "iu" and low >= space.start and high < space.start + space.n
 
 
 def open_arrays(folder: Path, about: dict[str, Any], mode: Any = "r") -> dict[str, np.ndarray]:
@@ -118,7 +220,7 @@ def open_arrays(folder: Path, about: dict[str, Any], mode: Any = "r") -> dict[st
         path = folder / f"{name}.npy"
         try:
             array = np.lib.format.open_memmap(path, mode=mode)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # damaged files raise all kinds
             raise ValueError(f"{path} is missing or damaged: {error}") from error
         if array.dtype.str != kind or list(array.shape) != shape:
             raise ValueError(
@@ -144,22 +246,58 @@ def create(folder: Path, about: dict[str, Any], first: History) -> None:
         shape = (
             (num, *array.shape[1:]) if name.startswith("tasks") else (num, steps, *array.shape[2:])
         )
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", array.dtype, shape).flush()
+        _make_room(folder / f"{name}.npy", array.dtype, shape)
         about["arrays"][name] = [array.dtype.str, list(shape)]
     write_about(folder, about)
+
+
+def _make_room(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Makes an array's file with its room on the disk, so that a full disk is an error now.
+
+    Writing by memory map to a file with holes ends the process where the disk is full.
+    """
+    try:
+        np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Makes a folder, and keeps other processes from writing a data set to it.
+
+    Raises:
+        ValueError: Another process writes to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "histories.lock"
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another process collects histories in {folder}") from error
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # while no other process can hold it
+        lock.release()
 
 
 def write_batch(arrays: dict[str, Any], first: int, history: History) -> None:
     """Writes a batch of histories from number ``first`` on, and waits for the disk."""
     for name, part in _flat(history._asdict()).items():
         rows = part if name.startswith("tasks") else part.swapaxes(0, 1)
+        check_finite_histories(Path(f"{name}.npy"), rows, first)
         arrays[name][first : first + len(rows)] = rows
         arrays[name].flush()
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:
     """Writes ``histories.json`` atomically."""
-    write_atomically(folder / ABOUT, json.dumps(about, indent=1) + "\n")
+    write_atomically(folder / ABOUT, checked_json(about, indent=1))
 
 
 def checksum(path: Path) -> str:

@@ -64,28 +64,3 @@ class HistoryEncoder:
         flat[1:, :, -2] = history.dones[:-1]
         flat[0, :, -1] = 1.0
         return flat
-
-
-def check_fits(
-    history: History, observation_space: spaces.Space, action_space: spaces.Space, name: str
-) -> None:
-    """Refuses histories of other spaces.
-
-    Args:
-        history: Histories.
-        observation_space: Space of a single observation.
-        action_space: Space of a single action.
-        name: Name of the data set in the error.
-
-    Raises:
-        ValueError: An observation or an action is in another space.
-    """
-    for what, space, values in (
-        ("observations", observation_space, history.observations),
-        ("actions", action_space, history.actions),
-    ):
-        first: Any = take_tasks(take_tasks(values, 0), 0)
-        if not isinstance(space, spaces.Box) and not space.contains(first):
-            raise ValueError(f"{name}: its {what} are not in {space}: {first}")
-        if isinstance(space, spaces.Box) and np.shape(first) != space.shape:
-            raise ValueError(f"{name}: its {what} have shape {np.shape(first)}, not {space.shape}")

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from meta_rl.arguments import check_count
+
 MemoryState: TypeAlias = tuple[Tensor, ...]
 """State of a core: a tuple of tensors, each with the batch as its leading axis, ``[N, ...]``."""
 
@@ -186,5 +188,7 @@ def make_memory_core(
         raise ValueError(f"unknown memory core {name!r}: {hint}{', '.join(MEMORY_CORES)} exist")
     core = MEMORY_CORES[name]
     make: Any = resolve_name(core) if isinstance(core, str) else core
-    made: MemoryCore = make(input_size, hidden_size, key_size or input_size)
+    sizes = (input_size, hidden_size, input_size if key_size is None else key_size)
+    names = ("input_size", "hidden_size", "key_size")
+    made: MemoryCore = make(*map(check_count, names, sizes))
     return made

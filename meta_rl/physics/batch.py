@@ -68,7 +68,7 @@ class MujocoBatch:
         self.xml_file = expand_model_path(xml_file)
         self.frame_skip = check_count("frame_skip", frame_skip)
         self.nthread = check_count("nthread", count_cores() if nthread is None else nthread)
-        self.chunk_size = chunk_size and check_count("chunk_size", chunk_size)
+        self.chunk_size = None if chunk_size is None else check_count("chunk_size", chunk_size)
         self.model, self.lists_contacts = list_contacts(_read_model(self.xml_file))
         _switch_off_unneeded_work(self.model)
         self.sensing_model = _sensing_model(self.xml_file, sensors) if sensors else None

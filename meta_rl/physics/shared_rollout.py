@@ -167,7 +167,8 @@ class _Companion:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
         # The thread has only the queues, so that this object can be freed, which ends the thread.
-        Thread(target=_do_jobs, args=(self._jobs, self._outcomes), daemon=True).start()
+        self._thread = Thread(target=_do_jobs, args=(self._jobs, self._outcomes), daemon=True)
+        self._thread.start()
         self._end = weakref.finalize(self, self._jobs.put, None)
 
     def start(self, job: Job) -> None:
@@ -179,7 +180,9 @@ class _Companion:
             raise error
 
     def close(self) -> None:
+        """Ends the thread, and waits for its end."""
         self._end()
+        self._thread.join()
 
 
 def _do_jobs(jobs: SimpleQueue[Job | None], outcomes: SimpleQueue[BaseException | None]) -> None:

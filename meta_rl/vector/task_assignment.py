@@ -62,6 +62,7 @@ class TaskAssignment:
         self._is_ahead = self._nowhere  # where it has not been played yet
         self._episodes = arrays.zeros(num_envs, "int64")  # ended in the current trial
         self._stepped = self._nowhere  # in the current episode
+        self.num_calls = 0  # of set, step and begin
         self._seeds: int | list[int] | None = None
         self._rngs: list[np.random.Generator] | None = None  # made when they are first needed
 
@@ -72,6 +73,7 @@ class TaskAssignment:
 
     def set(self, tasks: Tasks | None) -> None:
         """Sets one task for each sub-environment; with ``None``, tasks are drawn again."""
+        self.num_calls += 1
         self._given = None if tasks is None else copy_tasks(self.arrays.converted(tasks))
         self._due = self._nowhere if tasks is None else self._everywhere
 
@@ -101,6 +103,7 @@ class TaskAssignment:
 
     def step(self) -> None:
         """Records that every sub-environment takes a step."""
+        self.num_calls += 1
         self._stepped = self._everywhere
         self.trial_start = self.arrays.zeros(self.num_envs, "bool")
 
@@ -139,6 +142,7 @@ class TaskAssignment:
         Raises:
             ValueError: The first reset is not one of all sub-environments.
         """
+        self.num_calls += 1
         if self.played is None and not mask.all():
             raise ValueError("the first reset has to be one of all sub-environments")
         new, coming = self.prepare(mask, seeded=seeded)

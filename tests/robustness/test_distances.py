@@ -8,13 +8,26 @@ import pytest
 import torch
 from torch import nn
 
-from meta_rl.few_shot import FewShotLearner, MatchingNet, NearestNeighbour, ProtoNet
+from meta_rl.few_shot import (
+    FewShotLearner,
+    LogisticRegressionLearner,
+    MatchingNet,
+    NearestMean,
+    NearestNeighbour,
+    ProtoNet,
+    Ridge,
+)
 from meta_rl.few_shot.learners.protonet import squared_distances
 
 LEARNERS: dict[str, Callable[[], FewShotLearner]] = {
     "nearest": lambda: NearestNeighbour(device="cpu"),
     "protonet": lambda: ProtoNet(nn.Flatten(), device="cpu"),
     "euclidean": lambda: MatchingNet(nn.Flatten(), metric="euclidean", device="cpu"),
+    "nearest-mean": lambda: NearestMean(device="cpu"),
+}
+LINEAR: dict[str, Callable[[], FewShotLearner]] = {
+    "ridge": lambda: Ridge(nn.Flatten(), device="cpu"),
+    "logistic": lambda: LogisticRegressionLearner(device="cpu"),
 }
 
 
@@ -35,6 +48,23 @@ def test_neighbours_are_found_far_from_the_origin(name: str, offset: float) -> N
     near = learner.adapt((support - offset, labels))
     here, there = (learner.scores(q, s) for q, s in ((queries, state), (queries - offset, near)))
     assert torch.allclose(here, there, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5, -3e5])
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_classifiers_of_raw_features(name: str, offset: float) -> None:
+    """Classes that are far apart are told apart wherever they lie."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randint(-16, 16, (3, 8), generator=generator) / 4
+    x, queries = (
+        centres.repeat(num, 1)
+        + torch.randint(-4, 5, (3 * num, 8), generator=generator) / 16
+        + offset
+        for num in (4, 20)
+    )
+    learner = LINEAR[name]()
+    state = learner.adapt((x, torch.arange(12).remainder(3)))
+    assert (learner.predict(queries, state) == torch.arange(60).remainder(3)).all()
 
 
 def test_prototypes_of_several_shots_far_from_the_origin() -> None:

@@ -399,6 +399,32 @@ class TestRunFoldersImportNothing:
         assert message in capsys.readouterr().err
         assert not self.imported(tmp_path)
 
+    @pytest.mark.parametrize("kind", ["config.json", "settings.toml", "suite.toml"])
+    def test_files_of_settings_import_nothing(
+        self, kind: str, module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The module in the name of the tasks has to be given by --import, too."""
+        tasks, file = f"{module}:mine/Bandit-v0", tmp_path / "run" / kind
+        if kind == "config.json":
+            train(tmp_path / "run")
+            config = json.loads(file.read_text())
+            del config["checksum"]
+            file.write_text(json.dumps(config | {"tasks": tasks, "env_id": tasks}))
+        else:
+            file.parent.mkdir()
+            row = f'tasks = "{tasks}"\n'
+            cell = f'title = "x"\n[[cells]]\nlearner = "rl2"\nminutes = 1\n{row}'
+            file.write_text(cell if kind == "suite.toml" else f'algo = "rl2"\n{row}')
+        words = ["train", "--config", str(file), "--out", str(tmp_path / "other")]
+        words += [*TRAIN[3:9], *TRAIN[11:], "--total-timesteps", "24"]
+        if kind == "suite.toml":
+            words = ["benchmark", str(file), "--out", str(tmp_path / "other"), "--dry-run"]
+        assert main(words) == 2
+        assert f"give --import {module}" in capsys.readouterr().err
+        assert not self.imported(tmp_path)
+        assert main([*words, "--import", module]) == 0
+        assert self.imported(tmp_path)
+
     @pytest.mark.parametrize("name", ["no_such_module", "", "../x", ".relative", "own-module"])
     def test_wrong_names_of_modules(
         self, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,12 +197,14 @@ def test_files_that_cannot_be_read_are_counted_and_named(tmp_path: Path) -> None
     (path / "class1" / "notes.txt").write_text("notes")
     (path / "class2" / "more").mkdir()
     Image.fromarray(np.ones((4, 4), np.float32)).save(path / "class3" / "floats.tif")
-    with pytest.warns(UserWarning, match="6 left out") as told:
+    os.mkfifo(path / "class4" / "pipe.png")  # opening it would wait for ever
+    (path / "class4" / "link.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.warns(UserWarning, match="8 left out") as told:
         split = load(path)
     text = str(told[0].message)
     for part in ("cut.png", "empty.jpg", "moving.gif: an animation of 3 frames", "notes.txt is no"):
         assert part in text
-    assert "and 1 more" in text
+    assert "and 3 more" in text
     assert (
         sum(len(part.pool.examples) for part in (split.train, split.validation, split.test)) == 18
     )

@@ -145,6 +145,16 @@ class TestOtherSettings:
         assert (out / "config.json").read_text() == before
         assert main(command(name, BRIEF[name] - 1, out, "--resume")) == 0
 
+    @pytest.mark.parametrize("flag", ["--compile", "--cuda-graph"])
+    def test_updates_that_round_otherwise(
+        self, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        out = tmp_path / "run"
+        assert main(command("maml", 1, out)) == 0
+        option = flag.removeprefix("--").replace("-", "_")
+        error = refused(capsys, command("maml", 2, out, "--resume", flag))
+        assert f"options: [] there, ['{option}'] asked" in error
+
     def test_another_number_of_threads(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
 
 import meta_rl
 from meta_rl import MetaAlgorithm, TaskVectorEnv
@@ -83,6 +85,52 @@ def test_adapting_and_evaluating_in_a_training_change_nothing(name: str) -> None
     assert torch.equal(torch.get_rng_state(), before)
     assert same(undisturbed, disturbed)
     assert disturb.calls == disturbed._num_iterations >= 2
+
+
+class Touch(BaseCallback):
+    """Evaluates once: on the environment of the training, or on another one."""
+
+    def __init__(self, where: str, by: str) -> None:
+        super().__init__()
+        self.where, self.by, self.touched = where, by, False
+
+    def _touch(self, where: str) -> None:
+        if where != self.where or self.touched or self.n_calls < 2 * (where == "step"):
+            return
+        self.touched = True
+        env: Any = self.model.get_env()
+        if self.by == "evaluate_policy":
+            with LearnerRandomness(self.model).kept():  # acting draws from the agent's generator
+                evaluate_policy(self.model, env, 2, deterministic=True, warn=False)
+        elif self.by == "evaluate_adaptation":
+            meta_rl.evaluate_adaptation(self.model, env, 2)
+        else:
+            meta_rl.evaluate_adaptation(self.model, TaskVectorEnv(Signs, 4), 4, envs_per_task=1)
+
+    def _on_step(self) -> bool:
+        self._touch("step")
+        return True
+
+    def _on_rollout_start(self) -> None:
+        self._touch("start")
+
+    def _on_rollout_end(self) -> None:
+        self._touch("end")
+
+
+def test_evaluating_within_a_training(name: str) -> None:
+    """It changes nothing; but on the training's own environment, it is refused in a rollout."""
+    undisturbed = make_agent(name).learn(STEPS)
+    for where, by in itertools.product(
+        ["start", "step", "end"], ["evaluate_adaptation", "evaluate_policy", "elsewhere"]
+    ):
+        touch, agent = Touch(where, by), make_agent(name)
+        if where == "step" and by != "elsewhere":
+            with pytest.raises(ValueError, match="in the middle of a rollout"):
+                agent.learn(STEPS, touch)
+        else:
+            assert same(undisturbed, agent.learn(STEPS, touch))
+        assert touch.touched
 
 
 def test_the_global_generator_does_not_matter(name: str) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from meta_rl.cli.report.packed import unpacked
 from meta_rl.cli.suites.jobs import tasks_key
 from meta_rl.evaluation.result import EvaluationResult
+from meta_rl.files.checksums import read_json
 
 
 @dataclass(frozen=True)
@@ -185,13 +187,13 @@ def read_results(folder: Path) -> Results:
     Raises:
         ValueError: The folder has no results, or a file is no result.
     """
-    contents = _read_all(folder / "results")
+    contents = _read_all(folder / "results", _TRAINING)
     if not contents:
         raise ValueError(
             f"{folder} holds no results: there is no {folder / 'results'}/*.json; "
             "`meta-rl benchmark SUITE --out DIR` writes them"
         )
-    references = {one["tasks"]: one for one in _read_all(folder / "references")}
+    references = {one["tasks"]: one for one in _read_all(folder / "references", _REFERENCE)}
     plan = folder / "suite.json"
     suite: dict[str, Any] = {
         "title": folder.name,
@@ -201,7 +203,7 @@ def read_results(folder: Path) -> Results:
         "failed": {},
     }
     if plan.exists():
-        suite = json.loads(plan.read_text(encoding="utf-8"))
+        suite = _read(plan, _PLAN)
     grouped: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for content in contents:
         name = content["name"].rpartition("-seed")[0]
@@ -232,13 +234,103 @@ def _missing(suite: dict[str, Any], there: set[str]) -> dict[str, str]:
     return told | {name: text for name, text in failed.items() if name not in told}
 
 
-def _read_all(folder: Path) -> list[dict[str, Any]]:
-    found = []
-    for file in sorted(folder.glob("*.json")):
-        try:
-            content = unpacked(json.loads(file.read_text(encoding="utf-8")))
-            content["identity"], content["name"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} is no result of a suite: {error!r}") from error
-        found.append(content)
-    return found
+@dataclass
+class _Row:
+    """The parts of a suite's row that reports need."""
+
+    learner: str
+    tasks: str
+    label: str | None
+    settings: dict[str, Any]
+    num_tasks: int | None
+    num_episodes: int | None
+    score: str | None
+    paper: dict[str, Any] | None
+    cores: int
+
+
+@dataclass
+class _Config:
+    """The parts of a run's configuration."""
+
+    env_id: str
+    env_kwargs: dict[str, Any]
+    algorithm_kwargs: dict[str, Any]
+    total_timesteps: int
+
+
+@dataclass
+class _Training:
+    """The parts of a cell's result."""
+
+    name: str
+    identity: dict[str, Any]
+    row: _Row
+    seed: int
+    command: str
+    config: _Config
+    code: dict[str, Any]
+    processor: str
+    steps: int
+    train_seconds: float
+    evaluation_seconds: float
+    learning_curve: dict[str, Any] | None
+    checkpoint_sha256: str
+    evaluations: dict[str, dict[str, Any]]
+
+
+@dataclass
+class _Reference:
+    """The parts of a reference."""
+
+    name: str
+    identity: dict[str, Any]
+    tasks: str
+    random: float | dict[str, Any] | None
+    best: float | dict[str, Any] | None
+    about: str
+    exact: bool
+
+
+@dataclass
+class _Plan:
+    """The parts of ``suite.json``."""
+
+    title: str
+    about: str
+    jobs: list[str]
+    failed: dict[str, str]
+
+
+WRONG = (*(ValueError, LookupError, TypeError, AttributeError), OverflowError, RecursionError)
+"""Errors of contents of another kind."""
+_TRAINING, _REFERENCE, _PLAN = (TypeAdapter[Any](one) for one in (_Training, _Reference, _Plan))
+
+
+def _read_all(folder: Path, wanted: TypeAdapter[Any]) -> list[dict[str, Any]]:
+    return [_read(file, wanted) for file in sorted(folder.glob("*.json"))]
+
+
+def _read(file: Path, wanted: TypeAdapter[Any]) -> dict[str, Any]:
+    """Reads a file of a suite, and looks at its checksum and its parts.
+
+    Raises:
+        ValueError: The file was changed, or is none of a suite.
+    """
+    try:
+        content, damage = read_json(file)
+        content = unpacked(content)
+        wanted.validate_json(json.dumps(content), strict=True)
+        evaluations = [content.get(name) for name in ("random", "best")]
+        for one in [*evaluations, *content.get("evaluations", {}).values()]:
+            if isinstance(one, dict):
+                EvaluationResult.from_content(one)
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = ".".join(map(str, found["loc"]))
+        raise ValueError(f"{file} is no result of a suite: {where}: {found['msg']}") from error
+    except WRONG as error:
+        raise ValueError(f"{file} is no result of a suite: {error!r}") from error
+    if damage:
+        raise ValueError(damage)
+    return content

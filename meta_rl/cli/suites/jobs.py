@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from pydantic import TypeAdapter
 
 from meta_rl.cli import Train
+from meta_rl.cli.foreign import check_module
 from meta_rl.cli.run_folder import RunConfig, RunFolder, learning_columns
 from meta_rl.cli.suites.identity import code_digest, digest, file_digest, processor
 from meta_rl.cli.suites.references import can_be_compared, reference_results
@@ -26,6 +27,7 @@ from meta_rl.cli.suites.tables import Row, Suite
 from meta_rl.cli.trainable import trainable
 from meta_rl.cli.training import open_tasks, run_config, train
 from meta_rl.evaluation import evaluate_adaptation
+from meta_rl.files.checksums import checked_json, read_json
 from meta_rl.make import make_task_vec
 from meta_rl.provenance import git_commit, package_versions, write_atomically
 from meta_rl.tasks import TaskSplit
@@ -106,7 +108,7 @@ class Cell:
         config = {
             name: value
             for name, value in asdict(self.config()).items()
-            if name not in ("versions", "commit", "threads")
+            if name not in ("versions", "commit", "threads", "options")
         }
         evaluation = [self.row.num_tasks, self.row.num_episodes, EVALUATION_SEED]
         return {
@@ -150,7 +152,7 @@ class Cell:
             "checkpoint_sha256": file_digest(folder.checkpoint),
             "evaluations": evaluations,
         }
-        write_atomically(self.result_file(out), json.dumps(content) + "\n")
+        write_atomically(self.result_file(out), checked_json(content))
 
     def _evaluations(self, folder: RunFolder) -> dict[str, Any]:
         """Results on test tasks and, where there are some, on tasks outside the range."""
@@ -232,7 +234,7 @@ class Reference:
             "tasks": self.tasks_key,
             **found,
         }
-        write_atomically(self.result_file(out), json.dumps(content) + "\n")
+        write_atomically(self.result_file(out), checked_json(content))
 
 
 Job = Cell | Reference
@@ -261,6 +263,7 @@ def suite_jobs(suite: Suite, device: str = "cpu", imports: tuple[str, ...] = ())
         if seed == 0:
             reference = Reference(row, imports)
             try:
+                check_module("it", row.tasks, imports)
                 if can_be_compared(reference.cell.config()):
                     references.setdefault(reference.tasks_key, reference)
             except (ValueError, ImportError) as error:
@@ -285,9 +288,11 @@ def from_text(text: str) -> Job:
 
 
 def _identity_in(file: Path) -> Any:
+    """Returns the identity in a result; ``None`` without one, or if the file is damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["identity"]
-    except (FileNotFoundError, ValueError, KeyError):
+        content, damage = read_json(file)
+        return None if damage else content["identity"]
+    except (FileNotFoundError, ValueError, KeyError, RecursionError):
         return None
 
 

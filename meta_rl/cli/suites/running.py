@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from meta_rl.cli.suites.jobs import Job, suite_jobs
 from meta_rl.cli.suites.on_ray import run_on_ray
 from meta_rl.cli.suites.processes import default_workers, run_in_processes
 from meta_rl.cli.suites.tables import Suite, find_suite
+from meta_rl.files.checksums import checked_json
 from meta_rl.provenance import write_atomically
 
 if TYPE_CHECKING:
@@ -104,4 +104,4 @@ def _write_plan(suite: Suite, jobs: Sequence[Job], out: Path, failed: dict[str, 
         "jobs": [job.name for job in jobs],
         "failed": failed,
     }
-    write_atomically(out / "suite.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(out / "suite.json", checked_json(content, indent=1))

@@ -27,8 +27,16 @@ def as_tensor(values: Any, name: str, device: torch.device | str | None = None) 
     tensor = values if isinstance(values, Tensor) else _from_python(values, name)
     if tensor.is_complex():
         raise ValueError(f"{name}: complex numbers ({tensor.dtype}); real numbers are wanted")
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        kind = f"{tensor.layout}, {tensor.dtype}"
+        raise ValueError(f"{name}: a tensor that does not hold plain numbers ({kind})")
+    if tensor.is_floating_point() and tensor.itemsize == 1:
+        tensor = tensor.to(torch.float32)  # PyTorch has few operations for 8 bits
     if tensor.dtype in _FEW_OPERATIONS:
+        large = tensor.dtype == torch.uint64
         tensor = tensor.to(torch.int64)
+        if large and bool((tensor < 0).any()):
+            raise ValueError(f"{name}: a whole number of 2**63 or more")
     return tensor.detach() if device is None else tensor.detach().to(device)
 
 
@@ -38,6 +46,8 @@ def _from_python(values: Any, name: str) -> Tensor:
             return torch.stack([as_tensor(part, name) for part in values])
         except RuntimeError as error:
             raise ValueError(f"{name}: parts of different shapes") from error
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name}: a masked array with missing numbers")
     try:
         array = np.asarray(values)
     except ValueError as error:

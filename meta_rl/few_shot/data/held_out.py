@@ -57,12 +57,17 @@ def class_groups(labels: Sequence[Any], groups: Any) -> Mapping[Any, Any] | None
         raise ValueError(f"{len(groups)} groups for {len(labels)} examples")
     found: dict[Any, Any] = {}
     for label, group in zip(labels, plain(groups), strict=True):
-        if found.setdefault(label, group) != group:
+        if not _is_missing(group) and found.setdefault(label, group) != group:
             raise ValueError(
                 f"class {label!r} is in two groups, {found[label]!r} and {group!r}: a class is "
                 "held out as a whole"
             )
     return found
+
+
+def _is_missing(group: Any) -> bool:
+    """Returns whether a value is ``None`` or NaN, as tables have it where nothing was entered."""
+    return group is None or group != group
 
 
 def divide_classes(labels: Sequence[Any], held_out: HeldOut) -> dict[str, list[Any]]:
@@ -92,7 +97,8 @@ def divide_classes(labels: Sequence[Any], held_out: HeldOut) -> dict[str, list[A
             "with groups, whole groups are held out: give validation_groups and test_groups in "
             "place of validation_classes and test_classes"
         )
-    without = [label for label in labels if label not in held_out.groups]
+    check_kind("groups", held_out.groups, Mapping, "a dictionary with the group of each class")
+    without = [label for label in labels if _is_missing(held_out.groups.get(label))]
     if without:
         raise ValueError(f"groups has no group of class {in_words(without)}")
     groups = sorted({held_out.groups[label] for label in labels}, key=lambda g: (str(type(g)), g))

@@ -306,6 +306,8 @@ def _read_class(
     for file in sorted(filter(_is_users_file, folder.iterdir())):
         if file.is_dir():
             left_out.append(f"{file} is a folder within a class")
+        elif not file.is_file():
+            left_out.append(f"{file} is no file, or a link to nothing")
         elif file.suffix.lower() not in SUFFIXES:
             left_out.append(f"{file} is no image file")
         else:

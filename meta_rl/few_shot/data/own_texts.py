@@ -123,19 +123,33 @@ def _read_columns(path: Path, columns: list[str], delimiter: str) -> dict[str, l
     read: dict[str, list[str]] = {column: [] for column in columns}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter=delimiter, strict=True)
-            known = list(rows.fieldnames or [])
-            for column in columns:
-                if column not in known:
-                    raise ValueError(f"no column {column!r}; {did_you_mean(column, known)}")
-            for row in rows:
-                for column in columns:
-                    if not (row[column] or "").strip():
+            rows = csv.reader(file, delimiter=delimiter, strict=True)
+            known = next(rows, [])
+            if not known:
+                raise ValueError("there is no row of column names")
+            places = {column: _place(column, known) for column in columns}
+            for row in filter(None, rows):  # empty lines are skipped
+                if len(row) != len(known):
+                    raise ValueError(
+                        f"line {rows.line_num} has {len(row)} entries, but there are {len(known)} "
+                        'columns (a text with the delimiter in it has to stand in "quotes")'
+                    )
+                for column, place in places.items():
+                    if not row[place].strip():
                         raise ValueError(f"line {rows.line_num} has nothing in column {column!r}")
-                    read[column].append(row[column])
+                    read[column].append(row[place])
     except (ValueError, csv.Error) as error:  # UnicodeDecodeError is a ValueError
         raise ValueError(f"{path}: {error}") from error
     return read
+
+
+def _place(column: str, known: list[str]) -> int:
+    """Returns the index of a column, which has to be there once."""
+    if known.count(column) > 1:
+        raise ValueError(f"{known.count(column)} columns are called {column!r}")
+    if column not in known:
+        raise ValueError(f"no column {column!r}; {did_you_mean(column, known)}")
+    return known.index(column)
 
 
 def _as_list(values: Any, name: str) -> list[Any]:

@@ -31,11 +31,13 @@ class LinearState(NamedTuple):
     """A linear classifier of each task.
 
     Attributes:
+        center: Mean of the examples, which is subtracted from inputs, ``[M, D]``.
         weight: Weights, ``[M, W, D]``.
         bias: Biases, ``[M, W]``; minus infinity for labels that no example has.
         memory: Examples that it was fitted to.
     """
 
+    center: Tensor
     weight: Tensor
     bias: Tensor
     memory: Memory
@@ -78,13 +80,15 @@ class LogisticRegressionLearner(Untrained, FewShotLearner):
                 )
             parts = zip(state.memory, memory, strict=True)
             memory = Memory(*(torch.cat(both, dim=1) for both in parts))
-        keys, labels = (part.cpu().numpy() for part in memory)
+        # The optimiser does not converge on features around 100,000; the bias takes up a shift.
+        center = memory.keys.mean(dim=1, keepdim=True)
+        keys, labels = ((memory.keys - center).cpu().numpy(), memory.labels.cpu().numpy())
         fitted = [self._fit(*task, memory.ways) for task in zip(keys, labels, strict=True)]
         weight, bias = (
             torch.from_numpy(np.stack(part)).to(self.device, self.dtype)
             for part in zip(*fitted, strict=True)
         )
-        return LinearState(weight, bias, memory)
+        return LinearState(center[:, 0], weight, bias, memory)
 
     def _fit(self, x: np.ndarray, y: np.ndarray, ways: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the weights ``[W, D]`` and biases ``[W]`` of a task."""
@@ -108,4 +112,5 @@ class LogisticRegressionLearner(Untrained, FewShotLearner):
             return inputs.new_zeros((*inputs.shape[:2], 1), dtype=self.dtype)
         if len(state.bias) != len(inputs):
             raise ValueError(f"inputs of {len(inputs)} tasks, but a state of {len(state.bias)}")
-        return inputs.flatten(2) @ state.weight.transpose(1, 2) + state.bias[:, None]
+        centred = inputs.flatten(2) - state.center[:, None]
+        return centred @ state.weight.transpose(1, 2) + state.bias[:, None]

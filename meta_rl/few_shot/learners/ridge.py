@@ -55,11 +55,13 @@ class Ridge(EmbeddingLearner):
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
         """Returns the scaled predictions of each task's ridge regression."""
         penalty, scale = self.module["head"].get_parameter("values").exp().unbind()
-        keys, targets = _with_constant(memory.keys), memory.one_hot()
+        # In double precision, as products of features around 100,000 have no decimals in single.
+        keys, targets = _with_constant(memory.keys.double()), memory.one_hot().double()
         gram = keys @ keys.transpose(1, 2)
         identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         dual = torch.linalg.solve(gram + penalty * identity, targets)  # [M, S, W]
-        logits = scale * (_with_constant(queries) @ keys.transpose(1, 2) @ dual)
+        predicted = _with_constant(queries.double()) @ keys.transpose(1, 2) @ dual
+        logits = (scale * predicted).to(queries.dtype)
         return logits.masked_fill(targets.sum(dim=1)[:, None] == 0, -torch.inf)
 
 

@@ -1,0 +1,122 @@
+"""Time of the checks that all that is learned is finite, as a share of an update.
+
+A check is made in each step of an optimiser (the norm of the gradients) and after each update (all
+parameters and the optimiser's state). Their times are taken within trainings, so that other work on
+the machine lengthens update and checks alike. Networks and batches are small, which makes the share
+of the checks large.
+
+    python -m benchmarks.finite_check_speed
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import tyro
+
+from benchmarks.result_files import RESULTS, page, table, write
+from benchmarks.soak import SUBJECTS, made
+from meta_rl.compute import finite_state
+from meta_rl.compute.finite_state import FiniteState
+
+LARGEST_SHARE = 0.01
+LARGEST_MILLISECONDS = 0.2
+"""What the checks of an update may cost: one of both."""
+NOT_OURS = ("recurrent_ppo", "evaluator", "few_shot_evaluator")
+
+
+@dataclass
+class Args:
+    """Settings of the run."""
+
+    subjects: tuple[str, ...] = tuple(name for name in SUBJECTS if name not in NOT_OURS)
+    """Names of agents and learners."""
+    iterations: int = 30
+    """Number of iterations of each that are measured, after five that are not."""
+
+
+class Clock:
+    """Seconds in functions that were wrapped, since the last call of :meth:`read`."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wraps a function."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        return call
+
+    def read(self) -> float:
+        """Returns the seconds, and begins anew."""
+        found, self.seconds = self.seconds, 0.0
+        return found
+
+
+def measure(subject: str, iterations: int) -> dict[str, float]:
+    """The median milliseconds of an update and of its checks."""
+    model, step = made(subject)
+    updates, in_steps, after = Clock(), Clock(), Clock()
+    name = "train" if hasattr(model, "train") else "update"
+    setattr(model, name, updates.timed(getattr(model, name)))
+    norm, check = finite_state.get_total_norm, FiniteState.check_update
+    finite_state.get_total_norm = in_steps.timed(norm)  # type: ignore[assignment]
+    FiniteState.check_update = after.timed(check)  # type: ignore[method-assign]
+    try:
+        rows = []
+        for _ in range(5 + iterations):
+            step()
+            rows.append([1e3 * clock.read() for clock in (updates, in_steps, after)])
+    finally:
+        finite_state.get_total_norm = norm
+        FiniteState.check_update = check  # type: ignore[method-assign]
+    update, in_step, end = (statistics.median(column) for column in zip(*rows[5:], strict=True))
+    return {"update": update, "in steps": in_step, "after": end}
+
+
+def markdown(rows: dict[str, dict[str, float]]) -> str:
+    """The page of all rows."""
+    heads = ["subject", "tasks", "an update, ms", "checks in its steps, ms"]
+    heads += ["check after it, ms", "share of both", "cheap"]
+    cells = []
+    for name, row in rows.items():
+        both = row["in steps"] + row["after"]
+        share = both / (row["update"] + row["after"])
+        cheap = share < LARGEST_SHARE or both < LARGEST_MILLISECONDS
+        times = [f"{row[key]:.3f}" for key in ("update", "in steps", "after")]
+        verdict = "yes" if cheap else "**no**"
+        cells.append([name, SUBJECTS[name][0], *times, f"{share:.2%}", verdict])
+    return page(
+        "The time of the checks for finite numbers",
+        "Medians within trainings, with one PyTorch thread; sizes are those of `benchmarks.soak`. "
+        "Cheap: the checks take less than "
+        f"{LARGEST_SHARE:.0%} of an update, or less than {LARGEST_MILLISECONDS} ms. The norm of "
+        "the gradients, which clipping needs anyway, counts as a check.",
+        table(heads, cells),
+        "Made by `python -m benchmarks.finite_check_speed`.",
+    )
+
+
+def main(args: Args) -> None:
+    """Measure all, and write the table."""
+    torch.set_num_threads(1)
+    rows = {}
+    for subject in args.subjects:
+        rows[subject] = measure(subject, args.iterations)
+        print(subject, rows[subject], flush=True)
+    write(RESULTS / "finite_check_speed.json", {"rows": rows}, markdown(rows))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
