@@ -49,13 +49,11 @@ class MemorylessActorCritic(ActorCritic):
         super().__init__(observation_space, action_space, generator, log_std_init)
         self.observation_size = observation_space.shape[0] - spaces.flatdim(action_space) - 3
         sizes = [self.observation_size, *check_counts("hidden_sizes", hidden_sizes)]
-        pairs = itertools.pairwise(sizes)
         self.layers = nn.Sequential(
-            *(part for a, b in pairs for part in (nn.Linear(a, b), nn.Tanh()))
+            *(part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.Tanh()))
         )
         self.timed = nn.Sequential(nn.Linear(sizes[-1] + 1, sizes[-1]), nn.Tanh())
-        self.horizon: Tensor
-        self.register_buffer("horizon", torch.tensor(float(check_count("horizon", horizon))))
+        self.horizon = nn.Buffer(torch.tensor(float(check_count("horizon", horizon))))
         self.make_heads(sizes[-1])
 
     def initial_state(self, num: int) -> ActorState:
@@ -74,27 +72,26 @@ class MemorylessActorCritic(ActorCritic):
     def read(self, obs: Tensor, clock: Tensor) -> Tensor:
         """Returns H features of the observations alone, and H of observations and time."""
         seen = self.layers(obs[..., : self.observation_size])
-        left = 1.0 - clock[..., 1:] / self.horizon
-        return torch.cat([seen, self.timed(torch.cat([seen, left], dim=-1))], dim=-1)
+        seen_at = torch.cat([seen, 1.0 - clock[..., 1:] / self.horizon], dim=-1)
+        return torch.cat([seen, self.timed(seen_at)], dim=-1)
 
     def distribution(self, hidden: Tensor) -> Distribution:
         """Returns the distribution of actions, which does not depend on the time."""
         return super().distribution(hidden.chunk(2, dim=-1)[0])
 
     def values(self, hidden: Tensor) -> Tensor:
-        """Returns expected returns of the rest of the episode."""
+        """Returns the expected rest of the episode's return."""
         return super().values(hidden.chunk(2, dim=-1)[1])
 
 
 class PPO(OnPolicyAgent):
     """Agent that trains one policy for all tasks by PPO (Schulman et al., 2017).
 
-    The policy has no memory and does not see rewards, so that it cannot adapt. It approximates the
-    best single behaviour for all tasks: the difference to a meta-learner is the gain by adaptation.
+    The policy has no memory and does not see rewards: it cannot adapt. It approximates the best
+    behaviour for all tasks together; what a meta-learner earns beyond it is gained by adaptation.
 
-    The agent maximises the return of an episode, which ends with its last step before the time
-    limit. Where the end of a trial cuts an episode, the value of its last observation replaces the
-    rewards that would have followed.
+    The agent maximises the return of an episode up to its time limit. Where the end of a trial cuts
+    an episode, the value of its last observation replaces the rewards that would have followed.
 
     The arguments are those of :class:`meta_rl.on_policy.agent.OnPolicyAgent`; ``"MlpPolicy"`` is
     :class:`MemorylessActorCritic`, whose ``policy_kwargs`` are ``hidden_sizes`` and
@@ -103,7 +100,6 @@ class PPO(OnPolicyAgent):
     Example:
         >>> from meta_rl.agents.ppo import PPO
         >>> model = PPO(env="meta_rl/PointRobot-v0", seed=0).learn(100_000)
-        >>> meta_rl.evaluate_adaptation(model, "meta_rl/PointRobot-v0", num_tasks=100)
     """
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": MemorylessActorCritic}

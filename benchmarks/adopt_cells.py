@@ -91,7 +91,9 @@ def checked_cell(folder: Path, file: Path) -> Content:
         ValueError: The file is no result, an evaluation or the checkpoint was changed, or the
             checkpoint is absent.
     """
-    content: Content = json.loads(file.read_text(encoding="utf-8"))
+    content, damage = read_json(file)
+    if damage:
+        raise ValueError(damage)
     if content.get("kind") != "cell":
         raise ValueError(f"{file} is no result of a cell")
     for split, evaluation in content["evaluations"].items():
@@ -216,7 +218,7 @@ def write_plan(out: Path) -> None:
         "jobs": names,
         "failed": {},
     }
-    write_atomically(out / "suite.json", json.dumps(plan, indent=1) + "\n")
+    write_atomically(out / "suite.json", checked_json(plan, indent=1))
 
 
 def licence_of(config: Content) -> str:

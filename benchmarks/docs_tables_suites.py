@@ -16,9 +16,14 @@ def groups() -> list[Group]:
     return read_results(RESULTS / "suites").groups
 
 
-def is_adopted(*names: str) -> bool:
-    """Whether all these rows were adopted: older results of the same are then left out."""
-    return {*names} <= {group.name for group in groups()}
+def is_adopted(*names: str, trainings: int = 1) -> bool:
+    """Whether all these rows were adopted: older results of the same are then left out.
+
+    Args:
+        names: Names of rows.
+        trainings: Number of trainings that each needs, those of the older result (default: 1).
+    """
+    return {*names} <= {one.name for one in groups() if len(one.trainings) >= trainings}
 
 
 def digits_of(group: Group) -> int:
@@ -67,6 +72,8 @@ def cells(group: Group) -> list[str]:
 
 MOST_POINTS = 5
 """Number of points of adaptation up to which all are in the table."""
+FRONT_TRAININGS = 3
+"""Least number of trainings of a row in README.md."""
 HEADS = ["learner, tasks", "score", "trainings", "ours (95 % interval)", "paper", "best known"]
 
 
@@ -98,5 +105,10 @@ def suites() -> list[str]:
 
 
 def suites_front() -> list[str]:
-    """The rows that have a paper's number or an optimum, for README.md."""
-    return table([*HEADS, "core-hours"], [[*cells(g), f"{g.core_hours:.2f}"] for g in groups()])
+    """The rows with several trainings, for README.md."""
+    rows = [
+        [*cells(group), f"{group.core_hours:.2f}"]
+        for group in groups()
+        if len(group.trainings) >= FRONT_TRAININGS
+    ]
+    return table([*HEADS, "core-hours"], rows)

@@ -1,8 +1,8 @@
 """Trained agents and learners that ship with the package.
 
-``load_pretrained("rl2/GridNavigation")`` gives a ready one. Each is the checkpoint of a committed
-result, ``pretrained_agents/ALGO--TASKS.zip``, beside a card of the same name, ``.json``, which says
-how it was made and what it earned.
+``load_pretrained("varibad/GridNavigation")`` gives a ready one. Each is the checkpoint of a
+committed result, ``pretrained_agents/ALGO--TASKS.zip``, beside a card of the same name, ``.json``,
+which says how it was made and what it earned.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def pretrained_card(name: str) -> Card:
     """Returns the card of a pretrained agent or learner.
 
     Args:
-        name: Its name, such as ``"rl2/GridNavigation"``.
+        name: Its name, such as ``"varibad/GridNavigation"``.
 
     Raises:
         ValueError: The name is unknown; similar names are listed. Or the card was changed.
@@ -149,7 +149,7 @@ def load_pretrained(name: str, env: Any = None, device: torch.device | str = "au
     checkpoint. Its tasks are in its card, :func:`pretrained_card`.
 
     Args:
-        name: Its name, such as ``"rl2/GridNavigation"``; ``meta-rl pretrained`` lists all.
+        name: Its name, such as ``"varibad/GridNavigation"``; ``meta-rl pretrained`` lists all.
         env: Environment of an agent, for further training, as in ``load`` of its class (default:
             none).
         device: Device of the networks: ``"auto"`` (default), ``"cpu"`` or ``"cuda"``.

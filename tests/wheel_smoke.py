@@ -109,9 +109,9 @@ def check_pretrained() -> None:
     names = importlib.import_module("meta_rl.pretrained").pretrained_names()
     for name in names:
         check(callable(meta_rl.load_pretrained(name, device="cpu").adapt), f"{name} cannot adapt")
-    model = meta_rl.load_pretrained("rl2/GridNavigation", device="cpu")
+    model = meta_rl.load_pretrained("varibad/GridNavigation", device="cpu")
     returns = model.adapt_to([4, 3], seed=0).returns
-    check(returns[-1] > returns[0], f"rl2/GridNavigation earns {returns}")
+    check(returns[-1] > returns[0], f"varibad/GridNavigation earns {returns}")
 
 
 def check_examples() -> None:

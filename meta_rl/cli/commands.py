@@ -109,7 +109,7 @@ class Evaluate:
     """Evaluate the adaptation of a trained algorithm on held-out tasks."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, or name of a pretrained agent, such as rl2/GridNavigation."""
+    """Run folder, or name of a pretrained agent, such as varibad/GridNavigation."""
     num_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
     """Number of held-out tasks."""
     num_episodes: Annotated[int | None, _default("as many as in training")] = None
@@ -169,7 +169,7 @@ class Enjoy:
     """Show a trained agent on held-out tasks, before and after adaptation, side by side."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder, or name of a pretrained agent, such as rl2/GridNavigation."""
+    """Run folder, or name of a pretrained agent, such as varibad/GridNavigation."""
     video: Annotated[Path | None, _default("enjoy.gif in the run folder")] = None
     """Video to write: a file that ends with .gif or .mp4."""
     task: Annotated[str | None, _default("tasks of the split")] = None

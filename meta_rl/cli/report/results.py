@@ -246,6 +246,7 @@ class _Row:
     num_episodes: int | None
     score: str | None
     paper: dict[str, Any] | None
+    cores: int
 
 
 @dataclass
@@ -272,6 +273,7 @@ class _Training:
     processor: str
     steps: int
     train_seconds: float
+    evaluation_seconds: float
     learning_curve: dict[str, Any] | None
     checkpoint_sha256: str
     evaluations: dict[str, dict[str, Any]]
@@ -300,6 +302,8 @@ class _Plan:
     failed: dict[str, str]
 
 
+WRONG = (*(ValueError, LookupError, TypeError, AttributeError), OverflowError, RecursionError)
+"""Errors of contents of another kind."""
 _TRAINING, _REFERENCE, _PLAN = (TypeAdapter[Any](one) for one in (_Training, _Reference, _Plan))
 
 
@@ -325,7 +329,7 @@ def _read(file: Path, wanted: TypeAdapter[Any]) -> dict[str, Any]:
         found = error.errors()[0]
         where = ".".join(map(str, found["loc"]))
         raise ValueError(f"{file} is no result of a suite: {where}: {found['msg']}") from error
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except WRONG as error:
         raise ValueError(f"{file} is no result of a suite: {error!r}") from error
     if damage:
         raise ValueError(damage)
