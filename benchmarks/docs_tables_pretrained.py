@@ -20,7 +20,7 @@ def number(card: Card, value: float) -> str:
 
 def pretrained() -> list[str]:
     """The list, with the results of the cards."""
-    heads = ["name", "score", "", "before adaptation", "this file", "trainings", "test tasks"]
+    heads = ["name", "score", "measure", "before adaptation", "this file", "trainings", "test tasks"]
     rows = [
         [
             f"`{card.name}`",
