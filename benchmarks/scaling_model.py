@@ -6,7 +6,9 @@ its time on one rank, plus its messages. The factor is the slowest of n ranks wh
 ``(n - 1) (l + S / B)`` for a collection of all ranks' values, with the latency l and the bandwidth
 B of the network. Nothing overlaps. Validation and checkpoints, by rank 0 alone, are left out.
 
-The numbers of messages are those that ``benchmarks/scaling.py`` counts.
+MAML-TRPO collects the gradient and 10 products of conjugate gradients, and sends 16 messages of a
+few numbers. RL² takes the mean of 16 gradients (4 epochs of 4 minibatches), and of a few numbers 12
+times.
 
     python -m benchmarks.scaling_model
 """
@@ -49,19 +51,23 @@ class Training:
         core_seconds: Seconds of an iteration on one core, for each task (or trial).
         collections: Number of collections, and bytes of each.
         means: Number of means, and bytes of each.
+        small: Number of means of a few numbers.
     """
 
     name: str
     core_seconds: float
     collections: tuple[int, float]
     means: tuple[int, float]
+    small: int
 
     def efficiency(self, tasks: int, num: int, cores: int, network: Network) -> float:
         """Returns the speed on ``num`` ranks with ``cores`` each, as a fraction of the ideal."""
         alone = self.core_seconds * tasks / cores
         waiting = 0.02 * math.sqrt(2 * math.log(num))
-        (many, large), (few, small) = self.collections, self.means
-        messages = many * network.collection(num, large) + few * network.mean(num, small)
+        collected, averaged = self.collections, self.means
+        messages = collected[0] * network.collection(num, collected[1])
+        messages += averaged[0] * network.mean(num, averaged[1])
+        messages += self.small * network.mean(num, 24.0)
         return alone / num / (alone / num * (1 + waiting) + messages)
 
 
@@ -70,8 +76,8 @@ ETHERNET = Network(100e-6, 1.1e9)
 NETWORKS = {HOST: "one host", ETHERNET: "10 Gbit/s"}
 # HalfCheetahVel: 12.0 core seconds for 40 tasks (maml_profile.md), 9.4 for 256 trials
 # (rl2_speed.md); 12,800 parameters of MAML-TRPO's policy, 60,500 of RL²'s.
-MAML = Training("MAML-TRPO", 12.0 / 40, collections=(13, 51e3), means=(10, 24.0))
-RL2 = Training("RL²", 9.4 / 256, collections=(0, 0.0), means=(26, 242e3))
+MAML = Training("MAML-TRPO", 12.0 / 40, collections=(11, 51e3), means=(0, 0.0), small=16)
+RL2 = Training("RL²", 9.4 / 256, collections=(0, 0.0), means=(16, 242e3), small=12)
 
 CASES = [
     *((MAML, 40, num, 1, HOST) for num in (2, 4, 8)),

@@ -6,7 +6,7 @@ time is warm-up. Of what follows, memory is judged by the slope over time (Theil
 95 % interval), as a single difference says little; threads and descriptors must not change.
 
     python -m benchmarks.soak                           # 20 minutes each, in turn
-    python -m benchmarks.soak --minutes 28 --at-once    # all at the same time, at nice 19
+    python -m benchmarks.soak --minutes 28 --at-once    # all at the same time, at low priority
     python -m benchmarks.soak --minutes 2 --subjects rl2 evaluator
 """
 
@@ -63,8 +63,10 @@ SUBJECTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Tasks and changed settings of each subject. The evaluators evaluate MAML-TRPO and MAML, and
 ``recurrent_ppo`` is that of sb3-contrib on :func:`meta_rl.sb3_env`."""
 
-FIRST = 5_000
-"""Steps before the first sample, which off-policy agents need before their first update."""
+FIRST = 2_000
+"""Steps before the first sample of off-policy agents, which need some before their first update."""
+LEAST_SAMPLES = 20
+"""Least number of samples of a row; a subject that gets hardly any processor has fewer."""
 WARM_UP = 0.25
 FLAT = 0.01
 """Largest growth over the whole time after the warm-up, as a share of the memory."""
@@ -79,7 +81,9 @@ class Args:
     minutes: float = 20.0
     """Time for each, with its warm-up."""
     at_once: bool = False
-    """Measure all subjects at the same time, as processes of the lowest priority (nice 19)."""
+    """Measure all subjects at the same time, as processes of low priority."""
+    nice: int = 10
+    """Priority of these processes, 0 to 19; with too low a one they stand still beside others."""
     samples: Path | None = None
     """File for the samples of one subject, which is then measured in this process."""
 
@@ -99,7 +103,7 @@ def made(subject: str) -> tuple[Any, Callable[[], object]]:
     if subject == "evaluator":
         horizon = settings["env_kwargs"]
         return model, lambda: meta_rl.evaluate_adaptation(model, env, 10, seed=0, **horizon)
-    model.learn(FIRST)
+    model.learn(FIRST if settings is OFF_POLICY else 1)
     return model, lambda: model.learn(1, reset_num_timesteps=False)
 
 
@@ -213,20 +217,20 @@ def main(args: Args) -> None:
         return
     groups = [args.subjects] if args.at_once else [(one,) for one in args.subjects]
     if args.at_once:
-        os.nice(19)
+        os.nice(args.nice)
     for group in groups:
         with TemporaryDirectory() as folder:
             files = {subject: Path(folder, subject) for subject in group}
             started = [start(subject, args.minutes, file) for subject, file in files.items()]
-            failed = [s for s, one in zip(files, started, strict=True) if one.wait()]
-            found = {
-                s: row(s, json.loads(f.read_text())) for s, f in files.items() if s not in failed
-            }
+            ended = dict(zip(files, [one.wait() for one in started], strict=True))
+            samples = {s: json.loads(files[s].read_text()) for s, code in ended.items() if not code}
+        found = {s: row(s, one) for s, one in samples.items() if len(one) >= LEAST_SAMPLES}
         for subject, one in found.items():
             print(subject, one, flush=True)
         add_to_table(RESULTS / "soak.json", found, markdown)
-        if failed:
-            raise SystemExit(f"failed: {', '.join(failed)}")
+        if len(found) < len(group):
+            missing = ", ".join(subject for subject in group if subject not in found)
+            raise SystemExit(f"failed, or too few samples in this time: {missing}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Vectors are cached. Rows of earlier calls are kept.
 
     python benchmarks/text_encoders.py
     python benchmarks/text_encoders.py --learners ridge protonet --folds 2 3
+    python benchmarks/text_encoders.py --learners nearest-mean plda --csv intents.csv
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +24,23 @@ import torch
 import tyro
 from few_shot_tables import EVALUATION_SEED, train_setting
 from few_shot_tables import Args as Training
-from result_files import RESULTS, page, read, table, with_interval, write
+from result_files import RESULTS, notes, page, read, table, with_interval, write
 
 from meta_rl.evaluation.intervals import independent_spread, student_interval
 from meta_rl.few_shot import (
     MAML,
+    PLDA,
     FewShotTasks,
     LogisticRegressionLearner,
     MatchingNet,
     NearestMean,
     ProtoNet,
     Ridge,
+    SentenceEncoder,
     Siamese,
 )
 from meta_rl.few_shot.data.clinc150 import DOMAINS, FOLDS, UTTERANCES, domains_of
+from meta_rl.few_shot.data.encoders import encoded
 from meta_rl.few_shot.data.sources import obtain
 from meta_rl.few_shot.evaluation import final_scores, out_of_scope_auroc
 from meta_rl.few_shot.networks.choice import network_for
@@ -54,14 +59,14 @@ class Row:
 
     Attributes:
         title: Name in the table.
-        encoder: ``"sentence"``, ``"tfidf"``, or ``"words"`` for a learner that is trained on words
-            from scratch.
+        encoder: Number of last layers of the sentence encoder, ``"tfidf"``, or ``"words"`` for a
+            learner that is trained on words from scratch.
         ways: Number of ways of training tasks, which have 1 shot and 5 queries; 0 for no training.
         make: Function from tasks and a seed to the trained learner.
     """
 
     title: str
-    encoder: str
+    encoder: int | str
     ways: int
     make: Callable[[Any, int], Any]
 
@@ -96,45 +101,32 @@ def logistic(tasks: Any, seed: int) -> LogisticRegressionLearner:
     return LogisticRegressionLearner(seed=seed, device="cpu")
 
 
+def plda(tasks: Any, seed: int) -> PLDA:
+    """Returns PLDA, whose covariances are those of the training classes."""
+    return PLDA(seed=seed, device="cpu").learn(tasks)
+
+
 DROPOUT = {"dropout": 0.3}
+SHRUNK = {**DROPOUT, "scale": 6.0}
+CLASSIFIER = {**DROPOUT, "classifies": True}
+ONE = {"meta_batch_size": 1}
+INNER: dict[str, Any] = {"lr": 0.4, "num_steps": 5, "anil": True, "zero_head": True}
 LEARNERS = {
-    "nearest-mean": Row("nearest class mean", "sentence", 0, nearest_mean),
-    "logistic": Row("logistic regression", "sentence", 0, logistic),
+    "nearest-mean": Row("nearest class mean", 1, 0, nearest_mean),
+    "logistic": Row("logistic regression", 1, 0, logistic),
     "tfidf": Row("TF-IDF, nearest class mean", "tfidf", 0, nearest_mean),
     "scratch": Row("prototypical networks on words, from scratch", "words", 90, nearest_mean),
-    "protonet": Row(
-        "prototypical networks",
-        "sentence",
-        90,
-        trained(ProtoNet, 300, {**DROPOUT, "scale": 6.0}),
-    ),
-    "ridge": Row("ridge regression", "sentence", 30, trained(Ridge, 300, DROPOUT)),
-    "matching": Row(
-        "matching networks", "sentence", 90, trained(MatchingNet, 300, DROPOUT, meta_batch_size=1)
-    ),
-    "siamese": Row(
-        "Siamese networks",
-        "sentence",
-        30,
-        trained(Siamese, 300, DROPOUT, augment=False, meta_batch_size=1),
-    ),
-    "maml": Row(
-        "MAML (ANIL, empty heads)",
-        "sentence",
-        30,
-        trained(
-            MAML,
-            300,
-            {**DROPOUT, "classifies": True},
-            lr=0.4,
-            num_steps=5,
-            anil=True,
-            zero_head=True,
-            meta_batch_size=1,
-        ),
-    ),
+    "protonet": Row("prototypical networks", 1, 90, trained(ProtoNet, 300, SHRUNK)),
+    "ridge": Row("ridge regression (R2-D2)", 1, 30, trained(Ridge, 300, DROPOUT)),
+    "matching": Row("matching networks", 1, 90, trained(MatchingNet, 300, DROPOUT, **ONE)),
+    "siamese": Row("Siamese networks", 1, 30, trained(Siamese, 300, DROPOUT, augment=False, **ONE)),
+    "maml": Row("MAML (ANIL, empty heads)", 1, 30, trained(MAML, 300, CLASSIFIER, **INNER, **ONE)),
+    "plda": Row("PLDA", 1, 90, plda),
+    "nearest-mean-2": Row("nearest class mean, two layers", 2, 0, nearest_mean),
+    "ridge-2": Row("ridge regression, two layers", 2, 30, trained(Ridge, 300, DROPOUT)),
+    "plda-2": Row("PLDA, two layers", 2, 90, plda),
 }
-"""Learners by name; the first three and the from-scratch one are baselines."""
+"""Learners by name; the first four are baselines. Two layers are those of the encoder."""
 
 
 @dataclass
@@ -147,7 +139,7 @@ class Args:
     """Held-out pairs of domains."""
     learners: tuple[str, ...] = tuple(LEARNERS)
     """Learners: those of the table."""
-    num_tasks: int = 1000
+    num_tasks: int = 600
     """Number of test tasks of each fold and number of shots."""
     seed: int = 0
     """Seed of the trainings; the evaluation has seed 1000."""
@@ -157,8 +149,12 @@ class Args:
     """Number of PyTorch threads."""
     out: Path = RESULTS
     """Folder of text_encoders.json and text_encoders.md."""
+    csv: Path | None = None
+    """CSV file with columns text, label and domain of another data set, for the same settings;
+    its drawn test domains are scored, nothing is written."""
 
 
+@cache
 def texts_of_clinc() -> tuple[list[str], list[str], dict[str, str], list[str]]:
     """Returns texts, their intents, the domain of each intent, and texts of no intent."""
     content = json.loads(obtain(UTTERANCES).read_text(encoding="utf-8"))
@@ -170,7 +166,19 @@ def texts_of_clinc() -> tuple[list[str], list[str], dict[str, str], list[str]]:
     return [text for text, _ in pairs], [intent for _, intent in pairs], groups, outside
 
 
-def open_fold(fold: int, shots: int, encoder: str, ways: int = 5) -> Any:
+@cache
+def encoder_of(name: str, encoder: int | str) -> Any:
+    """Returns an encoder; vectors of the sentence encoder are computed, or read, only once."""
+    if isinstance(encoder, str):
+        return encoder
+    texts, _, _, outside = texts_of_clinc()
+    every = sorted({*texts, *outside})
+    vectors = encoded(SentenceEncoder(name, encoder), every)
+    rows = {text: row for row, text in enumerate(every)}
+    return lambda asked: vectors[[rows[text] for text in asked]]
+
+
+def open_fold(fold: int, shots: int, encoder: Any, ways: int = 5) -> Any:
     """Returns the tasks of a fold; ``ways`` are those of training."""
     texts, intents, groups, _ = texts_of_clinc()
     parts = domains_of(fold)
@@ -185,6 +193,7 @@ def open_fold(fold: int, shots: int, encoder: str, ways: int = 5) -> Any:
         validation_groups=parts["validation"],
         test_groups=parts["test"],
         encoder=encoder,
+        progress_bar=False,
         name="Clinc150",
     )
 
@@ -197,7 +206,7 @@ def learned(name: str, fold: int, args: Args) -> tuple[Any, dict[int, Any], floa
         made = {k: train_setting(f"protonet/Clinc150-5w{k}s", training, fold=fold) for k in SHOTS}
         learner, _, about = made[SHOTS[0]]
         return learner, {shots: tasks for shots, (_, tasks, _) in made.items()}, about["seconds"]
-    encoder = "tfidf" if row.encoder == "tfidf" else args.encoder
+    encoder = encoder_of(args.encoder, row.encoder)
     splits = {shots: open_fold(fold, shots, encoder, row.ways or 5) for shots in SHOTS}
     began = time.process_time()
     learner = row.make(splits[SHOTS[0]], args.seed)
@@ -268,7 +277,7 @@ def as_table(told: dict[str, Any]) -> list[str]:
             gain = part.get("gain")
             cells.append(with_interval(gain[0], gain[1:], "+.1f") if gain else "")
             cells.append(f"{part['auroc'][0]:.3f}")
-        cells.append(f"{row['seconds']:.0f} s" if LEARNERS[name].ways else "none")
+        cells.append(f"{row['seconds']:.1f} s" if LEARNERS[name].ways else "none")
         lines.append(cells)
     heads = [cell for k in ("1 shot", "5 shots") for cell in (k, "gain", "AUROC")]
     return table(["learner", *heads, "training"], lines)
@@ -297,20 +306,41 @@ def markdown(told: dict[str, dict[str, Any]], args: Args) -> str:
     )
     more = (
         "Learners work on vectors of the sentence encoder all-MiniLM-L6-v2, where the table says "
-        "nothing else; those that are trained on them have a residual head. TF-IDF is of "
-        "character n-grams."
+        "nothing else; networks that are trained on them have a residual head. Two layers are the "
+        "pooled vectors of the encoder's last two layers side by side. TF-IDF is of character "
+        "n-grams."
     )
     tables = [part for title, rows in told.items() for part in (f"## {title}", as_table(rows))]
-    return page("CLINC150 on vectors of a frozen sentence encoder", about, more, *tables)
+    told_by_hand = notes(args.out / "text_encoders.json")
+    return page(
+        "CLINC150 on vectors of a frozen sentence encoder", about, more, *tables, told_by_hand
+    )
+
+
+def unseen(args: Args) -> None:
+    """Prints the accuracies of the same settings on another data set, whose domains are drawn."""
+    for name in args.learners:
+        row = LEARNERS[name]
+        layers, train = row.encoder, {"ways": row.ways or 5, "shots": 1, "queries": 5}
+        encoder = layers if isinstance(layers, str) else SentenceEncoder(args.encoder, layers)
+        sizes = {"train": train, "groups": "domain", "seed": args.seed}
+        for shots in SHOTS:
+            split = FewShotTasks.from_csv(args.csv, 5, shots, encoder=encoder, **sizes)
+            learner = row.make(split, args.seed)
+            scores = final_scores(learner, split.test, args.num_tasks, seed=EVALUATION_SEED)
+            error = 1.96 * scores.std() / len(scores) ** 0.5
+            print(f"{name}, {shots} shots: {100 * scores.mean():.2f} ± {100 * error:.2f}")
 
 
 def main(args: Args) -> None:
     """Trains and evaluates each learner on each fold; the tables are written after each learner.
 
-    Raises:
-        ValueError: Rows of earlier calls have another number of tasks.
+    With ``--csv`` it only prints what the settings reach there.
     """
     torch.set_num_threads(args.threads)
+    if args.csv is not None:
+        unseen(args)
+        return
     file = args.out / "text_encoders.json"
     folds: Folds = {
         name: rows for name, rows in read(file, {}).get("folds", {}).items() if name in LEARNERS

@@ -68,7 +68,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Learned, Learned]:
         with ranks.joined():
             one = ranks_program.train_all()
     torch.set_num_threads(threads)
-    ended = [process.communicate(timeout=120) for process in two]
+    ended = [process.communicate(timeout=300) for process in two]
     assert [process.returncode for process in two] == [0, 0], ended
     return one, {file.stem: dict(np.load(file)) for file in folder.glob("*.npz")}
 

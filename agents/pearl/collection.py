@@ -67,10 +67,9 @@ class LatentActor:
                 noise = self.policy.noise(*self.mean.shape)
             else:  # each row draws where its own episode begins, whatever the others do
                 noise = torch.zeros_like(self.mean)
-                own = self.draws[self.starts]
-                noise[self.starts] = own.standard_normal(
-                    (self.starts.sum(), noise.shape[1])
-                ).float()
+                size = (self.starts.sum(), noise.shape[1])
+                begun = self.draws[self.starts]
+                noise[self.starts] = begun.standard_normal(size).float()
             drawn = self.mean + self.deviation * noise
             self.latents = torch.where(self._new_episodes(), drawn, self.latents)
         return self._unscaled(self.policy.act(observations, self.latents, draws=self.draws))
@@ -315,8 +314,8 @@ class TaskCollection(MetaAlgorithm):
             if parts:
                 ended = sum((part.terminated | part.truncated).sum() for part in parts)
                 earned = sum(part.rewards.sum() for part in parts)
-                earned, ended = (ranks.mean_number(x) * ranks.size() for x in (earned, ended))
-                means[kind] = earned / max(ended, 1)
+                sums = [ranks.mean_number(each) * ranks.size() for each in (earned, ended)]
+                means[kind] = sums[0] / max(sums[1], 1)
                 self.logger.record(f"rollout/{kind}_return", means[kind])
         episodes = task_batch(self.task_env).episodes_per_trial
         explored = min(max(self.exploration_episodes, 1), episodes)

@@ -64,13 +64,22 @@ class Watch:
         except RuntimeError:
             return ["the first host"]
 
-    def stop(self) -> None:
-        """Ends the watch; the others no longer expect this rank."""
+    def stop(self, wait: bool = False) -> None:
+        """Ends the watch; the others no longer expect this rank.
+
+        Args:
+            wait: Whether rank 0, which may host the store, waits for the others (default: False).
+        """
         self._ended.set()
         for thread in self._threads:
             thread.join(timeout=BEAT)
         try:
             self._store.set(f"beat/{self.rank}", "left")
+            end = time.monotonic() + PATIENCE
+            while wait and self.rank == 0 and time.monotonic() < end:
+                if all(self._sign(rank) == "left" for rank in range(self.size)):
+                    return
+                time.sleep(0.05)
         except RuntimeError:
             return  # nobody is there to be told
 
@@ -100,7 +109,7 @@ class Watch:
                 if noted or (sign != "left" and now - since > patience):
                     self._end(following)
             except RuntimeError:
-                self._die("the host of the first rank no longer answers")
+                self._lose_store()
                 return
 
     def _end(self, dead: int) -> None:
@@ -113,8 +122,13 @@ class Watch:
         """Ends the process if the store itself no longer answers, as in a cut network."""
         while not self._ended.wait(1.0):
             if time.monotonic() - self._answered > PATIENCE + 2 * BEAT:
-                self._die("the host of the first rank no longer answers")
+                self._lose_store()
                 return
+
+    def _lose_store(self) -> None:
+        """Ends the process; the first rank of each host says why, as ranks cannot agree on one."""
+        first = os.environ.get("LOCAL_RANK", "0") == "0"
+        self._die("the host of the first rank no longer answers" if first else "")
 
 
 def open_store(timeout: timedelta, host_it: bool = False) -> dist.Store:

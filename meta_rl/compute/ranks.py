@@ -97,10 +97,12 @@ def joined() -> Iterator[None]:
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     store = open_store(timedelta(seconds=START), host_it=rank == 0)
     watch = Watch(rank, count)
+    done = False
     try:
         _connect(store, rank, count)
         _now = _Ranks(rank, count)
         yield
+        done = True
     except KeyboardInterrupt as error:
         if rank:
             raise OtherRankError("interrupted") from error
@@ -114,7 +116,7 @@ def joined() -> Iterator[None]:
         raise
     finally:
         _now = None
-        watch.stop()
+        watch.stop(wait=done)
         if dist.is_initialized():
             dist.destroy_process_group()
 

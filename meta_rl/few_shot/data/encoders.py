@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from meta_rl.arguments import check_count
 from meta_rl.few_shot.data.vector_cache import VectorCache, content_key
 
 ENCODED_AT_ONCE = 256
@@ -73,12 +74,16 @@ class SentenceEncoder(Encoder):
 
     Args:
         name: Name of the model, or its folder.
+        layers: Number of last layers of a transformer whose pooled vectors, each of length 1, are
+            joined. Earlier layers keep what the last one drops, which helps learners that weigh
+            the features (default: 1, the model's own vectors).
     """
 
     kind = "sentence_transformers"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, layers: int = 1) -> None:
         self.name = name
+        self.layers = check_count("layers", layers)
         self._model: Any = None
 
     @property
@@ -104,7 +109,7 @@ class SentenceEncoder(Encoder):
                 ) from error
             try:
                 with torch.random.fork_rng(devices=[]):
-                    self._model = self._load(SentenceTransformer)
+                    self._model = with_layers(self._load(SentenceTransformer), self.layers)
             except Exception as error:  # of many packages: files, the hub, its client
                 raise ValueError(
                     f"encoder={self.name!r} cannot be loaded (a folder that holds the model works "
@@ -138,11 +143,52 @@ class SentenceEncoder(Encoder):
         else:
             digest.update(self.name.encode())
             _hash_weights(self.model, digest)
+        if self.layers > 1:
+            digest.update(f"last {self.layers} layers".encode())
         return digest.hexdigest()
 
     def saved(self) -> dict[str, Any]:
-        """Returns the model's name or folder."""
-        return {"kind": self.kind, "name": self.name}
+        """Returns the model's name or folder, and the number of layers."""
+        return {"kind": self.kind, "name": self.name, "layers": self.layers}
+
+
+class LayerPooling(nn.Module):
+    """The pooling of a model of sentence_transformers, for each of its last layers.
+
+    Args:
+        pooling: Pooling of the last layer.
+        layers: Number of layers.
+    """
+
+    def __init__(self, pooling: nn.Module, layers: int) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.layers = layers
+
+    def forward(self, features: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        """Returns the features with the joined vectors of the layers as the vectors of texts."""
+        vectors = []
+        for tokens in features["all_layer_embeddings"][-self.layers :]:
+            pooled = self.pooling({**features, "token_embeddings": tokens}, **settings)
+            vectors.append(nn.functional.normalize(pooled["sentence_embedding"], dim=-1))
+        return {**features, "sentence_embedding": torch.cat(vectors, dim=-1)}
+
+
+def with_layers(model: Any, layers: int) -> Any:
+    """Returns a model of sentence_transformers whose vectors join those of its last layers.
+
+    Raises:
+        ValueError: The model is no transformer that is followed by a pooling, or has fewer layers.
+    """
+    if layers == 1:
+        return model
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    most = getattr(config, "num_hidden_layers", 0)
+    if len(model) < 2 or not hasattr(model[1], "get_config_dict") or most < layers:
+        raise ValueError(f"layers={layers}: it has {most} layers of a transformer with a pooling")
+    config.output_hidden_states = True
+    model[1] = LayerPooling(model[1], layers)
+    return model
 
 
 class ModuleEncoder(Encoder):
@@ -292,7 +338,7 @@ def load_encoder(saved: dict[str, Any], own: Any = None) -> Encoder:
     if own is not None:
         return as_encoder(own)
     if saved["kind"] == SentenceEncoder.kind:
-        return SentenceEncoder(saved["name"])
+        return SentenceEncoder(saved["name"], saved.get("layers", 1))
     if saved["kind"] == TfidfEncoder.kind:
         return TfidfEncoder(saved["num_features"], saved["idf"])
     raise ValueError(
