@@ -74,6 +74,7 @@ class Hosts:
                 *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"),
                 *("--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", str(self.port)),
                 *("--rdzv-endpoint", f"{ADDRESSES[0]}:{self.port}", "--local-addr", address),
+                *("--rdzv-conf", f"is_host={int(host == 0)}"),
                 *("-m", "meta_rl", *TRAINING, "--out", str(folder), *more),
             ]
             environment = {
