@@ -428,8 +428,8 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         if self._custom_logger or (self.tensorboard_log is not None and ranks.is_first()):
             return super()._setup_learn(*args, **kwargs)
         # Stable-Baselines3's own logger would leave a temporary folder behind.
-        shown = [HumanOutputFormat(sys.stdout)] if self.verbose and ranks.is_first() else []
-        self.set_logger(Logger(None, shown))
+        shown = self.verbose and ranks.is_first()
+        self.set_logger(Logger(None, [HumanOutputFormat(sys.stdout)] if shown else []))
         try:
             return super()._setup_learn(*args, **kwargs)
         finally:
