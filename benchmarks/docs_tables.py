@@ -306,7 +306,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
             ("protonet",),
             ("matching",),
             ("siamese",),
-            ("ridge",),
             ("finetune", "scratch", "nearest"),
         )
     },
