@@ -26,7 +26,7 @@ METAWORLD_TESTS := tests/envs tests/test_adapter.py tests/test_checks.py \
 	tests/test_compatibility.py tests/test_contact_pairs.py tests/test_process_blocks.py \
 	tests/test_runs.py::TestShippedSettings tests/test_task_env.py tests/test_window.py
 
-.PHONY: help demo test test-slow test-seeds test-metaworld docs notebooks docs-tables lint format type check build
+.PHONY: help demo test test-slow test-seeds test-metaworld docs notebooks docs-tables test-wheel lint format type check build
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,6 +40,9 @@ test: $(STAMP)  ## run the tests
 
 test-metaworld: $(METAWORLD_STAMP)  ## run the tests of Meta-World and of robots with its MuJoCo
 	OMP_NUM_THREADS=1 $(METAWORLD_BIN)/python -m pytest -n auto $(METAWORLD_TESTS) $(ARGS)
+
+test-wheel: build  ## install the wheel outside the repository and try it; ARGS="--dependencies oldest"
+	$(BIN)/python tests/wheel.py $(ARGS)
 
 test-slow: $(STAMP)  ## run the longer proofs, which `make test` leaves out
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow $(ARGS)

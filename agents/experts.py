@@ -16,13 +16,13 @@ from gymnasium.vector import VectorEnv
 
 from meta_rl.arguments import check_number, did_you_mean
 from meta_rl.make import family_name
-from meta_rl.rollout import Rollout
 from meta_rl.vector.task_batch import task_batch
 
 from .bandit_beliefs import BetaBelief, NormalBelief
 from .bandits import UCB1, BestArm, GittinsIndex, ThompsonSampling
 from .navigation import GridOracle, KeyToDoorOracle, PointOracle, TMazeOracle, WindOracle
-from .room_search import GoalSampling, NearestSearch
+from .oracle import Oracle
+from .room_search import GoalSampling, KeyToDoorSearch, NearestSearch
 from .tabular import PSRL, UCRL2, ValueIteration
 
 Make = Callable[[Any, np.random.Generator], Any]
@@ -63,6 +63,11 @@ LEARNERS: dict[str, dict[str, Make]] = {
         "thompson": lambda family, rng: ThompsonSampling(
             family.num_arms, rng=rng, belief=_normal(family)
         ),
+        "noised-thompson": lambda family, rng: NoisedLearner(
+            ThompsonSampling(family.num_arms, rng=rng, belief=_normal(family)),
+            RandomActor(spaces.Discrete(family.num_arms), rng),
+            rng,
+        ),
         "ucb1": lambda family, rng: UCB1(family.num_arms, rng=rng, belief=_normal(family)),
     },
     "TabularMDP": {
@@ -73,6 +78,10 @@ LEARNERS: dict[str, dict[str, Make]] = {
         "psrl": lambda family, rng: GoalSampling(family.size, rng=rng),
         "search": lambda family, rng: NearestSearch(family.size, rng=rng),
         "noised-search": lambda family, rng: NearestSearch(family.size, rng=rng, epsilon=0.2),
+    },
+    "DarkKeyToDoor": {
+        "search": lambda family, rng: KeyToDoorSearch(family.size, rng=rng),
+        "noised-search": lambda family, rng: KeyToDoorSearch(family.size, rng=rng, epsilon=0.2),
     },
 }
 """Learners that are not told the task, by the names of the family and of the learner."""
@@ -140,7 +149,41 @@ class RandomActor:
         return self.rng.uniform(low, high, (num, *low.shape)).astype(self.space.dtype), state
 
 
-class NoisedExpert:
+class NoisedLearner:
+    """A learner some of whose actions are random: in each history another share of them.
+
+    The share is uniform in [0, 1]. Who learns from such histories cannot take the arm that was
+    pulled most for the best one, and has to read the rewards.
+
+    Args:
+        learner: Learner, whose ``adapt`` sees the random actions too.
+        noise: Agent that draws the random actions.
+        rng: Generator that draws the shares, and which actions are random.
+    """
+
+    def __init__(self, learner: Any, noise: Any, rng: np.random.Generator) -> None:
+        self.learner, self.noise, self.rng = learner, noise, rng
+
+    def adapt(self, rollout: Any, state: Any) -> Any:
+        """Lets the learner adapt."""
+        known, share = state
+        return self.learner.adapt(rollout, known), share
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Returns the learner's actions, some of them replaced by random ones."""
+        random, _ = self.noise.predict(observation)
+        known, share = (None, self.rng.random(len(random))) if state is None else state
+        actions, known = self.learner.predict(observation, known, episode_start, deterministic)
+        return np.where(self.rng.random(len(random)) < share, random, actions), (known, share)
+
+
+class NoisedExpert(Oracle):
     """An expert whose actions are random at first, and less and less (noise distillation).
 
     In step t of a history an action is random with probability ``1 - t / ((1 - share) T)``, and
@@ -165,10 +208,6 @@ class NoisedExpert:
         """Returns the expert's knowledge of the tasks, and the number of steps, 0."""
         return self.expert.adapt_to_tasks(tasks), 0
 
-    def adapt(self, rollout: Rollout, state: Any = None) -> Any:
-        """Returns the state as it is."""
-        return state
-
     def predict(
         self,
         observation: Any,
@@ -181,9 +220,7 @@ class NoisedExpert:
         Raises:
             ValueError: There is no state: the expert has to be told the tasks.
         """
-        if state is None:
-            raise ValueError("NoisedExpert needs to be told the tasks: adapt_to_tasks(tasks)")
-        known, steps = state
+        known, steps = self.require_state(state)
         actions, known = self.expert.predict(observation, known, episode_start, deterministic)
         random, _ = self.noise.predict(observation)
         noised = self.rng.random(len(actions)) < 1.0 - steps / self.until

@@ -13,6 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from meta_rl.arguments import check_choice, check_count, check_number
+from meta_rl.compute import ranks
 from meta_rl.compute.finite_state import is_finite
 from meta_rl.inner_loop import (
     Params,
@@ -112,7 +113,8 @@ class MAMLTRPO(PolicyGradientAgent):
         credit = self._credit()
         gradients, objectives = self.meta_gradients(params, credit)
         check_finite("a gradient", gradients, self.place_in_training)
-        before = objectives.mean().item()
+        gradient, objective = ranks.mean_over_tasks((gradients, objectives))
+        before = objective.item()
 
         def compare(candidate: Params) -> Trial:
             after, kl, initial_kl = self.evaluate(candidate, credit)
@@ -120,7 +122,7 @@ class MAMLTRPO(PolicyGradientAgent):
 
         step = trust_region_step(
             params,
-            {name: gradient.mean(dim=0) for name, gradient in gradients.items()},
+            gradient,
             self.curvature(params),
             compare,
             max_kl=self.max_kl,
@@ -205,7 +207,7 @@ class MAMLTRPO(PolicyGradientAgent):
             products = {name: value.expand_as(fast[name]) for name, value in vector.items()}
             for multiply in (*jacobians, fisher, *reversed(jacobians)):
                 products = multiply(products)
-            means = {name: value.mean(dim=0) for name, value in products.items()}
+            means = ranks.mean_over_tasks(products)
             if not bool(is_finite(means)):
                 check_finite("a Hessian-vector product", products, self.place_in_training)
             return means
@@ -235,9 +237,10 @@ class MAMLTRPO(PolicyGradientAgent):
         initial = divergences
         if supports:
             initial = in_chunks(self.kl, start, supports[0], chunk_size=chunk_size)
-        return objectives.mean().item(), divergences.mean().item(), initial.mean().item()
+        means = ranks.mean_over_tasks((objectives, divergences, initial))
+        return means[0].item(), means[1].item(), means[2].item()
 
     def _credit(self) -> Tensor:
         """Returns after adaptation, standardised over the meta-batch, ``[M]``."""
         returns = torch.as_tensor(self._query_returns, device=self.device).float()
-        return (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
+        return ranks.own((returns - returns.mean()) / (returns.std(correction=0) + 1e-8))

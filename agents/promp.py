@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import grad
 
 from meta_rl.arguments import check_count, check_number
+from meta_rl.compute import ranks
 from meta_rl.compute.finite_state import guarded_step
 from meta_rl.inner_loop import Params, adapt
 from meta_rl.policy_gradient.agent import PolicyGradientAgent
@@ -86,13 +87,14 @@ class ProMP(PolicyGradientAgent):
                 *(params, supports, query),
             )
             check_finite("a gradient", gradients, self.place_in_training)
-            gradients = [-gradients[name].mean(dim=0) for name, _ in self.policy.named_parameters()]
-            guarded_step(
-                self.policy.optimizer, -objectives.mean(), self.stop_before_step, gradients
+            gradient, objective, divergence = ranks.mean_over_tasks(
+                (gradients, objectives, divergences)
             )
+            steps = [-gradient[name] for name, _ in self.policy.named_parameters()]
+            guarded_step(self.policy.optimizer, -objective, self.stop_before_step, steps)
             self._n_updates += 1
-        self.logger.record("train/objective", objectives.mean().item())
-        self.logger.record("train/inner_kl", divergences.mean().item())
+        self.logger.record("train/objective", objective.item())
+        self.logger.record("train/inner_kl", divergence.item())
         if not self.policy.is_discrete:
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -22,7 +22,7 @@ from torch.optim import Adam, Optimizer
 from meta_rl.arguments import check_count, check_number
 from meta_rl.compute.finite_state import guarded_step
 from meta_rl.memory import make_memory_core
-from meta_rl.on_policy.actor_critic import ActorCritic, ActorState
+from meta_rl.on_policy.actor_critic import ActorCritic, ActorState, clock_after, clock_of
 from meta_rl.on_policy.agent import OnPolicyAgent
 from meta_rl.rollout import Rollout
 
@@ -132,17 +132,14 @@ class BeliefActorCritic(ActorCritic):
         first = self.core.reset(state[:-3], begins)
         outputs, after = self.core.step(self.embedding(obs[:, :-1]), first)
         belief = self.posterior(outputs).chunk(2, dim=-1)
-        starts = torch.stack([begins, begins | (obs[:, -2] > 0)], dim=-1)
-        clock = torch.where(starts, 0.0, state[-3] + 1.0)
+        clock = clock_after(state[-3], obs)
         return self._read(obs, clock, belief), (*after, clock, *belief)
 
     def features(self, obs: Tensor, state: ActorState) -> Tensor:
         """Returns features of whole trials; the policy's loss does not reach the encoder."""
         with torch.no_grad():
             belief = self.beliefs(obs)
-        steps = torch.arange(len(obs), device=obs.device)[:, None].expand(obs.shape[:2])
-        began = torch.where(obs[..., -2] > 0, steps, 0).cummax(dim=0).values
-        return self._read(obs, torch.stack([steps, steps - began], dim=-1), belief)
+        return self._read(obs, clock_of(obs), belief)
 
     def beliefs(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means and log-variances after each step of whole trials, ``[T, N, L]`` each."""
@@ -214,6 +211,7 @@ class VariBAD(OnPolicyAgent):
 
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": BeliefActorCritic}
     policy: BeliefActorCritic
+    divides_over_ranks = False
 
     def __init__(
         self,

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from docs_tables_agents import (
@@ -40,11 +42,14 @@ from docs_tables_few_shot import (
     clinc,
     compiled_updates,
     few_shot_row,
+    learner_results,
     omniglot,
     percent,
     rotations,
 )
-from docs_tables_front import why
+from docs_tables_front import metaworld_speed, why
+from docs_tables_pretrained import pretrained, pretrained_trainings
+from docs_tables_suites import is_adopted, suites, suites_front
 from result_files import marked, papers, ratios, result, span, table, with_interval
 from rl2_table import of_paper
 
@@ -55,8 +60,26 @@ BLOCK = re.compile(
     r"^( *)<!-- table: (.*?) -->\n(?:.*?\n)??\1<!-- end of table -->$", re.MULTILINE | re.DOTALL
 )
 OPENING = "<!-- table: "
-Row = tuple[str, str, str, str]
-"""Texts of a row: what was measured, ours, the paper's or the optimum, name of the result."""
+
+
+class Row(NamedTuple):
+    """A row of the main results.
+
+    Attributes:
+        what: Name of what was measured.
+        ours: Our number.
+        theirs: The paper's or the optimum.
+        name: Name of the result.
+        suites: Rows of suites in whose place this one stands until all of them are adopted.
+        trainings: Number of trainings of this row, which those have to have.
+    """
+
+    what: str
+    ours: str
+    theirs: str
+    name: str
+    suites: tuple[str, ...] = ()
+    trainings: int = 1
 
 
 def missed(ours: float, bound: float) -> str:
@@ -135,7 +158,11 @@ def robots() -> list[str]:
 def headline() -> list[str]:
     """One row for each of the main results."""
     rows = [*headline_of_agents(), *headline_of_few_shot(), *headline_of_memory()]
-    lines = [[what, ours, theirs, linked(name, name)] for what, ours, theirs, name in rows]
+    lines = [
+        [row.what, row.ours, row.theirs, linked(row.name, row.name)]
+        for row in rows
+        if not row.suites or not is_adopted(*row.suites, trainings=row.trainings)
+    ]
     return table(["what", "ours", "paper or optimum", "files"], lines)
 
 
@@ -150,45 +177,58 @@ def headline_of_agents() -> list[Row]:
     velocity, walkers = pearl_rows("HalfCheetahVel")["pearl"], pearl_rows("Walker2dRandParams")
     ours, without = (walkers[name] for name in ("pearl-later", "multi-task"))
     return [
-        (
-            "RL², bandits: total reward of 10 pulls of 10 arms; of 100 pulls",
-            "; ".join(rewards),
-            f"{of_paper(ten)}; {of_paper(hundred)}",
+        Row(
+            "RL², bandits: total reward of 10 pulls of 10 arms",
+            rewards[0],
+            f"{of_paper(ten)}",
             "rl2_table",
+            (f"rl2-{ten}",),
         ),
-        (
+        Row(
+            "RL², bandits: total reward of 100 pulls of 10 arms",
+            rewards[1],
+            f"{of_paper(hundred)}",
+            "rl2_table",
+            (f"rl2-{hundred}",),
+        ),
+        Row(
             "RL², tabular MDPs, 10 episodes",
             with_error(rl2_row(mdps)["fresh"], rl2_form(mdps)),
             f"{of_paper(mdps)}",
             "rl2_table",
+            (f"rl2-{mdps}",),
         ),
-        (
+        Row(
             marked("RL², GridNavigation, third episode", *counts),
             with_error(third, ".2f"),
             f"{optimum['mean'][2]:.2f}, Bayes-optimal",
             "rl2_GridNavigation",
+            ("rl2-GridNavigation",),
         ),
         headline_of_maml("PointNavigation", "PointNavigation"),
         headline_of_maml("HalfCheetahDirMAML", "HalfCheetah forward or backward, MAML's timing"),
         headline_of_maml("HalfCheetahVelMAML", "HalfCheetah's velocity, MAML's timing"),
-        (
+        Row(
             f"PEARL, HalfCheetah's velocity, after two episodes, {velocity['steps']:,} steps",
             pearl_cell(velocity, 2),
             f"{published_log('HalfCheetahVel', velocity['steps']).split()[-1]}, a published log",
             "pearl_HalfCheetahVel",
+            ("pearl-HalfCheetahVel",),
         ),
-        (
+        Row(
             "PEARL, Walker2d with random dynamics, against no context",
             f"{pearl_cell(ours, 2)}, {without['mean'][2]:.0f} without"
             + missed(ours["mean"][2], without["mean"][2]),
             "",
             "pearl_Walker2dRandParams",
+            ("pearl-Walker2dRandParams", "multi_task_sac-Walker2dRandParams"),
         ),
-        (
+        Row(
             "RL², Meta-World's ML1 reach, success in the third episode",
             " ".join(last_success("rl2", ".0f")),
             "",
             "metaworld_reach",
+            ("rl2-MetaWorldML1-reach",),
         ),
     ]
 
@@ -198,11 +238,13 @@ def headline_of_maml(setting: str, name: str) -> Row:
     ours, theirs = maml_means(setting)[[1, 3]], np.array(maml_paper(setting))[[1, 3]]
     seeds = len(maml_rows(setting))
     end = f" ({seeds} seeds)" if seeds > 1 else maml_mark(setting)
-    return (
+    return Row(
         f"MAML-TRPO, {name}, after 1 and 3 steps{end}",
         maml_text(setting, ours) + (missed(max(ours - theirs), 0.0)),
         maml_text(setting, theirs),
         f"maml_{setting}",
+        (f"maml_trpo-{setting}",),
+        seeds,
     )
 
 
@@ -224,31 +266,33 @@ def headline_of_few_shot() -> list[Row]:
 
     tables = "few_shot_tables"
     return [
-        (
+        Row(
             "Prototypical networks, Omniglot: 5 ways 1 shot, 5 shots; 20 ways 1 shot",
             listed(percent, proto[:2], proto[2:]) + " %",
             listed(paper.__getitem__, proto[:2], proto[2:]),
             tables,
+            tuple(name.replace("/", "-") for name in proto),
         ),
-        (
+        Row(
             "MAML, Omniglot, 5 ways, 1 and 5 shots",
             listed(percent, maml, []) + " %",
             listed(paper.__getitem__, maml, []),
             tables,
+            tuple(name.replace("/", "-") for name in maml),
         ),
-        (
+        Row(
             "Reptile, Omniglot, its authors' division, 5 ways, 1 and 5 shots, plain; transductive",
             listed(percent, plain, transductive) + " %",
             listed(paper.__getitem__, plain, transductive),
             tables,
         ),
-        (
+        Row(
             "Siamese networks, Lake's 20-way one-shot runs",
             f"{number} % {interval}",
             paper[siamese],
             tables,
         ),
-        (
+        Row(
             "Matching networks, CLINC150's held-out domains, 1 shot, against fine-tuning",
             f"{clinc_row['accuracy'][0][0]:.1f} %, {with_interval(gain[0], gain[1:], '+.1f')}",
             "",
@@ -267,13 +311,13 @@ def headline_of_memory() -> list[Row]:
     if len(errors) != 20:
         raise ValueError(f"the mean error on bAbI is of 20 tasks, memory_tables has {len(errors)}")
     return [
-        (
+        Row(
             "MANN, Omniglot, second and fifth presentation",
             ", ".join(f"{100 * rates[time - 1]:.1f}" for time in presentations) + " %",
             ", ".join(f"{paper[str(time)]}" for time in presentations),
             "memory_tables",
         ),
-        (
+        Row(
             "Memory networks, bAbI, 1,000 questions, mean error",
             f"{np.mean(errors):.1f} %",
             f"{papers('memory networks')['means']['en']}",
@@ -289,6 +333,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "maml returns": maml_returns,
     "pearl returns": pearl_returns,
     "metaworld reach": metaworld_reach,
+    "metaworld speed": metaworld_speed,
     "omniglot": omniglot,
     "rotations": rotations,
     "clinc": clinc,
@@ -296,6 +341,21 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "coverage": coverage,
     "speed": speed,
     "robots": robots,
+    **{
+        f"results of {', '.join(learners)}": partial(learner_results, *learners)
+        for learners in (
+            ("maml",),
+            ("reptile",),
+            ("protonet",),
+            ("matching",),
+            ("siamese",),
+            ("finetune", "scratch", "nearest"),
+        )
+    },
+    "suites front": suites_front,
+    "suites": suites,
+    "pretrained": pretrained,
+    "pretrained trainings": pretrained_trainings,
 }
 """The tables by the names in their pages."""
 

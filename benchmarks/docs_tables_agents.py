@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from docs_tables_suites import is_adopted
 from result_files import REPEATED, papers, result, span, table, with_interval
 from rl2_table import SETTINGS, of_paper
 
@@ -56,6 +57,8 @@ def rl2_rewards() -> list[str]:
     """Rewards of RL² beside the Gittins index and the paper."""
     rows = []
     for setting, (name, column, _) in SETTINGS.items():
+        if is_adopted(f"rl2-{setting}"):
+            continue
         row, form = rl2_row(setting), rl2_form(setting)
         rows.append(
             [
@@ -104,6 +107,8 @@ def maml_returns() -> list[str]:
     lines = []
     for setting, remark in MAML_SETTINGS.items():
         rows = maml_rows(setting)
+        if is_adopted(f"maml_trpo-{setting}", trainings=len(rows)):
+            continue
         times = sorted({minutes(row["seconds"]) for row in rows})
         lines.append(
             [

@@ -121,3 +121,48 @@ def compiled_updates() -> list[str]:
         for setting, name in names.items()
     ]
     return table(["learner", "times as fast"], lines)
+
+
+def learner_results(*learners: str) -> list[str]:
+    """All settings of learners in few_shot_tables.json, beside the papers."""
+    lines = []
+    for key, row in sorted(result("few_shot_tables")["rows"].items()):
+        setting = key.removesuffix("@0")
+        if setting.partition("/")[0] not in learners or setting == key:
+            continue
+        shown = setting if len(learners) > 1 else setting.partition("/")[2]
+        known = papers("few-shot")["rows"].get(setting, "")
+        lines.append([shown, _after(row), known, _remarks(row), _training(row)])
+    return table(["setting", "result", "paper", "further", "training"], lines)
+
+
+def _after(row: dict[str, Any]) -> str:
+    """The result at the last point of adaptation, in % for accuracies."""
+    point = row["points"][-1]
+    number = accuracy(row) if row["measure"] == "accuracy" else _error(row)
+    percent_sign = " %" if row["measure"] == "accuracy" else ""
+    return f"{number}{percent_sign} after {point} {row['unit']}{'' if point == 1 else 's'}"
+
+
+def _error(row: dict[str, Any]) -> str:
+    return with_interval(row["mean"][-1], row["interval"][-1], ".3f")
+
+
+def _remarks(row: dict[str, Any]) -> str:
+    remarks = []
+    if "not_turned" in row:
+        remarks.append(f"{100 * row['not_turned']['mean'][-1]:.1f} without rotations")
+    if "lake" in row:
+        remarks.append(f"Lake's runs {accuracy(row['lake'])} %")
+    if "out_of_scope_auroc" in row:
+        remarks.append(f"AUROC out of scope {row['out_of_scope_auroc']:.3f}")
+    return "; ".join(remarks)
+
+
+def _training(row: dict[str, Any]) -> str:
+    if "trained_as" in row:
+        return f"that of {row['trained_as'].partition('/')[2]}"
+    if not row["iterations"]:
+        return "none"
+    place = " of a GPU" * (row["device"] == "cuda")
+    return f"{row['iterations']:,} updates, {minutes(row['seconds'])}{place}"

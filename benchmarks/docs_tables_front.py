@@ -32,6 +32,45 @@ def robots_line() -> list[str]:
     return ["steps a second of 64 HalfCheetahs", ", ".join(cells), "throughput"]
 
 
+def metaworld_line() -> list[str]:
+    """Steps of Meta-World, against EnvPool and Meta-World's own batch."""
+    cells = []
+    for num_envs, peers in ((64, ["EnvPool"]), (16, ["EnvPool", "Meta-World"])):
+        rates = metaworld_rates(f"ML1 reach, {num_envs} sub-environments")
+        ours = next(iter(rates.values()))
+        texts = [
+            f"{times(ours, rates[peer])} × {peer if peer == 'EnvPool' else 'its own batch'}"
+            for peer in peers
+        ]
+        cells.append(f"{', '.join(texts)} ({num_envs})")
+    return ["steps a second of Meta-World's reach", "; ".join(cells), "metaworld_throughput"]
+
+
+def metaworld_rates(part: str) -> dict[str, list[float]]:
+    """Steps per second of Meta-World's contenders in each turn."""
+    rates: dict[str, list[float]] = result("metaworld_throughput")["figures"][part]["rates"]
+    return rates
+
+
+def metaworld_speed() -> list[str]:
+    """Steps per second of Meta-World's batches, and the ratio of ours to the others'."""
+    heads = ["batch", "meta_rl, native", "EnvPool", "Meta-World's own", "our processes"]
+    lines = []
+    for part in result("metaworld_throughput")["figures"]:
+        rates = metaworld_rates(part)
+        ours = rates["meta_rl, native"]
+        cells = [part, f"{np.median(ours):,.0f}"]
+        for peer in ("EnvPool", "Meta-World", "meta_rl, processes"):
+            known = peer in rates
+            cells.append(
+                f"{np.median(rates[peer]):,.0f} (ours: {times(ours, rates[peer])} ×)"
+                if known
+                else ""
+            )
+        lines.append(cells)
+    return table(heads, lines)
+
+
 def recurrent_line() -> list[str]:
     """Training of RL² on trials of ten pulls."""
     figures = result("speed")["training"]["10"]
@@ -72,7 +111,8 @@ def paper_line() -> list[str]:
 
 
 def why() -> list[str]:
-    """Five lines: what was measured, the ratio or the result, and its file."""
-    lines = [robots_line(), recurrent_line(), pearl_line(), meta_gradient_line(), paper_line()]
+    """Six lines: what was measured, the ratio or the result, and its file."""
+    lines = [robots_line(), metaworld_line(), recurrent_line(), pearl_line()]
+    lines += [meta_gradient_line(), paper_line()]
     rows = [[what, cell, f"[{name}]({FOLDER}/{name}.md)"] for what, cell, name in lines]
     return table(["what", "meta_rl", "measured in"], rows)

@@ -53,6 +53,10 @@ WANTED: dict[str, str] = {  # settings of the table, and what is demanded of eac
     "protonet/Omniglot-5w5s": "≥ 99.5",
     "protonet/Omniglot-20w1s": "≥ 95",
     "protonet/Omniglot-20w5s": "",
+    "ridge/Omniglot-5w1s": "≥ 98.6",
+    "ridge/Omniglot-5w5s": "",
+    "ridge/Omniglot-20w1s": "≥ 94.7",
+    "ridge/Omniglot-20w5s": "",
     "matching/Omniglot-5w1s": "≥ 97.8",
     "matching/Omniglot-5w1s-fce": "",
     "matching/Omniglot-5w5s": "≥ 98.7",
@@ -72,9 +76,11 @@ WANTED: dict[str, str] = {  # settings of the table, and what is demanded of eac
 }
 # Evaluated with the weights of another setting, whose training is the same one.
 SAME_TRAINING = {
-    "protonet/Omniglot-20w1s": "protonet/Omniglot-5w1s",
-    "protonet/Omniglot-5w5s": "protonet/Omniglot-5w1s",
-    "protonet/Omniglot-20w5s": "protonet/Omniglot-5w1s",
+    **{
+        f"{learner}/Omniglot-{size}": f"{learner}/Omniglot-5w1s"
+        for learner in ("protonet", "ridge")
+        for size in ("5w5s", "20w1s", "20w5s")
+    },
     "maml/Omniglot-5w5s": "maml/Omniglot-5w1s",
     "matching/Omniglot-5w5s": "matching/Omniglot-5w1s",
     "reptile/Omniglot-5w5s": "reptile/Omniglot-5w1s",
@@ -168,8 +174,8 @@ def train_setting(
     if name in SAME_TRAINING:
         trained, _, about = train_setting(SAME_TRAINING[name], args, go_on=False, **env_kwargs)
         learner: Any = make_model(config, run_tasks, args.device)
-        learner.network.load_state_dict(trained.network.state_dict())
         learner.load_extra_state(trained.extra_state())
+        learner.module.load_state_dict(trained.module.state_dict())
         return learner, tasks, about | {"trained_as": SAME_TRAINING[name]}
     others = "".join(f"-{key}{value}" for key, value in env_kwargs.items())
     folder = RunFolder(args.runs / f"{config.algorithm}-{config.tasks}{others}-seed{args.seed}")

@@ -4,7 +4,8 @@
 of the algorithms that they learned from, beside the shortest path. ``GaussianBandit``: cumulative
 regret of DPT beside Thompson sampling with the true prior, on the same 1,000 held-out bandits.
 Trains with the shipped settings. A training keeps its checkpoint in the run folder: the same
-command goes on where it was cut off.
+command goes on where it was cut off. Whether a trained agent draws its actions or takes the
+likeliest ones is chosen by the same measure on validation tasks.
 
     python benchmarks/in_context.py DarkRoom
     python benchmarks/in_context.py GaussianBandit
@@ -26,6 +27,7 @@ from meta_rl import TaskVectorEnv, make_task_vec
 from meta_rl.agents.algorithm_distillation import AlgorithmDistillation
 from meta_rl.agents.dpt import DPT
 from meta_rl.agents.experts import find_expert
+from meta_rl.agents.in_context import Player
 from meta_rl.agents.navigation import GridOracle
 from meta_rl.envs.dark_room import DarkRoom
 from meta_rl.evaluation import EvaluationResult, evaluate_adaptation
@@ -34,6 +36,7 @@ from meta_rl.histories import play_history
 BANDIT: dict[str, Any] = {"num_arms": 5, "horizon": 500, "reward_std": 0.3}
 POINTS = (10, 50, 100, 250, 500)
 """Pulls after which the cumulative regret is in the table."""
+TRUE_PRIOR = "Thompson sampling, true prior"
 SHOWN = (1, 2, 4, 10)
 """Episodes in the picture of a search."""
 
@@ -78,74 +81,109 @@ def trained(make: Any, algo: str, tasks: str, args: Args) -> tuple[Any, str]:
 def dark_room(args: Args) -> None:
     """Measure on the held-out goals of DarkRoom."""
     env = make_task_vec("DarkRoom", 1)
-    learners: dict[str, tuple[Any, str]] = {
-        f"source: {name}": (find_expert(env, name, np.random.default_rng(0), 200), "")
+    sources: dict[str, Any] = {
+        f"source: {name}": find_expert(env, name, np.random.default_rng(0), 200)
         for name in ("psrl", "search")
     }
     classes = {"algorithm_distillation": AlgorithmDistillation, "dpt": DPT}
-    for algo in args.agents:
-        learners[algo] = trained(classes[algo], algo, "DarkRoom", args)
+    agents = {algo: trained(classes[algo], algo, "DarkRoom", args) for algo in args.agents}
+    rows = [room_row(name, learner, "", args, None) for name, learner in sources.items()]
+    for name, (agent, about) in agents.items():
+        ways = [room_row(name, agent, about, args, likeliest) for likeliest in (False, True)]
+        best = max(ways, key=lambda row: row["validation"])
+        rows += [{**row, "chosen": row is best} for row in ways]
     family = DarkRoom()
     goals = family.task_split.test.tasks
-    best = GridOracle.optimal_steps_on_goal(goals, (4, 4), family.horizon)
-    rows = [
-        room_row(name, *found, best, args, likeliest)
-        for name, found in learners.items()
-        for likeliest in ((False,) if name.startswith("source") else (False, True))
-    ]
-    content = {"rows": rows, "goals": goals.tolist(), "optimum": best.tolist()}
-    title = "Agents that learn in context on DarkRoom"
-    head = (
-        f"`python benchmarks/in_context.py DarkRoom`: the {len(goals)} held-out goals, "
-        f"{args.envs_per_task} trials of ten episodes on each, drawn actions unless said. The "
-        f"shortest path earns {best.mean():.2f} an episode. Wall times are of a core that was "
-        "shared with other work."
-    )
-    heads = ["learner", "episode 1", "episode 5", "episode 10", "of the optimum"]
-    heads += ["worst goal", "goals of 90 %", "training"]
-    cells = [
-        [
-            row["learner"],
-            *(f"{row['episodes'][k]:.2f}" for k in (0, 4, 9)),
-            f"{row['share']:.1%}",
-            f"{min(row['share_by_goal']):.1%}",
-            f"{sum(share >= 0.9 for share in row['share_by_goal'])} of {len(goals)}",
-            row["training"],
-        ]
-        for row in rows
-    ]
+    optimum = GridOracle.optimal_steps_on_goal(goals, (4, 4), family.horizon)
+    content = {"rows": rows, "goals": goals.tolist(), "optimum": optimum.tolist()}
     file = args.out / "in_context_DarkRoom.json"
     picture = file.with_suffix(".png")
-    draw_rooms(rows, learners, best).savefig(picture, dpi=100)
-    shown = f"![Returns by episode, and the cells of one trial]({picture.name})"
-    text = page(title, head, table(heads, cells), shown, notes(file))
+    draw_rooms(rows, {k: agent for k, (agent, _) in agents.items()}, optimum).savefig(
+        picture, dpi=100
+    )
+    text = room_page(content, args, f"![Returns, and the cells of one trial]({picture.name})", file)
     write(file, content, text)
     print(text)
 
 
-def room_row(
-    name: str, learner: Any, about: str, best: np.ndarray, args: Args, likeliest: bool
-) -> dict[str, Any]:
-    """Returns of all episodes, and shares of the optimum in the last one, by goal."""
-    result: EvaluationResult = evaluate_adaptation(
-        learner, "DarkRoom", seed=1000, envs_per_task=args.envs_per_task, deterministic=likeliest
+def room_page(content: dict[str, Any], args: Args, shown: str, file: Path) -> str:
+    """The page of DarkRoom."""
+    goals = len(content["goals"])
+    head = (
+        f"`python benchmarks/in_context.py DarkRoom`: the {goals} held-out goals, "
+        f"{args.envs_per_task} trials of ten episodes on each. The shortest path earns "
+        f"{np.mean(content['optimum']):.2f} an episode. Of drawn and likeliest actions, **chosen** "
+        "are those with the larger share of the optimum in the tenth episode on the validation "
+        "goals. Wall times are of a core that was shared with other work."
     )
-    order = np.asarray(result.tasks)  # positions in the list of goals
-    shares = result.values[:, -1] / best[order]
+    heads = ["learner", "episode 1", "episode 5", "episode 10", "of the optimum"]
+    heads += ["worst goal", "goals of 90 %", "on validation goals", "training"]
+    cells = [
+        [
+            f"**{row['learner']}**" if row.get("chosen") else row["learner"],
+            *(f"{row['episodes'][k]:.2f}" for k in (0, 4, 9)),
+            f"{row['share']:.1%}",
+            f"{min(row['share_by_goal']):.1%}",
+            f"{sum(share >= 0.9 for share in row['share_by_goal'])} of {goals}",
+            "" if row["validation"] is None else f"{row['validation']:.1%}",
+            row["training"],
+        ]
+        for row in content["rows"]
+    ]
+    title = "Agents that learn in context on DarkRoom"
+    return page(title, head, table(heads, cells), shown, notes(file))
+
+
+def room_row(
+    name: str, learner: Any, about: str, args: Args, likeliest: bool | None
+) -> dict[str, Any]:
+    """Returns of all episodes, and shares of the optimum in the last one, by goal.
+
+    Args:
+        name: Name of the learner.
+        learner: Learner.
+        about: Text about its training.
+        args: Settings of the run.
+        likeliest: Whether its likeliest actions are taken; ``None`` for a learner without a
+            choice, which is not measured on the validation goals.
+    """
+    test, best = room_returns(learner, "test", args, bool(likeliest))
+    shares = test[:, -1] / best
+    valid = None
+    if likeliest is not None:
+        found, reachable = room_returns(learner, "validation", args, likeliest)
+        valid = float(found[:, -1].sum() / reachable.sum())
+    ways = {None: name, False: f"{name}, drawn actions", True: f"{name}, likeliest actions"}
     return {
-        "learner": f"{name}, likeliest actions" if likeliest else name,
-        "episodes": result.values.mean(axis=0).tolist(),
-        "share": float(result.values[:, -1].sum() / best.sum()),
-        "share_by_goal": shares[np.argsort(order)].tolist(),
+        "learner": ways[likeliest],
+        "episodes": test.mean(axis=0).tolist(),
+        "share": float(test[:, -1].sum() / best.sum()),
+        "share_by_goal": shares.tolist(),
+        "validation": valid,
         "training": about,
     }
 
 
-def draw_rooms(
-    rows: list[dict[str, Any]], learners: dict[str, tuple[Any, str]], best: np.ndarray
-) -> Figure:
+def room_returns(
+    learner: Any, split: str, args: Args, likeliest: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns by goal of a split and episode, and of the shortest path by goal."""
+    result: EvaluationResult = evaluate_adaptation(
+        learner,
+        "DarkRoom",
+        seed=1000,
+        split=split,
+        envs_per_task=args.envs_per_task,
+        deterministic=likeliest,
+    )
+    family = DarkRoom()
+    goals = getattr(family.task_split, split).tasks
+    back = np.argsort(np.asarray(result.tasks))  # the evaluation has an order of its own
+    return result.values[back], GridOracle.optimal_steps_on_goal(goals, (4, 4), family.horizon)
+
+
+def draw_rooms(rows: list[dict[str, Any]], agents: dict[str, Any], best: np.ndarray) -> Figure:
     """Draws returns by episode and, for each agent, the visited cells in a trial."""
-    agents = [name for name in learners if not name.startswith("source")]
     figure = Figure(figsize=(10, 2.6 * (1 + len(agents))), layout="constrained")
     parts = figure.subfigures(1 + len(agents), 1)
     ax = np.atleast_1d(parts)[0].subplots()
@@ -155,8 +193,8 @@ def draw_rooms(
     ax.axhline(best.mean(), color="black", linewidth=0.8, label="shortest path")
     ax.set(xlabel="episode on a held-out goal", ylabel="steps on the goal")
     ax.legend()
-    for part, name in zip(np.atleast_1d(parts)[1:], agents, strict=True):
-        draw_trial(part, name, learners[name][0])
+    for part, (name, agent) in zip(np.atleast_1d(parts)[1:], agents.items(), strict=True):
+        draw_trial(part, name, agent)
     return figure
 
 
@@ -179,47 +217,80 @@ def draw_trial(part: Any, name: str, learner: Any) -> None:
 def gaussian_bandit(args: Args) -> None:
     """Measure the cumulative regret on held-out Gaussian bandits."""
     env = make_task_vec("GaussianBandit", 1, **BANDIT)
-    rng = np.random.default_rng(0)
-    learners = {"Thompson sampling, true prior": (find_expert(env, "thompson", rng, 500), "")}
-    learners["DPT"] = trained(DPT, "dpt", "GaussianBandit-n500-k5", args)
-    regrets = {name: regret(learner, args) for name, (learner, _) in learners.items()}
-    rows, ours = [], regrets["DPT"]
-    for name, curves in regrets.items():
-        rows.append({"learner": name, "training": learners[name][1], **interval(curves)})
-    gap = interval(ours - regrets["Thompson sampling, true prior"])
+    thompson = find_expert(env, "thompson", np.random.default_rng(0), BANDIT["horizon"])
+    agent, about = trained(DPT, "dpt", "GaussianBandit-n500-k5", args)
+    players = {
+        "DPT, drawn actions": Player(agent.policy),
+        "DPT, likeliest actions": Player(agent.policy, likeliest=True),
+    }
+    validation = {name: regret(player, "validation", args) for name, player in players.items()}
+    chosen = min(validation, key=lambda name: validation[name][:, -1].mean())
+    curves = {TRUE_PRIOR: regret(thompson, "test", args)}
+    curves |= {name: regret(player, "test", args) for name, player in players.items()}
+    rows = [
+        {
+            "learner": name,
+            "training": "" if name == TRUE_PRIOR else about,
+            "chosen": name == chosen,
+            "validation": float(validation[name][:, -1].mean()) if name in validation else None,
+            **interval(part),
+        }
+        for name, part in curves.items()
+    ]
+    gap = interval(curves[chosen] - curves[TRUE_PRIOR])
     content = {"rows": rows, "difference": gap, "num_bandits": args.num_bandits, "env": BANDIT}
-    heads = ["learner", *(f"after {n} pulls" for n in POINTS), "training"]
-    cells = [[r["learner"], *points(r), r["training"]] for r in rows]
-    cells.append(["DPT minus Thompson sampling", *points(gap), ""])
     file = args.out / "in_context_GaussianBandit.json"
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    ax = figure.subplots()
-    for row in rows:
-        low, high = bounds(row["mean"], row["interval"])
-        ax.plot(range(1, 501), row["mean"], label=row["learner"])
-        ax.fill_between(range(1, 501), low, high, alpha=0.2)
-    ax.set(xlabel="pull on a held-out bandit", ylabel="cumulative regret")
-    ax.legend()
-    figure.savefig(file.with_suffix(".png"), dpi=100)
-    head = (
-        f"`python benchmarks/in_context.py GaussianBandit`: cumulative regret on "
-        f"{args.num_bandits:,} held-out bandits (5 arms with means N(0, 1), rewards with σ = 0.3), "
-        "mean and 95 % interval over the bandits, drawn actions. Regret counts the mean rewards of "
-        "the arms. Wall times are those of a core that was shared with much other work."
-    )
-    shown = f"![Cumulative regret by pull]({file.stem}.png)"
-    text = page("DPT on Gaussian bandits", head, table(heads, cells), shown, notes(file))
+    draw_regrets(rows).savefig(file.with_suffix(".png"), dpi=100)
+    text = bandit_page(content, file)
     write(file, content, text)
     print(text)
 
 
-def regret(learner: Any, args: Args) -> np.ndarray:
-    """The cumulative regret of each bandit after each pull, ``[bandits, 500]``."""
+def draw_regrets(rows: list[dict[str, Any]]) -> Figure:
+    """Draws cumulative regrets, with their intervals."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    ax = figure.subplots()
+    for row in rows:
+        low, high = bounds(row["mean"], row["interval"])
+        ax.plot(range(1, len(low) + 1), row["mean"], label=row["learner"])
+        ax.fill_between(range(1, len(low) + 1), low, high, alpha=0.2)
+    ax.set(xlabel="pull on a held-out bandit", ylabel="cumulative regret")
+    ax.legend()
+    return figure
+
+
+def bandit_page(content: dict[str, Any], file: Path) -> str:
+    """The page of Gaussian bandits."""
+    heads = ["learner", *(f"after {n} pulls" for n in POINTS), "on validation bandits", "training"]
+    cells = [
+        [
+            f"**{row['learner']}**" if row["chosen"] else row["learner"],
+            *points(row),
+            "" if row["validation"] is None else f"{row['validation']:.2f}",
+            row["training"],
+        ]
+        for row in content["rows"]
+    ]
+    cells.append(["DPT as chosen, minus Thompson sampling", *points(content["difference"]), "", ""])
+    head = (
+        "`python benchmarks/in_context.py GaussianBandit`: cumulative regret on "
+        f"{content['num_bandits']:,} held-out bandits (5 arms with means N(0, 1), rewards with "
+        "σ = 0.3), mean and 95 % interval over the bandits. Regret counts the mean rewards of the "
+        "arms. Of drawn and likeliest actions, **chosen** are those with the smaller regret after "
+        "500 pulls on as many validation bandits. Wall times are those of a core that was shared "
+        "with much other work."
+    )
+    shown = f"![Cumulative regret by pull]({file.stem}.png)"
+    return page("DPT on Gaussian bandits", head, table(heads, cells), shown, notes(file))
+
+
+def regret(learner: Any, split: str, args: Args) -> np.ndarray:
+    """The cumulative regret of each bandit of a split after each pull, ``[bandits, 500]``."""
     env = make_task_vec("GaussianBandit", args.num_bandits, **BANDIT)
-    means = env.unwrapped.task_split.test.tasks[: args.num_bandits]
+    means = getattr(env.unwrapped.task_split, split).tasks[: args.num_bandits]
     env.unwrapped.set_tasks(means)
-    if isinstance(learner, DPT):
-        learner.generator.manual_seed(1000)
+    if isinstance(learner, Player):
+        learner.policy.generator.manual_seed(1000)
     actions = play_history(learner, env, BANDIT["horizon"], seed=1000).actions.T
     pulled = np.take_along_axis(means, actions, axis=1)
     curves: np.ndarray = (means.max(axis=1, keepdims=True) - pulled).cumsum(axis=1)

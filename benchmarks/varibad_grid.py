@@ -21,7 +21,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
-from resumed_training import resumed_training
+from result_files import resumed_training
 
 from meta_rl import TaskVectorEnv
 from meta_rl.agents.grid_search import BayesOptimalSearch

@@ -4,11 +4,14 @@ The source folder is the repository, so that links from a page to a result's fil
 changelog lead to pages of the site, and links to source files are downloads.
 """
 
+import contextlib
+import os
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
 import meta_rl
+from meta_rl.cli.report.page import write_report
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,6 +80,7 @@ html_copy_source = False
 CHILDREN = {
     "docs/agents/README": "*",
     "docs/environments/README": "*",
+    "docs/few_shot/README": "*",
     "docs/results": "../benchmarks/results/*",
 }
 
@@ -87,6 +91,16 @@ def add_children(_: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += f"\n```{{toctree}}\n:hidden:\n:glob:\n\n{CHILDREN[docname]}\n```\n"
 
 
+def add_report(app: Sphinx, exception: Exception | None) -> None:
+    """Writes the report of all suites, a page of its own, beside docs/report.html."""
+    if exception is None and app.builder.format == "html":
+        page = Path(app.outdir, "docs", "suites-report.html")
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            write_report(ROOT / "benchmarks" / "results" / "suites", page)
+        page.with_suffix(".md").unlink()
+
+
 def setup(app: Sphinx) -> None:
     """Connects what this file adds to Sphinx."""
     app.connect("source-read", add_children)
+    app.connect("build-finished", add_report)

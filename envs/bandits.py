@@ -11,7 +11,7 @@ from gymnasium import spaces
 from meta_rl.arguments import check_number
 from meta_rl.definition import TaskFuncEnv, ones_where, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, UniformTasks, check_count, held_out_split
-from meta_rl.vector.arrays import array_namespace
+from meta_rl.vector.arrays import indices
 from meta_rl.vector.streams import Draws
 
 NUM_TEST_TASKS = 1000
@@ -79,8 +79,7 @@ class _Bandit(TaskFuncEnv):
 
     def arm_values(self, params: Tasks, action: Any) -> Any:
         """Returns the entries of the tasks ``[N, k]`` for the arms that were pulled, ``[N]``."""
-        xp = array_namespace(params)
-        return xp.take_along_axis(params, action[:, None], axis=1)[:, 0]
+        return params[indices(params), action]
 
 
 class BernoulliBandit(_Bandit):

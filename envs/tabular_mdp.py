@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from array_api_compat import device
 from gymnasium import spaces
 
 from meta_rl.arguments import check_number
 from meta_rl.definition import TaskFuncEnv, zeros_for
 from meta_rl.tasks import SampledTasks, Tasks, check_count, held_out_split
-from meta_rl.vector.arrays import array_namespace, indices
+from meta_rl.vector.arrays import indices
 from meta_rl.vector.streams import Draws
 
 
@@ -123,7 +122,7 @@ class TabularMDP(TaskFuncEnv):
         self, state: TabularState, action: Any, rng: Draws, params: Tasks
     ) -> TabularState:
         """Draws from the row of (state, action) by inversion."""
-        rows = params["transitions"][_each(action), state.cell, action]
+        rows = params["transitions"][indices(action), state.cell, action]
         draws = rng.random((len(action), 1))
         # Rounding may leave the last sum below 1: it is left out, so that no draw exceeds it.
         return TabularState((draws >= rows.cumsum(axis=1)[:, :-1]).sum(axis=1))
@@ -137,11 +136,6 @@ class TabularMDP(TaskFuncEnv):
     ) -> dict[str, Any]:
         """Returns the mean reward of the state that was left, and draws noise."""
         return {
-            "reward_mean": params["rewards"][_each(action), state.cell, action],
+            "reward_mean": params["rewards"][indices(action), state.cell, action],
             "reward_noise": self.reward_std * rng.standard_normal(len(action)),
         }
-
-
-def _each(action: Any) -> Any:
-    """Returns the number of each sub-environment, ``[N]``."""
-    return indices(len(action), array_namespace(action), device(action))

@@ -6,6 +6,8 @@ from .evaluation import evaluate_adaptation as evaluate_adaptation
 from .evaluation.result import EvaluationResult as EvaluationResult
 from .make import make_task_vec as make_task_vec
 from .make import register_task_env as register_task_env
+from .pretrained import load_pretrained as load_pretrained
+from .pretrained import pretrained_card as pretrained_card
 from .rendering.window import frame_grid as frame_grid
 from .rollout import Rollout as Rollout
 from .sb3 import sb3_env as sb3_env

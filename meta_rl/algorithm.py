@@ -31,6 +31,7 @@ from meta_rl.arguments import (
     checked,
     plain,
 )
+from meta_rl.compute import ranks
 from meta_rl.compute.finite_state import FiniteState
 from meta_rl.compute.torch_state import find_device, set_generator_state
 from meta_rl.files.saved_agent import SavedAgent
@@ -42,7 +43,9 @@ from meta_rl.make import (
 )
 from meta_rl.rollout import Rollout
 from meta_rl.vector.sb3_view import TaskVecEnvView
+from meta_rl.vector.streams import TaskStreams
 from meta_rl.vector.task_batch import numpy_view, task_batch
+from meta_rl.vector.tensor_draws import CopiedDraws
 
 
 class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
@@ -52,6 +55,11 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
     with a new seed. An iteration depends only on the parameters, the optimisers and the generators
     :attr:`rng` and :attr:`generator`, all of which :meth:`save` keeps. Hence a run that was killed
     and resumed ends with the parameters of an undisturbed one. Global generators are never seeded.
+
+    Where ``torchrun`` started several ranks (:mod:`meta_rl.compute.ranks`), each rank steps an
+    equal share of the meta-batch. All random numbers of a sub-environment, those of its actions
+    included, then come from streams of its own, so that the result does not depend on the number of
+    ranks.
 
     Args:
         policy: Policy class, or its name in ``policy_aliases``.
@@ -73,6 +81,8 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
     Attributes:
         envs_per_task: Number of sub-environments of each task, B (1 unless a subclass sets it).
         action_spaces: Classes of the action spaces that the algorithm can handle.
+        row_draws: Streams of the actions' random numbers, one for each sub-environment; ``None``
+            without ranks, where :attr:`generator` draws them.
 
     Raises:
         ValueError: A name is unknown, a count is below one, a number is outside its range, the
@@ -89,6 +99,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
     """Whether :meth:`adapt` takes episodes of ``envs_per_task`` sub-environments as one task."""
     policy: Any
     env: TaskVecEnvView | None
+    row_draws: CopiedDraws | None = None
 
     def __init__(
         self,
@@ -105,6 +116,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
+        ranks.check_divisible(self)
         self.meta_batch_size = check_count("meta_batch_size", meta_batch_size)
         self.env_kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))  # checkpoints hold them
         self.family: str | None = None
@@ -120,7 +132,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         if not callable(learning_rate):
             check_number("learning_rate", learning_rate, least=0.0, most=MOST_RATE)
         if isinstance(env, str):
-            env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
+            env = self._make_env(env)
         super().__init__(
             policy,
             None if env is None else self._wrap_env(env),
@@ -145,6 +157,11 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
                     f"{type(self).__name__} takes actions in {names}, not {self.action_space}"
                 )
             self.family = family_name(self.task_env)
+
+    def _make_env(self, env_id: str) -> VectorEnv:
+        """Makes this rank's share of the sub-environments."""
+        num_tasks = ranks.share("meta_batch_size", self.meta_batch_size)
+        return make_task_vec(env_id, num_tasks, self.envs_per_task, **self.env_kwargs)
 
     def _check_num_envs(self, num_envs: int) -> None:
         """Refuses a number of sub-environments that the settings do not divide."""
@@ -195,19 +212,19 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         """
         env_id = _registered_id(env)
         if isinstance(env, str):
-            env = make_task_vec(env, self.meta_batch_size, self.envs_per_task, **self.env_kwargs)
+            env = self._make_env(env)
         view = self._wrap_env(env)
         check_for_correct_spaces(view, self.observation_space, self.action_space)
         self._check_num_envs(view.num_envs)
         self.n_envs = view.num_envs  # Stable-Baselines3 allows no other
         super().set_env(view, force_reset)
-        self.meta_batch_size = self.n_envs // self.envs_per_task
+        self.meta_batch_size = self.n_envs // self.envs_per_task * ranks.size()
         self.family = family_name(self.task_env)
         self.env_id = env_id
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seeds the agent's generators; ``None`` takes a seed from the system's entropy."""
-        sequence = np.random.SeedSequence(seed)
+        sequence = np.random.SeedSequence(ranks.same_seed(seed))
         self.rng = np.random.default_rng(sequence)
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         self._seeded = True
@@ -219,7 +236,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         self._setup_lr_schedule()
         if self.env is not None:  # a loaded agent may have another number of sub-environments
             self._check_num_envs(self.n_envs)
-            self.meta_batch_size = self.n_envs // self.envs_per_task
+            self.meta_batch_size = self.n_envs // self.envs_per_task * ranks.size()
         if not self._seeded:
             self.set_random_seed(self.seed)
         with torch.random.fork_rng(devices=[]):  # PyTorch draws weights, which are then replaced
@@ -231,13 +248,33 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
     def _make_networks(self) -> None:
         """Makes the policy and its optimisers; :attr:`generator` draws the first weights."""
 
+    def _grown(self, growth: float) -> float:
+        """Returns the share of a trial's steps that grows from 0.1 to 1 in a part of the training.
+
+        Args:
+            growth: Fraction of the training in which it grows, 0 to 1.
+        """
+        done = 1.0 - self._current_progress_remaining
+        return 1.0 if done >= growth else max(0.1, done / growth)
+
     def begin_tasks(self) -> Any:
         """Draws and sets a meta-batch of training tasks, and returns the first observations."""
         tasks = task_batch(self.task_env).task_split.train.sample_tasks(
             self.meta_batch_size, self.rng
         )
-        task_batch(self.task_env).set_tasks(tasks)
-        return self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
+        task_batch(self.task_env).set_tasks(ranks.own(tasks))
+        return self.reset_envs()
+
+    def reset_envs(self) -> Any:
+        """Begins episodes with a new seed in all sub-environments; returns first observations."""
+        seed = int(self.rng.integers(2**31))
+        if not ranks.together():
+            return self.task_env.reset(seed=seed)[0]
+        rows = ranks.own(np.arange(self.n_envs * ranks.size(), dtype=np.uint64))
+        seeds = np.uint64(seed << 32) + rows
+        self.row_draws = CopiedDraws(TaskStreams(seeds + np.uint64(1 << 63)), self.device)
+        reset: Any = self.task_env.reset  # Gymnasium's signature has no list of seeds
+        return reset(seed=seeds.tolist())[0]
 
     def check_length(self, num_steps: int) -> str:
         """Refuses a training that would end before its first update.
@@ -368,7 +405,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             callback,
             reset_num_timesteps,
             tb_log_name or type(self).__name__,
-            progress_bar,
+            progress_bar and ranks.is_first(),
         )
         if reset_num_timesteps:
             self._num_iterations = 0
@@ -389,10 +426,11 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         return self
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        if self._custom_logger or self.tensorboard_log is not None:
+        if self._custom_logger or (self.tensorboard_log is not None and ranks.is_first()):
             return super()._setup_learn(*args, **kwargs)
         # Stable-Baselines3's own logger would leave a temporary folder behind.
-        self.set_logger(Logger(None, [HumanOutputFormat(sys.stdout)] if self.verbose else []))
+        shown = self.verbose and ranks.is_first()
+        self.set_logger(Logger(None, [HumanOutputFormat(sys.stdout)] if shown else []))
         try:
             return super()._setup_learn(*args, **kwargs)
         finally:

@@ -321,6 +321,7 @@ OWN: dict[str, dict[str, str]] = {
         "protonet": "meta_rl.few_shot.learners.protonet:ProtoNet",
         "nearest-mean": "meta_rl.few_shot.learners.frozen:NearestMean",
         "logistic": "meta_rl.few_shot.learners.frozen:LogisticRegressionLearner",
+        "plda": "meta_rl.few_shot.learners.plda:PLDA",
         "ridge": "meta_rl.few_shot.learners.ridge:Ridge",
         "reptile": "meta_rl.few_shot.learners.reptile:Reptile",
         "scratch": "meta_rl.few_shot.learners.baselines:FromScratch",

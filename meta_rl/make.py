@@ -210,3 +210,24 @@ def family_name(env: VectorEnv) -> str:
         return family or f"{type(definition).__module__}:{type(definition).__qualname__}"
     spec = env.unwrapped.spec
     return type(env.unwrapped).__name__ if spec is None else spec.id
+
+
+def family_title(family: str) -> str:
+    """Returns the id that a family is registered with, or the name of its class if it has none.
+
+    Args:
+        family: Name that :func:`family_name` returned.
+    """
+    ids = [
+        env_id
+        for env_id, spec in gym.registry.items()
+        if _definition_name(spec.kwargs.get("definition")) == family
+    ]
+    return ids[0] if len(ids) == 1 else family.rpartition(":")[2]
+
+
+def _definition_name(definition: Any) -> str | None:
+    """Returns ``module:Class`` of a registered definition, which is a class or its name."""
+    if isinstance(definition, type):
+        return f"{definition.__module__}:{definition.__qualname__}"
+    return definition if isinstance(definition, str) else None

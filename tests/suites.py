@@ -39,6 +39,7 @@ ROW: dict[str, Any] = {
     "num_episodes": None,
     "score": None,
     "paper": None,
+    "cores": 2,
 }
 
 
@@ -74,6 +75,7 @@ def result(learner: str, seed: int, last: float, **changed: Any) -> dict[str, An
         "processor": "a processor",
         "steps": 1000,
         "train_seconds": 120.0,
+        "evaluation_seconds": 60.0,
         "learning_curve": {
             "unit": "environment steps",
             "measure": "return of a trial",

@@ -14,8 +14,19 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("results.md", "few-shot.md", "evaluation.md")),
+    *(
+        ROOT / "docs" / name
+        for name in ("results.md", "few-shot.md", "evaluation.md", "metaworld.md")
+    ),
     ROOT / "docs" / "agents" / "pearl.md",
+    *(
+        ROOT / "docs" / "few_shot" / f"{name}.md"
+        for name in (
+            *("baselines", "maml", "matching_networks", "prototypical_networks"),
+            *("reptile", "siamese_networks"),
+        )
+    ),
+    ROOT / "docs" / "pretrained.md",
 ]
 
 

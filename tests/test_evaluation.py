@@ -153,6 +153,8 @@ def test_values_are_the_returns_after_each_adaptation(make: Any) -> None:
     assert (result.learner, result.seed, result.envs_per_task) == ("Scripted", 0, 1)
     assert (result.trainings.tolist(), result.num_trainings) == ([0, 0, 0], 1)
     assert result.environment.endswith(("families:ListedCorridor", NAME, "TaskVectorAdapter"))
+    assert f" test tasks of {result.environment_title}: " in str(result)
+    assert ":" not in result.environment_title
     assert result.versions["numpy"] == np.__version__
 
 

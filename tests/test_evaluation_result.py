@@ -251,11 +251,11 @@ def test_texts_count_trainings_and_tasks_apart() -> None:
     one, merged = make_result(FOUR), EvaluationResult.merged(THREE_TRAININGS)
     low, high = one.summary()["mean_interval"][-1]
     assert str(one) == (
-        "Scripted, 1 training x 4 test tasks of module:Family: mean return 4.000 before "
+        "Scripted, 1 training x 4 test tasks of Family: mean return 4.000 before "
         f"adaptation, 6.000 (95 % interval {low:.3f} to {high:.3f} over tasks of one training) "
         "after 1 episode"
     )
-    assert str(merged).startswith("Scripted, 3 trainings x 4 test tasks of module:Family: mean")
+    assert str(merged).startswith("Scripted, 3 trainings x 4 test tasks of Family: mean")
     assert "over trainings and tasks)" in str(merged)
     assert one.interval_text(np.array([1, 2]), 1) == (
         "95 % interval 1.0 to 2.0 over tasks of one training"

@@ -115,6 +115,7 @@ class TestTables:
         rows = {row[1].text: dict(zip(table.heads, row, strict=True)) for row in table.rows}
         assert rows["beta"]["steps to 50%"].text == "750"  # of 1,000 (4 of 8) and 500 (5 of 10)
         assert rows["beta"]["minutes to 50%"].text == "1.50"
+        assert rows["beta"]["core-hours"].text == "0.20"  # two times three minutes on two cores
         assert rows["alpha"]["steps to 90%"].text == "–"
 
     def test_probability_of_improvement(self, folder: Path) -> None:

@@ -5,7 +5,9 @@ A table is the one that its numbers give, and a result that counts a task severa
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,19 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Imports a script of the folder benchmarks, as if it were called there."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("*.py")), ids=lambda file: file.stem)
+def test_scripts_import_modules_that_exist(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that no test runs would break unseen where a module moves."""
+    monkeypatch.syspath_prepend(BENCHMARKS.parent)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    for statement in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
+            module = importlib.import_module(str(statement.module))
+            for alias in statement.names:
+                place = f"{statement.module}.{alias.name}"
+                assert hasattr(module, alias.name) or importlib.util.find_spec(place), place
 
 
 def num_test_tasks(env_id: str, **env_kwargs: Any) -> int:

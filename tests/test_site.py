@@ -188,3 +188,25 @@ def test_the_search_finds_nothing_for_nonsense(page: Page) -> None:
     page.open("search.html?q=xqzzyv")
     page.wait("/did not match/i.test(document.querySelector('#search-results').textContent)")
     assert page.evaluate("document.querySelectorAll('#search-results li a').length") == 0
+
+
+def test_the_report_of_all_suites(page: Page) -> None:
+    """It has a section for each row that was adopted, its pictures load, and its tables sort."""
+    page.open("docs/report.html")
+    page.evaluate("document.querySelector('a[href=\"suites-report.html\"]').click(); 1")
+    page.wait("location.pathname === '/docs/suites-report.html'")
+    page.wait("document.readyState === 'complete'")
+    adopted = SITE.parents[2] / "benchmarks" / "results" / "suites" / "results"
+    rows = {file.stem.rpartition("-seed")[0] for file in adopted.glob("*.json")}
+    heads = page.evaluate("[...document.querySelectorAll('h2')].map(h => h.textContent).join('|')")
+    assert {f"Cell {row}" for row in rows} <= set(heads.split("|"))
+    assert page.evaluate("document.images.length") > len(rows) / 2
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
+    first = "document.querySelector('table').tBodies[0].rows[0].cells[1].textContent"
+    page.evaluate("document.querySelectorAll('th button')[1].click(); 1")
+    names = page.evaluate(
+        "[...document.querySelector('table').tBodies[0].rows].map(r => r.cells[1].textContent)"
+        ".join('|')"
+    ).split("|")
+    assert page.evaluate(first) == names[0] == min(names)
+    assert page.problems == []

@@ -20,7 +20,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import meta_rl
 from meta_rl import TaskEnv, TaskVectorEnv, check_task_env, make_task_vec
-from meta_rl.make import ENVIRONMENTS, as_task_vec, family_name, find_env_id, register_all
+from meta_rl.make import (
+    ENVIRONMENTS,
+    as_task_vec,
+    family_name,
+    family_title,
+    find_env_id,
+    register_all,
+)
 
 from .families import Corridor, PushedCorridor
 
@@ -478,6 +485,9 @@ def test_make_task_vec_multiplies_tasks_and_takes_short_names() -> None:
     assert env.num_envs == 6
     assert env.single_observation_space.n == 4
     assert family_name(env) == "meta_rl.envs.tabular_mdp:TabularMDP"
+    assert family_title(family_name(env)) == "meta_rl/TabularMDP-v0"
+    assert family_title("some.module:Unregistered") == "Unregistered"
+    assert family_title("Omniglot-5w1s") == "Omniglot-5w1s"
     assert make_task_vec("meta_rl:meta_rl/TabularMDP-v0", 2).num_envs == 2
     for counts in ((0, 1), (2, 0), (1.5, 1), (2, -3)):
         with pytest.raises(ValueError, match="has to be a whole number of at least 1"):

@@ -50,7 +50,10 @@ def check_files() -> None:
             ("meta_rl/envs", "envs"),
             ("meta_rl/agents", "agents"),
         )
-        for pattern in ("*.py", "*.pyi", "py.typed", "settings/*.toml", "cli/*.json")
+        for pattern in (
+            *("*.py", "*.pyi", "py.typed", "settings/*.toml", "cli/*.json"),
+            "pretrained_agents/*",
+        )
         for file in (SOURCES / folder).rglob(pattern)
     }
     check("meta_rl/py.typed" in expected, f"no sources to compare with in {SOURCES}")
@@ -100,6 +103,17 @@ def check_command() -> None:
     check("meta_rl/BernoulliBandit-v0" in done.stdout, f"`meta-rl envs` fails: {done.stderr}")
 
 
+def check_pretrained() -> None:
+    """Every pretrained agent and learner loads, and one adapts."""
+    meta_rl = importlib.import_module("meta_rl")
+    names = importlib.import_module("meta_rl.pretrained").pretrained_names()
+    for name in names:
+        check(callable(meta_rl.load_pretrained(name, device="cpu").adapt), f"{name} cannot adapt")
+    model = meta_rl.load_pretrained("varibad/GridNavigation", device="cpu")
+    returns = model.adapt_to([4, 3], seed=0).returns
+    check(returns[-1] > returns[0], f"varibad/GridNavigation earns {returns}")
+
+
 def check_examples() -> None:
     """The ways of three users run with the installed wheel, in short."""
     for user, length in (("researcher", 2_560), ("robot_user", 1_024), ("text_user", 20)):
@@ -128,6 +142,7 @@ def main() -> None:
     check_modules()
     check_environments()
     check_command()
+    check_pretrained()
     check_examples()
     check_first_programs()
     print(f"wheel smoke test: meta_rl {importlib.metadata.version('meta-rl')} passed")

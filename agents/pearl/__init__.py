@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from torch import Tensor
 
 from meta_rl.arguments import check_count, check_kind, check_number
+from meta_rl.compute import ranks
 from meta_rl.compute.cuda_graph import CudaGraph, check_gpu, is_recording, recordable, recorded_step
 from meta_rl.compute.finite_state import guarded_step
 
@@ -109,6 +110,7 @@ class PEARL(LatentInference, TaskCollection):
     policy_aliases: ClassVar[dict[str, type[Any]]] = {"MlpPolicy": LatentActorCritic}
     action_spaces: ClassVar[tuple[type[spaces.Space], ...]] = (spaces.Box,)
     policy: LatentActorCritic
+    divides_over_ranks = True
 
     def __init__(
         self,
@@ -179,6 +181,7 @@ class PEARL(LatentInference, TaskCollection):
         counts = ("num_train_tasks", "initial_steps", "prior_steps", "updates_per_iteration")
         for name in (*counts, "tasks_per_update", "batch_size", "context_size", "buffer_size"):
             setattr(self, name, check_count(name, getattr(self, name)))
+        ranks.share("tasks_per_update", self.tasks_per_update)
         for name in ("posterior_steps", "extra_steps", "exploration_episodes"):
             setattr(self, name, check_count(name, getattr(self, name), least=0))
         for name in ("initial_steps", "prior_steps", "posterior_steps", "extra_steps"):
@@ -323,7 +326,8 @@ class PEARL(LatentInference, TaskCollection):
                     reports.append(torch.stack(list(report.values())))
         finally:
             self._updating = False
-        for name, value in zip(report, torch.stack(reports).mean(dim=0).tolist(), strict=True):
+        means = ranks.mean(torch.stack(reports).mean(dim=0)).tolist()
+        for name, value in zip(report, means, strict=True):
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
@@ -355,19 +359,24 @@ class PEARL(LatentInference, TaskCollection):
         return report
 
     def _compute_update(self) -> tuple[dict[str, Tensor], Tensor, list[tuple[Tensor, Tensor]]]:
-        """Computes an update that a graph can record; returns report, tasks and open checks."""
+        """Computes an update that a graph can record; returns report, tasks and open checks.
+
+        Ranks draw the same numbers, and compute the losses of their share of the tasks.
+        """
         policy, num = self.policy, self.tasks_per_update
         tasks = torch.randint(
             self.replay.num_tasks, (num,), generator=self.generator, device=self.device
         )
         rows = self.replay.sample(tasks, self.batch_size, self.generator)
         context = self.sample_context(tasks)
-        noise = policy.noise(num, policy.latent_size)
-        action_noise = policy.noise(2, num * self.batch_size, policy.action_size)
+        noise = ranks.own(policy.noise(num, policy.latent_size))
+        num_rows = num * self.batch_size
+        action_noise = policy.noise(2, num_rows, policy.action_size)[:, ranks.own_slice(num_rows)]
 
+        tasks = ranks.own(tasks)
         belief = self.first_belief(tasks)
         losses, latents, kl = self._critic_loss(rows, context, belief, noise, action_noise[0])
-        loss = losses.mean() + self.current_kl_weight * kl.sum()
+        loss = losses.mean() + self.current_kl_weight * kl.sum() * ranks.size()
         checks = self._step(policy.critic_optimizer, loss, losses, tasks)
 
         losses, report = self._actor_loss(rows, latents.detach(), action_noise[1])

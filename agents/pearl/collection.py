@@ -12,10 +12,12 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from meta_rl.algorithm import MetaAlgorithm
+from meta_rl.compute import ranks
 from meta_rl.rollout import Rollout, collect_rollout
 from meta_rl.tasks import Tasks, count_tasks, take_tasks
 from meta_rl.vector.sb3_view import Stop, TrainingSteps
 from meta_rl.vector.task_batch import task_batch
+from meta_rl.vector.tensor_draws import CopiedDraws
 
 from .encoders import Belief, RecurrentEncoder
 from .networks import LatentActorCritic
@@ -29,19 +31,27 @@ class LatentActor:
 
     Args:
         policy: Networks of the agent.
-        tasks: Index of each sub-environment's task, ``[N]``.
+        tasks: Index of each sub-environment's task, ``[N]``, or those of all ranks.
         observations: First observations, ``[N, ...]``.
+        draws: Streams of the sub-environments' random numbers (default: the policy's generator).
 
     Attributes:
+        tasks: Index of each sub-environment's task, of this rank.
+        all_tasks: Index of each sub-environment's task, of all ranks.
         latents: Latent z of each sub-environment, ``[N, L]``.
         starts: True where an episode begins with the next step, bool ``[N]``.
     """
 
     def __init__(
-        self, policy: LatentActorCritic, tasks: np.ndarray, observations: np.ndarray
+        self,
+        policy: LatentActorCritic,
+        tasks: np.ndarray,
+        observations: np.ndarray,
+        draws: CopiedDraws | None = None,
     ) -> None:
-        self.policy, self.tasks, self.observations = policy, tasks, observations
-        num = len(tasks)
+        self.policy, self.observations, self.draws = policy, observations, draws
+        self.tasks, self.all_tasks = ranks.own(tasks), tasks
+        num = len(self.tasks)
         self.latents = torch.zeros(num, policy.latent_size, device=policy.device)
         self.starts = np.ones(num, dtype=bool)
         self._held = torch.zeros(num, policy.action_size, device=policy.device)
@@ -53,16 +63,28 @@ class LatentActor:
     def act(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Chooses the policy's actions, for :func:`meta_rl.rollout.collect_rollout`."""
         if self.starts.any():
-            drawn = self.mean + self.deviation * self.policy.noise(*self.mean.shape)
+            if self.draws is None:
+                noise = self.policy.noise(*self.mean.shape)
+            else:  # each row draws where its own episode begins, whatever the others do
+                noise = torch.zeros_like(self.mean)
+                size = (self.starts.sum(), noise.shape[1])
+                begun = self.draws[self.starts]
+                noise[self.starts] = begun.standard_normal(size).float()
+            drawn = self.mean + self.deviation * noise
             self.latents = torch.where(self._new_episodes(), drawn, self.latents)
-        return self._unscaled(self.policy.act(observations, self.latents))
+        return self._unscaled(self.policy.act(observations, self.latents, False, self.draws))
 
     def act_held(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Chooses uniform actions, and holds each through an episode."""
         if self.starts.any():
-            random = torch.rand(
-                self._held.shape, generator=self.policy.generator, device=self._held.device
-            )
+            if self.draws is None:
+                random = torch.rand(
+                    self._held.shape, generator=self.policy.generator, device=self._held.device
+                )
+            else:
+                random = torch.zeros_like(self._held)
+                size = (self.starts.sum(), random.shape[1])
+                random[self.starts] = self.draws[self.starts].random(size).float()
             self._held = torch.where(self._new_episodes(), 2.0 * random - 1.0, self._held)
         shape = self.policy.action_space.shape or ()
         return self._unscaled(self._held.cpu().numpy().reshape(-1, *shape))
@@ -224,10 +246,11 @@ class TaskCollection(MetaAlgorithm):
 
     def _begin(self, tasks: np.ndarray) -> LatentActor:
         """Sets training tasks ``[M]``, forgets their contexts, and begins an episode on each."""
-        task_batch(self.task_env).set_tasks(take_tasks(self.train_tasks, tasks))
-        observations, _ = self.task_env.reset(seed=int(self.rng.integers(2**31)))
+        task_batch(self.task_env).set_tasks(take_tasks(self.train_tasks, ranks.own(tasks)))
+        observations = self.reset_envs()
         self.replay.begin_context(tasks)
-        return LatentActor(self.policy, np.repeat(tasks, self.envs_per_task), observations)
+        columns = np.repeat(tasks, self.envs_per_task)
+        return LatentActor(self.policy, columns, observations, self.row_draws)
 
     @torch.no_grad()
     def _collect(
@@ -237,7 +260,8 @@ class TaskCollection(MetaAlgorithm):
         tasks = torch.from_numpy(actor.tasks).to(self.device)
         belief = self.first_belief(tasks)
         if kind == "posterior":
-            belief = self.policy.encoder.update(belief, self.sample_context(tasks))
+            everyone = torch.from_numpy(actor.all_tasks).to(self.device)
+            belief = self.policy.encoder.update(belief, self.sample_context(everyone))
         actor.follow(*self.policy.encoder.posterior(belief))
         held = kind == "initial" and self.initial_actions == "held"
         names = [] if self.training_reward is None else [self.training_reward]
@@ -250,20 +274,25 @@ class TaskCollection(MetaAlgorithm):
             watch=watch,
             info_names=names,
         )
-        self._store(actor.tasks, rollout, to_context)
+        if ranks.any_of(not watch.going_on):
+            watch.going_on = False
+        if watch.going_on or not ranks.together():
+            self._store(actor, rollout, to_context)
         return rollout
 
-    def _store(self, tasks: np.ndarray, rollout: Rollout, to_context: bool) -> None:
+    def _store(self, actor: LatentActor, rollout: Rollout, to_context: bool) -> None:
+        """Stores a rollout; every rank keeps the transitions of all ranks."""
         rewards = rollout.rewards
         learned_from = (
             rewards if self.training_reward is None else rollout.extras[self.training_reward]
         )
         actions = rollout.extras["scaled_actions"]
-        rows = as_rows(rollout, actions, rewards, learned_from).to(self.device)
-        finite = rows.isfinite().all(dim=2).all(dim=0).cpu().numpy()
+        rows = as_rows(rollout, actions, rewards, learned_from)
+        finite = rows.isfinite().all(dim=2).all(dim=0).numpy()
         if not finite.all():
-            self._stop("an observation, action or reward is not finite", tasks[~finite])
-        self.replay.add(tasks, rows, to_context)
+            self._stop("an observation, action or reward is not finite", actor.tasks[~finite])
+        everything = torch.from_numpy(ranks.gathered(rows.numpy(), axis=1))
+        self.replay.add(actor.all_tasks, everything.to(self.device), to_context)
 
     def _stop_at(self, actor: LatentActor) -> Stop:
         """How the training stops where numbers of a column are not finite."""
@@ -284,7 +313,9 @@ class TaskCollection(MetaAlgorithm):
         for kind, parts in rollouts.items():
             if parts:
                 ended = sum((part.terminated | part.truncated).sum() for part in parts)
-                means[kind] = sum(part.rewards.sum() for part in parts) / max(ended, 1)
+                earned = sum(part.rewards.sum() for part in parts)
+                sums = [ranks.mean_number(each) * ranks.size() for each in (earned, ended)]
+                means[kind] = sums[0] / max(sums[1], 1)
                 self.logger.record(f"rollout/{kind}_return", means[kind])
         episodes = task_batch(self.task_env).episodes_per_trial
         explored = min(max(self.exploration_episodes, 1), episodes)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from meta_rl.arguments import check_count, check_counts, checked
 from meta_rl.compute.torch_state import weights_generator
+from meta_rl.vector.tensor_draws import CopiedDraws, standard_normal
 
 from .encoders import ENCODERS, mlp
 
@@ -240,7 +241,11 @@ class LatentActorCritic(BasePolicy):
 
     @torch.no_grad()
     def act(
-        self, observations: np.ndarray, latents: Tensor, deterministic: bool = False
+        self,
+        observations: np.ndarray,
+        latents: Tensor,
+        deterministic: bool = False,
+        draws: CopiedDraws | None = None,
     ) -> np.ndarray:
         """Returns actions in [-1, 1].
 
@@ -248,13 +253,15 @@ class LatentActorCritic(BasePolicy):
             observations: Observations, ``[N, ...]``.
             latents: Latents z, ``[N, L]``.
             deterministic: Whether to take the mode of the unsquashed normal.
+            draws: Streams of the random numbers of each row (default: the agent's generator).
         """
         num = len(observations)
         obs = torch.as_tensor(observations.reshape(num, -1), dtype=torch.float32)
         inputs = torch.cat([obs.to(self.device), latents], dim=1)
         mean, log_std = self.actor(inputs).chunk(2, dim=-1)
         if not deterministic:
-            mean = mean + log_std.clamp(*LOG_STD_RANGE).exp() * self.noise(*mean.shape)
+            noise = standard_normal(mean, self.generator, draws)
+            mean = mean + log_std.clamp(*LOG_STD_RANGE).exp() * noise
         scaled: np.ndarray = mean.tanh().cpu().numpy()
         return scaled.reshape(num, *(self.action_space.shape or ()))
 

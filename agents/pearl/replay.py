@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from meta_rl.arguments import check_count
+from meta_rl.compute import ranks
 from meta_rl.rollout import Rollout
 
 LARGE = 2 * 2**30
@@ -125,6 +126,8 @@ class TaskReplay:
     def sample(self, tasks: Tensor, num: int, generator: torch.Generator) -> Tensor:
         """Draws from all transitions of each task, with replacement.
 
+        Each rank draws for all tasks, and gets the rows of its share of them.
+
         Args:
             tasks: Indices of tasks, int64 ``[M]``, on the device.
             num: Number of transitions of each task, B.
@@ -133,12 +136,12 @@ class TaskReplay:
         Returns:
             Rows ``[M, B, D]``.
         """
-        return self._gather(tasks, self._draw(self._sizes[tasks], num, generator))
+        return self._gather(*ranks.own((tasks, self._draw(self._sizes[tasks], num, generator))))
 
     def sample_context(
         self, tasks: Tensor, num: int, generator: torch.Generator, *, in_order: bool = False
     ) -> Tensor:
-        """Draws from the context of each task.
+        """Draws from the context of each task; ranks share the tasks as in :meth:`sample`.
 
         Args:
             tasks: Indices of tasks, int64 ``[M]``, on the device.
@@ -157,7 +160,8 @@ class TaskReplay:
             drawn = self._draw(lengths - num + 1, 1, generator) + offsets
         else:
             drawn = self._draw(lengths, num, generator)
-        return self._gather(tasks, (self._context_starts[tasks, None] + drawn) % self.capacity)
+        places = (self._context_starts[tasks, None] + drawn) % self.capacity
+        return self._gather(*ranks.own((tasks, places)))
 
     def _draw(self, sizes: Tensor, num: int, generator: torch.Generator) -> Tensor:
         """Draws whole numbers below ``sizes`` ``[M]``: ``[M, num]``."""

@@ -16,6 +16,7 @@ from meta_rl.cli.preparation import open_tasks
 from meta_rl.cli.progress import LINE_SECONDS
 from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.trainable import trainable, with_members
+from meta_rl.compute import ranks
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.few_shot.learner import FewShotLearner
 from meta_rl.files.checksums import checked_json
@@ -46,7 +47,7 @@ class BetweenIterations(BaseCallback):
 
 
 class Checkpoints(BetweenIterations):
-    """Callback that saves the learner between iterations.
+    """Callback that saves the learner between iterations, on rank 0 alone.
 
     Args:
         path: Path of the checkpoint, which is replaced atomically.
@@ -73,9 +74,11 @@ class Checkpoints(BetweenIterations):
         """
         if self._stopping:
             raise KeyboardInterrupt
-        self._stopping = self.interruption.requested
+        # A signal may reach the ranks in different iterations: all stop after the same one.
+        self._stopping = self.interruption.requested = ranks.any_of(self.interruption.requested)
         if self._stopping or time.monotonic() - self._saved >= self.interval:
-            learner.save(self.path)
+            if ranks.is_first():
+                learner.save(self.path)
             self._saved = time.monotonic()
         return not self._stopping
 
@@ -137,9 +140,10 @@ class Validation(BetweenIterations):
         num_tasks = self.num_tasks
         if num_tasks is None:
             num_tasks = members.evaluation_size(learner, self.tasks, brief=True)
-        result = evaluate_adaptation(
-            learner, self.tasks.source, num_tasks, split="validation", **self.tasks.arguments
-        )
+        with ranks.alone():
+            result = evaluate_adaptation(
+                learner, self.tasks.source, num_tasks, split="validation", **self.tasks.arguments
+            )
         scores = members.validation_scores(learner, result)
         for name, score in scores.items():
             learner.logger.record(f"validation/{name}", score)

@@ -46,6 +46,11 @@ class Envs:
 
 
 @dataclass
+class Pretrained:
+    """List the pretrained agents and learners that ship, with the results of their cards."""
+
+
+@dataclass
 class Train:
     """Meta-train an algorithm on the training tasks, then evaluate it on held-out ones."""
 
@@ -104,7 +109,7 @@ class Evaluate:
     """Evaluate the adaptation of a trained algorithm on held-out tasks."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
+    """Run folder, or name of a pretrained agent, such as varibad/GridNavigation."""
     num_tasks: Annotated[int | None, _default(ALL_TASKS)] = None
     """Number of held-out tasks."""
     num_episodes: Annotated[int | None, _default("as many as in training")] = None
@@ -164,7 +169,7 @@ class Enjoy:
     """Show a trained agent on held-out tasks, before and after adaptation, side by side."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
+    """Run folder, or name of a pretrained agent, such as varibad/GridNavigation."""
     video: Annotated[Path | None, _default("enjoy.gif in the run folder")] = None
     """Video to write: a file that ends with .gif or .mp4."""
     task: Annotated[str | None, _default("tasks of the split")] = None
@@ -258,6 +263,7 @@ class Report:
 
 COMMANDS = {
     "envs": Envs,
+    "pretrained": Pretrained,
     "train": Train,
     "evaluate": Evaluate,
     "enjoy": Enjoy,

@@ -17,9 +17,11 @@ from meta_rl.cli.commands import (
     Envs,
     Evaluate,
     Plot,
+    Pretrained,
     Report,
     Train,
 )
+from meta_rl.cli.number_flags import NUMBERS, NoNumberError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,7 +52,7 @@ def execute(command: Callable[[], Any]) -> int:
     Returns:
         The exit code of :func:`main`.
     """
-    from meta_rl.cli.interruption import FailedTrainingsError, FailedWriteError
+    from meta_rl.cli.interruption import FailedTrainingsError, FailedWriteError, SilentExitError
 
     try:
         run(command())
@@ -70,6 +72,8 @@ def execute(command: Callable[[], Any]) -> int:
     except FailedTrainingsError as error:
         print(f"meta-rl: {error}", file=sys.stderr)
         return 1
+    except SilentExitError:
+        return 1
     except KeyboardInterrupt as error:
         print(f"\nmeta-rl: {error or 'interrupted'}", file=sys.stderr)
         return 130
@@ -77,14 +81,22 @@ def execute(command: Callable[[], Any]) -> int:
 
 
 def parsed(arguments: list[str]) -> Any:
-    """Returns the command that the words after ``meta-rl`` ask for."""
-    return tyro.extras.subcommand_cli_from_dict(
-        dict(COMMANDS),
-        prog="meta-rl",
-        description="Meta-reinforcement learning and few-shot learning. `meta-rl --version` prints "
-        "the version.",
-        args=arguments,
-    )
+    """Returns the command that the words after ``meta-rl`` ask for.
+
+    Raises:
+        ValueError: A flag that takes a number got something else.
+    """
+    try:
+        with NUMBERS:
+            return tyro.extras.subcommand_cli_from_dict(
+                dict(COMMANDS),
+                prog="meta-rl",
+                description="Meta-reinforcement learning and few-shot learning. "
+                "`meta-rl --version` prints the version.",
+                args=arguments,
+            )
+    except NoNumberError as error:
+        raise ValueError(error.message(arguments)) from None
 
 
 def run(command: Any) -> None:
@@ -93,6 +105,11 @@ def run(command: Any) -> None:
         from meta_rl.cli.listing import envs
 
         return envs()
+    if isinstance(command, Pretrained):
+        from meta_rl.cli.pretrained_runs import list_pretrained
+
+        list_pretrained()
+        return None
     if isinstance(command, Plot):
         from meta_rl.cli.pictures import plot
 
@@ -126,18 +143,21 @@ def run(command: Any) -> None:
 def _work(command: Any) -> None:
     """Runs a command that plays or trains, with its number of threads."""
     from meta_rl.cli.settings import check_threads
+    from meta_rl.compute import ranks
     from meta_rl.compute.freed_memory import keep_freed_memory
     from meta_rl.compute.torch_state import torch_threads
 
+    if ranks.launched() and (not isinstance(command, Train) or command.seeds):
+        raise ValueError("torchrun is for `train` without --seeds; start other commands without it")
     keep_freed_memory()
     with torch_threads(check_threads(command)):
         if isinstance(command, Train):
-            from meta_rl.cli.training import train, train_several
+            from meta_rl.cli.training import train_on_ranks, train_several
 
             if command.seeds:
                 train_several(command, execute)
             else:
-                train(command)
+                train_on_ranks(command)
         elif isinstance(command, Evaluate):
             from meta_rl.cli.training import evaluate
 

@@ -20,7 +20,7 @@ from meta_rl.few_shot.data.datasets import (
     open_dataset,
 )
 from meta_rl.few_shot.learner import FewShotLearner
-from meta_rl.few_shot.networks.choice import sizes_of
+from meta_rl.few_shot.networks.choice import centred, sizes_of
 from meta_rl.few_shot.networks.feed_forward import RECIPES
 from meta_rl.tasks import TaskSplit
 
@@ -163,7 +163,9 @@ class LearnerCommands(_Learner):
         wanted = inspect.signature(maker).parameters
         known = {key: sizes[key] for key in sizes if key in wanted}
         generator = torch.Generator().manual_seed(seed)
-        made = maker(**{**known, **policy_kwargs}, generator=generator)
+        made = centred(
+            maker(**{**known, **policy_kwargs}, generator=generator), network, tasks.source
+        )
         return cls(made, **settings, seed=seed, device=device)
 
     def check_length(self, num_steps: int) -> str:

@@ -20,12 +20,16 @@ class InterruptedTrainingError(KeyboardInterrupt):
 class Interruption:
     """What Ctrl-C and SIGTERM do to a training.
 
+    Args:
+        notice: Whether the first signal prints a line (default: True).
+
     Attributes:
         requested: Whether the training has to end after its iteration.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notice: bool = True) -> None:
         self.requested = False
+        self.notice = notice
         self._deferred = False
 
     @contextmanager
@@ -66,7 +70,8 @@ class Interruption:
         if not self._deferred or self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        os.write(2, NOTICE)  # print is not safe in a handler
+        if self.notice:
+            os.write(2, NOTICE)  # print is not safe in a handler
 
 
 class FailedWriteError(RuntimeError):
@@ -75,3 +80,7 @@ class FailedWriteError(RuntimeError):
 
 class FailedTrainingsError(RuntimeError):
     """Some of several trainings failed; the message names them, and the others are done."""
+
+
+class SilentExitError(RuntimeError):
+    """The command ends with code 1, and another process says why."""

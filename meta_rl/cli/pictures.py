@@ -71,7 +71,7 @@ def _line(result: EvaluationResult) -> str:
     summary = result.summary()
     last = result.values.shape[1] - 1
     return (
-        f"{result.learner}, {result.counts_text()} of {result.environment}: "
+        f"{result.learner}, {result.counts_text()} of {result.environment_title}: "
         f"total {summary['total_mean']:.2f} "
         f"({result.interval_text(summary['total_mean_interval'], digits=2)}); "
         f"{result.unit} 1: {summary['mean'][0]:.3f}, {result.unit} {last + 1}: "

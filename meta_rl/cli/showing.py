@@ -15,8 +15,8 @@ from meta_rl.adaptation import Adaptation, adapt_to_task
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count
 from meta_rl.cli.foreign import check_config
+from meta_rl.cli.pretrained_runs import find_run
 from meta_rl.cli.progress import shown_progress
-from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.settings import check_device, parsed
 from meta_rl.cli.trainable import trainable
 from meta_rl.evaluation.tasks import distinct_tasks
@@ -47,7 +47,7 @@ def enjoy(command: Enjoy) -> Path:
     check_count("seed", command.seed, least=0)
     if command.num_episodes is not None:
         check_count("num_episodes", command.num_episodes)
-    folder = RunFolder(command.run)
+    folder = find_run(command.run)
     out = command.video or folder.path / "enjoy.gif"
     if out.suffix not in (".gif", ".mp4"):
         raise ValueError(f"--video {out}: a file that ends with .gif or .mp4")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from stable_baselines3.common.logger import Logger
 
 from meta_rl.algorithms import RunTasks, TrainableAlgorithm
 from meta_rl.cli.callbacks import (
@@ -19,7 +21,13 @@ from meta_rl.cli.callbacks import (
     Validation,
 )
 from meta_rl.cli.foreign import check_config
-from meta_rl.cli.interruption import FailedWriteError, InterruptedTrainingError, Interruption
+from meta_rl.cli.interruption import (
+    FailedTrainingsError,
+    FailedWriteError,
+    InterruptedTrainingError,
+    Interruption,
+    SilentExitError,
+)
 from meta_rl.cli.pictures import free_path, report
 from meta_rl.cli.preparation import (
     check_options,
@@ -29,6 +37,7 @@ from meta_rl.cli.preparation import (
     options_of,
     run_config,
 )
+from meta_rl.cli.pretrained_runs import find_run
 from meta_rl.cli.progress import on_terminal
 from meta_rl.cli.run_folder import RunConfig, RunFolder
 from meta_rl.cli.run_lock import RunLock
@@ -36,6 +45,7 @@ from meta_rl.cli.seeds import Execute, SeedRun, command_for, seed_folder, train_
 from meta_rl.cli.settings import check_device
 from meta_rl.cli.tracking import check_tracking, tracked
 from meta_rl.cli.trainable import trainable
+from meta_rl.compute import ranks
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.evaluation.result import EvaluationResult
 from meta_rl.few_shot.data.arrays import NonFiniteDataError
@@ -53,7 +63,24 @@ __all__ = [
     "run_config",
     "train",
     "train_into",
+    "train_on_ranks",
 ]
+
+
+def train_on_ranks(command: Train) -> None:
+    """Trains as one of the ranks that ``torchrun`` started, or alone without it.
+
+    Raises:
+        FailedTrainingsError: Another rank is gone.
+        SilentExitError: Another rank ends with an error, which it reports itself.
+    """
+    try:
+        with ranks.joined():
+            train(command)
+    except ranks.OtherRankError as error:
+        raise SilentExitError(str(error)) from error
+    except ranks.RankError as error:
+        raise FailedTrainingsError(f"{error}; the last checkpoint is as it was") from error
 
 
 def train(command: Train) -> RunFolder:
@@ -66,10 +93,14 @@ def train(command: Train) -> RunFolder:
     """
     config, folder = _planned(command)
     check_tracking(command)
-    interruption = Interruption()
+    interruption = Interruption(notice=not ranks.together())
     try:
-        with interruption.handled(), folder.lock() as lock:
-            _train_locked(command, config, folder, lock, interruption)
+        with interruption.handled():
+            if not ranks.is_first():
+                _train_along(command, config, folder, interruption)
+                return folder
+            with folder.lock() as lock:
+                _train_locked(command, config, folder, lock, interruption)
     except KeyboardInterrupt as error:
         raise InterruptedTrainingError(_what_is_saved(folder, interruption)) from error
     for line in folder.description():
@@ -106,7 +137,13 @@ def train_several(command: Train, execute: Execute) -> None:
 
 
 def _planned(command: Train) -> tuple[RunConfig, RunFolder]:
-    """Returns a training's configuration and folder; refuses a folder that does not fit."""
+    """Returns a training's configuration and folder; refuses a folder that does not fit.
+
+    Rank 0 decides for all ranks.
+    """
+    if not ranks.is_first():
+        plan = json.loads(ranks.from_first(""))
+        return RunConfig(**plan["config"]), RunFolder(plan["folder"])
     config = run_config(command)
     options = sorted(options_of(command))
     config = replace(config, threads=torch.get_num_threads(), options=options)
@@ -116,19 +153,49 @@ def _planned(command: Train) -> tuple[RunConfig, RunFolder]:
         folder.check_resumable()
         if command.total_timesteps is None:
             config = replace(config, total_timesteps=folder.config().total_timesteps)
+    ranks.from_first(json.dumps({"config": asdict(config), "folder": str(folder.path)}))
     return config, folder
+
+
+def _made_model(
+    command: Train, config: RunConfig, tasks: RunTasks, folder: RunFolder
+) -> tuple[TrainableAlgorithm, bool]:
+    """Returns the learner, new or from the checkpoint, and whether it is from there."""
+    options = options_of(command)
+    check_options(config.algorithm, options)
+    exists = folder.checkpoint.exists()
+    resumed = ranks.from_first(str(command.resume and exists)) == "True"
+    if resumed and not exists:
+        raise ValueError(
+            f"there is no {folder.checkpoint} on this host: the run folder has to be on storage "
+            "that the hosts of all ranks share"
+        )
+    source = folder if resumed else None
+    return make_model(config, tasks, command.device, options=options, resumed=source), resumed
+
+
+def _train_along(
+    command: Train, config: RunConfig, folder: RunFolder, interruption: Interruption
+) -> None:
+    """Trains as a rank that writes neither files nor messages."""
+    tasks = open_tasks(config)
+    model, _ = _made_model(command, config, tasks, folder)
+    if config.total_timesteps <= model.steps_done:
+        return
+    model.set_logger(Logger(None, []))
+    watching = [Checkpoints(folder.checkpoint, interruption=interruption)]
+    with interruption.deferred():
+        options = options_of(command)
+        model.train_until(config.total_timesteps, tasks, watching, options=options)
 
 
 def _train_locked(
     command: Train, config: RunConfig, folder: RunFolder, lock: RunLock, interruption: Interruption
 ) -> None:
     """Trains and evaluates in a folder that no other process writes to."""
-    options = options_of(command)
-    check_options(config.algorithm, options)
     tasks = open_tasks(config)
-    resumed = folder if command.resume and folder.checkpoint.exists() else None
-    model = make_model(config, tasks, command.device, options=options, resumed=resumed)
-    if resumed is not None:
+    model, resumed = _made_model(command, config, tasks, folder)
+    if resumed:
         folder.check_length(config, model.steps_done)
     check_length = getattr(model, "check_length", lambda num_steps: "")
     comes_first = check_length(config.total_timesteps - model.steps_done)
@@ -145,9 +212,17 @@ def _train_locked(
             checkpoint_interval=command.checkpoint_interval,
             progress_bar=not command.quiet and on_terminal(),
             callbacks=[*_watching(command, config, folder, model), *trackers],
-            options=options,
+            options=options_of(command),
             interruption=interruption,
         )
+    with ranks.alone():
+        _evaluate_at_end(command, folder, model, tasks)
+
+
+def _evaluate_at_end(
+    command: Train, folder: RunFolder, model: TrainableAlgorithm, tasks: RunTasks
+) -> None:
+    """Evaluates a trained learner on test tasks, unless the command asks for none."""
     num_tasks = command.eval_tasks
     if num_tasks is None:
         num_tasks = model.evaluation_size(tasks)
@@ -192,7 +267,7 @@ def evaluate(command: Evaluate) -> EvaluationResult:
         raise ValueError(f"--out {command.out}: the name of a new file that ends with .json")
     if command.out and (picture := command.out.with_suffix(".png")).exists():
         raise ValueError(f"--out {command.out}: its picture would overwrite {picture}")
-    folder = RunFolder(command.run)
+    folder = find_run(command.run)
     config = folder.config(checked=False)
     check_config(config, command.imports)  # tells more than a checksum
     folder.config()

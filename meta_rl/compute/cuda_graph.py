@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from meta_rl.compute import ranks
 from meta_rl.compute.finite_state import finite_gradients
 from meta_rl.compute.torch_state import options, restore_options
 
@@ -86,13 +87,15 @@ class CudaGraph:
 
 
 def check_gpu(device: torch.device) -> None:
-    """Refuses a device that is not a GPU.
+    """Refuses a device that is not a GPU, and several ranks.
 
     Raises:
-        ValueError: The device is another one.
+        ValueError: The device is another one, or the training is divided over ranks.
     """
     if device.type != "cuda":
         raise ValueError(f"a CUDA graph needs a GPU, but the device is {device}")
+    if ranks.together():
+        raise ValueError("a CUDA graph does not record the messages of several ranks")
 
 
 def is_recording() -> bool:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
+
+from meta_rl.compute import ranks
 
 
 class _Part(NamedTuple):
@@ -66,6 +69,8 @@ def finite_gradients(
 ) -> Tensor:
     """Sets and clips the gradients of an optimiser's parameters.
 
+    With several ranks, they are the means over the ranks.
+
     Args:
         optimizer: The optimiser.
         loss: Loss, a scalar.
@@ -84,7 +89,12 @@ def finite_gradients(
     else:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    found = [p.grad for p in parameters if p.grad is not None]
+    if ranks.together():
+        loss, *means = ranks.mean([loss, *found])
+        for gradient, value in zip(found, means, strict=True):
+            gradient.copy_(value)
+    norm = get_total_norm(found)
     if max_norm is not None:
         clip_grads_with_norm_(parameters, max_norm, norm)
     return loss.detach().isfinite() & norm.isfinite()
@@ -119,7 +129,12 @@ class FiniteState:
 
     Loss and gradients are checked before every step (:func:`guarded_step`). What is learned is
     checked after every update and before every save, so that no file holds NaN or infinity.
+
+    Attributes:
+        divides_over_ranks: Whether several ranks can share its training (:mod:`.ranks`).
     """
+
+    divides_over_ranks: ClassVar[bool] = False
 
     @abstractmethod
     def learned(self) -> dict[str, Any]:
@@ -149,6 +164,8 @@ class FiniteState:
     def check_update(self, iteration: int, loss: Any = None) -> None:
         """Stops after an update if something that is learned is not finite.
 
+        All ranks then have the parameters of rank 0.
+
         Args:
             iteration: Number of the iteration, from 1.
             loss: The loss of the update, for the message (default: it is not known).
@@ -164,6 +181,9 @@ class FiniteState:
                 f"{type(self).__name__}: {broken} is not finite after the update of iteration "
                 f"{iteration}{found}. Lower the step sizes"
             )
+        if ranks.together():
+            parts = [v for v in self.learned().values() if not isinstance(v, Optimizer)]
+            ranks.keep_equal([v for part in parts for v in _values(part) if _has_fractions(v)])
 
     def check_saved(self, iteration: int) -> None:
         """Refuses to save what is not finite.

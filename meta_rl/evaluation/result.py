@@ -15,6 +15,7 @@ import numpy as np
 from meta_rl.evaluation.intervals import interquartile_mean as interquartile_mean
 from meta_rl.evaluation.task_design import Design
 from meta_rl.files.checksums import check_annotations, checked_json, read_json
+from meta_rl.make import family_title
 from meta_rl.provenance import package_versions, write_atomically
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class EvaluationResult:
             reward of pull k + 1, after k pulls. Column 0 is before adaptation.
         unit: Unit of adaptation, one between two columns: ``"episode"`` or ``"pull"``.
         learner: Class of the learner.
-        environment: Family of the environment.
+        environment: Family of the environment, ``module:Class``, or name of the data set.
         split: Part of the task split that the tasks came from.
         seed: Seed of the evaluation.
         envs_per_task: Number of sub-environments of each task.
@@ -122,11 +123,16 @@ class EvaluationResult:
         summary = self.summary()
         last = self.values.shape[1] - 1 if self.points is None else self.points[-1]
         return (
-            f"{self.learner}, {self.counts_text()} of {self.environment}: "
+            f"{self.learner}, {self.counts_text()} of {self.environment_title}: "
             f"{self._mean_measure} {summary['mean'][0]:.3f} before adaptation, "
             f"{summary['mean'][-1]:.3f} ({self.interval_text(summary['mean_interval'][-1])}) "
             f"after {last} {self.unit}{'' if last == 1 else 's'}" + self.success_text()
         )
+
+    @property
+    def environment_title(self) -> str:
+        """Id of the environment, or name of the data set, for texts to read."""
+        return family_title(self.environment)
 
     @property
     def _mean_measure(self) -> str:

@@ -1,6 +1,7 @@
 from .classifier import FewShotClassifier as FewShotClassifier
 from .data.babi import Babi as Babi
 from .data.clinc150 import Clinc150 as Clinc150
+from .data.encoders import SentenceEncoder as SentenceEncoder
 from .data.omniglot import Omniglot as Omniglot
 from .data.omniglot import lake_runs as lake_runs
 from .data.sequences import AssociativeRecallTasks as AssociativeRecallTasks
@@ -17,6 +18,7 @@ from .learners.maml import MAML as MAML
 from .learners.mann import MANN as MANN
 from .learners.matching import MatchingNet as MatchingNet
 from .learners.memory_network import MemoryNetworkLearner as MemoryNetworkLearner
+from .learners.plda import PLDA as PLDA
 from .learners.protonet import ProtoNet as ProtoNet
 from .learners.reptile import Reptile as Reptile
 from .learners.ridge import Ridge as Ridge

@@ -22,6 +22,7 @@ from meta_rl.arguments import (
     check_seed,
     plain,
 )
+from meta_rl.compute import ranks
 from meta_rl.compute.torch_state import (
     find_device,
     options,
@@ -88,6 +89,7 @@ class FewShotLearner(PassedOnArguments, MetaTraining, CheckedInputs, ABC):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
+        ranks.check_divisible(self)
         check_kind("network", network, nn.Module, "a torch.nn.Module")
         check_sizes_known(network)
         self.device = find_device(device)
@@ -99,7 +101,7 @@ class FewShotLearner(PassedOnArguments, MetaTraining, CheckedInputs, ABC):
         self.total_iterations = 0
         shape = getattr(network, "input_shape", None)
         self._example_dims = None if shape is None else len(shape)
-        sequence = np.random.SeedSequence(check_seed(seed))
+        sequence = np.random.SeedSequence(ranks.same_seed(check_seed(seed)))
         self.rng = np.random.default_rng(sequence)
         self.generator = torch.Generator(self.device)
         self.generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
@@ -108,6 +110,11 @@ class FewShotLearner(PassedOnArguments, MetaTraining, CheckedInputs, ABC):
         self._pending: dict[str, Any] | None = None  # of the former log
         self.optimizer: torch.optim.Optimizer | None = None
         self.module.eval()  # training mode only within an update
+
+    def __repr__(self) -> str:
+        network = (getattr(self.network, "recipe", None) or [type(self.network).__name__])[0]
+        done = self.num_iterations
+        return f"{type(self).__name__}({network}, {done} iteration{'' if done == 1 else 's'})"
 
     @property
     def network(self) -> nn.Module:

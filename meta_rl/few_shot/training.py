@@ -15,6 +15,7 @@ from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from torch import Tensor, nn
 
 from meta_rl.arguments import check_count, check_flag, check_has, checked, plain
+from meta_rl.compute import ranks
 from meta_rl.compute.finite_state import FiniteState, guarded_step
 from meta_rl.compute.torch_state import own_noise, set_rate
 
@@ -126,6 +127,9 @@ class MetaTraining(FiniteState):
         num_iterations = check_count("num_iterations", num_iterations, least=0)
         log_interval = None if log_interval is None else check_count("log_interval", log_interval)
         callbacks = _as_list(callback)
+        if ranks.together():
+            ranks.share("meta_batch_size", self.meta_batch_size)
+            self._check_layers()
         train = getattr(tasks, "train", tasks)
         check_has("tasks", train, ["sample_tasks"], TASKS_WANTED)
         train = train.to(self.device) if hasattr(train, "to") else train
@@ -137,14 +141,15 @@ class MetaTraining(FiniteState):
         )
         self.prepare(train)
         self.optimizer = self.optimizer or self.make_optimizer()
-        if verbose and not self.logger.output_formats:
+        if verbose and not self.logger.output_formats and ranks.is_first():
             self.logger = Logger(None, [HumanOutputFormat(sys.stdout)])
         log = TrainingLog(self.logger, log_interval, self.num_iterations, self._pending)
         self._log, self._pending = log, None
         with faster:
-            for _ in progress(num_iterations, progress_bar, type(self).__name__, log):
+            shown = progress_bar and ranks.is_first()
+            for _ in progress(num_iterations, shown, type(self).__name__, log):
                 self._set_rates()
-                log.add(self._update_in_training_mode(self.draw(train)))
+                log.add(self._update_in_training_mode(ranks.own(self.draw(train))))
                 self.num_iterations += 1
                 go_on = [one(self) for one in callbacks]
                 log.write_if_due(self.num_iterations)
@@ -153,12 +158,25 @@ class MetaTraining(FiniteState):
         self._pending = log.pending(self.num_iterations)
         return self
 
+    def _check_layers(self) -> None:
+        """Refuses layers whose noise would depend on how the tasks are divided over ranks.
+
+        Raises:
+            ValueError: There is such a layer.
+        """
+        for name, layer in self.module.named_modules():
+            if isinstance(layer, nn.modules.dropout._DropoutNd | nn.RReLU):
+                raise ValueError(
+                    f"{name} ({type(layer).__name__}) draws noise for a whole batch, which several "
+                    "ranks do not share: start the training without torchrun"
+                )
+
     def _update_in_training_mode(self, batch: Any) -> dict[str, Tensor]:
         """Makes an update in training mode, which ends even if the update fails."""
         self.module.train()
         try:
             with own_noise(self.generator, advance=True):
-                report = self.update(batch)
+                report = ranks.mean(self.update(batch))
         finally:
             self.module.eval()
         self.check_update(self.current_iteration, report.get("loss"))

@@ -23,10 +23,10 @@ def checked_json(content: dict[str, Any], indent: int | None = None) -> str:
     """Returns the text of a JSON file with a checksum.
 
     Args:
-        content: Content of the file.
+        content: Content of the file; a checksum in it is replaced.
         indent: Number of spaces before an entry; ``None`` writes a single line.
     """
-    plain = json.loads(json.dumps(content))
+    plain = json.loads(json.dumps({key: part for key, part in content.items() if key != ENTRY}))
     return json.dumps({ENTRY: _checksum(plain), **plain}, indent=indent) + "\n"
 
 

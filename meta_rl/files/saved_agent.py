@@ -16,6 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_device, get_system_info
 
+from meta_rl.compute import ranks
 from meta_rl.files.plain_data import UnsavableError
 from meta_rl.files.sealed import WRONG_CONTENT, Saved, read_file, write_file
 from meta_rl.make import family_name, make_task_vec
@@ -36,7 +37,7 @@ class SavedAgent(BaseAlgorithm):
         """Refuses to save what is not finite."""
 
     def _excluded_save_params(self) -> list[str]:
-        made = ["generator", "lr_schedule", "_last_obs", "_last_episode_starts"]
+        made = ["generator", "lr_schedule", "_last_obs", "_last_episode_starts", "row_draws"]
         return [*super()._excluded_save_params(), *made]
 
     def save(
@@ -146,6 +147,7 @@ class SavedAgent(BaseAlgorithm):
         if isinstance(env, str):
             per_task = attributes.get("envs_per_task", 1)
             num_tasks = attributes["meta_batch_size"]
+            num_tasks = ranks.share("meta_batch_size", num_tasks)
             env = make_task_vec(env, num_tasks, per_task, **attributes["env_kwargs"])
         view: Any = cls._wrap_env(env)
         family = family_name(view.task_env)

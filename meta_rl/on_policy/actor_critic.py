@@ -17,6 +17,7 @@ from meta_rl.arguments import check_finite_array
 from meta_rl.compute.finite_state import check_chances
 from meta_rl.compute.torch_state import weights_generator
 from meta_rl.memory import MemoryCore
+from meta_rl.vector.tensor_draws import CopiedDraws, choices, standard_normal
 
 ActorState: TypeAlias = tuple[Tensor, ...]
 """The state that the network carries from step to step; every leaf is ``[N, ...]``."""
@@ -41,11 +42,14 @@ class ActorCritic(BasePolicy):
 
     Attributes:
         num_outputs: Number of the actor's outputs: logits, or means of a ``Box``.
+        uses_up_states: Whether :meth:`predict` may write into the state that it is given; by
+            default, it copies the state. A copy of a long cache takes longer than a step.
         return_scale: Factor of the critic's output. Returns of long trials are large, and so large
             an error would dominate the policy's gradient in shared layers.
     """
 
     num_outputs: int
+    uses_up_states: bool = False
     optimizer: torch.optim.Optimizer
 
     def __init__(
@@ -113,7 +117,11 @@ class ActorCritic(BasePolicy):
         """Returns features ``[T, N, H]`` of whole trials ``[T, N, O]``, from the first step on."""
 
     def forward(
-        self, obs: Tensor, state: ActorState, deterministic: bool = False
+        self,
+        obs: Tensor,
+        state: ActorState,
+        deterministic: bool = False,
+        draws: CopiedDraws | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, ActorState]:
         """Acts for one step.
 
@@ -121,13 +129,14 @@ class ActorCritic(BasePolicy):
             obs: Observations of the step, ``[N, O]``.
             state: State before the step.
             deterministic: Whether to take the most likely action instead of a draw.
+            draws: Streams of the random numbers of each of N rows (default: the generator).
 
         Returns:
             Actions ``[N, ...]``, values ``[N]``, log-probabilities ``[N]``, and the next state.
         """
         hidden, state = self.step(obs, state)
         policy = self.distribution(hidden)
-        actions = policy.mode if deterministic else self._draw(policy)
+        actions = policy.mode if deterministic else self._draw(policy, draws)
         return actions, self.values(hidden), policy.log_prob(actions), state
 
     def evaluate_actions(
@@ -168,11 +177,11 @@ class ActorCritic(BasePolicy):
         spread = self.log_std.exp().view(self.action_space.shape).expand_as(means)
         return Independent(Normal(means, spread, validate_args=False), len(self.action_space.shape))
 
-    def _draw(self, policy: Distribution) -> Tensor:
+    def _draw(self, policy: Distribution, draws: CopiedDraws | None = None) -> Tensor:
         """Draws with the agent's own generator, which torch.distributions cannot take."""
         if isinstance(policy, Categorical):
-            return torch.multinomial(check_chances(policy.probs), 1, generator=self.generator)[:, 0]
-        noise = torch.randn(policy.mean.shape, generator=self.generator, device=self.device)
+            return choices(check_chances(policy.probs), self.generator, draws)
+        noise = standard_normal(policy.mean, self.generator, draws)
         return policy.mean + policy.stddev * noise
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:
@@ -228,10 +237,32 @@ class ActorCritic(BasePolicy):
         return actions.to(self._action_dtype)
 
     def _as_state(self, state: Any, num: int) -> ActorState:
-        like = self.initial_state(num)
-        expected, got = [tuple(leaf.shape) for leaf in like], [np.shape(leaf) for leaf in state]
+        like = self.initial_state(1)  # a cache of attention is large
+        expected, got = (
+            [(num, *leaf.shape[1:]) for leaf in like],
+            [np.shape(leaf) for leaf in state],
+        )
         if got != expected:
             raise ValueError(f"state: expected leaves of shapes {expected}, got {got}")
         # Copies: a core may write into the state that it is given, and this one is the user's.
-        pairs = zip(state, like, strict=True)
-        return tuple(torch.as_tensor(leaf).to(part, copy=True) for leaf, part in pairs)
+        copy, pairs = not self.uses_up_states, zip(state, like, strict=True)
+        return tuple(torch.as_tensor(leaf).to(part, copy=copy) for leaf, part in pairs)
+
+
+def clock_after(clock: Tensor, obs: Tensor) -> Tensor:
+    """Returns the steps since the trial and since the episode began, ``[N, 2]``.
+
+    Args:
+        clock: The same numbers one step before, -1 before the first step.
+        obs: Observations of the step, ``[N, O]``.
+    """
+    begins = obs[:, -1] > 0
+    starts = torch.stack([begins, begins | (obs[:, -2] > 0)], dim=-1)
+    return torch.where(starts, 0.0, clock + 1.0)
+
+
+def clock_of(obs: Tensor) -> Tensor:
+    """Returns the clock at each step of whole trials ``[T, N, O]``: ``[T, N, 2]``."""
+    steps = torch.arange(len(obs), device=obs.device)[:, None].expand(obs.shape[:2])
+    began = torch.where(obs[..., -2] > 0, steps, 0).cummax(dim=0).values
+    return torch.stack([steps, steps - began], dim=-1)

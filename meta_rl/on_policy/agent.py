@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_number, plain
+from meta_rl.compute import ranks
 from meta_rl.compute.finite_state import guarded_step
 from meta_rl.on_policy.actor_critic import ActorCritic
 from meta_rl.rollout import Rollout, check_rollout, collect_rollout, generalized_advantages
@@ -70,6 +71,7 @@ class OnPolicyAgent(MetaAlgorithm):
     """
 
     policy: ActorCritic
+    divides_over_ranks = True
 
     def __init__(
         self,
@@ -130,6 +132,11 @@ class OnPolicyAgent(MetaAlgorithm):
         trials = num_envs * self.trials_per_env
         if self.num_minibatches > trials:
             raise ValueError(f"num_minibatches={self.num_minibatches}, but only {trials} trials")
+        if ranks.together() and num_envs % self.num_minibatches:
+            raise ValueError(
+                f"{num_envs} trials of each rank are no multiple of num_minibatches="
+                f"{self.num_minibatches}, so that the ranks cannot share the minibatches equally"
+            )
 
     @classmethod
     def wrap_env(cls, env: VectorEnv) -> VectorEnv:
@@ -157,17 +164,11 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def whole_trial(self) -> int:
         """Returns the number of steps of a whole trial."""
-        env = task_batch(self.task_env)
-        return env.horizon * env.episodes_per_trial
+        return task_batch(self.task_env).trial_steps()
 
     def trial_steps(self) -> int:
         """Returns the number of steps of a trial, T, at this point of the training."""
-        env = task_batch(self.task_env)
-        done = 1.0 - self._current_progress_remaining
-        if done >= self.trial_growth:
-            return self.whole_trial()
-        unit = 1 if env.adaptation_unit == "step" else env.horizon
-        return math.ceil(self.whole_trial() * max(0.1, done / self.trial_growth) / unit) * unit
+        return task_batch(self.task_env).trial_steps(self._grown(self.trial_growth))
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Runs whole trials on new training tasks; returns ``False`` if a callback stops it."""
@@ -182,7 +183,7 @@ class OnPolicyAgent(MetaAlgorithm):
         self._batch = self._as_batch(rollouts)
         totals = [rollout.rewards.sum(axis=0) for rollout in rollouts]
         mean = array_namespace(totals[0]).concat(totals).mean()
-        self.logger.record("rollout/trial_return", float(mean))
+        self.logger.record("rollout/trial_return", ranks.mean_number(float(mean)))
         callback.on_rollout_end()
         return True
 
@@ -195,7 +196,7 @@ class OnPolicyAgent(MetaAlgorithm):
         def act(observations: Any) -> tuple[Any, dict[str, Tensor]]:
             nonlocal state
             obs = self._as_tensor(observations)
-            actions, values, log_probs, state = self.policy(obs, state)
+            actions, values, log_probs, state = self.policy(obs, state, draws=self.row_draws)
             taken = arrays.converted(self.policy.clip(actions).to(arrays.device))
             return taken, {"raw_actions": actions, "values": values, "log_probs": log_probs}
 
@@ -203,7 +204,7 @@ class OnPolicyAgent(MetaAlgorithm):
             rollout, _ = collect_rollout(
                 self.task_env, steps.watched(act), num_steps, observations, watch=steps
             )
-        return rollout, steps.going_on
+        return rollout, not ranks.any_of(not steps.going_on)
 
     def _as_batch(self, rollouts: list[Rollout]) -> dict[str, Tensor]:
         """Joins all trials, ``[T, trials, ...]``, with their advantages and returns."""
@@ -216,8 +217,8 @@ class OnPolicyAgent(MetaAlgorithm):
         returns = advantages + values
         self._update_return_scale(returns)
         if self.normalize_advantages:
-            spread = advantages.std(correction=0)  # stays finite for a single step
-            advantages = (advantages - advantages.mean()) / (spread + 1e-8)
+            mean, spread = ranks.mean_and_spread(advantages)  # finite for a single step, too
+            advantages = (advantages - mean) / (spread + 1e-8)
         return {
             "obs": torch.cat([self._as_tensor(part.observations) for part in rollouts], dim=1),
             "actions": joined("raw_actions"),
@@ -256,7 +257,7 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def _update_return_scale(self, returns: Tensor) -> None:
         """Updates the running mean of the returns' root mean square, from the first one on."""
-        latest = returns.square().mean().sqrt().clamp(min=1e-3)
+        latest = ranks.mean(returns.square().mean()).sqrt().clamp(min=1e-3)
         if self._n_updates > 0:
             latest = torch.lerp(self.policy.return_scale, latest, 0.1)
         self.policy.rescale_returns(latest)
@@ -265,26 +266,45 @@ class OnPolicyAgent(MetaAlgorithm):
         """Runs epochs of clipped policy updates, on minibatches of whole trials."""
         optimizer = self.policy.optimizer
         self._update_learning_rate(optimizer)
-        num_trials = self._batch["obs"].shape[1]
         reports: list[Tensor] = []
         for _ in range(self.num_epochs):
-            order = torch.randperm(num_trials, generator=self.generator, device=self.device)
-            for trials in order.tensor_split(self.num_minibatches):
+            for trials in self._minibatches(self._batch["obs"].shape[1]):
                 loss, report = self.loss({k: part[:, trials] for k, part in self._batch.items()})
                 guarded_step(optimizer, loss, self.stop_before_step, max_norm=self.max_grad_norm)
                 reports.append(torch.stack(list(report.values())))
             self._n_updates += 1
-            latest = torch.stack(reports[-self.num_minibatches :]).mean(dim=0)
-            moved = latest[list(report).index("approx_kl")]
-            if self.target_kl is not None and moved > 1.5 * self.target_kl:
-                break
-        for name, value in zip(report, torch.stack(reports).mean(dim=0).tolist(), strict=True):
+            if self.target_kl is not None:
+                latest = ranks.mean(torch.stack(reports[-self.num_minibatches :]).mean(dim=0))
+                if latest[list(report).index("approx_kl")] > 1.5 * self.target_kl:
+                    break
+        means = ranks.mean(torch.stack(reports).mean(dim=0)).tolist()
+        for name, value in zip(report, means, strict=True):
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/epochs", len(reports) // self.num_minibatches)
         returns, values = self._batch["returns"], self._batch["values"]
-        unexplained = (returns - values).var(correction=0) / returns.var(correction=0)
+        spreads = [ranks.mean_and_spread(part)[1] for part in (returns - values, returns)]
+        unexplained = (spreads[0] / spreads[1]).square()
         self.logger.record("train/explained_variance", 1.0 - unexplained.item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _minibatches(self, num_trials: int) -> Sequence[Tensor]:
+        """Draws the trials of each minibatch of an epoch.
+
+        With ranks, each minibatch gets one of every ``num_minibatches`` neighbouring trials. So all
+        ranks have equally many trials in it, and it has the same trials for any number of ranks.
+
+        Args:
+            num_trials: Number of trials of this rank.
+        """
+        num = self.num_minibatches
+        if not ranks.together():
+            order = torch.randperm(num_trials, generator=self.generator, device=self.device)
+            return order.tensor_split(num)
+        shape = (self.n_envs * ranks.size() // num, self.trials_per_env, num)
+        drawn = torch.rand(shape, generator=self.generator, device=self.device)
+        order = ranks.own(drawn).transpose(0, 1).reshape(-1, num).argsort(dim=1, stable=True)
+        first = torch.arange(0, num_trials, num, device=self.device)
+        return (first[:, None] + order).unbind(dim=1)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes PPO's loss (Schulman et al., 2017, equations 7 and 9), and its parts.

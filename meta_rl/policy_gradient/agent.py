@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from meta_rl.algorithm import MetaAlgorithm
 from meta_rl.arguments import check_count, check_finite_array, check_kind, check_number
+from meta_rl.compute import ranks
 from meta_rl.inner_loop import Params, adapt, autograd_gradient, in_chunks, of_every_task, summed
 from meta_rl.policy_gradient.batch import (
     Batch,
@@ -102,6 +103,7 @@ class PolicyGradientAgent(MetaAlgorithm):
     policy: TaskPolicy
     adapts_by_step = False
     pools_episodes = True
+    divides_over_ranks = True
 
     def __init__(
         self,
@@ -155,12 +157,12 @@ class PolicyGradientAgent(MetaAlgorithm):
         returns = []
         for step in range(self.num_inner_steps + 1):
             if step:
-                observations = self.task_env.reset(seed=int(self.rng.integers(2**31)))[0]
+                observations = self.reset_envs()
             rollout, going_on = self._run_episodes(observations, state, callback)
             if not going_on:
                 return False
             batch = self.as_batch(rollout, state)
-            returns.append(mean_returns(rollout))
+            returns.append(ranks.gathered(mean_returns(rollout)))
             if step < self.num_inner_steps:
                 self._supports.append(batch)
                 state = self._step_inner(batch, state, self.place_in_training)
@@ -182,7 +184,8 @@ class PolicyGradientAgent(MetaAlgorithm):
 
         def act(observations: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             outputs = self._outputs(observations, parameters, stacked=state is not None)
-            return self.policy.draw(outputs), {"policy_outputs": outputs[0].cpu().numpy()}
+            actions = self.policy.draw(outputs, draws=self.row_draws)
+            return actions, {"policy_outputs": outputs[0].cpu().numpy()}
 
         with torch.inference_mode():
             rollout = collect_episodes(
@@ -193,7 +196,10 @@ class PolicyGradientAgent(MetaAlgorithm):
                 watch=steps,
             )
         rollout.envs_per_task = self.envs_per_task
-        return rollout, steps.going_on
+        own_length = len(rollout.rewards)
+        length, stopped = ranks.largest(own_length, not steps.going_on)
+        self.num_timesteps += (length - own_length) * self.n_envs * ranks.size()
+        return rollout, not stopped
 
     def _outputs(self, observations: Any, params: Params, *, stacked: bool) -> Outputs:
         """Returns the policy's outputs, ``[N, ...]``; fast weights act on M equal blocks of N."""
@@ -236,8 +242,7 @@ class PolicyGradientAgent(MetaAlgorithm):
         if mask is None and "policy_outputs" in rollout.extras:
             parts.append(on_device(rollout.extras["policy_outputs"]))
         parts, real = [by_task(part, per_task) for part in parts], by_task(real, per_task)
-        if not bool(real.all()):
-            parts, real = packed(parts, real)
+        parts, real = packed(parts, real)
         return self._with_old_outputs(real, state, *parts)
 
     def _advantages(
@@ -354,7 +359,8 @@ class PolicyGradientAgent(MetaAlgorithm):
         def place(index: int) -> str:
             return f"task {index} of {columns // per_task}"
 
-        return self._step_inner(self.as_batch(rollout, state, place), state, place)
+        with ranks.alone():
+            return self._step_inner(self.as_batch(rollout, state, place), state, place)
 
     def predict(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
+from meta_rl.compute import ranks
 from meta_rl.policy_gradient.policy import Outputs
 from meta_rl.rollout import Rollout
 
@@ -88,8 +89,17 @@ def by_task(values: Tensor, per_task: int) -> Tensor:
 
 
 def packed(parts: list[Tensor], real: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Moves the real steps to the front, and cuts padding that the longest task does not need."""
-    longest = int(real.sum(dim=1).max())
+    """Moves the real steps to the front, and cuts padding that the longest task does not need.
+
+    The longest task is that of all ranks, so that their batches have the same shapes.
+    """
+    (longest,) = ranks.largest(int(real.sum(dim=1).max()))
+    missing = longest - real.shape[1]
+    if missing > 0:
+        parts = [torch.cat([x, x[:, :1].expand(-1, missing, *x.shape[2:])], 1) for x in parts]
+        real = torch.cat([real, torch.zeros_like(real[:, :1]).expand(-1, missing)], dim=1)
+    if bool(real.all()):
+        return parts, real
     order = real.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
     tasks = torch.arange(len(real), device=real.device)[:, None]
     return [part[tasks, order] for part in parts], real[tasks, order]

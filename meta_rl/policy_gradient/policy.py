@@ -20,6 +20,7 @@ from meta_rl.compute.finite_state import check_chances
 from meta_rl.compute.torch_state import weights_generator
 from meta_rl.inner_loop import Params, detached
 from meta_rl.policy_gradient.perceptron import perceptron
+from meta_rl.vector.tensor_draws import CopiedDraws, choices, standard_normal
 from meta_rl.wrappers.previous_step import FlatEncoder
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
@@ -164,13 +165,21 @@ class TaskPolicy(BasePolicy):
         shift = (old[0] - new[0]).square() + (2.0 * old[1]).exp()
         return (new[1] - old[1] + 0.5 * shift * (-2.0 * new[1]).exp() - 0.5).sum(dim=-1)
 
-    def draw(self, outputs: Outputs, deterministic: bool = False) -> np.ndarray:
-        """Draws actions in the environment's units, ``[..., *action shape]``."""
+    def draw(
+        self, outputs: Outputs, deterministic: bool = False, draws: CopiedDraws | None = None
+    ) -> np.ndarray:
+        """Draws actions in the environment's units, ``[..., *action shape]``.
+
+        Args:
+            outputs: Result of :meth:`outputs`.
+            deterministic: Whether the most likely actions are taken (default: False).
+            draws: Streams of the random numbers of each of N rows (default: the generator).
+        """
         if self.is_discrete:
-            return self._draw_discrete(outputs[0], deterministic)
+            return self._draw_discrete(outputs[0], deterministic, draws)
         values = outputs[0]
         if not deterministic:
-            noise = torch.randn(values.shape, generator=self.generator, device=values.device)
+            noise = standard_normal(values, self.generator, draws)
             values = values + outputs[1].exp() * noise
         actions = self.centre + self.half_width * values.cpu().numpy()
         actions = actions.clip(self.low, self.high).astype(self.action_space.dtype, copy=False)
@@ -178,12 +187,14 @@ class TaskPolicy(BasePolicy):
         assert shape is not None
         return actions.reshape(*actions.shape[:-1], *shape)
 
-    def _draw_discrete(self, logits: Tensor, deterministic: bool) -> np.ndarray:
+    def _draw_discrete(
+        self, logits: Tensor, deterministic: bool, draws: CopiedDraws | None
+    ) -> np.ndarray:
         if deterministic:
             chosen = logits.argmax(dim=-1)
         else:
             chances = logits.softmax(dim=-1).flatten(end_dim=-2)
-            drawn = torch.multinomial(check_chances(chances), 1, generator=self.generator)
+            drawn = choices(check_chances(chances), self.generator, draws)
             chosen = drawn.view(logits.shape[:-1])
         start = int(self.action_space.start)  # type: ignore[attr-defined]
         return (chosen.cpu().numpy() + start).astype(self.action_space.dtype, copy=False)

@@ -70,9 +70,16 @@ def array_namespace(array: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
-def indices(num: int, xp: Any, device: Any) -> Any:
-    """Returns ``0, 1, ..., num - 1`` in an array that must not be written to."""
+def _counted(num: int, xp: Any, device: Any) -> Any:
     return xp.arange(num, device=device)
+
+
+def indices(array: Any) -> Any:
+    """Returns ``0, 1, ..., len(array) - 1``, of the array's kind; it must not be written to."""
+    if type(array) is np.ndarray:
+        return _counted(len(array), np, "cpu")
+    xp = array_api_compat.array_namespace(array)
+    return _counted(len(array), xp, array_api_compat.device(array))
 
 
 def dtype_kind(dtype: Any) -> str:

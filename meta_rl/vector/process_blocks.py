@@ -13,6 +13,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
 from meta_rl.arguments import check_count
+from meta_rl.compute import ranks
 from meta_rl.tasks import take_tasks
 
 EnvFns = Sequence[Callable[[], gym.Env]]
@@ -185,7 +186,7 @@ class _BlockMaker:
 
 
 def count_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns the number of cores that this process may use; ranks of one host share them."""
+    allowed = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if allowed else os.cpu_count() or 1
+    return max(1, cores // ranks.num_on_host())

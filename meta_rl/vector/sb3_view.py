@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
+from meta_rl.compute import ranks
 from meta_rl.compute.finite_state import NonFiniteError
 from meta_rl.rollout import Act, Step, true_successors
 from meta_rl.tasks import Tasks, add_task_axis, take_tasks
@@ -23,8 +24,36 @@ from meta_rl.vector.task_batch import batch_arrays, numpy_view, task_batch
 if TYPE_CHECKING:
     from meta_rl.algorithm import MetaAlgorithm
 
-EpisodeEnds: TypeAlias = dict[int, dict[str, Any]]
-"""Return, length and time of the episodes that ended, by the index of their sub-environment."""
+
+class EpisodeEnds(NamedTuple):
+    """The episodes that ended in a step.
+
+    Attributes:
+        indices: Their sub-environments, ``[K]``.
+        returns: Their returns, ``[K]``.
+        lengths: Their numbers of steps, ``[K]``.
+        elapsed: Time since the beginning, in seconds.
+    """
+
+    indices: Any
+    returns: Any
+    lengths: Any
+    elapsed: float
+
+    def infos(self, most: int | None = None) -> list[tuple[int, dict[str, Any]]]:
+        """Returns sub-environments with return ``r``, length ``l`` and time ``t`` of an episode.
+
+        Args:
+            most: Number of episodes, the last ones, that are wanted (default: all).
+        """
+        last = slice(None) if most is None else slice(max(0, len(self.indices) - most), None)
+        time_passed = round(self.elapsed, 6)
+        columns = (part[last].tolist() for part in (self.indices, self.returns, self.lengths))
+        return [
+            (i, {"r": total, "l": length, "t": time_passed})
+            for i, total, length in zip(*columns, strict=True)
+        ]
+
 
 Stop: TypeAlias = Callable[[str, np.ndarray], NoReturn]
 """``stop(what, columns)`` raises a ``FloatingPointError`` that names the tasks of columns."""
@@ -146,10 +175,9 @@ def split_infos(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
 
 
 def episode_ends(done: Any, returns: Any, lengths: Any, elapsed: float) -> EpisodeEnds:
-    """Returns return ``r``, length ``l`` and time ``t`` of the episodes that ended."""
-    indices = array_namespace(done).nonzero(done)[0].tolist()
-    ended = zip(indices, returns[done].tolist(), lengths[done].tolist(), strict=True)
-    return {i: {"r": total, "l": length, "t": round(elapsed, 6)} for i, total, length in ended}
+    """Returns the episodes that ended, from arrays of all sub-environments, ``[N]``."""
+    indices = array_namespace(done).nonzero(done)[0]
+    return EpisodeEnds(indices, returns[done], lengths[done], elapsed)
 
 
 def add_episodes(
@@ -163,7 +191,7 @@ def add_episodes(
         truncated: Whether a time limit ended each episode, bool ``[N]``.
         last: Last observations of the episodes, ``[N, ...]``.
     """
-    for i, episode in ended.items():
+    for i, episode in ended.infos():
         split[i]["terminal_observation"] = take_tasks(last, i)
         split[i]["TimeLimit.truncated"] = bool(truncated[i])
         split[i]["episode"] = episode
@@ -225,11 +253,11 @@ class TrainingSteps:
         agent = self.agent
         self._check("a reward", step.rewards)
         self._check("an observation", step.following)
-        agent.num_timesteps += agent.n_envs
+        agent.num_timesteps += agent.n_envs * ranks.size()
         self._returns += step.rewards
         self._lengths += 1
         done = step.terminated | step.truncated
-        ended = self._end_episodes(done, step.active) if done.any() else {}
+        ended = self._end_episodes(done, step.active) if done.any() else None
         dones = done if step.active is None else done & step.active
         self.callback.update_locals(
             {
@@ -258,8 +286,9 @@ class TrainingSteps:
         ended = episode_ends(counted, self._returns, self._lengths, elapsed)
         self._returns[done] = 0.0
         self._lengths[done] = 0
-        if self.agent.ep_info_buffer is not None:
-            self.agent.ep_info_buffer.extend(ended.values())
+        buffer = self.agent.ep_info_buffer
+        if buffer is not None:
+            buffer.extend(episode for _, episode in ended.infos(buffer.maxlen))
         return ended
 
     def _check(self, what: str, values: Any) -> None:
@@ -285,11 +314,11 @@ class StepInfos(Sequence[dict[str, Any]]):
 
     Args:
         step: Step of all sub-environments.
-        ended: Episodes that the step ended.
+        ended: Episodes that the step ended, if any.
         num_envs: Number of sub-environments, N.
     """
 
-    def __init__(self, step: Step, ended: EpisodeEnds, num_envs: int) -> None:
+    def __init__(self, step: Step, ended: EpisodeEnds | None, num_envs: int) -> None:
         self._step, self._ended, self._num_envs = step, ended, num_envs
         self._made: list[dict[str, Any]] | None = None
 
@@ -298,7 +327,7 @@ class StepInfos(Sequence[dict[str, Any]]):
             step = self._step
             self._made = split_infos(step.infos, self._num_envs)
             done = step.terminated | step.truncated
-            if self._ended:
+            if self._ended is not None:
                 last = true_successors(step.following, done, step.infos)
                 add_episodes(self._made, self._ended, step.truncated, last)
         return self._made

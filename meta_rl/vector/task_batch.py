@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,16 @@ class TaskBatch(VectorEnv):
     def pending_tasks(self) -> Tasks | None:
         """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
         return self._assignment.pending
+
+    def trial_steps(self, share: float = 1.0) -> int:
+        """Returns the number of steps of a trial, or of a share of it.
+
+        Args:
+            share: Share of the trial, above 0 and up to 1, rounded up to whole episodes (bandits:
+                to pulls).
+        """
+        unit = 1 if self.adaptation_unit == "step" else self.horizon
+        return math.ceil(self.horizon * self.episodes_per_trial * share / unit) * unit
 
     @property
     def num_calls(self) -> int:
@@ -185,11 +196,14 @@ def _check_whole_actions(
     kind = dtype_kind(actions.dtype)
     if kind not in "iub" or (kind == "b" and not isinstance(space, spaces.MultiBinary)):
         raise ValueError(f"actions: expected integers of {space}, got {actions.dtype}")
-    start: Any = 0
-    end: Any = 2
     if isinstance(space, spaces.Discrete):
-        start, end = int(space.start), int(space.start + space.n)
-    elif isinstance(space, spaces.MultiDiscrete):
-        start, end = (arrays.converted(edge) for edge in (space.start, space.start + space.nvec))
-    if (actions < start).any() or (actions >= end).any():
+        outside = actions.min() < space.start or actions.max() >= space.start + space.n
+    else:
+        start: Any = 0
+        end: Any = 2
+        if isinstance(space, spaces.MultiDiscrete):
+            edges = (space.start, space.start + space.nvec)
+            start, end = (arrays.converted(edge) for edge in edges)
+        outside = (actions < start).any() or (actions >= end).any()
+    if outside:
         raise ValueError(f"actions: outside {space}: {actions.min()} to {actions.max()}")

@@ -80,3 +80,31 @@ class CopiedDraws:
             raise AttributeError(name)
         draw = getattr(self._source, name)
         return lambda *args, **kwargs: torch.as_tensor(draw(*args, **kwargs), device=self._device)
+
+
+def standard_normal(like: Tensor, generator: torch.Generator, draws: CopiedDraws | None) -> Tensor:
+    """Draws unit normal numbers of the shape, type and device of a tensor.
+
+    Args:
+        like: Tensor, ``[N, ...]``.
+        generator: Generator that draws for all rows together, if there are no streams.
+        draws: A stream for each of the N rows; ``None`` for none.
+    """
+    if draws is not None:
+        return draws.standard_normal(like.shape).to(like.dtype)
+    return torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def choices(chances: Tensor, generator: torch.Generator, draws: CopiedDraws | None) -> Tensor:
+    """Draws one of A choices in each row, int64 ``[N]``.
+
+    Args:
+        chances: Probabilities, ``[N, A]``.
+        generator: Generator that draws for all rows together, if there are no streams.
+        draws: A stream for each of the N rows; ``None`` for none.
+    """
+    if draws is None:
+        return torch.multinomial(chances, 1, generator=generator)[:, 0]
+    sums = chances.double().cumsum(dim=1)
+    numbers = draws.random(len(chances))[:, None] * sums[:, -1:]
+    return (numbers >= sums).sum(dim=1).clamp(max=chances.shape[1] - 1)

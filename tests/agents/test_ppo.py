@@ -33,10 +33,10 @@ DISCOUNT = 0.9
 NUM_ENVS = 64
 
 
-class EndlessReward(Probe):
-    """1 at every step; the time limit of two steps ends an episode, but no state is terminal."""
+class TimedReward(Probe):
+    """1 at every step; the time limit of four steps ends an episode, but no state is terminal."""
 
-    horizon = 2
+    horizon = 4
     horizon_is_terminal = False
 
     def earned(self, steps: np.ndarray, action: Any, params: Any) -> Any:
@@ -86,9 +86,10 @@ def held_out_values(model: PPO, family: type[TaskFuncEnv]) -> tuple[np.ndarray, 
     env.unwrapped.set_tasks(tasks)
     observations, _ = env.reset(seed=0)
     values = []
+    state = model.policy.initial_state(NUM_ENVS)
     with torch.inference_mode():
         for _ in range(family.horizon):
-            actions, value, _, _ = model.policy(torch.from_numpy(observations), ())
+            actions, value, _, state = model.policy(torch.from_numpy(observations), state)
             observations = env.step(model.policy.clip(actions).numpy())[0]
             values.append(value.numpy())
     return np.stack(values), tasks
@@ -126,21 +127,31 @@ class TestProbes:
 class TestBlindness:
     @pytest.mark.parametrize("family", [ActionReward, ObservationTarget])
     def test_the_previous_step_changes_nothing(self, family: type[TaskFuncEnv]) -> None:
-        """Action, reward, done flag and mark may be anything; the observation itself counts."""
+        """Action and reward may be anything; the flags tell the time, to the critic alone."""
         policy = make_ppo(family).policy
         rng = np.random.default_rng(0)
-        obs = rng.normal(size=(8, policy.observation_space.shape[0])).astype(np.float32)
+        obs = rng.normal(size=(3, 8, policy.observation_space.shape[0])).astype(np.float32)
+        obs[..., -2:] = 0.0
         other = obs.copy()
-        other[:, 1:] = rng.normal(size=other[:, 1:].shape)
-        moved = obs + np.float32(1.0)
+        other[..., 1:-2] = rng.normal(size=other[..., 1:-2].shape)
+        later = other.copy()
+        later[1, :, -2] = 1.0  # a new episode begins
+        moved = obs + np.eye(obs.shape[-1], dtype=np.float32)[0]
 
-        def outputs(obs: np.ndarray) -> torch.Tensor:
+        def outputs(obs: np.ndarray) -> list[torch.Tensor]:
             hidden = policy.features(torch.from_numpy(obs), ())
-            return torch.cat([policy.actor(hidden), policy.values(hidden)[:, None]], dim=1)
+            chances = policy.distribution(hidden).log_prob(torch.ones(3, 8, *shape))
+            return [chances, policy.values(hidden)]
 
+        shape = policy.action_space.shape or ()
         with torch.no_grad():
-            assert torch.equal(outputs(obs), outputs(other))
-            assert not torch.allclose(outputs(obs), outputs(moved))
+            (actor, critic), same, new = outputs(obs), outputs(other), outputs(later)
+            assert torch.equal(actor, same[0])
+            assert torch.equal(critic, same[1])
+            assert torch.equal(actor, new[0])
+            assert torch.equal(critic[0], new[1][0])
+            assert not torch.isclose(critic[1:], new[1][1:]).any()
+            assert not torch.isclose(actor, outputs(moved)[0]).all()
 
     def test_nothing_is_learned_of_a_task(self) -> None:
         """Where RL² has 1 at last (tests of its probes), it stays at 1/2: one arm for both."""
@@ -150,17 +161,19 @@ class TestBlindness:
         hidden = earned(trained(HiddenAction, 20), HiddenAction)
         np.testing.assert_array_equal(hidden.mean(axis=0), [0.5, 0.5])
 
-    def test_there_is_no_state(self) -> None:
-        """``predict`` gives an empty one, and takes it; it does not depend on the call before."""
+    def test_the_state_is_a_clock(self) -> None:
+        """``predict`` gives it and takes it; actions do not depend on it."""
         model = make_ppo(ObservationTarget)
         obs = np.random.default_rng(0).normal(size=(3, model.observation_space.shape[0]))
+        obs[:, -2:] = [[0.0, 1.0], [0.0, 0.0], [1.0, 0.0]]
         first, state = model.predict(obs, deterministic=True)
-        assert state == ()
-        second, _ = model.predict(obs, state, deterministic=True)
+        np.testing.assert_array_equal(state[0], np.zeros((3, 2)))
+        second, after = model.predict(obs, state, deterministic=True)
         np.testing.assert_array_equal(first, second)
+        np.testing.assert_array_equal(after[0], [[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
         assert model.adapt(random_rollout(model), state) is state
         with pytest.raises(ValueError, match="state: expected leaves of shapes"):
-            model.predict(obs, (np.zeros((3, 4)),))
+            model.predict(obs, ())
 
 
 def random_rollout(model: PPO) -> Rollout:
@@ -168,6 +181,8 @@ def random_rollout(model: PPO) -> Rollout:
     rng = np.random.default_rng(0)
     shape = (3, 2, model.observation_space.shape[0])
     observations, successors = rng.normal(size=(2, *shape)).astype(np.float32)
+    observations[..., -2:] = 0.0
+    observations[2, :, -2] = observations[0, :, -1] = 1.0
     truncated, terminated = np.zeros((2, 3, 2), dtype=bool)
     truncated[1, 0] = terminated[1, 1] = True
     return Rollout(
@@ -183,29 +198,30 @@ def random_rollout(model: PPO) -> Rollout:
 
 class TestAdvantages:
     def test_ends_of_episodes(self) -> None:
-        """With lambda 1, by hand: nothing flows over an end, and only a terminal state is worth 0.
+        """With lambda 1, by hand: nothing flows over an end, be it a time limit or a last state.
 
-        The first column is cut after its second step, whose successor's value is taken, and at the
-        end of the trial, likewise. The second one dies after its second step.
+        Both columns end after the second step. The end of the trial cuts them after the third one,
+        whose successor is at step 1 of its episode, and its value is taken.
         """
         model = make_ppo(ActionReward, discount=0.5, gae_lambda=1.0, normalize_advantages=False)
         rollout = random_rollout(model)
         with torch.no_grad():
-            obs = torch.from_numpy(rollout.next_observations)
-            following = model.policy.values(model.policy.features(obs, ())).numpy()
+            last = torch.from_numpy(rollout.next_observations[-1])
+            clock = torch.tensor([[3.0, 1.0]]).expand(2, 2)
+            following = model.policy.values(model.policy.read(last, clock)).numpy()
         assert np.abs(following).min() > 1e-3
         rewards, values = rollout.rewards, rollout.extras["values"].numpy()
-        last = rewards[2] + 0.5 * following[2]
-        second = rewards[1] + 0.5 * following[1] * np.array([1.0, 0.0])
-        errors = rewards[0] + 0.5 * following[0] - values[0] + 0.5 * (second - values[1])
-        expected = np.stack([errors, second - values[1], last - values[2]])
+        third = rewards[2] + 0.5 * following - values[2]
+        expected = [rewards[0] + 0.5 * rewards[1] - values[0], rewards[1] - values[1], third]
         found = model._advantages(rollout).numpy()
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found, np.stack(expected), rtol=1e-4, atol=1e-5)
 
-    def test_a_time_limit_is_no_end(self) -> None:
-        """An endless stream of 1 is worth 1 / (1 - discount), though episodes have two steps."""
-        values, _ = held_out_values(trained(EndlessReward, 150, discount=0.5), EndlessReward)
-        np.testing.assert_allclose(values, 2.0, atol=0.1)
+    @pytest.mark.parametrize("gae_lambda", [0.5, 1.0])
+    def test_the_critic_knows_the_time(self, gae_lambda: float) -> None:
+        """1 at every step is worth what is left: nothing else tells the steps apart."""
+        model = trained(TimedReward, 150, discount=1.0, gae_lambda=gae_lambda)
+        values, _ = held_out_values(model, TimedReward)
+        np.testing.assert_allclose(values, np.tile([[4.0], [3.0], [2.0], [1.0]], 64), atol=0.1)
 
 
 class TestAgent:

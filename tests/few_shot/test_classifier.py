@@ -196,3 +196,14 @@ def test_what_is_refused(tmp_path: Path, texts: Any) -> None:
     path = NearestMean(seed=0).save(tmp_path / "learner")
     with pytest.raises(ValueError, match="is a checkpoint of NearestMean, not of FewShotC"):
         FewShotClassifier.load(path)
+
+
+def test_a_classifier_is_described_without_module_paths(texts: Any) -> None:
+    classifier = FewShotClassifier.meta_train(
+        texts, learner="protonet", num_iterations=1, seed=0, device="cpu"
+    )
+    assert repr(classifier.learner) == "ProtoNet(text_encoder, 1 iteration)"
+    assert repr(classifier.preparation) == "Words()"
+    for described in (repr(classifier), repr(FewShotClassifier(NearestMean(seed=0)))):
+        assert "meta_rl." not in described
+        assert "object at" not in described

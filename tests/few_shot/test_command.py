@@ -129,7 +129,8 @@ def test_names_tell_ways_and_shots() -> None:
 def test_shipped_settings_name_what_there_is(name: str) -> None:
     """The learner and its network take every key; the data set takes its own, by its signature."""
     sizes = SimpleNamespace(ways=5, input_size=9, output_size=8)
-    stub = SimpleNamespace(test=sizes, vocabulary=range(20))
+    train = SimpleNamespace(pool=SimpleNamespace(examples=torch.ones(2, 9)))
+    stub = SimpleNamespace(train=train, test=sizes, vocabulary=range(20))
     for tasks, settings in settings_for(name).items():
         assert find_dataset(tasks) in DATASETS
         assert settings.get("network", "conv4") in RECIPES

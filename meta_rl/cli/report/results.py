@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from meta_rl.cli.report.packed import unpacked
 from meta_rl.cli.suites.jobs import tasks_key
 from meta_rl.evaluation.result import EvaluationResult
 from meta_rl.files.checksums import read_json
@@ -123,6 +124,12 @@ class Group:
         if low is None or high is None or high == low:
             return None
         return np.asarray((self.scores - low) / (high - low))
+
+    @property
+    def core_hours(self) -> float:
+        """Core-hours of all trainings, with their evaluations."""
+        seconds = sum(t["train_seconds"] + t["evaluation_seconds"] for t in self.trainings)
+        return float(seconds * self.row["cores"] / 3600)
 
     @property
     def differences(self) -> list[str]:
@@ -239,6 +246,7 @@ class _Row:
     num_episodes: int | None
     score: str | None
     paper: dict[str, Any] | None
+    cores: int
 
 
 @dataclass
@@ -265,6 +273,7 @@ class _Training:
     processor: str
     steps: int
     train_seconds: float
+    evaluation_seconds: float
     learning_curve: dict[str, Any] | None
     checkpoint_sha256: str
     evaluations: dict[str, dict[str, Any]]
@@ -293,6 +302,8 @@ class _Plan:
     failed: dict[str, str]
 
 
+WRONG = (*(ValueError, LookupError, TypeError, AttributeError), OverflowError, RecursionError)
+"""Errors of contents of another kind."""
 _TRAINING, _REFERENCE, _PLAN = (TypeAdapter[Any](one) for one in (_Training, _Reference, _Plan))
 
 
@@ -308,6 +319,7 @@ def _read(file: Path, wanted: TypeAdapter[Any]) -> dict[str, Any]:
     """
     try:
         content, damage = read_json(file)
+        content = unpacked(content)
         wanted.validate_json(json.dumps(content), strict=True)
         evaluations = [content.get(name) for name in ("random", "best")]
         for one in [*evaluations, *content.get("evaluations", {}).values()]:
@@ -317,7 +329,7 @@ def _read(file: Path, wanted: TypeAdapter[Any]) -> dict[str, Any]:
         found = error.errors()[0]
         where = ".".join(map(str, found["loc"]))
         raise ValueError(f"{file} is no result of a suite: {where}: {found['msg']}") from error
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except WRONG as error:
         raise ValueError(f"{file} is no result of a suite: {error!r}") from error
     if damage:
         raise ValueError(damage)

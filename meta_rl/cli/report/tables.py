@@ -99,7 +99,7 @@ def scores(results: Results) -> Table:
 
 def costs(results: Results) -> Table:
     """Steps and wall time of every group, and until its validation score was reached."""
-    heads = ["tasks", "learner", "steps", "minutes of a training"]
+    heads = ["tasks", "learner", "steps", "minutes of a training", "core-hours"]
     for part in REACHED:
         heads += [f"steps to {part:.0%}", f"minutes to {part:.0%}"]
     rows = []
@@ -108,12 +108,13 @@ def costs(results: Results) -> Table:
             minutes = [training["train_seconds"] / 60 for training in group.trainings]
             steps = group.trainings[0]["steps"]
             row = [Entry(group.tasks), Entry(group.learner), Entry(f"{steps:,}", steps)]
-            row.append(number(float(np.median(minutes)), 3))
+            row += [number(float(np.median(minutes)), 3), number(group.core_hours, 3)]
             for part in REACHED:
                 row += _reached(group, _target(groups, part))
             rows.append(row)
     about = (
-        "Medians over trainings. The percentages are parts of the way from the lowest to the "
+        "Medians over trainings; core-hours are those of all trainings with their evaluations. The "
+        "percentages are parts of the way from the lowest to the "
         "highest validation score that any training on these tasks had; “–” was not reached by "
         "half of the trainings."
     )

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from meta_rl.arguments import check_count, check_number
+from meta_rl.few_shot.data.encoders import as_encoder
+from meta_rl.few_shot.data.preparation import Preparation, Vectors, Words
 from meta_rl.few_shot.data.sources import Source, obtain
 from meta_rl.few_shot.data.texts import PADDING, Vocabulary
 from meta_rl.few_shot.tasks import ClassPool, ClassTasks, FewShotSplit, FewShotTasks, class_split
@@ -107,8 +109,8 @@ def domains_of(fold: int) -> dict[str, tuple[str, ...]]:
 class Clinc150(FewShotSplit):
     """Few-shot intent classification on held-out domains.
 
-    Inputs are word numbers ``[length]``, padded with 0. Six domains (90 intents) are for training,
-    two (30) for validation, two (30) for testing.
+    Inputs are word numbers ``[length]``, padded with 0, or vectors of an encoder. Six domains (90
+    intents) are for training, two (30) for validation, two (30) for testing.
 
     Results on two domains say little about other domains: the best learner differs between folds.
     ``fold`` chooses which two of the ten domains are the test domains (:data:`FOLDS`).
@@ -123,16 +125,19 @@ class Clinc150(FewShotSplit):
         train_shots: Number of support utterances in training (default: ``shots``).
         train_queries: Number of query utterances in training (default: ``queries``).
         unknown_words: Probability that a training task replaces a word by an unknown one, in
-            [0, 1]; see :class:`UnknownWords`.
+            [0, 1] (default: 0.3, and none with an encoder); see :class:`UnknownWords`.
         num_hashes: Number of word numbers for words that the training domains do not have.
         length: Number of words that are kept of an utterance.
         fold: Number of the fold that is held out, 0 to 4.
+        encoder: Pre-trained encoder of texts, as for :func:`.split_dataset`: inputs are its vectors
+            (default: word numbers). They are computed once, and kept in the cache.
         device: Device of the utterances.
         download: Whether missing files are downloaded.
 
     Attributes:
-        vocabulary: Vocabulary of the training domains.
-        out_of_scope: Utterances that belong to no intent, ``[1200, length]``.
+        vocabulary: Vocabulary of the training domains; empty with an encoder.
+        preparation: Function from texts to inputs.
+        out_of_scope: Utterances that belong to no intent, ``[1200, ...]``.
 
     Raises:
         FileNotFoundError: There are no data; the message says how to get them.
@@ -140,7 +145,8 @@ class Clinc150(FewShotSplit):
             for, or there is no such fold.
     """
 
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | tuple[()]
+    preparation: Preparation
     out_of_scope: Tensor
 
     def __init__(
@@ -153,15 +159,19 @@ class Clinc150(FewShotSplit):
         train_ways: int | None = None,
         train_shots: int | None = None,
         train_queries: int | None = None,
-        unknown_words: float = 0.3,
+        unknown_words: float | None = None,
         num_hashes: int = 2048,
         length: int = 28,
         fold: int = 0,
+        encoder: Any = None,
         device: torch.device | str = "cpu",
         download: bool = True,
     ) -> None:
         split = domains_of(fold)
-        unknown_words = check_number("unknown_words", unknown_words, least=0.0, most=1.0)
+        if unknown_words is not None:
+            check_number("unknown_words", unknown_words, least=0.0, most=1.0)
+            if encoder is not None:
+                raise ValueError("unknown_words are for word numbers, not for an encoder's vectors")
         try:
             by_intent, out_of_scope = _utterances(_read(UTTERANCES, root, download))
             domains = _read(DOMAINS, root, download)
@@ -172,13 +182,18 @@ class Clinc150(FewShotSplit):
         except (KeyError, TypeError) as error:
             raise ValueError(f"the files of CLINC150 have other contents: {error!r}") from error
         training = [text for group in texts["train"] for text in group]
-        vocabulary = Vocabulary(training, num_hashes, length)
+        prepare: Words | Vectors
+        if encoder is None:
+            prepare = Words(Vocabulary(training, num_hashes, length))
+        else:
+            prepare = Vectors(as_encoder(encoder))
+            prepare.encoder.fit(training)
 
         def pool(part: str) -> ClassPool:
-            tokens = vocabulary.encode([text for group in texts[part] for text in group])
+            examples = prepare([text for group in texts[part] for text in group])
             sizes = [len(domains[domain]) for domain in split[part]]
             groups = np.repeat(np.arange(len(sizes)), sizes)
-            return ClassPool(tokens, [len(g) for g in texts[part]], groups=groups).to(device)
+            return ClassPool(examples, [len(g) for g in texts[part]], groups=groups).to(device)
 
         tasks = class_split(
             {part: pool(part) for part in split},
@@ -188,20 +203,31 @@ class Clinc150(FewShotSplit):
             name="Clinc150",
             train={"ways": train_ways, "shots": train_shots, "queries": train_queries},
         )
-        plain = tasks.train
-        assert isinstance(plain, ClassTasks)
-        train = UnknownWords(
-            plain.pool,
-            vocabulary,
-            unknown_words,
-            ways=plain.ways,
-            shots=plain.shots,
-            queries=plain.queries,
-            name="Clinc150",
-        )
+        train = tasks.train
+        if isinstance(prepare, Words):
+            train = _with_unknown_words(train, prepare.vocabulary, unknown_words)
         super().__init__(train, tasks.validation, tasks.test)
-        encoded = vocabulary.encode(out_of_scope).to(device=device, dtype=torch.int64)
-        self.__dict__.update(vocabulary=vocabulary, out_of_scope=encoded)  # dataclass is frozen
+        words = isinstance(prepare, Words)
+        self.__dict__.update(  # dataclass is frozen
+            vocabulary=prepare.vocabulary if isinstance(prepare, Words) else (),
+            preparation=prepare,
+            out_of_scope=prepare(out_of_scope).to(device, torch.int64 if words else torch.float32),
+        )
+
+
+def _with_unknown_words(
+    plain: Any, vocabulary: Vocabulary, probability: float | None
+) -> UnknownWords:
+    """Returns training tasks in which words are replaced by unknown ones."""
+    return UnknownWords(
+        plain.pool,
+        vocabulary,
+        0.3 if probability is None else probability,
+        ways=plain.ways,
+        shots=plain.shots,
+        queries=plain.queries,
+        name="Clinc150",
+    )
 
 
 def _read(source: Source, root: str | Path | None, download: bool) -> Any:

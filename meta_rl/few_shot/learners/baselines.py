@@ -87,6 +87,7 @@ class FineTune(GradientLearner):
     """
 
     met_parts = ("test",)  # training is on classes, not on tasks
+    divides_over_ranks = False
 
     def __init__(
         self,

@@ -8,9 +8,15 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from meta_rl.compute.torch_state import own_noise
 from meta_rl.few_shot.learner import FewShotLearner, accuracy, count_classes, task_loss
+from meta_rl.few_shot.networks.batch_norm import (
+    BatchNorm,
+    RunningBatchNorm1d,
+    RunningBatchNorm2d,
+)
 from meta_rl.few_shot.tasks import FewShotTasks
 
 
@@ -43,6 +49,7 @@ class EmbeddingLearner(FewShotLearner):
     predicts class 0.
     """
 
+    divides_over_ranks = True
     unit: ClassVar[str] = "shot"
     state_kind: ClassVar[type | tuple[type, ...]] = Memory
 
@@ -66,6 +73,17 @@ class EmbeddingLearner(FewShotLearner):
                 f"query {query} of task {task} is of class {label}, which has no support example"
             )
         return checked
+
+    def _check_layers(self) -> None:
+        """Refuses statistics of a batch of all tasks that layers do not share over ranks, too."""
+        super()._check_layers()
+        shared = RunningBatchNorm1d | RunningBatchNorm2d
+        for name, layer in self.module.named_modules():
+            if isinstance(layer, BatchNorm | _BatchNorm) and not isinstance(layer, shared):
+                raise ValueError(
+                    f"{name} ({type(layer).__name__}) normalises over the tasks of one rank: take "
+                    "a network of the library with norm='running'"
+                )
 
     @abstractmethod
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:

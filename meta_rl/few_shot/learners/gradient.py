@@ -31,6 +31,7 @@ class GradientLearner(FewShotLearner):
     """
 
     classifies = True
+    divides_over_ranks = True
     state_kind: ClassVar[type | tuple[type, ...]] = dict
 
     def __init__(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from meta_rl.arguments import check_count, check_flag
+from meta_rl.compute import ranks
 from meta_rl.compute.device_work import FasterUpdates
 from meta_rl.compute.torch_state import own_noise
 from meta_rl.few_shot.learner import Rate
@@ -113,8 +114,9 @@ class Reptile(FasterUpdates, GradientLearner):
         """Learns the tasks, and sets φ ← φ + ε (mean of the learned parameters − φ)."""
         x, y = self.check_batch(batch).support
         sizes = (self.num_steps, self.inner_batch_size)
-        drawn = shuffled_passes(len(y), y.shape[1], *sizes, self.rng)  # [M, steps, batch]
-        chosen = torch.from_numpy(drawn).to(self.device)
+        all_tasks = len(y) * ranks.size()
+        drawn = shuffled_passes(all_tasks, y.shape[1], *sizes, self.rng)  # [M, steps, batch]
+        chosen = torch.from_numpy(ranks.own(drawn)).to(self.device)
         fraction = torch.tensor(rate_at(self.meta_lr, self.progress), device=self.device)
         report = self.on_device(self._meta_step, x, y, chosen, self._steps_before(len(y)), fraction)
         self.moment_steps += self.num_steps
@@ -130,6 +132,7 @@ class Reptile(FasterUpdates, GradientLearner):
         means, squares = _mean_over_tasks(state.params), _mean_over_tasks(state.moments)
         if packing is not None:
             means, squares = packing.unpack(means), packing.unpack(squares)
+        loss, means, squares = ranks.mean((loss, means, squares))
         finite = self.guard(loss=loss, parameters=means)
         for name, value in self.params.items():
             moved = value + (means[name] - value) * fraction

@@ -44,6 +44,8 @@ class Siamese(EmbeddingLearner):
             [0, 1].
     """
 
+    divides_over_ranks = False  # pairs and distortions are drawn for the whole meta-batch
+
     def __init__(
         self,
         network: nn.Module,

@@ -1,4 +1,4 @@
-"""Batch normalisation with correct second derivatives under ``vmap``."""
+"""Batch normalisation: with correct second derivatives under ``vmap``, or over several ranks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from meta_rl.arguments import check_count
+from meta_rl.compute import ranks
 
 
 class BatchNorm(nn.Module):
@@ -39,3 +40,41 @@ class BatchNorm(nn.Module):
         variance = centred.square().mean(dim=dims, keepdim=True)
         scale = self.weight.view(shape) * (variance + self.eps).rsqrt()
         return centred * scale + self.bias.view(shape)
+
+
+class _OverRanks(nn.modules.batchnorm._BatchNorm):
+    """Ordinary batch normalisation, whose batch in training is that of all ranks together.
+
+    ``torch.nn.SyncBatchNorm`` does the same on GPUs alone.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises ``[N, C, ...]`` over all axes but that of the features."""
+        if not (self.training and ranks.together()):
+            return super().forward(input)
+        dims = [0, *range(2, input.dim())]
+        shape = (1, -1, *[1] * (input.dim() - 2))
+        mean = ranks.differentiable_mean(input.mean(dim=dims))
+        centred = input - mean.view(shape)
+        variance = ranks.differentiable_mean(centred.square().mean(dim=dims))
+        self._update_running(mean.detach(), variance.detach(), input)
+        outputs = centred * (variance + self.eps).rsqrt().view(shape)
+        return outputs * self.weight.view(shape) + self.bias.view(shape)
+
+    @torch.no_grad()
+    def _update_running(self, mean: Tensor, variance: Tensor, input: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.momentum is None:
+            raise ValueError("batch normalisation over ranks needs running statistics and momentum")
+        num = input.numel() // input.shape[1] * ranks.size()
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (num / (num - 1)), self.momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+
+
+class RunningBatchNorm1d(_OverRanks, nn.BatchNorm1d):
+    """``torch.nn.BatchNorm1d`` for any number of ranks."""
+
+
+class RunningBatchNorm2d(_OverRanks, nn.BatchNorm2d):
+    """``torch.nn.BatchNorm2d`` for any number of ranks."""

@@ -78,6 +78,17 @@ def network_for(
     if not classifies:
         sizes.pop("ways", None)
     network = maker(**{**sizes, **settings}, generator=torch.Generator().manual_seed(seed))
+    return centred(network, name, tasks)
+
+
+def centred(network: FewShotNetwork, name: str, tasks: Any) -> FewShotNetwork:
+    """Sets the centre of a residual head to the mean vector of the training classes.
+
+    Args:
+        network: A new network; those of other names stay as they are.
+        name: Name of the network.
+        tasks: Split whose examples the network takes.
+    """
     if name == "residual_head":
         vectors = functional.normalize(tasks.train.pool.examples, dim=-1)
         network.body.centre.data = vectors.mean(dim=0)

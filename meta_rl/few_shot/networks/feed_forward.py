@@ -37,7 +37,11 @@ from meta_rl.arguments import (
     keyword_names,
 )
 from meta_rl.arguments import plain as plain
-from meta_rl.few_shot.networks.batch_norm import BatchNorm
+from meta_rl.few_shot.networks.batch_norm import (
+    BatchNorm,
+    RunningBatchNorm1d,
+    RunningBatchNorm2d,
+)
 
 NORMS = ("task", "running", "none")
 P = ParamSpec("P")
@@ -335,6 +339,7 @@ def text_encoder(
 @_keeps_global_generator
 def residual_head(
     input_size: int,
+    ways: int | None = None,
     *,
     hidden: int = 512,
     dropout: float = 0.0,
@@ -349,6 +354,7 @@ def residual_head(
 
     Args:
         input_size: Number of features of the vectors.
+        ways: Number of classes of a classifier; ``None`` for an embedding.
         hidden: Number of units of the hidden layer.
         dropout: Probability that a feature is dropped in training, in [0, 1).
         scale: First length of the results.
@@ -356,16 +362,16 @@ def residual_head(
     """
     input_size, hidden = check_count("input_size", input_size), check_count("hidden", hidden)
     dropout = check_number("dropout", dropout, least=0.0, below=1.0)
-    scale = check_number("scale", scale, above=0.0)
-    settings = {"input_size": input_size, "hidden": hidden, "dropout": dropout, "scale": scale}
+    scale, ways = check_number("scale", scale, above=0.0), _check_ways(ways)
+    sizes = {"input_size": input_size, "ways": ways, "hidden": hidden}
     body = _ResidualBody(input_size, hidden, dropout, scale)
     network = FewShotNetwork(
         body,
         input_size,
-        None,
-        ways=None,
+        ways,
+        ways=ways,
         input_shape=(input_size,),
-        recipe=("residual_head", settings),
+        recipe=("residual_head", {**sizes, "dropout": dropout, "scale": scale}),
         generator=generator,
     )
     nn.init.zeros_(body.last.weight)
@@ -428,7 +434,7 @@ def _make_norm(kind: str, features: int, dimensions: int) -> nn.Module:
         return nn.Identity()
     if kind == "task":
         return BatchNorm(features)  # torch's own has wrong second derivatives under vmap
-    layer: Callable[..., nn.Module] = nn.BatchNorm2d if dimensions == 2 else nn.BatchNorm1d
+    layer = RunningBatchNorm2d if dimensions == 2 else RunningBatchNorm1d
     return layer(features)
 
 
