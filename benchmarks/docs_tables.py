@@ -328,8 +328,6 @@ def headline_of_memory() -> list[Row]:
 
 TABLES: dict[str, Callable[[], list[str]]] = {
     "why": why,
-    "suites front": suites_front,
-    "suites": suites,
     "headline": headline,
     "rl2 rewards": rl2_rewards,
     "maml returns": maml_returns,
@@ -351,10 +349,11 @@ TABLES: dict[str, Callable[[], list[str]]] = {
             ("protonet",),
             ("matching",),
             ("siamese",),
-            ("ridge",),
             ("finetune", "scratch", "nearest"),
         )
     },
+    "suites front": suites_front,
+    "suites": suites,
     "pretrained": pretrained,
     "pretrained trainings": pretrained_trainings,
 }

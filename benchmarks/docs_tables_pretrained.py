@@ -20,7 +20,7 @@ def number(card: Card, value: float) -> str:
 
 def pretrained() -> list[str]:
     """The list, with the results of the cards."""
-    heads = ["name", "score", "", "before adaptation", "this file", "trainings", "test tasks"]
+    heads = ["name", "score", "measure", "before adaptation", "this file", "trainings"]
     rows = [
         [
             f"`{card.name}`",
@@ -34,7 +34,7 @@ def pretrained() -> list[str]:
         ]
         for card in cards()
     ]
-    return table([*heads, "size"], rows)
+    return table([*heads, "test tasks", "size"], rows)
 
 
 def pretrained_trainings() -> list[str]:

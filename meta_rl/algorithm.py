@@ -377,7 +377,8 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             total_timesteps: Least number of environment steps, over all sub-environments; the last
                 iteration is completed.
             callback: Callbacks of Stable-Baselines3; ``on_rollout_start`` is called between
-                iterations (default: none).
+                iterations (default: none). They may evaluate the agent at any time, but in
+                ``on_step`` only on another environment than that of the training.
             log_interval: Number of iterations between two lines of the log (default: 1); ``None``
                 for no log.
             tb_log_name: Name of the run in TensorBoard (default: name of the algorithm).
@@ -389,7 +390,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             FloatingPointError: A reward, an observation, an action, a loss, a gradient or a
                 parameter is not finite.
             ValueError: A number is out of its range, the training would end before its first
-                update, or there is no environment.
+                update, a callback resets its environment in a rollout, or there is no environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
         for one in callback if isinstance(callback, list) else [callback]:
@@ -428,8 +429,8 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         if self._custom_logger or (self.tensorboard_log is not None and ranks.is_first()):
             return super()._setup_learn(*args, **kwargs)
         # Stable-Baselines3's own logger would leave a temporary folder behind.
-        shown = [HumanOutputFormat(sys.stdout)] if self.verbose and ranks.is_first() else []
-        self.set_logger(Logger(None, shown))
+        shown = self.verbose and ranks.is_first()
+        self.set_logger(Logger(None, [HumanOutputFormat(sys.stdout)] if shown else []))
         try:
             return super()._setup_learn(*args, **kwargs)
         finally:

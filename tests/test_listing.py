@@ -34,7 +34,8 @@ def test_piped_lines_are_whole(
         assert first_words.count(name) == 1, name
     line = lines[first_words.index("meta_rl/HalfCheetahVel-v0")]
     assert line.rpartition("  ")[2].strip() == (
-        "maml_trpo (also -pretrained); multi_task_sac, oracle_sac, pearl (also -paper); rl2"
+        "maml_trpo (also -pretrained); multi_task_sac, oracle_sac, pearl (also -paper); "
+        "rl2, varibad"
     )
     for part in ("2 × 200", "Box(-1.0, 1.0, (6,), float32)", "run at a goal velocity."):
         assert part in line

@@ -62,7 +62,7 @@ def find_run(path: Path) -> RunFolder:
 
 def list_pretrained() -> None:
     """Prints a line for each pretrained agent and learner."""
-    rows = [("name", "score", "", "trainings", "test tasks", "size")]
+    rows = [("name", "score", "measure", "trainings", "test tasks", "size")]
     for name in pretrained_names():
         card = pretrained_card(name)
         counts = (str(card.num_trainings), str(card.num_tasks))

@@ -303,8 +303,12 @@ class TestTraining:
         """From a tenth of the pulls, or of whole episodes, to all of them in half the training."""
         pulls = make_model(env_kwargs={"num_arms": 3, "horizon": 40}, trial_growth=0.5)
         episodes = make_model(env=TaskVectorEnv(RememberedEpisode, 4), trial_growth=0.5)
-        expected = ((0.0, 4, 2), (0.25, 20, 2), (0.375, 30, 4), (1.0, 40, 4))
-        for done, of_pulls, of_episodes in expected:
+        for done, of_pulls, of_episodes in (
+            (0.0, 4, 2),
+            (0.25, 20, 2),
+            (0.375, 30, 4),
+            (1.0, 40, 4),
+        ):
             pulls._current_progress_remaining = 1.0 - done
             episodes._current_progress_remaining = 1.0 - done
             assert (pulls.trial_steps(), episodes.trial_steps()) == (of_pulls, of_episodes)

@@ -16,8 +16,8 @@ import meta_rl
 import meta_rl.agents
 import meta_rl.envs
 
-NOT_IN_RESULTS = ("cli/report",)
-"""Folders of the package that no result depends on."""
+NOT_IN_RESULTS = ("cli/report", "cli/pretrained_runs.py", "pretrained.py")
+"""Folders and files of the package that no result depends on."""
 
 
 def digest(content: Any) -> str:
