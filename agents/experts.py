@@ -63,6 +63,11 @@ LEARNERS: dict[str, dict[str, Make]] = {
         "thompson": lambda family, rng: ThompsonSampling(
             family.num_arms, rng=rng, belief=_normal(family)
         ),
+        "noised-thompson": lambda family, rng: NoisedLearner(
+            ThompsonSampling(family.num_arms, rng=rng, belief=_normal(family)),
+            RandomActor(spaces.Discrete(family.num_arms), rng),
+            rng,
+        ),
         "ucb1": lambda family, rng: UCB1(family.num_arms, rng=rng, belief=_normal(family)),
     },
     "TabularMDP": {
@@ -142,6 +147,40 @@ class RandomActor:
             return self.space.start + self.rng.integers(self.space.n, size=num), state
         low, high = self.space.low, self.space.high
         return self.rng.uniform(low, high, (num, *low.shape)).astype(self.space.dtype), state
+
+
+class NoisedLearner:
+    """A learner some of whose actions are random: in each history another share of them.
+
+    The share is uniform in [0, 1]. Who learns from such histories cannot take the arm that was
+    pulled most for the best one, and has to read the rewards.
+
+    Args:
+        learner: Learner, whose ``adapt`` sees the random actions too.
+        noise: Agent that draws the random actions.
+        rng: Generator that draws the shares, and which actions are random.
+    """
+
+    def __init__(self, learner: Any, noise: Any, rng: np.random.Generator) -> None:
+        self.learner, self.noise, self.rng = learner, noise, rng
+
+    def adapt(self, rollout: Any, state: Any) -> Any:
+        """Lets the learner adapt."""
+        known, share = state
+        return self.learner.adapt(rollout, known), share
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Returns the learner's actions, some of them replaced by random ones."""
+        random, _ = self.noise.predict(observation)
+        known, share = (None, self.rng.random(len(random))) if state is None else state
+        actions, known = self.learner.predict(observation, known, episode_start, deterministic)
+        return np.where(self.rng.random(len(random)) < share, random, actions), (known, share)
 
 
 class NoisedExpert(Oracle):

@@ -64,6 +64,10 @@ class InContextAgent(MetaAlgorithm):
         histories: Folder of a data set by :func:`meta_rl.histories.collect_histories` to learn
             from; ``None`` lets the source act in the environment. Its steps count as those of an
             environment.
+        trial_growth: Fraction of the training, 0 to 1, in which histories grow from a tenth of
+            their steps to all (in whole episodes; bandits, in pulls). Short histories are cheap,
+            and tell most about the first steps. 0 learns from whole histories only; with a data
+            set, it has to be 0.
         num_minibatches: Number of parts, of whole histories, that an epoch goes through.
         num_epochs: Number of passes over the histories of an iteration.
         weight_decay: Decay of the weights, from 0 on, in units of the learning rate.
@@ -86,6 +90,7 @@ class InContextAgent(MetaAlgorithm):
         *,
         meta_batch_size: int = 256,
         histories: str | Path | None = None,
+        trial_growth: float = 0.0,
         num_minibatches: int = 4,
         num_epochs: int = 1,
         weight_decay: float = 1e-4,
@@ -97,6 +102,9 @@ class InContextAgent(MetaAlgorithm):
         if histories is not None:
             check_kind("histories", histories, (str, Path), "the folder of a data set")
         self.histories = None if histories is None else str(histories)
+        self.trial_growth = check_number("trial_growth", trial_growth, least=0.0, most=1.0)
+        if self.histories is not None and self.trial_growth > 0:
+            raise ValueError("trial_growth has to be 0 with histories: they have their length")
         self.num_minibatches = check_count("num_minibatches", num_minibatches)
         self.num_epochs = check_count("num_epochs", num_epochs)
         self.weight_decay = check_number("weight_decay", weight_decay, least=0.0)
@@ -121,7 +129,7 @@ class InContextAgent(MetaAlgorithm):
 
     def _make_networks(self) -> None:
         make_policy: Any = self.policy_class
-        span = {"memory_span": None if self.env is None else self.trial_steps()}
+        span = {"memory_span": None if self.env is None else self.whole_trial()}
         kwargs = {"generator": self.generator, **span, **self.policy_kwargs}
         self.policy = make_policy(self.observation_space, self.action_space, **kwargs)
         self.policy.to(self.device)
@@ -135,10 +143,13 @@ class InContextAgent(MetaAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_batch", "_data_set"]
 
+    def whole_trial(self) -> int:
+        """Returns the number of steps of a whole trial."""
+        return task_batch(self.task_env).trial_steps()
+
     def trial_steps(self) -> int:
-        """Returns the number of steps of a history that the network sees, T."""
-        env = task_batch(self.task_env)
-        return env.horizon * env.episodes_per_trial
+        """Returns the number of steps of a history, T, at this point of the training."""
+        return task_batch(self.task_env).trial_steps(self._grown(self.trial_growth))
 
     @property
     def _base_env(self) -> VectorEnv:

@@ -130,7 +130,10 @@ class Net(nn.Linear):
 
 def without_folders(message: str) -> str:
     """Returns a message without the folder in which packages are installed on this machine."""
-    return message.replace(sysconfig.get_path("purelib"), "site-packages")
+    installed = {sysconfig.get_path("purelib"), str(Path(gym.__file__).parents[1])}
+    for folder in installed:
+        message = message.replace(folder, "site-packages")
+    return message
 
 
 def names() -> dict[str, Any]:

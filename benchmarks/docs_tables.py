@@ -349,7 +349,6 @@ TABLES: dict[str, Callable[[], list[str]]] = {
             ("protonet",),
             ("matching",),
             ("siamese",),
-            ("ridge",),
             ("finetune", "scratch", "nearest"),
         )
     },

@@ -42,7 +42,7 @@ ALGORITHMS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "dpt": ("BernoulliBandit", 60_000, ("meta_batch_size=300", "policy.hidden_size=32")),
     "algorithm_distillation": (
         "DarkRoom",
-        400_000,
+        200_000,
         ("meta_batch_size=50", "policy.hidden_size=32", "source_name=search"),
     ),
     "multi_task_sac": ("PointRobot", 20_000, ("num_train_tasks=10", "updates_per_iteration=20")),
@@ -86,7 +86,7 @@ def command(algorithm: str, folder: Path, *more: str) -> list[str]:
     settings = ["--param", *params] if params else []
     return [
         *(sys.executable, "-m", "meta_rl", "train", algorithm, tasks, "--quiet", "--threads", "1"),
-        *("--total-timesteps", str(length), "--checkpoint-interval", "0", "--eval-tasks", "10"),
+        *("--total-timesteps", str(length), "--checkpoint-interval", "0", "--eval-tasks", "8"),
         *("--out", str(folder), "--seed", "0", *settings, *more),
     ]
 

@@ -63,7 +63,7 @@ SUBJECTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Tasks and changed settings of each subject. The evaluators evaluate MAML-TRPO and MAML, and
 ``recurrent_ppo`` is that of sb3-contrib on :func:`meta_rl.sb3_env`."""
 
-FIRST = 2_000
+FIRST = 5_000
 """Steps before the first sample of off-policy agents, which need some before their first update."""
 LEAST_SAMPLES = 20
 """Least number of samples of a row; a subject that gets hardly any processor has fewer."""

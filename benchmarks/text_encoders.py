@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import tyro
 from few_shot_tables import EVALUATION_SEED, train_setting
 from few_shot_tables import Args as Training
 from result_files import RESULTS, notes, page, read, table, with_interval, write
+from torch import Tensor
 
 from meta_rl.evaluation.intervals import independent_spread, student_interval
 from meta_rl.few_shot import (
@@ -44,6 +45,7 @@ from meta_rl.few_shot.data.encoders import encoded
 from meta_rl.few_shot.data.sources import obtain
 from meta_rl.few_shot.evaluation import final_scores, out_of_scope_auroc
 from meta_rl.few_shot.networks.choice import network_for
+from meta_rl.few_shot.tasks import ClassPool, class_split
 
 SHOTS = (1, 5)
 CHOSEN_BY = 1
@@ -139,7 +141,7 @@ class Args:
     """Held-out pairs of domains."""
     learners: tuple[str, ...] = tuple(LEARNERS)
     """Learners: those of the table."""
-    num_tasks: int = 600
+    num_tasks: int = 500
     """Number of test tasks of each fold and number of shots."""
     seed: int = 0
     """Seed of the trainings; the evaluation has seed 1000."""
@@ -178,53 +180,53 @@ def encoder_of(name: str, encoder: int | str) -> Any:
     return lambda asked: vectors[[rows[text] for text in asked]]
 
 
-def open_fold(fold: int, shots: int, encoder: Any, ways: int = 5) -> Any:
-    """Returns the tasks of a fold; ``ways`` are those of training."""
-    texts, intents, groups, _ = texts_of_clinc()
+@lru_cache(maxsize=2 * len(FOLDS))
+def pools_of(fold: int, name: str, encoder: int | str) -> tuple[dict[str, ClassPool], Tensor]:
+    """Returns the vectors of the parts of a fold, and those of texts of no intent."""
+    texts, intents, groups, outside = texts_of_clinc()
     parts = domains_of(fold)
-    return FewShotTasks.from_texts(
+    split = FewShotTasks.from_texts(
         texts,
         intents,
         ways=5,
-        shots=shots,
-        queries=15,
-        train={"ways": ways, "shots": 1, "queries": 5},
+        shots=1,
         groups=groups,
         validation_groups=parts["validation"],
         test_groups=parts["test"],
-        encoder=encoder,
+        encoder=encoder_of(name, encoder),
         progress_bar=False,
-        name="Clinc150",
     )
+    pools = {part: split[part].pool for part in ("train", "validation", "test")}
+    return pools, encoded(split.preparation.encoder, outside, progress_bar=False)
 
 
-def learned(name: str, fold: int, args: Args) -> tuple[Any, dict[int, Any], float]:
-    """Returns the trained learner, its tasks by shots, and the seconds of the training."""
+def learned(name: str, fold: int, args: Args) -> tuple[Any, dict[int, Any], Tensor, float]:
+    """Returns the trained learner, its tasks by shots, texts of no intent, and seconds."""
     row = LEARNERS[name]
     if row.encoder == "words":
         training = Training(seed=args.seed, runs=args.runs, device="cpu", threads=args.threads)
         made = {k: train_setting(f"protonet/Clinc150-5w{k}s", training, fold=fold) for k in SHOTS}
-        learner, _, about = made[SHOTS[0]]
-        return learner, {shots: tasks for shots, (_, tasks, _) in made.items()}, about["seconds"]
-    encoder = encoder_of(args.encoder, row.encoder)
-    splits = {shots: open_fold(fold, shots, encoder, row.ways or 5) for shots in SHOTS}
+        learner, first, about = made[SHOTS[0]]
+        splits = {shots: tasks for shots, (_, tasks, _) in made.items()}
+        return learner, splits, first.out_of_scope, about["seconds"]
+    pools, outside = pools_of(fold, args.encoder, row.encoder)
+    train: dict[str, int | None] = {"ways": row.ways or 5, "shots": 1, "queries": 5}
+    splits = {
+        shots: class_split(pools, 5, shots, 15, name="Clinc150", train=train) for shots in SHOTS
+    }
     began = time.process_time()
     learner = row.make(splits[SHOTS[0]], args.seed)
-    return learner, splits, time.process_time() - began
+    return learner, splits, outside, time.process_time() - began
 
 
 def scores_of(name: str, fold: int, args: Args) -> dict[str, Any]:
     """Returns accuracies in % and areas under the ROC curve by shots, and seconds of training."""
-    learner, splits, seconds = learned(name, fold, args)
-    outside = texts_of_clinc()[3]
+    learner, splits, outside, seconds = learned(name, fold, args)
     found: dict[str, Any] = {"seconds": seconds, "num_tasks": args.num_tasks}
     for shots, split in splits.items():
-        strangers = getattr(split, "out_of_scope", None)
-        if strangers is None:
-            strangers = split.preparation(outside)
         many = (args.num_tasks,)
         right = final_scores(learner, split.test, *many, seed=EVALUATION_SEED)
-        areas = out_of_scope_auroc(learner, split.test, strangers, *many, seed=EVALUATION_SEED)
+        areas = out_of_scope_auroc(learner, split.test, outside, *many, seed=EVALUATION_SEED)
         found[str(shots)] = {"accuracy": 100 * float(right.mean()), "auroc": float(areas.mean())}
     return found
 

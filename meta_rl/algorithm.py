@@ -248,6 +248,15 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
     def _make_networks(self) -> None:
         """Makes the policy and its optimisers; :attr:`generator` draws the first weights."""
 
+    def _grown(self, growth: float) -> float:
+        """Returns the share of a trial's steps that grows from 0.1 to 1 in a part of the training.
+
+        Args:
+            growth: Fraction of the training in which it grows, 0 to 1.
+        """
+        done = 1.0 - self._current_progress_remaining
+        return 1.0 if done >= growth else max(0.1, done / growth)
+
     def begin_tasks(self) -> Any:
         """Draws and sets a meta-batch of training tasks, and returns the first observations."""
         tasks = task_batch(self.task_env).task_split.train.sample_tasks(
@@ -368,7 +377,8 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             total_timesteps: Least number of environment steps, over all sub-environments; the last
                 iteration is completed.
             callback: Callbacks of Stable-Baselines3; ``on_rollout_start`` is called between
-                iterations (default: none).
+                iterations (default: none). They may evaluate the agent at any time, but in
+                ``on_step`` only on another environment than that of the training.
             log_interval: Number of iterations between two lines of the log (default: 1); ``None``
                 for no log.
             tb_log_name: Name of the run in TensorBoard (default: name of the algorithm).
@@ -380,7 +390,7 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
             FloatingPointError: A reward, an observation, an action, a loss, a gradient or a
                 parameter is not finite.
             ValueError: A number is out of its range, the training would end before its first
-                update, or there is no environment.
+                update, a callback resets its environment in a rollout, or there is no environment.
         """
         check_count("total_timesteps", total_timesteps, least=0)
         for one in callback if isinstance(callback, list) else [callback]:
@@ -419,8 +429,8 @@ class MetaAlgorithm(PassedOnArguments, FiniteState, SavedAgent):
         if self._custom_logger or (self.tensorboard_log is not None and ranks.is_first()):
             return super()._setup_learn(*args, **kwargs)
         # Stable-Baselines3's own logger would leave a temporary folder behind.
-        shown = [HumanOutputFormat(sys.stdout)] if self.verbose and ranks.is_first() else []
-        self.set_logger(Logger(None, shown))
+        shown = self.verbose and ranks.is_first()
+        self.set_logger(Logger(None, [HumanOutputFormat(sys.stdout)] if shown else []))
         try:
             return super()._setup_learn(*args, **kwargs)
         finally:

@@ -23,7 +23,7 @@ PAGES = [
         ROOT / "docs" / "few_shot" / f"{name}.md"
         for name in (
             *("baselines", "maml", "matching_networks", "prototypical_networks"),
-            *("reptile", "ridge", "siamese_networks"),
+            *("reptile", "siamese_networks"),
         )
     ),
     ROOT / "docs" / "pretrained.md",

@@ -72,7 +72,7 @@ class LatentActor:
                 noise[self.starts] = begun.standard_normal(size).float()
             drawn = self.mean + self.deviation * noise
             self.latents = torch.where(self._new_episodes(), drawn, self.latents)
-        return self._unscaled(self.policy.act(observations, self.latents, draws=self.draws))
+        return self._unscaled(self.policy.act(observations, self.latents, False, self.draws))
 
     def act_held(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Chooses uniform actions, and holds each through an episode."""

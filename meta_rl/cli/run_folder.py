@@ -191,8 +191,10 @@ class RunFolder:
 
         Raises:
             ValueError: There is a run already and it is not to be resumed, or it was asked
-                something else; or the path is a file.
+                something else; or the path is a file, or no text.
         """
+        if any(0xD800 <= ord(letter) <= 0xDFFF for letter in str(self.path)):
+            raise ValueError(f"{str(self.path)!r} is no name in UTF-8")
         for place in (self.path, *self.path.parents):
             if place.exists() and not place.is_dir():
                 raise ValueError(f"{place} is a file, and no folder for a run")

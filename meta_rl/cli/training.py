@@ -48,6 +48,7 @@ from meta_rl.cli.trainable import trainable
 from meta_rl.compute import ranks
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.evaluation.result import EvaluationResult
+from meta_rl.few_shot.data.arrays import NonFiniteDataError
 
 if TYPE_CHECKING:
     from meta_rl.cli.commands import Evaluate, Train
@@ -321,6 +322,7 @@ def train_into(
 
     Raises:
         FailedWriteError: A file could not be written; earlier files are as they were.
+        FloatingPointError: The training diverged, or its data are not finite.
         KeyboardInterrupt: The training was interrupted, and its last iteration is saved.
     """
     interruption = interruption or Interruption()
@@ -347,3 +349,5 @@ def train_into(
                 model.save(folder.checkpoint)
     except OSError as error:
         raise FailedWriteError(f"{error}; the training stopped") from error
+    except NonFiniteDataError as error:
+        raise FloatingPointError(f"iteration {model.current_iteration}: {error}") from error

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import torch.distributed as dist
+import torch.distributed
+
+_DIST: Any = torch.distributed  # PyTorch does not declare the types of its stores
 
 BEAT = 2.0
 """Time between two signs of life of a rank, in seconds."""
@@ -131,7 +133,7 @@ class Watch:
         self._die("the host of the first rank no longer answers" if first else "")
 
 
-def open_store(timeout: timedelta, host_it: bool = False) -> dist.Store:
+def open_store(timeout: timedelta, host_it: bool = False) -> Any:
     """Opens the store of this attempt of the job, which ``torchrun`` hosts.
 
     Args:
@@ -140,11 +142,11 @@ def open_store(timeout: timedelta, host_it: bool = False) -> dist.Store:
     """
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = dist.TCPStore(
+    store = _DIST.TCPStore(
         host, port, is_master=host_it and not hosted, timeout=timeout, wait_for_workers=False
     )
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"meta_rl/{attempt}", store)
+    return _DIST.PrefixStore(f"meta_rl/{attempt}", store)
 
 
 def _exit_with(line: str) -> None:

@@ -121,7 +121,7 @@ def joined() -> Iterator[None]:
             dist.destroy_process_group()
 
 
-def _connect(store: dist.Store, rank: int, count: int) -> None:
+def _connect(store: Any, rank: int, count: int) -> None:
     kind, hook = _backend(), sys.excepthook
     try:
         dist.init_process_group(kind, store=store, rank=rank, world_size=count, timeout=PATIENCE)

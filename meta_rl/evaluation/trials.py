@@ -85,6 +85,12 @@ class Trials:
             Rewards and successes, ``[num_tasks * envs_per_task, points]`` each; ``None`` in place
             of successes where infos have no ``success``.
         """
+        with using_up_states(self.learner):
+            return self._run(first_task, num_tasks, num_episodes)
+
+    def _run(
+        self, first_task: int, num_tasks: int, num_episodes: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         blocks = self._blocks(first_task, num_tasks)
         columns: list[np.ndarray] = []
         successes: list[np.ndarray] = []
@@ -261,6 +267,20 @@ class _Block:
         randomness.state = self._randomness
         yield
         self._randomness = randomness.state
+
+
+@contextmanager
+def using_up_states(learner: Any) -> Iterator[None]:
+    """Lets a network write into the states that it is given, which trials do not use again."""
+    policy = getattr(learner, "policy", None)
+    if not hasattr(policy, "uses_up_states"):
+        yield
+        return
+    before, policy.uses_up_states = policy.uses_up_states, True
+    try:
+        yield
+    finally:
+        policy.uses_up_states = before
 
 
 def block_size(env: VectorEnv) -> int:

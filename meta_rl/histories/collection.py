@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from meta_rl.arguments import check_count, check_has, plain
+from meta_rl.arguments import check_count, check_flag, check_has, plain
 from meta_rl.evaluation.randomness import LearnerRandomness
 from meta_rl.histories.data_set import (
     ABOUT,
@@ -72,6 +72,9 @@ def collect_histories(
             the folder holds another data set.
     """
     check_has("learner", learner, ["predict"], "a learner")
+    if expert is not None:
+        check_has("expert", expert, ["predict"], "an oracle or a learner")
+    check_flag("progress_bar", progress_bar)
     check_count("seed", seed, least=0)
     env_id = find_env_id(env)
     kwargs: dict[str, Any] = plain(dict(env_kwargs or {}))

@@ -42,11 +42,14 @@ class ActorCritic(BasePolicy):
 
     Attributes:
         num_outputs: Number of the actor's outputs: logits, or means of a ``Box``.
+        uses_up_states: Whether :meth:`predict` may write into the state that it is given; by
+            default, it copies the state. A copy of a long cache takes longer than a step.
         return_scale: Factor of the critic's output. Returns of long trials are large, and so large
             an error would dominate the policy's gradient in shared layers.
     """
 
     num_outputs: int
+    uses_up_states: bool = False
     optimizer: torch.optim.Optimizer
 
     def __init__(
@@ -234,13 +237,16 @@ class ActorCritic(BasePolicy):
         return actions.to(self._action_dtype)
 
     def _as_state(self, state: Any, num: int) -> ActorState:
-        like = self.initial_state(num)
-        expected, got = [tuple(leaf.shape) for leaf in like], [np.shape(leaf) for leaf in state]
+        like = self.initial_state(1)  # a cache of attention is large
+        expected, got = (
+            [(num, *leaf.shape[1:]) for leaf in like],
+            [np.shape(leaf) for leaf in state],
+        )
         if got != expected:
             raise ValueError(f"state: expected leaves of shapes {expected}, got {got}")
         # Copies: a core may write into the state that it is given, and this one is the user's.
-        pairs = zip(state, like, strict=True)
-        return tuple(torch.as_tensor(leaf).to(part, copy=True) for leaf, part in pairs)
+        copy, pairs = not self.uses_up_states, zip(state, like, strict=True)
+        return tuple(torch.as_tensor(leaf).to(part, copy=copy) for leaf, part in pairs)
 
 
 def clock_after(clock: Tensor, obs: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,17 +164,11 @@ class OnPolicyAgent(MetaAlgorithm):
 
     def whole_trial(self) -> int:
         """Returns the number of steps of a whole trial."""
-        env = task_batch(self.task_env)
-        return env.horizon * env.episodes_per_trial
+        return task_batch(self.task_env).trial_steps()
 
     def trial_steps(self) -> int:
         """Returns the number of steps of a trial, T, at this point of the training."""
-        env = task_batch(self.task_env)
-        done = 1.0 - self._current_progress_remaining
-        if done >= self.trial_growth:
-            return self.whole_trial()
-        unit = 1 if env.adaptation_unit == "step" else env.horizon
-        return math.ceil(self.whole_trial() * max(0.1, done / self.trial_growth) / unit) * unit
+        return task_batch(self.task_env).trial_steps(self._grown(self.trial_growth))
 
     def collect_rollouts(self, callback: BaseCallback) -> bool:
         """Runs whole trials on new training tasks; returns ``False`` if a callback stops it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,16 @@ class TaskBatch(VectorEnv):
     def pending_tasks(self) -> Tasks | None:
         """The tasks that the next resets bring, one per sub-environment; ``None`` if none wait."""
         return self._assignment.pending
+
+    def trial_steps(self, share: float = 1.0) -> int:
+        """Returns the number of steps of a trial, or of a share of it.
+
+        Args:
+            share: Share of the trial, above 0 and up to 1, rounded up to whole episodes (bandits:
+                to pulls).
+        """
+        unit = 1 if self.adaptation_unit == "step" else self.horizon
+        return math.ceil(self.horizon * self.episodes_per_trial * share / unit) * unit
 
     @property
     def num_calls(self) -> int:

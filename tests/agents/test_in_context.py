@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from meta_rl.agents.navigation import GridOracle
 from meta_rl.agents.oracle import Oracle
 from meta_rl.agents.room_search import GoalSampling, KeyToDoorSearch, NearestSearch, RoomSearch
 from meta_rl.agents.sequence_policy import digit_codes
+from meta_rl.evaluation import trials as trials_of_evaluation
 from meta_rl.histories import History, collect_histories, play_history
 
 from ..learning import Learned
@@ -169,6 +171,18 @@ class TestLabels:
         with pytest.raises(ValueError, match="needs to be told the tasks"):
             noised.predict(np.zeros(3, dtype=np.int64))
 
+    def test_a_noised_learner_has_a_share_of_random_actions_in_each_history(self) -> None:
+        """From none to all; it still learns, from the random ones too."""
+        num, steps = 400, 100
+        env = make_task_vec("GaussianBandit", num, num_arms=5, horizon=steps, reward_std=0.3)
+        tasks = env.task_split.train.sample_tasks(num, np.random.default_rng(0))
+        env.set_tasks(tasks)
+        learner = find_expert(env, "noised-thompson", np.random.default_rng(0), steps)
+        actions = play_history(learner, env, steps, seed=0).actions
+        best = (actions[-50:] == tasks.argmax(axis=1)).mean(axis=0)  # 1 - 4/5 of the share
+        shares = np.quantile(best, [0.05, 0.5, 0.95])
+        np.testing.assert_allclose(shares, [0.2, 0.57, 0.96], atol=0.1)
+
 
 def history_of(model: InContextAgent) -> History:
     env = model._base_env
@@ -221,6 +235,26 @@ class TestSearches:
             NearestSearch(9, rng=np.random.default_rng(0)).predict(np.zeros((2, 5)))
 
 
+class TestEvaluation:
+    @pytest.mark.parametrize("core", ["attention", "gru"])
+    def test_a_network_that_writes_into_its_state_gives_the_same_values(
+        self, core: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An evaluation lets it; a user's state stays as it is."""
+        model = make_model(policy_kwargs={"hidden_size": 8, "core": core})
+        written = evaluate_adaptation(model, "BernoulliBandit", num_tasks=70, seed=1, **BANDIT)
+        assert not model.policy.uses_up_states
+        monkeypatch.setattr(trials_of_evaluation, "using_up_states", lambda learner: nullcontext())
+        copied = evaluate_adaptation(model, "BernoulliBandit", num_tasks=70, seed=1, **BANDIT)
+        np.testing.assert_array_equal(written.values, copied.values)
+        obs = trials(model, 1, 3)[0].numpy()
+        _, state = model.predict(obs)
+        before = [leaf.copy() for leaf in state]
+        model.predict(obs, state)
+        for leaf, old in zip(state, before, strict=True):
+            np.testing.assert_array_equal(leaf, old)
+
+
 class TestTraining:
     def test_the_player_acts_as_the_agent_does(self) -> None:
         """The same draws, over a whole trial on the same tasks."""
@@ -265,6 +299,25 @@ class TestTraining:
         assert model.num_timesteps == 24 * 40
         assert model.logger.name_to_value["train/loss"] < 0.05
 
+    def test_histories_grow(self) -> None:
+        """From a tenth of the pulls, or of whole episodes, to all of them in half the training."""
+        pulls = make_model(env_kwargs={"num_arms": 3, "horizon": 40}, trial_growth=0.5)
+        episodes = make_model(env=TaskVectorEnv(RememberedEpisode, 4), trial_growth=0.5)
+        for done, of_pulls, of_episodes in (
+            (0.0, 4, 2),
+            (0.25, 20, 2),
+            (0.375, 30, 4),
+            (1.0, 40, 4),
+        ):
+            pulls._current_progress_remaining = 1.0 - done
+            episodes._current_progress_remaining = 1.0 - done
+            assert (pulls.trial_steps(), episodes.trial_steps()) == (of_pulls, of_episodes)
+        pulls._current_progress_remaining = 1.0
+        pulls.learn(4 * 40 * 3)
+        assert pulls.policy.core.capacity == 40
+        assert pulls._batch["obs"].shape[:2] == (40, 4)
+        assert pulls._num_iterations > 3
+
     def test_every_second_episode_is_kept(self) -> None:
         model = make_model(
             AlgorithmDistillation, TaskVectorEnv(RememberedEpisode, 4), keep_every=2,
@@ -290,6 +343,8 @@ class TestArguments:
             (AlgorithmDistillation, {"source_name": "a3c"}, "no expert 'a3c'"),
             (AlgorithmDistillation, {"keep_every": 0}, "keep_every"),
             (DPT, {"weight_decay": -1.0}, "weight_decay"),
+            (DPT, {"trial_growth": 1.5}, "trial_growth"),
+            (DPT, {"trial_growth": 0.5, "histories": "data"}, "trial_growth has to be 0 with"),
             (DPT, {"num_minibatches": 5}, "num_minibatches=5, but only 4 histories"),
             (DPT, {"policy_kwargs": {"digits": (2,)}}, "digits"),
             (DPT, {"policy_kwargs": {"temperature": 0.0}}, "temperature"),

@@ -31,7 +31,7 @@ TRIALS = 8
 TRAINING = [
     *("train", "rl2", "BernoulliBandit", "--quiet", "--device", "cpu", "--eval-tasks", "0"),
     *("--checkpoint-interval", "0", "--param", f"meta_batch_size={TRIALS}", "num_minibatches=2"),
-    *("policy.hidden_size=8", "num_epochs=2", "env.horizon=5"),
+    *("policy.hidden_size=8", "num_epochs=2", "env.horizon=5", "learning_rate=0.002"),
 ]
 ITERATION = TRIALS * 5
 
@@ -192,4 +192,4 @@ class TestRefused:
             trainable("rl2")(env="BernoulliBandit", meta_batch_size=8, num_minibatches=1)
         monkeypatch.setattr(ranks, "_now", ranks._Ranks(0, 2))
         with pytest.raises(ValueError, match="4 trials of each rank are no multiple"):
-            trainable("rl2")(env="BernoulliBandit", meta_batch_size=8, num_minibatches=8, seed=0)
+            trainable("rl2")(env="BernoulliBandit", meta_batch_size=8, num_minibatches=3)

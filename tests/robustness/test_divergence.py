@@ -24,7 +24,10 @@ from meta_rl.cli import main
 from meta_rl.cli.run_folder import RunFolder
 from meta_rl.cli.trainable import trainable
 from meta_rl.compute.finite_state import broken_part
+from meta_rl.few_shot import MAML, FewShotTasks, Sinusoid
 from meta_rl.few_shot.data.babi import ARCHIVES
+from meta_rl.few_shot.data.datasets import DATASETS, DataSet
+from meta_rl.tasks import TaskSplit
 
 from .every_agent import EXPERTS, IN_CONTEXT, OFF_POLICY, Signs
 
@@ -185,7 +188,44 @@ class TestAgents:
         assert "finite" in error
 
 
+class BrokenTasks:
+    """Sinusoids of which an example is not finite from a batch on."""
+
+    def __init__(self, tasks: Any, part: str, value: float) -> None:
+        self.tasks, self.part, self.value, self.batches = tasks, part, value, 0
+
+    def sample_tasks(self, num_tasks: int, rng: np.random.Generator) -> FewShotTasks:
+        batch = self.tasks.sample_tasks(num_tasks, rng)
+        self.batches += 1
+        if self.batches > 6:
+            getattr(batch, self.part)[1, 2] = self.value
+        return batch
+
+
+def broken_sinusoid(part: str = "query_x", value: str = "nan", shots: int = 5) -> TaskSplit:
+    split = Sinusoid(shots, num_test=20)
+    train = BrokenTasks(split.train, part, float(value))
+    return TaskSplit(train, split.validation, split.test)
+
+
 class TestLearners:
+    @pytest.mark.parametrize("part", FewShotTasks._fields)
+    @pytest.mark.parametrize("value", ["nan", "inf"])
+    def test_numbers_of_the_data(
+        self,
+        value: str,
+        part: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        broken = DataSet(f"{__name__}:broken_sinusoid", "sinusoid_mlp")
+        monkeypatch.setitem(DATASETS, "Broken", broken)
+        params = [f"env.part={part}", f"env.value={value}", "policy.hidden=[4]"]
+        error = stopped(capsys, tmp_path / "run", "maml", "Broken", 60, *params)
+        assert re.search(rf"iteration \d+: .*: example 2 of task 1 holds {value}", error)
+        assert MAML.load(tmp_path / "run" / "checkpoint.zip", device="cpu").num_iterations > 0
+
     def test_all_are_here(self) -> None:
         kinds = registered_algorithms().items()
         learners = [name for name, one in kinds if one.kind == "few-shot learners"]

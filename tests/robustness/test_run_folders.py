@@ -183,7 +183,7 @@ def test_a_full_disk_at_the_start(
     assert "No space left" in one_line(capsys, 2, *TRAIN, "--out", tmp_path / "run")
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\udcff"])
 def test_names_that_no_file_can_have(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

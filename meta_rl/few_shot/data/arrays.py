@@ -75,6 +75,10 @@ def _holds_tensor(part: Any) -> bool:
     return isinstance(part, Tensor)
 
 
+class NonFiniteDataError(FloatingPointError, ValueError):
+    """An error for examples that hold NaN or infinity."""
+
+
 def check_finite(x: Tensor, name: str) -> None:
     """Raises an error where values are NaN or infinite.
 
@@ -83,12 +87,13 @@ def check_finite(x: Tensor, name: str) -> None:
         name: Name of the values in the error message.
 
     Raises:
-        ValueError: A value is not finite; the message names the first such example and its task.
+        NonFiniteDataError: A value is not finite; the message names the first such example and its
+            task.
     """
     place = find_not_finite(x, 2)
     if place is not None:
         *where, number = place
-        raise ValueError(f"{name}: example {where[1]} of task {where[0]} holds {number}")
+        raise NonFiniteDataError(f"{name}: example {where[1]} of task {where[0]} holds {number}")
 
 
 def find_not_finite(x: Tensor, num_axes: int) -> list[Any] | None:

@@ -182,7 +182,7 @@ def with_layers(model: Any, layers: int) -> Any:
     """
     if layers == 1:
         return model
-    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    config: Any = getattr(getattr(model[0], "auto_model", None), "config", None)
     most = getattr(config, "num_hidden_layers", 0)
     if len(model) < 2 or not hasattr(model[1], "get_config_dict") or most < layers:
         raise ValueError(f"layers={layers}: it has {most} layers of a transformer with a pooling")

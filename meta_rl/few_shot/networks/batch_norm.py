@@ -52,7 +52,6 @@ class _OverRanks(nn.modules.batchnorm._BatchNorm):
         """Normalises ``[N, C, ...]`` over all axes but that of the features."""
         if not (self.training and ranks.together()):
             return super().forward(input)
-        self._check_input_dim(input)
         dims = [0, *range(2, input.dim())]
         shape = (1, -1, *[1] * (input.dim() - 2))
         mean = ranks.differentiable_mean(input.mean(dim=dims))
