@@ -32,7 +32,7 @@ from .few_shot.small_data import real_data
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = pretrained_names()
 MOST_BYTES = 20_000_000
-NUM_TASKS = 24
+NUM_TASKS = 200
 NAME = "varibad/GridNavigation"
 
 
