@@ -45,6 +45,8 @@ CASES: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
 }
 """Agents on HalfCheetahVel, their settings, and these in words."""
+SHORT = {"MAML-TRPO": {"meta_batch_size": 4, "envs_per_task": 5}, "RL²": {"meta_batch_size": 16}}
+"""Changed settings with ``--short``."""
 
 OF_RANK = "SCALING_OUT"
 """Name of the variable that holds the file of a rank's result; the parent process has none."""
@@ -62,17 +64,20 @@ class Args:
     """Number of iterations of a training, after one that does not count."""
     cases: tuple[str, ...] = tuple(CASES)
     """Agents to measure."""
+    short: bool = False
+    """Small meta-batches, to try the script; the result is only printed."""
     out: Path = RESULTS
     """Folder of scaling.json and scaling.md."""
 
 
-def train_as_rank(case: str, iterations: int) -> dict[str, float]:
+def train_as_rank(case: str, iterations: int, short: bool) -> dict[str, float]:
     """Trains as one of the ranks, on a core of its own; returns medians of an iteration."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(os.environ["LOCAL_RANK"]) % len(cores)]})
     torch.set_num_threads(1)
     keep_freed_memory()
     algorithm, settings, _ = CASES[case]
+    settings = {**settings, **(SHORT[case] if short else {})}
     model = algorithm(env="HalfCheetahVel", seed=0, device="cpu", **settings)
     spent: dict[str, list[float]] = defaultdict(list)
     for part in ("collect_rollouts", "train"):
@@ -113,14 +118,15 @@ def counted_messages() -> list[int]:
     return sizes
 
 
-def measured(case: str, num_ranks: int, iterations: int) -> dict[str, float]:
+def measured(case: str, num_ranks: int, args: Args) -> dict[str, float]:
     """Runs a training by torchrun, and returns what rank 0 measured."""
     with TemporaryDirectory() as folder:
         file = Path(folder, "result.json")
         line = [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc-per-node", str(num_ranks), "-m", "benchmarks.scaling"),
-            *("--cases", case, "--iterations", str(iterations)),
+            *("--cases", case, "--iterations", str(args.iterations)),
+            *(["--short"] if args.short else []),
         ]
         environment = {**os.environ, OF_RANK: str(file), "OMP_NUM_THREADS": "1"}
         subprocess.run(line, check=True, env=environment)
@@ -132,7 +138,7 @@ def rows_of(case: str, args: Args) -> dict[str, Any]:
     turns: dict[int, list[dict[str, float]]] = {num: [] for num in args.ranks}
     for turn in range(args.turns):
         for num in args.ranks:
-            turns[num].append(measured(case, num, args.iterations))
+            turns[num].append(measured(case, num, args))
             seconds = turns[num][-1]["iteration"]
             print(f"{case}, turn {turn + 1}, {num} ranks: {seconds:.2f} s", flush=True)
     base = [each["iteration"] for each in turns[args.ranks[0]]]
@@ -173,7 +179,7 @@ def main(args: Args) -> None:
     """Measures, and writes the table; as one of the ranks, trains."""
     if OF_RANK in os.environ:
         with ranks.joined():
-            found = train_as_rank(args.cases[0], args.iterations)
+            found = train_as_rank(args.cases[0], args.iterations, args.short)
             if ranks.is_first():
                 Path(os.environ[OF_RANK]).write_text(json.dumps(found), encoding="utf-8")
         return
@@ -181,8 +187,9 @@ def main(args: Args) -> None:
     cases = read(file, {"cases": {}})["cases"]
     for case in args.cases:
         cases[case] = rows_of(case, args)
-        write(file, {"cases": cases}, markdown(cases, file))
-    print(file.with_suffix(".md").read_text(encoding="utf-8"))
+        if not args.short:
+            write(file, {"cases": cases}, markdown(cases, file))
+    print(markdown(cases, file))
 
 
 if __name__ == "__main__":

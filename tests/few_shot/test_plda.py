@@ -64,6 +64,7 @@ def test_logits_are_conditional_densities(labels: list[int]) -> None:
     learner = PLDA(within_shrinkage=0.3, between_shrinkage=0.6, device="cpu").learn(split)
     centre, mean, W, B = covariances(split, 0.3, 0.6)
     assert np.linalg.eigvalsh(B).min() > 0
+    scale = float(learner.model.log_scale.exp())
     batch = split.test.sample_tasks(2, np.random.default_rng(0))
     y = torch.tensor(labels).expand(2, -1)
     scores = learner.scores(batch.query_x, learner.adapt((batch.support_x, y)))
@@ -77,7 +78,9 @@ def test_logits_are_conditional_densities(labels: list[int]) -> None:
                 [log_density(query, support[np.array(labels) == k], W, B) for k in range(3)]
             )
             found = row.double().numpy()
-            assert found - found.mean() == pytest.approx(expected - expected.mean(), abs=1e-3)
+            assert found - found.mean() == pytest.approx(
+                scale * (expected - expected.mean()), abs=1e-3
+            )
 
 
 def test_it_learns_which_features_tell_classes_apart(tmp_path: Path) -> None:
@@ -94,6 +97,11 @@ def test_it_learns_which_features_tell_classes_apart(tmp_path: Path) -> None:
     assert torch.equal(
         *(o.scores(batch.query_x, s) for o, s in zip((learner, again), states, strict=True))
     )
+    batch = split.train.sample_tasks(200, np.random.default_rng(1))
+    scores = learner.scores(batch.query_x, learner.adapt(batch.support))
+    confidence, predicted = scores.softmax(dim=-1).max(dim=-1)
+    right = (predicted == batch.query_y).double().mean()
+    assert float(confidence.mean()) == pytest.approx(float(right), abs=0.05)  # calibrated
     assert learner.num_iterations == again.num_iterations == 1
 
 

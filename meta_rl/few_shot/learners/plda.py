@@ -6,15 +6,24 @@ Brümmer and de Villiers, "The speaker partitioning problem", Odyssey 2010.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Self
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional
 
 from meta_rl.arguments import check_count, check_has, check_number
+from meta_rl.few_shot.learner import task_loss
 from meta_rl.few_shot.learners.embedding import EmbeddingLearner, Memory
+from meta_rl.few_shot.tasks import FewShotTasks
 from meta_rl.few_shot.training import TASKS_WANTED
+
+SCALING_TASKS = 20
+"""Number of training tasks that the logits are scaled by."""
+LOG_SCALES = (-10.0, 2.0)
+"""Range of the logarithm of the scale."""
 
 
 class PLDA(EmbeddingLearner):
@@ -34,7 +43,7 @@ class PLDA(EmbeddingLearner):
     Args:
         within_shrinkage: Weight of the identity in W, in (0, 1].
         between_shrinkage: Weight of the identity in B, in [0, 1].
-        seed: Seed, which is not used.
+        seed: Seed of the tasks that the logits are scaled by.
         device: Device of the vectors: ``"auto"``, ``"cpu"`` or ``"cuda"``.
     """
 
@@ -79,6 +88,7 @@ class PLDA(EmbeddingLearner):
                 torch.tensor(pool.class_sizes)
             )
             self._fit(x, labels.to(self.device))
+            self._scale_logits(self.check_batch(train.sample_tasks(SCALING_TASKS, self.rng)))
             self.num_iterations = self.total_iterations = 1
         return self
 
@@ -104,6 +114,18 @@ class PLDA(EmbeddingLearner):
         basis = torch.linalg.solve_triangular(factor.T, axes, upper=True)
         model.set(centre, basis, means.mean(dim=0) @ basis, ratio.clamp(min=0.0))
 
+    @torch.no_grad()
+    def _scale_logits(self, tasks: FewShotTasks) -> None:
+        """Chooses the scale of the logits that minimises the cross-entropy of tasks' queries."""
+        memory = Memory(self.embed(tasks.support_x), tasks.support_y)
+        logits = self.compare(self.embed(tasks.query_x), memory)
+
+        def loss(logarithm: float) -> float:
+            return float(task_loss(math.exp(logarithm) * logits, tasks.query_y))
+
+        found = minimize_scalar(loss, bounds=LOG_SCALES, method="bounded")
+        self.model.log_scale.fill_(found.x)
+
     def _make_model(self, size: int) -> _Model:
         self.module["model"] = model = _Model(size).to(self.device)
         return model
@@ -126,7 +148,7 @@ class PLDA(EmbeddingLearner):
         return self.model(super().embed(x))
 
     def compare(self, queries: Tensor, memory: Memory) -> Tensor:
-        """Returns the logarithm of the density of each query, given a class's examples."""
+        """Returns the scaled logarithm of a query's density, given the examples of each class."""
         ratio = self.model.ratio
         member = memory.one_hot()
         counts = member.sum(dim=1)[..., None]  # [M, W, 1]
@@ -137,7 +159,7 @@ class PLDA(EmbeddingLearner):
         distance = queries.square() @ (1 / variance).transpose(1, 2)
         distance = distance - 2 * queries @ centres.transpose(1, 2)
         constant = (share * means * centres + variance.log()).sum(dim=-1)
-        logits = -(distance + constant[:, None]) / 2
+        logits = -(distance + constant[:, None]) / 2 * self.model.log_scale.exp()
         return logits.masked_fill(counts[..., 0][:, None] == 0, -torch.inf)
 
     def extra_state(self) -> dict[str, Any]:
@@ -158,6 +180,7 @@ class _Model(nn.Module):
         for name, shape in (("centre", size), ("mean", size), ("ratio", size)):
             setattr(self, name, nn.Parameter(torch.zeros(shape), requires_grad=False))
         self.basis = nn.Parameter(torch.zeros(size, size), requires_grad=False)
+        self.log_scale = nn.Parameter(torch.zeros(()), requires_grad=False)
 
     centre: nn.Parameter
     mean: nn.Parameter
