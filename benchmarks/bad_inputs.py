@@ -82,6 +82,7 @@ GIVEN = {
     "ntm": "3, 2, ",
     "mann": "3, ",
     "memory-network": "9, ",
+    "plda": "",
     "protonet": "Net(), ",
     "nearest-mean": "",
     "logistic": "",

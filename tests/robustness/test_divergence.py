@@ -229,7 +229,8 @@ class TestLearners:
     def test_all_are_here(self) -> None:
         kinds = registered_algorithms().items()
         learners = [name for name, one in kinds if one.kind == "few-shot learners"]
-        assert {name for name in learners if trainable(name).default_length} == set(LEARNERS)
+        trained = {name for name in learners if trainable(name).default_length}
+        assert trained - {"plda"} == set(LEARNERS)  # plda is a closed form, without step sizes
 
     @pytest.mark.parametrize("name", LEARNERS)
     def test_steps_that_are_too_long(

@@ -15,7 +15,7 @@ import meta_rl
 from meta_rl import MetaAlgorithm, TaskVectorEnv
 from meta_rl.algorithms import OWN, find_algorithm
 from meta_rl.evaluation.randomness import LearnerRandomness
-from meta_rl.few_shot import LogisticRegressionLearner, NearestMean
+from meta_rl.few_shot import PLDA, LogisticRegressionLearner, NearestMean
 from meta_rl.rollout import collect_episodes
 
 from .every_agent import AGENTS, Signs, learned, make_agent
@@ -151,6 +151,6 @@ def test_the_global_generator_does_not_matter(name: str) -> None:
 def test_every_algorithm_is_among_those_that_are_tested() -> None:
     tested = {AGENTS[name][0] for name in AGENTS}
     tested |= {type(case.make()) for case in CASES.values()}
-    tested |= {NearestMean, LogisticRegressionLearner}  # which do not train
+    tested |= {NearestMean, LogisticRegressionLearner, PLDA}  # which have no iterations
     own = {find_algorithm(name) for names in OWN.values() for name in names}
     assert own == tested
