@@ -93,7 +93,7 @@ def main(args: Args) -> None:
         seed=args.seed,
         **SETTINGS,
     )
-    # PPO does not see how many steps are left: values that bootstrap would be biased (lambda < 1).
+    # Returns as they were earned (lambda 1): a baseline that no error of its critic can make worse.
     plain = {**SETTINGS, "gae_lambda": 1.0}
     ppo = PPO(env=TASKS, env_kwargs=ENV, policy_kwargs=small, seed=args.seed, **plain)
     for name, agent, steps in (

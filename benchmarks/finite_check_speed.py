@@ -1,9 +1,9 @@
 """Time of the checks that all that is learned is finite, as a share of an update.
 
 A check is made in each step of an optimiser (by the norm of the gradients, which clipping needs
-anyway) and after each update (all parameters and the optimiser's state). Their times are taken
-within trainings, so that other work on the machine lengthens update and checks alike. Networks and
-batches are small, which makes the share of the checks large.
+anyway) and after each update (all parameters and the optimiser's state). Times are those of the
+processor, within trainings, so that other work on the machine disturbs updates and checks alike.
+Networks and batches are small, which makes the share of the checks large.
 
     python -m benchmarks.finite_check_speed
 """
@@ -41,20 +41,26 @@ class Args:
 
 
 class Clock:
-    """Seconds in functions that were wrapped, since the last call of :meth:`read`."""
+    """Seconds of the processor in functions that were wrapped.
+
+    Attributes:
+        seconds: Their sum since the last call of :meth:`read`.
+        calls: Number of all calls.
+    """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds, self.calls = 0.0, 0
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Wraps a function."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
+            began = time.thread_time()
+            self.calls += 1
             try:
                 return function(*args, **kwargs)
             finally:
-                self.seconds += time.perf_counter() - began
+                self.seconds += time.thread_time() - began
 
         return call
 
@@ -65,7 +71,7 @@ class Clock:
 
 
 def measure(subject: str, iterations: int) -> dict[str, float]:
-    """The median milliseconds of an update and of its checks."""
+    """The median milliseconds of an update and of its checks, and its number of steps."""
     model, step = made(subject)
     updates, in_steps, after, clipped = Clock(), Clock(), Clock(), Clock()
     name = "train" if hasattr(model, "train") else "update"
@@ -90,28 +96,32 @@ def measure(subject: str, iterations: int) -> dict[str, float]:
     finally:
         finite_state.get_total_norm, finite_state.finite_gradients = norm, gradients
         FiniteState.check_update = check  # type: ignore[method-assign]
-    update, in_step, end = (statistics.median(column) for column in zip(*rows[5:], strict=True))
-    return {"update": update, "in steps": in_step, "after": end}
+    update, in_steps_of, end = (statistics.median(column) for column in zip(*rows[5:], strict=True))
+    steps = max(1, round((in_steps.calls + clipped.calls) / len(rows)))
+    return {"update": update, "steps": steps, "in a step": in_steps_of / steps, "after": end}
 
 
 def markdown(rows: dict[str, dict[str, float]]) -> str:
     """The page of all rows."""
-    heads = ["subject", "tasks", "an update, ms", "checks in its steps, ms"]
-    heads += ["check after it, ms", "share of both", "cheap"]
+    heads = ["subject", "tasks", "an update, ms", "its steps", "check in a step, ms (share)"]
+    heads += ["check after an update, ms (share)", "cheap"]
     cells = []
     for name, row in rows.items():
-        both = row["in steps"] + row["after"]
-        share = both / (row["update"] + row["after"])
-        cheap = share < LARGEST_SHARE or both < LARGEST_MILLISECONDS
-        times = [f"{row[key]:.3f}" for key in ("update", "in steps", "after")]
-        verdict = "yes" if cheap else "**no**"
-        cells.append([name, SUBJECTS[name][0], *times, f"{share:.2%}", verdict])
+        of_step, of_update = (
+            row["in a step"] * row["steps"] / row["update"],
+            row["after"] / row["update"],
+        )
+        checks = [(row["in a step"], of_step), (row["after"], of_update)]
+        cheap = all(t < LARGEST_MILLISECONDS or share < LARGEST_SHARE for t, share in checks)
+        times = [f"{t:.3f} ({share:.2%})" for t, share in checks]
+        first = [name, SUBJECTS[name][0], f"{row['update']:.3f}", f"{row['steps']}"]
+        cells.append([*first, *times, "yes" if cheap else "**no**"])
     return page(
         "The time of the checks for finite numbers",
-        "Medians within trainings, with one PyTorch thread; sizes are those of `benchmarks.soak`. "
-        "Cheap: the checks take less than "
-        f"{LARGEST_SHARE:.0%} of an update, or less than {LARGEST_MILLISECONDS} ms. The norm of "
-        "the gradients is a check only where they are not clipped by it.",
+        "Medians of the processor's time within trainings, with one PyTorch thread; the sizes are "
+        "those of `benchmarks.soak`. Cheap: a check takes less than "
+        f"{LARGEST_SHARE:.0%} of its step or update, or less than {LARGEST_MILLISECONDS} ms. "
+        "The norm of the gradients is a check only where they are not clipped by it.",
         table(heads, cells),
         "Made by `python -m benchmarks.finite_check_speed`.",
     )

@@ -272,8 +272,9 @@ def bandit_page(content: dict[str, Any], file: Path) -> str:
         for row in content["rows"]
     ]
     cells.append(["DPT as chosen, minus Thompson sampling", *points(content["difference"]), "", ""])
+    fewer = "" if content["num_bandits"] == 1000 else f" --num-bandits {content['num_bandits']}"
     head = (
-        "`python benchmarks/in_context.py GaussianBandit`: cumulative regret on "
+        f"`python benchmarks/in_context.py GaussianBandit{fewer}`: cumulative regret on "
         f"{content['num_bandits']:,} held-out bandits (5 arms with means N(0, 1), rewards with "
         "σ = 0.3), mean and 95 % interval over the bandits. Regret counts the mean rewards of the "
         "arms. Of drawn and likeliest actions, **chosen** are those with the smaller regret after "

@@ -194,7 +194,8 @@ def markdown(rows: dict[str, Any]) -> str:
     ]
     return page(
         "Memory, threads and open files over time",
-        "Each agent trains in a process of its own, and the evaluator evaluates a MAML-TRPO agent. "
+        "Each agent or learner trains in a process of its own; the evaluators evaluate MAML-TRPO "
+        "and MAML. "
         f"The first {WARM_UP:.0%} of the time is warm-up. The growth is that of the whole time "
         "after it, by Theil and Sen's slope. Flat: it is at most "
         f"{FLAT:.0%} of the memory, and threads and open files do not change.",

@@ -9,7 +9,7 @@ import lazy_loader
 from meta_rl.make import register_all
 from meta_rl.moved import keep_old_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, _, _names = lazy_loader.attach_stub(__name__, __file__)
 __all__ = ["__version__", *_names]

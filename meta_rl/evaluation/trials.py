@@ -272,7 +272,7 @@ class _Block:
 @contextmanager
 def using_up_states(learner: Any) -> Iterator[None]:
     """Lets a network write into the states that it is given, which trials do not use again."""
-    policy = getattr(learner, "policy", None)
+    policy: Any = getattr(learner, "policy", None)
     if not hasattr(policy, "uses_up_states"):
         yield
         return
