@@ -46,6 +46,7 @@ from meta_rl.cli.settings import check_device
 from meta_rl.cli.tracking import check_tracking, tracked
 from meta_rl.cli.trainable import trainable
 from meta_rl.compute import ranks
+from meta_rl.compute.finite_state import FiniteState
 from meta_rl.evaluation import evaluate_adaptation
 from meta_rl.evaluation.result import EvaluationResult
 from meta_rl.few_shot.data.arrays import NonFiniteDataError
@@ -350,4 +351,5 @@ def train_into(
     except OSError as error:
         raise FailedWriteError(f"{error}; the training stopped") from error
     except NonFiniteDataError as error:
-        raise FloatingPointError(f"iteration {model.current_iteration}: {error}") from error
+        where = f"iteration {model.current_iteration}: " if isinstance(model, FiniteState) else ""
+        raise FloatingPointError(f"{where}{error}") from error
