@@ -418,7 +418,7 @@ def test_large_values_keep_their_spread() -> None:
 
 
 def test_a_single_point_has_a_visible_interval() -> None:
-    result = make_result(FOUR[:, :1])
+    result = make_result([row[:1] for row in FOUR])
     axes = result.plot()
     shown = axes.collections[0].get_segments()[0][:, 1]
     assert shown.tolist() == result.summary()["mean_interval"][0].tolist()

@@ -289,7 +289,7 @@ class EvaluationResult:
             return
         about = f"95 % interval over {self.design.over}"
         known = about in ax.get_legend_handles_labels()[1]
-        label = None if known else about
+        label = "" if known else about
         if len(interval) == 1:  # a band over one point would be invisible
             ax.vlines(before, *interval.T, label=label, color=color, alpha=0.4, linewidth=3)
             return
