@@ -165,10 +165,7 @@ def _check_reward_terms(env: gym.Env, seed: int) -> None:
     for step in range(NUM_STEPS):
         _, reward, terminated, truncated, info = env.step(env.action_space.sample())
         terms = {key: value for key, value in info.items() if key.startswith("reward_")}
-        assert terms, (
-            "every step's info needs the terms of the reward, with names that begin with "
-            f"reward_, such as info['reward_goal']; it has {sorted(info)}"
-        )
+        _check_terms_named(info)
         total = sum(terms.values())
         assert np.isclose(float(reward), total), (
             f"step {step}: reward {reward}, but its terms sum to {total}"
@@ -177,17 +174,29 @@ def _check_reward_terms(env: gym.Env, seed: int) -> None:
             env.reset()
 
 
+def _check_terms_named(info: dict[str, Any]) -> None:
+    assert any(name.startswith("reward_") for name in info), (
+        "every step's info needs the terms of the reward, with names that begin with "
+        f"reward_, such as info['reward_goal']; it has {sorted(info)}"
+    )
+
+
 def _check_leading_axis(definition: TaskFuncEnv, seed: int) -> None:
     """Checks the shapes of reward terms; an error of Gymnasium's would not name the term."""
     batch = TaskVectorEnv(definition, NUM_ENVS, autoreset_mode=AutoresetMode.DISABLED)
     batch.action_space.seed(seed)
     batch.reset(seed=seed)
-    infos = batch.step(batch.action_space.sample())[4]
+    _, rewards, *_, infos = batch.step(batch.action_space.sample())
+    _check_terms_named({name: value for name, value in infos.items() if name[0] != "_"})
     for name, term in infos.items():
         assert not name.startswith("reward_") or np.shape(term) == (NUM_ENVS,), (
             f"reward_terms: {name} has shape {np.shape(term)} in a batch of {NUM_ENVS}, but has to "
             f"have one number for each sub-environment, ({NUM_ENVS},)"
         )
+    assert np.shape(rewards) == (NUM_ENVS,), (
+        f"reward_terms: they sum to the shape {np.shape(rewards)} in a batch of {NUM_ENVS}, but "
+        f"have to give one number for each sub-environment, ({NUM_ENVS},)"
+    )
 
 
 def _check_batches_agree(definition: TaskFuncEnv, seed: int) -> None:

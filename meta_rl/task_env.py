@@ -78,6 +78,7 @@ class TaskVectorEnv(TaskBatch):
         **kwargs: Any,
     ) -> None:
         self.definition = build_definition(definition, kwargs)
+        _check_complete(self.definition)
         if device is not None and self.definition.numpy_only:
             raise ValueError(f"device: {type(self.definition).__name__} works on numpy arrays only")
         self.arrays = Arrays(self.definition.device if device is None else device)
@@ -440,9 +441,17 @@ def build_definition(definition: Definition, kwargs: dict[str, Any]) -> TaskFunc
     return built
 
 
+def _check_complete(definition: TaskFuncEnv) -> None:
+    needed = ("observation_space", "action_space", "task_split", "horizon")
+    missing = [name for name in needed if not hasattr(definition, name)]
+    if missing:
+        raise ValueError(f"{type(definition).__name__} has to declare {', '.join(missing)}")
+
+
 def _check_render_mode(render_mode: str | None, modes: list[str]) -> str | None:
     if render_mode is not None and render_mode not in modes:
-        raise ValueError(f"render_mode {render_mode!r}: {modes} exist")
+        known = f"only {', '.join(modes)}" if modes else "nothing is rendered"
+        raise ValueError(f"no render_mode {render_mode!r}: {known}")
     return render_mode
 
 

@@ -136,6 +136,13 @@ class Column(Corridor):
         return {"reward_pay": 1.0 * params[:, None]}
 
 
+class UnnamedColumn(Corridor):
+    def reward_terms(
+        self, state: Any, action: Any, next_state: Any, rng: Any, params: Any
+    ) -> dict[str, Any]:
+        return {"reward_pay": 1.0 * params, "bonus": 1.0 * params[:, None]}
+
+
 class OutsideItsSpace(Corridor):
     def observation(self, state: Any, rng: Any, params: Any) -> Any:
         return 1e6 + super().observation(state, rng, params)
@@ -247,6 +254,7 @@ class Tip(PlainCorridor):
         (Neighbours, "reward is .* in the batch of 4, but .* in a batch of one"),
         (MoreDrawsAlone, "a batch of one draws more random numbers"),
         (Column, r"reward_terms: reward_pay has shape \(4, 1\) in a batch of 4"),
+        (UnnamedColumn, r"reward_terms: they sum to the shape \(4, 4\) in a batch of 4"),
         (NoTerms, r"names that begin with reward_, .*it has \['pay', 'task'\]"),
         (OneTask, "train: 20 draws are all the task 3"),
         (SameTasks, "two different generators give the same tasks"),
@@ -274,6 +282,14 @@ def test_a_missing_function_is_named() -> None:
 
     with pytest.raises(NotImplementedError, match=r"Unfinished needs a function observation\(\)"):
         check(Unfinished)
+
+
+def test_a_missing_declaration_is_named() -> None:
+    class NoSplit(TaskFuncEnv):
+        observation_space = action_space = gym.spaces.Discrete(2)
+
+    with pytest.raises(ValueError, match="NoSplit has to declare task_split, horizon"):
+        check(NoSplit)
 
 
 def test_unknown_ids_are_refused() -> None:

@@ -85,7 +85,7 @@ class TestEnjoy:
         assert "outside" in refused(capsys, "enjoy", on_a_map, "--task", "[40, 3]")
         bandit = tmp_path / "bandit"
         assert main([*TRAIN, *SMALL, "--out", str(bandit)]) == 0
-        assert "has no pictures" in refused(capsys, "enjoy", bandit)
+        assert "has no pictures to show: no render_mode" in refused(capsys, "enjoy", bandit)
         scratch = ["train", "scratch", "Sinusoid-5s", *SMALL, "--out", str(tmp_path / "scratch")]
         assert main(scratch) == 0
         assert "agents in environments" in refused(capsys, "enjoy", tmp_path / "scratch")

@@ -415,3 +415,11 @@ def test_large_values_keep_their_spread() -> None:
     noise = np.random.default_rng(0).normal(size=(10_000, 1))
     low, high = make_result(1e11 + noise).summary()["mean_interval"][0]
     assert high - low == pytest.approx(2 * 1.96 / 100, rel=0.05)
+
+
+def test_a_single_point_has_a_visible_interval() -> None:
+    result = make_result([row[:1] for row in FOUR])
+    axes = result.plot()
+    shown = axes.collections[0].get_segments()[0][:, 1]
+    assert shown.tolist() == result.summary()["mean_interval"][0].tolist()
+    assert [tick for tick in axes.get_xticks() if tick % 1] == []

@@ -71,9 +71,9 @@ def test_every_state_is_shown_at_the_familys_speed(
 
 
 def test_only_single_environments_that_render_have_a_window() -> None:
-    with pytest.raises(ValueError, match=r"render_mode 'human': \['rgb_array'\] exist"):
+    with pytest.raises(ValueError, match="no render_mode 'human': only rgb_array"):
         gym.make_vec("meta_rl/PointRobot-v0", num_envs=2, render_mode="human")
-    with pytest.raises(ValueError, match=r"render_mode 'human': \[\] exist"):
+    with pytest.raises(ValueError, match="no render_mode 'human': nothing is rendered"):
         TaskEnv(Corridor, render_mode="human")
     assert TaskEnv(PointRobot).metadata["render_modes"] == ["human", "rgb_array"]
     assert TaskVectorEnv(PointRobot).metadata["render_modes"] == ["rgb_array"]

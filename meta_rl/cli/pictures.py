@@ -70,12 +70,12 @@ def _line(result: EvaluationResult) -> str:
         return str(result)
     summary = result.summary()
     last = result.values.shape[1] - 1
+    end = f", {result.unit} {last + 1}: {summary['mean'][last]:.3f}" if last else ""
     return (
         f"{result.learner}, {result.counts_text()} of {result.environment_title}: "
         f"total {summary['total_mean']:.2f} "
         f"({result.interval_text(summary['total_mean_interval'], digits=2)}); "
-        f"{result.unit} 1: {summary['mean'][0]:.3f}, {result.unit} {last + 1}: "
-        f"{summary['mean'][last]:.3f}" + result.success_text()
+        f"{result.unit} 1: {summary['mean'][0]:.3f}{end}" + result.success_text()
     )
 
 

@@ -237,7 +237,7 @@ class RunFolder:
             )
         if there.threads not in (None, config.threads):
             print(
-                f"meta-rl: {self.path} began with {there.threads} threads and goes on with "
+                f"meta-rl: {self.path} began with --threads {there.threads} and goes on with "
                 f"{config.threads}, which changes the last bits of its results",
                 file=sys.stderr,
             )

@@ -62,7 +62,7 @@ def enjoy(command: Enjoy) -> Path:
     try:
         env = make_task_vec(config.env_id, 1, render_mode="rgb_array", **config.env_kwargs)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{config.env_id} has no pictures: {error}") from error
+        raise ValueError(f"{config.env_id} has no pictures to show: {error}") from error
     with shown_progress() as shown:
         tasks = _tasks(command, task_batch(env).task_split)
         rows = []

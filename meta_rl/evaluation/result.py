@@ -271,7 +271,7 @@ class EvaluationResult:
         (line,) = ax.plot(before, summary["mean"], label=name, marker=".", color=color)
         self._draw_interval(ax, before, summary["mean_interval"], line.get_color())
         ax.set_xlabel(f"{self.unit}s of adaptation")
-        ax.locator_params(axis="x", integer=True)
+        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
         ax.set_ylabel("mean reward" if self.unit == "pull" else self._mean_measure)
         family = self.environment.rpartition(":")[2]
         title = f"{family}, {self.counts_text()}"
@@ -289,8 +289,11 @@ class EvaluationResult:
             return
         about = f"95 % interval over {self.design.over}"
         known = about in ax.get_legend_handles_labels()[1]
-        band = {"color": color, "alpha": 0.2, "linewidth": 0}
-        ax.fill_between(before, *interval.T, label=None if known else about, **band)
+        label = "" if known else about
+        if len(interval) == 1:  # a band over one point would be invisible
+            ax.vlines(before, *interval.T, label=label, color=color, alpha=0.4, linewidth=3)
+            return
+        ax.fill_between(before, *interval.T, label=label, color=color, alpha=0.2, linewidth=0)
 
     def save(self, path: str | Path) -> Path:
         """Writes the result as JSON, atomically, and returns the path."""

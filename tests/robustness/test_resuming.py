@@ -164,7 +164,7 @@ class TestOtherSettings:
         assert main(command("rl2", 1, out, "--threads", "1", "--resume")) == 0
         assert "last bits" not in capsys.readouterr().err
         assert main(command("rl2", 1, out, "--threads", "2", "--resume")) == 0
-        assert "began with 1 threads and goes on with 2" in capsys.readouterr().err
+        assert "began with --threads 1 and goes on with 2" in capsys.readouterr().err
         assert torch.get_num_threads() == threads
 
 
