@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks.result_files import RESULTS, page, table, write
+from benchmarks.result_files import RESULTS, notes, page, table, write
 from benchmarks.soak import SUBJECTS, made
 from meta_rl.compute import finite_state
 from meta_rl.compute.finite_state import FiniteState
@@ -123,6 +123,7 @@ def markdown(rows: dict[str, dict[str, float]]) -> str:
         f"{LARGEST_SHARE:.0%} of its step or update, or less than {LARGEST_MILLISECONDS} ms. "
         "The norm of the gradients is a check only where they are not clipped by it.",
         table(heads, cells),
+        notes(RESULTS / "finite_check_speed.json"),
         "Made by `python -m benchmarks.finite_check_speed`.",
     )
 
