@@ -46,7 +46,7 @@ def check_module(what: str, tasks: str, imported: Collection[str]) -> None:
     """Refuses tasks in a file whose module the user has not named.
 
     Args:
-        what: What is on the tasks, for the message.
+        what: Name of the file or run that uses the tasks, for the message.
         tasks: Name of the tasks, or id of the environment.
         imported: Modules that the user has named.
 
